@@ -1,0 +1,1 @@
+"""The BiT family of networks: names, weights, graph. Imports no Beam."""

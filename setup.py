@@ -1,0 +1,5 @@
+"""Lets `--setup_file=./setup.py` ship this package to remote workers; the metadata stands in pyproject.toml."""
+
+from setuptools import setup
+
+setup()

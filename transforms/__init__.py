@@ -1,0 +1,1 @@
+"""The steps of the graph: each a pure function and a thin DoFn around it."""
