@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
+from apache_beam.io.filesystem import BeamIOError, CompressedFile, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -60,6 +60,11 @@ def open_input(path: str, start: int = 0):
     if start:
         stream.seek(start)
     return stream
+
+
+def is_compressed(stream) -> bool:
+    """Whether offsets in a stream of `open_input` are not offsets in the file."""
+    return isinstance(stream, CompressedFile)
 
 
 def open_binary(path: str):
