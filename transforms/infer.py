@@ -91,7 +91,7 @@ def infer(chunk: PixelChunk, model: Extractor) -> FeatureChunk:
     """The chunk's features. Images that make the model fail, or come out not finite, become failures."""
     rows = [item.row for item in chunk.items if isinstance(item, Decoded)]
     if not rows:
-        return FeatureChunk(chunk.shard, chunk.position, chunk.is_last, chunk.items, {}, model.identity)
+        return FeatureChunk(chunk.shard, chunk.position, chunk.is_last, chunk.items, {}, dict(model.identity))
     outputs, refused = _run(chunk.pixels, rows, model)
     if len(refused) == len(rows) > 1 and all(code == "model_error" for code, _ in refused.values()):
         raise ModelFailed(
@@ -104,7 +104,7 @@ def infer(chunk: PixelChunk, model: Extractor) -> FeatureChunk:
         else item
         for item in chunk.items
     )
-    return FeatureChunk(chunk.shard, chunk.position, chunk.is_last, items, outputs, model.identity)
+    return FeatureChunk(chunk.shard, chunk.position, chunk.is_last, items, outputs, dict(model.identity))
 
 
 def _run(pixels: np.ndarray, rows: list[int], model: Extractor) -> tuple[dict[str, np.ndarray], dict[int, tuple]]:

@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from transforms import storage
 from transforms.elements import ItemError, UriSlice
@@ -57,17 +58,26 @@ def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator
         return
     with storage.open_input(path) as stream:
         _check_columns(path, kind, columns, _header(stream, kind))
-        start = end = stream.tell()
-        count, digest = 0, hashlib.sha256()
-        for raw in _raw_rows(stream, kind):
-            end += len(raw)
-            digest.update(raw)
-            count += bool(raw.strip())
-            if count == rows_per_slice:
-                yield UriSlice(path, kind, start, end, count, digest.hexdigest())
-                start, count, digest = end, 0, hashlib.sha256()
-        if count:
+        yield from _cut_text(path, kind, stream, rows_per_slice)
+
+
+def cut_lines(path: str, content: bytes, rows_per_slice: int) -> Iterator[UriSlice]:
+    """The slices of a text list that will stand at `path` with this content."""
+    return _cut_text(path, "txt", io.BytesIO(content), rows_per_slice)
+
+
+def _cut_text(path: str, kind: str, stream: BinaryIO, rows_per_slice: int) -> Iterator[UriSlice]:
+    start = end = stream.tell()
+    count, digest = 0, hashlib.sha256()
+    for raw in _raw_rows(stream, kind):
+        end += len(raw)
+        digest.update(raw)
+        count += bool(raw.strip())
+        if count == rows_per_slice:
             yield UriSlice(path, kind, start, end, count, digest.hexdigest())
+            start, count, digest = end, 0, hashlib.sha256()
+    if count:
+        yield UriSlice(path, kind, start, end, count, digest.hexdigest())
 
 
 def rows(source: UriSlice, columns: Columns) -> Iterator[Row]:

@@ -32,7 +32,13 @@ class Layout:
         return storage.join(self.folder, "receipts", f"{label}.json")
 
     @property
-    def manifest(self) -> str:
+    def labels(layout: Layout) -> list[str]:
+    """The labels of the shards that are done."""
+    found = storage.match(storage.join(layout.folder, "receipts", "*.json"))
+    return [metadata.path.rsplit("/", 1)[-1].removesuffix(".json") for metadata in found]
+
+
+def manifest(self) -> str:
         return storage.join(self.folder, "manifest.json")
 
     @property
@@ -100,6 +106,12 @@ def read_receipts(layout: Layout) -> list[Receipt]:
     """All receipts of the folder, in the order of their shards."""
     found = storage.match(storage.join(layout.folder, "receipts", "*.json"))
     return [Receipt.from_json(storage.read_bytes(metadata.path)) for metadata in found]
+
+
+def labels(layout: Layout) -> list[str]:
+    """The labels of the shards that are done."""
+    found = storage.match(storage.join(layout.folder, "receipts", "*.json"))
+    return [metadata.path.rsplit("/", 1)[-1].removesuffix(".json") for metadata in found]
 
 
 def manifest(receipts: Iterable[Receipt], fingerprint: Mapping[str, Any], shards: int) -> bytes:

@@ -17,6 +17,7 @@ import numpy as np
 _HEADER_BYTES = 12
 _FOOTER_BYTES = 4
 _READ_BYTES = 1 << 20  # 1 MiB
+NO_HEADER = "no valid record header"
 MAX_RECORD_BYTES = 1 << 30  # 1 GiB; a longer one is taken for damage, so that memory stays bounded
 
 
@@ -69,7 +70,7 @@ def read(stream: BinaryIO, start: int = 0, end: int | None = None) -> Iterator[R
         offset, length = window.offset, window.header()
         if length is None:
             _skip_to_header(window)
-            yield Damage(offset, window.offset - offset, "no valid record header")
+            yield Damage(offset, window.offset - offset, NO_HEADER)
             continue
         whole = _HEADER_BYTES + length + _FOOTER_BYTES
         if not window.need(whole):

@@ -152,6 +152,16 @@ class ShardWriter:
         storage.delete([found.path for found in left])
 
 
+class IsDone:
+    """Whether a shard is committed. (A class, because Beam pickles functions of a module by value.)"""
+
+    def __init__(self, layout: Layout):
+        self._layout = layout
+
+    def __call__(self, shard: Shard) -> bool:
+        return storage.exists(self._layout.receipt(shard.label))
+
+
 class WriteShards(beam.DoFn):
     """FeatureChunk... -> the label of each committed shard.
 
