@@ -34,9 +34,13 @@ class Stopped(Exception):
 def configure_logging(runner: str) -> None:
     """Logs to stderr. Dataflow's launcher needs INFO: Airflow reads the job's id from its log."""
     level = logging.WARNING if runner == LOCAL else logging.INFO
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True)
+    logging.basicConfig(
+        level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
+    )
     # RunInference says so whenever torch is missing; this job has no use for either.
-    logging.getLogger("root").addFilter(lambda record: "Resource module is not available" not in record.getMessage())
+    logging.getLogger("root").addFilter(
+        lambda record: "Resource module is not available" not in record.getMessage()
+    )
 
 
 def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:

@@ -28,26 +28,34 @@ def find(config: JobConfig) -> tuple[str, list[FileMetadata]]:
             kinds.setdefault(kind, file.path)
     if len(kinds) > 1:
         shown = "; ".join(f"{kind}: {path}" for kind, path in kinds.items())
-        raise RequestError(f"--input mixes kinds of files ({shown}): run one job for each, or set --input_format")
+        raise RequestError(
+            f"--input mixes kinds of files ({shown}): run one job for each, or set --input_format"
+        )
     return next(iter(kinds)), list(found.values())
 
 
 def _match(pattern: str, input_format: str) -> list[FileMetadata]:
     if pattern.startswith(("http://", "https://")):
-        raise RequestError(f"--input={public_uri(pattern)}: put URLs into a text file, one on each line, and name that file")
+        raise RequestError(
+            f"--input={public_uri(pattern)}: put URLs into a text file, one on each line, and name that file"
+        )
     try:
         files = [file for file in storage.match(pattern) if not _is_folder(file.path)]
         if not files and not any(sign in pattern for sign in "*?["):
             inside = storage.match(storage.join(pattern.rstrip("/"), "**"))
             files = [file for file in inside if _in_folder(file.path, input_format)]
             if inside and not files:
-                raise RequestError(f"--input={pattern}: no TFRecord and no image file in this folder; name files by a glob")
+                raise RequestError(
+                    f"--input={pattern}: no TFRecord and no image file in this folder; name files by a glob"
+                )
     except (BeamIOError, ValueError, ImportError) as error:
         if isinstance(error, RequestError):
             raise
         raise RequestError(f"--input={pattern} cannot be read: {error}") from error
     if not files:
-        raise RequestError(f"--input={pattern}: no file matches; check the path, and quote globs for the shell")
+        raise RequestError(
+            f"--input={pattern}: no file matches; check the path, and quote globs for the shell"
+        )
     return files
 
 

@@ -103,40 +103,133 @@ def parser() -> argparse.ArgumentParser:
     )
     group = out.add_argument_group("input")
     add = group.add_argument
-    add("--input", action="append", type=_names, metavar="PATH,...", help="globs, files or a folder; may be repeated")
+    add(
+        "--input",
+        action="append",
+        type=_names,
+        metavar="PATH,...",
+        help="globs, files or a folder; may be repeated",
+    )
     add("--input_format", choices=INPUT_FORMATS, default="auto", help="default: by name and first bytes")
-    add("--image_feature", default="image/encoded", metavar="NAME", help="TFRecords: holds the image (%(default)s)")
-    add("--uri_column", default="uri", metavar="NAME", help="CSV, JSON lines, Parquet: holds the URI (%(default)s)")
+    add(
+        "--image_feature",
+        default="image/encoded",
+        metavar="NAME",
+        help="TFRecords: holds the image (%(default)s)",
+    )
+    add(
+        "--uri_column",
+        default="uri",
+        metavar="NAME",
+        help="CSV, JSON lines, Parquet: holds the URI (%(default)s)",
+    )
     add("--key_feature", default="", metavar="NAME", help="feature or column to use as the record's key")
     add("--pass_through", type=_names, default=[], metavar="NAME,...", help="features or columns to copy")
-    add("--images_per_shard", type=_positive, default=1000, metavar="N", help="lists: rows a shard (%(default)s)")
+    add(
+        "--images_per_shard",
+        type=_positive,
+        default=1000,
+        metavar="N",
+        help="lists: rows a shard (%(default)s)",
+    )
     group = out.add_argument_group("output")
     add = group.add_argument
     add("--output", metavar="FOLDER", help="where features, ledgers, receipts and the manifest go")
     add("--overwrite", action="store_true", help="drop what is there instead of resuming it")
-    add("--max_failure_rate", type=_rate, default=0.5, metavar="RATE", help="more failures: exit 3 (%(default)s)")
+    add(
+        "--max_failure_rate",
+        type=_rate,
+        default=0.5,
+        metavar="RATE",
+        help="more failures: exit 3 (%(default)s)",
+    )
     add("--report_file", default="", metavar="PATH", help="write a summary of the run as JSON")
     group = out.add_argument_group("model")
     add = group.add_argument
-    add("--model", metavar="NAME", help="bit/m-r101x3, a TF-Hub handle, .npz or SavedModel; `python -m bit.models` lists")
+    add(
+        "--model",
+        metavar="NAME",
+        help="bit/m-r101x3, a TF-Hub handle, .npz or SavedModel; `python -m bit.models` lists",
+    )
     add("--precision", choices=PRECISIONS, default="float32", help="(%(default)s)")
-    add("--image_size", type=_positive, metavar="SIDE", help="pixels; default: what the model was trained at, or 224")
-    add("--batch_size", type=_positive, default=32, metavar="N", help="images a model call; 128 suits a GPU (%(default)s)")
-    add("--exif_orientation", choices=("ignore", "apply"), default=preprocessing.exif_orientation, help="(%(default)s)")
-    add("--max_pixels", type=_positive, default=preprocessing.max_pixels, metavar="N", help="larger: ledger (%(default)s)")
+    add(
+        "--image_size",
+        type=_positive,
+        metavar="SIDE",
+        help="pixels; default: what the model was trained at, or 224",
+    )
+    add(
+        "--batch_size",
+        type=_positive,
+        default=32,
+        metavar="N",
+        help="images a model call; 128 suits a GPU (%(default)s)",
+    )
+    add(
+        "--exif_orientation",
+        choices=("ignore", "apply"),
+        default=preprocessing.exif_orientation,
+        help="(%(default)s)",
+    )
+    add(
+        "--max_pixels",
+        type=_positive,
+        default=preprocessing.max_pixels,
+        metavar="N",
+        help="larger: ledger (%(default)s)",
+    )
     add("--decode_threads", type=_positive, metavar="N", help="a process; default: one a CPU")
     group = out.add_argument_group("fetching images by URI")
     add = group.add_argument
-    add("--timeout", type=float, default=fetch.timeout_seconds, metavar="SECONDS", help="an image, in all (%(default)s)")
+    add(
+        "--timeout",
+        type=float,
+        default=fetch.timeout_seconds,
+        metavar="SECONDS",
+        help="an image, in all (%(default)s)",
+    )
     add("--retries", type=int, default=fetch.retries, metavar="N", help="after a passing error (%(default)s)")
     add("--max_bytes", type=_size, default=fetch.max_bytes, metavar="SIZE", help="of an image file (64MiB)")
-    add("--fetch_threads", type=_positive, default=fetch.concurrency, metavar="N", help="a process (%(default)s)")
-    add("--per_host", type=_positive, default=fetch.per_host, metavar="N", help="connections to a host (%(default)s)")
-    add("--uri_schemes", type=_names, default=list(fetch.uri_schemes), metavar="NAME,...", help="allowed; default: all")
-    add("--allow_private_networks", type=_names, default=[], metavar="CIDR,...", help="else http(s) never goes there")
-    add("--user_agent_contact", default="", metavar="TEXT", help="URL or address for the owners of the servers")
+    add(
+        "--fetch_threads",
+        type=_positive,
+        default=fetch.concurrency,
+        metavar="N",
+        help="a process (%(default)s)",
+    )
+    add(
+        "--per_host",
+        type=_positive,
+        default=fetch.per_host,
+        metavar="N",
+        help="connections to a host (%(default)s)",
+    )
+    add(
+        "--uri_schemes",
+        type=_names,
+        default=list(fetch.uri_schemes),
+        metavar="NAME,...",
+        help="allowed; default: all",
+    )
+    add(
+        "--allow_private_networks",
+        type=_names,
+        default=[],
+        metavar="CIDR,...",
+        help="else http(s) never goes there",
+    )
+    add(
+        "--user_agent_contact",
+        default="",
+        metavar="TEXT",
+        help="URL or address for the owners of the servers",
+    )
     add("--no_opt_out", action="store_true", help="fetch also what X-Robots-Tag asks not to use")
-    add("--trust_env_proxies", action="store_true", help="use the proxies of the environment; they see every address")
+    add(
+        "--trust_env_proxies",
+        action="store_true",
+        help="use the proxies of the environment; they see every address",
+    )
     return out
 
 
@@ -153,7 +246,9 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         raise RequestError(str(error)) from error
     reserved = sorted(set(flags.pass_through) & {*records.STANDARD, "embedding"})
     if reserved:
-        raise RequestError(f"--pass_through={','.join(reserved)}: the feature records use this name themselves")
+        raise RequestError(
+            f"--pass_through={','.join(reserved)}: the feature records use this name themselves"
+        )
     image_size = flags.image_size or model.image_size
     fetch = FetchSettings(
         timeout_seconds=flags.timeout,
@@ -179,7 +274,12 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         max_failure_rate=flags.max_failure_rate,
         report_file=flags.report_file,
         read=ReadSettings(
-            flags.batch_size, flags.image_feature, flags.key_feature, flags.uri_column, tuple(flags.pass_through), fetch
+            flags.batch_size,
+            flags.image_feature,
+            flags.key_feature,
+            flags.uri_column,
+            tuple(flags.pass_through),
+            fetch,
         ),
         decode=DecodeSettings(preprocessing, flags.batch_size, flags.decode_threads or 0),
         model=ModelSettings(model, image_size, flags.batch_size, flags.precision),
@@ -203,7 +303,9 @@ def runner_name(beam_options: PipelineOptions) -> str:
     Beam's own DirectRunner would first try to download another engine.
     """
     asked = beam_options.view_as(StandardOptions).runner or "DirectRunner"
-    return "FnApiRunner" if asked.lower() in ("directrunner", "fnapirunner", "switchingdirectrunner") else asked
+    return (
+        "FnApiRunner" if asked.lower() in ("directrunner", "fnapirunner", "switchingdirectrunner") else asked
+    )
 
 
 def _beam_parser() -> argparse.ArgumentParser:
@@ -225,7 +327,9 @@ def _known_to_beam(rest: list[str]) -> list[str]:
     portable = any(part.split("=")[-1].lower() in _PORTABLE for part in rest)
     if portable and flag.startswith("--") and not nearest:
         return rest
-    nearest = nearest or difflib.get_close_matches(flag, ours + list(theirs._option_string_actions), n=1, cutoff=0.5)
+    nearest = nearest or difflib.get_close_matches(
+        flag, ours + list(theirs._option_string_actions), n=1, cutoff=0.5
+    )
     hint = f"; did you mean {nearest[0]}?" if nearest else "; see --help"
     what = f"no flag {flag}" if flag.startswith("-") else f"{flag!r} is not a flag"
     raise RequestError(f"{what}{hint}")

@@ -77,7 +77,9 @@ def prepare(plan: Plan) -> None:
     """
     layout = plan.layout
     try:
-        storage.delete([path for path in plan.stale if path.endswith(".json")])  # first, nothing is "done" any more
+        storage.delete(
+            [path for path in plan.stale if path.endswith(".json")]
+        )  # first, nothing is "done" any more
         storage.delete([path for path in plan.stale if not path.endswith(".json")])
         if plan.listing is not None and (plan.todo or not storage.exists(layout.listing)):
             storage.write_atomic(layout.listing, plan.listing)
@@ -116,12 +118,18 @@ def _cut(path: str, kind: str, config: JobConfig) -> Iterator[UriSlice]:
 
 def _cut_listing(path: str, listing: bytes, config: JobConfig) -> list[UriSlice]:
     if config.read.pass_through or config.read.key_feature:
-        raise RequestError("image files have no columns: leave --pass_through and --key_feature out, or write a list")
+        raise RequestError(
+            "image files have no columns: leave --pass_through and --key_feature out, or write a list"
+        )
     return list(lists.cut_lines(path, listing, config.images_per_shard))
 
 
 def _resume(
-    config: JobConfig, layout: Layout, shards: tuple[Shard, ...], fingerprint: dict[str, Any], listing: bytes | None
+    config: JobConfig,
+    layout: Layout,
+    shards: tuple[Shard, ...],
+    fingerprint: dict[str, Any],
+    listing: bytes | None,
 ) -> Plan:
     try:
         found = receipts.read_receipts(layout)
@@ -168,11 +176,14 @@ def _check_same(
     if receipt.name != shard.name or dict(receipt.input) != now:
         field = next((name for name in now if receipt.input.get(name) != now[name]), "name")
         raise RequestError(
-            f"the input of shard {receipt.shard} has changed since it was made: {shard.source.uri} ({field} differs): {remedy}"
+            f"the input of shard {receipt.shard} has changed since it was made: {shard.source.uri} "
+            f"({field} differs): {remedy}"
         )
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> dict[str, tuple[Any, Any]]:
     """Where two nested mappings differ: dotted name -> (old value, new value)."""
     out: dict[str, tuple[Any, Any]] = {}
     for name in sorted({*old, *new}):

@@ -63,7 +63,9 @@ class Progress:
         self._before = tally.PROCESS.counts()
         sources = [shard.source for shard in plan.todo]
         by_row = all(isinstance(source, UriSlice) for source in sources)
-        self._images_total = sum(source.rows for source in sources if isinstance(source, UriSlice)) if by_row else 0
+        self._images_total = (
+            sum(source.rows for source in sources if isinstance(source, UriSlice)) if by_row else 0
+        )
         self._weights = {shard.label: units(shard) for shard in plan.todo}
         self._counted: dict[str, receipts.Receipt] = {}
 

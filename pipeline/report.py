@@ -35,7 +35,9 @@ class Report:
 
     def stopped(self, name: str, plan: Plan) -> int:
         state = _kept(plan)
-        say(f"stopped by {name}: {state['shards_done']} of {state['shards']} shards are committed; run again to go on")
+        say(
+            f"stopped by {name}: {state['shards_done']} of {state['shards']} shards are committed; run again to go on"
+        )
         return self._end(FAILED, {"status": "stopped", "error": name, **state})
 
     def submitted(self, runner: str) -> int:

@@ -37,10 +37,12 @@ def identify(model: Model, is_local_run: bool) -> str:
 
 def _digest(path: str) -> str:
     """SHA-256 of a file, or of the names and contents of the files below a folder."""
+    digest = hashlib.sha256()
     if os.path.isfile(path):
         with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    digest = hashlib.sha256()
+            while block := stream.read(16 << 20):
+                digest.update(block)
+        return digest.hexdigest()
     for folder, folders, files in os.walk(path):
         folders.sort()
         for name in sorted(files):

@@ -38,7 +38,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads or os.cpu_count() or 1, "decode")
 
 
-def decode_item(item: Encoded, row: int, preprocessing: images.Preprocessing, pixels: np.ndarray) -> Decoded | Failure:
+def decode_item(
+    item: Encoded, row: int, preprocessing: images.Preprocessing, pixels: np.ndarray
+) -> Decoded | Failure:
     """Decodes one image into `pixels[row]`."""
     try:
         width, height = images.decode(item.data, preprocessing, pixels[row])
@@ -55,7 +57,7 @@ class _Pending:
     """A chunk whose images are being decoded."""
 
     chunk: EncodedChunk
-    pixels: np.ndarray | None
+    pixels: np.ndarray
     items: tuple[Future | Failure, ...]
 
     def result(self) -> PixelChunk:
@@ -66,9 +68,8 @@ class _Pending:
 
 def submit(chunk: EncodedChunk, settings: DecodeSettings, pool: ThreadPoolExecutor) -> _Pending:
     """Starts decoding a chunk. Its images stand in rows 0, 1, ... in order, so an undecodable one leaves a zero row."""
-    side, pixels = settings.preprocessing.image_size, None
-    if len(chunk):
-        pixels = np.zeros((settings.batch_size, side, side, 3), np.float32)
+    side = settings.preprocessing.image_size
+    pixels = np.zeros((settings.batch_size if len(chunk) else 0, side, side, 3), np.float32)
     items: list[Future | Failure] = []
     row = 0
     for item in chunk.items:
@@ -100,7 +101,7 @@ class DecodeImages(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         while self._pending:
-            yield WindowedValue(self._next(), MIN_TIMESTAMP, [GlobalWindow()])
+            yield WindowedValue(self._next(), MIN_TIMESTAMP, (GlobalWindow(),))
 
     def _next(self) -> PixelChunk:
         began = time.monotonic()

@@ -51,7 +51,9 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         settings = self._settings
         model = settings.model
         if model.kind != "untrained" and not storage.is_local(model.uri) and not model.uri.startswith("http"):
-            path = storage.copy_to_local(model.uri, os.path.join(download.cache_dir(), _folder_name(model.uri)))
+            path = storage.copy_to_local(
+                model.uri, os.path.join(download.cache_folder(), _folder_name(model.uri))
+            )
         else:
             path = download.local_path(model)
         return load.load(
@@ -63,7 +65,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
             outputs=settings.outputs,
         )
 
-    def run_inference(
+    def run_inference(  # type: ignore[override]  # a chunk is a batch already
         self, batch: PixelChunk, model: Extractor, inference_args: dict[str, Any] | None = None
     ) -> Sequence[FeatureChunk]:
         began = time.monotonic()
@@ -71,7 +73,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         tally.PROCESS.add(model_seconds=time.monotonic() - began)
         return [features]
 
-    def get_num_bytes(self, batch: PixelChunk) -> int:
+    def get_num_bytes(self, batch: PixelChunk) -> int:  # type: ignore[override]
         # The default pickles the batch to see how long that gets.
         return batch.nbytes
 
@@ -90,7 +92,7 @@ def _folder_name(uri: str) -> str:
 def infer(chunk: PixelChunk, model: Extractor) -> FeatureChunk:
     """The chunk's features. Images that make the model fail, or come out not finite, become failures."""
     rows = [item.row for item in chunk.items if isinstance(item, Decoded)]
-    if not rows:
+    if not rows or chunk.pixels is None:
         return FeatureChunk(chunk.shard, chunk.position, chunk.is_last, chunk.items, {}, dict(model.identity))
     outputs, refused = _run(chunk.pixels, rows, model)
     if len(refused) == len(rows) > 1 and all(code == "model_error" for code, _ in refused.values()):
@@ -107,7 +109,9 @@ def infer(chunk: PixelChunk, model: Extractor) -> FeatureChunk:
     return FeatureChunk(chunk.shard, chunk.position, chunk.is_last, items, outputs, dict(model.identity))
 
 
-def _run(pixels: np.ndarray, rows: list[int], model: Extractor) -> tuple[dict[str, np.ndarray], dict[int, tuple]]:
+def _run(
+    pixels: np.ndarray, rows: list[int], model: Extractor
+) -> tuple[dict[str, np.ndarray], dict[int, tuple]]:
     """Outputs for the batch, and (code, message) for each row without one; a failing batch is bisected."""
     try:
         outputs = model(pixels)
@@ -115,15 +119,19 @@ def _run(pixels: np.ndarray, rows: list[int], model: Extractor) -> tuple[dict[st
         if len(rows) == 1:
             return {}, {rows[0]: ("model_error", f"{type(error).__name__}: {error}"[:500])}
         return _bisect(pixels, rows, model)
-    refused = {}
+    refused: dict[int, tuple] = {}
     for name, values in outputs.items():
         if values.dtype.kind == "f":
             finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-            refused |= {row: ("not_finite", f"output {name!r} is not finite") for row in rows if not finite[row]}
+            refused |= {
+                row: ("not_finite", f"output {name!r} is not finite") for row in rows if not finite[row]
+            }
     return outputs, refused
 
 
-def _bisect(pixels: np.ndarray, rows: list[int], model: Extractor) -> tuple[dict[str, np.ndarray], dict[int, tuple]]:
+def _bisect(
+    pixels: np.ndarray, rows: list[int], model: Extractor
+) -> tuple[dict[str, np.ndarray], dict[int, tuple]]:
     merged: dict[str, np.ndarray] = {}
     refused: dict[int, tuple] = {}
     for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):

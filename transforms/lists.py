@@ -45,7 +45,13 @@ def format_of(path: str) -> str | None:
     name = path.lower()
     for suffix in (".gz", ".bz2", ".zst"):
         name = name.removesuffix(suffix)
-    for suffix, kind in ((".txt", "txt"), (".csv", "csv"), (".jsonl", "jsonl"), (".ndjson", "jsonl"), (".parquet", "parquet")):
+    for suffix, kind in (
+        (".txt", "txt"),
+        (".csv", "csv"),
+        (".jsonl", "jsonl"),
+        (".ndjson", "jsonl"),
+        (".parquet", "parquet"),
+    ):
         if name.endswith(suffix):
             return kind
     return None
@@ -147,7 +153,9 @@ def _text(raw: bytes) -> str:
 
 def _check_columns(path: str, kind: str, columns: Columns, names: Iterable[str]) -> None:
     if kind == "txt" and columns.passed:
-        raise BadList(f"{path} is plain text, one URI a line: it has no column to pass through; leave --pass_through out")
+        raise BadList(
+            f"{path} is plain text, one URI a line: it has no column to pass through; leave --pass_through out"
+        )
     missing = [name for name in (columns.uri, *columns.passed) if name not in set(names)]
     if kind in ("csv", "parquet") and missing:
         raise BadList(
@@ -169,7 +177,9 @@ def _cut_parquet(path: str, columns: Columns, rows_per_slice: int) -> Iterator[U
         yield UriSlice(path, "parquet", start, start + count, count, held.hexdigest())
 
 
-def _parquet_rows(path: str, columns: Columns, start: int = 0, end: int | None = None) -> Iterator[dict[str, object]]:
+def _parquet_rows(
+    path: str, columns: Columns, start: int = 0, end: int | None = None
+) -> Iterator[dict[str, object]]:
     import pyarrow.lib
     import pyarrow.parquet
 
@@ -177,7 +187,9 @@ def _parquet_rows(path: str, columns: Columns, start: int = 0, end: int | None =
         try:
             file = pyarrow.parquet.ParquetFile(stream)
         except pyarrow.lib.ArrowInvalid as error:
-            raise BadList(f"{path} is not a Parquet file ({error}); name its format with --input_format") from error
+            raise BadList(
+                f"{path} is not a Parquet file ({error}); name its format with --input_format"
+            ) from error
         _check_columns(path, "parquet", columns, file.schema_arrow.names)
         wanted: Sequence[str] = list(dict.fromkeys((columns.uri, *columns.passed)))
         first = 0

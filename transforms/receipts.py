@@ -32,13 +32,7 @@ class Layout:
         return storage.join(self.folder, "receipts", f"{label}.json")
 
     @property
-    def labels(layout: Layout) -> list[str]:
-    """The labels of the shards that are done."""
-    found = storage.match(storage.join(layout.folder, "receipts", "*.json"))
-    return [metadata.path.rsplit("/", 1)[-1].removesuffix(".json") for metadata in found]
-
-
-def manifest(self) -> str:
+    def manifest(self) -> str:
         return storage.join(self.folder, "manifest.json")
 
     @property
@@ -121,7 +115,9 @@ def manifest(receipts: Iterable[Receipt], fingerprint: Mapping[str, Any], shards
     for receipt in done:
         for code, count in receipt.failures_by_code.items():
             codes[code] = codes.get(code, 0) + count
-    totals = {name: sum(getattr(receipt, name) for receipt in done) for name in ("inputs", "features", "failures")}
+    totals = {
+        name: sum(getattr(receipt, name) for receipt in done) for name in ("inputs", "features", "failures")
+    }
     account = {
         "format": FORMAT,
         "shards": shards,

@@ -24,8 +24,14 @@ STANDARD = (KEY, WIDTH, HEIGHT, SHA256)
 def _message_classes():
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
     field = descriptor_pb2.FieldDescriptorProto
-    for name, kind in (("BytesList", field.TYPE_BYTES), ("FloatList", field.TYPE_FLOAT), ("Int64List", field.TYPE_INT64)):
-        file.message_type.add(name=name).field.add(name="value", number=1, type=kind, label=field.LABEL_REPEATED)
+    for name, kind in (
+        ("BytesList", field.TYPE_BYTES),
+        ("FloatList", field.TYPE_FLOAT),
+        ("Int64List", field.TYPE_INT64),
+    ):
+        file.message_type.add(name=name).field.add(
+            name="value", number=1, type=kind, label=field.LABEL_REPEATED
+        )
     feature = file.message_type.add(name="Feature")
     feature.oneof_decl.add(name="kind")
     for number, name in enumerate(("BytesList", "FloatList", "Int64List"), 1):
@@ -42,7 +48,11 @@ def _message_classes():
     entry.options.map_entry = True
     entry.field.add(name="key", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
     entry.field.add(
-        name="value", number=2, type=field.TYPE_MESSAGE, type_name=".tensorflow.Feature", label=field.LABEL_OPTIONAL
+        name="value",
+        number=2,
+        type=field.TYPE_MESSAGE,
+        type_name=".tensorflow.Feature",
+        label=field.LABEL_OPTIONAL,
     )
     features.field.add(
         name="feature",
@@ -52,7 +62,11 @@ def _message_classes():
         label=field.LABEL_REPEATED,
     )
     file.message_type.add(name="Example").field.add(
-        name="features", number=1, type=field.TYPE_MESSAGE, type_name=".tensorflow.Features", label=field.LABEL_OPTIONAL
+        name="features",
+        number=1,
+        type=field.TYPE_MESSAGE,
+        type_name=".tensorflow.Features",
+        label=field.LABEL_OPTIONAL,
     )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
@@ -77,11 +91,15 @@ def one_bytes(example, name: str) -> bytes:
     """The single bytes value of feature `name`; ItemError 'missing_feature' if there is none."""
     feature = example.features.feature
     if name not in feature:
-        raise ItemError("missing_feature", f"no feature {name!r}; the record has {', '.join(sorted(feature)) or 'none'}")
+        raise ItemError(
+            "missing_feature", f"no feature {name!r}; the record has {', '.join(sorted(feature)) or 'none'}"
+        )
     values = feature[name].bytes_list.value
     if len(values) != 1:
         kind = feature[name].WhichOneof("kind") or "nothing"
-        raise ItemError("missing_feature", f"feature {name!r} holds {len(values)} bytes values ({kind}), not one")
+        raise ItemError(
+            "missing_feature", f"feature {name!r} holds {len(values)} bytes values ({kind}), not one"
+        )
     return values[0]
 
 

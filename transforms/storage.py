@@ -38,7 +38,9 @@ def match(pattern: str) -> list[FileMetadata]:
 
 def _means_missing(error: BeamIOError) -> bool:
     causes = (error.exception_details or {}).values()
-    return any(isinstance(cause, FileNotFoundError) or getattr(cause, "code", None) == 404 for cause in causes)
+    return any(
+        isinstance(cause, FileNotFoundError) or getattr(cause, "code", None) == 404 for cause in causes
+    )
 
 
 def exists(path: str) -> bool:

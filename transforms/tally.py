@@ -6,7 +6,8 @@ Runners that work in the launching process share these counts with it. They are 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Tally:
 
     def __init__(self):
         self._lock = threading.Lock()
-        self._values = {f.name: f.default for f in fields(Counts)}
+        self._values: dict[str, Any] = asdict(Counts())
 
     def add(self, **amounts: float) -> None:
         with self._lock:

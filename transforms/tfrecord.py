@@ -81,7 +81,9 @@ def read(stream: BinaryIO, start: int = 0, end: int | None = None) -> Iterator[R
         data = window.peek(_HEADER_BYTES, length)
         (crc,) = struct.unpack("<I", window.peek(_HEADER_BYTES + length, _FOOTER_BYTES))
         window.drop(whole)
-        yield Record(offset, data) if crc == masked_crc(data) else Damage(offset, whole, "wrong data checksum")
+        yield (
+            Record(offset, data) if crc == masked_crc(data) else Damage(offset, whole, "wrong data checksum")
+        )
 
 
 class _Window:

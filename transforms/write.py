@@ -75,7 +75,9 @@ class ShardWriter:
             )
         for item in chunk.items:
             if item.position != self._position:
-                raise BrokenShard(f"shard {self._shard.label}: item {item.position} stands at {self._position}")
+                raise BrokenShard(
+                    f"shard {self._shard.label}: item {item.position} stands at {self._position}"
+                )
             if isinstance(item, Failure):
                 self._fail(item)
             else:
