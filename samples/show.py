@@ -39,7 +39,7 @@ def nearest(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[
 
 def describe(records: Sequence[Record]) -> Iterator[str]:
     """One line a record, under a line of headings."""
-    width = max(len(record.key) for record in records)
+    width = max(3, *(len(record.key) for record in records))
     yield f"{'key':{width}}  dimension    norm  cosine  nearest"
     embeddings = np.stack([record.embedding for record in records])
     norms = np.linalg.norm(embeddings, axis=1)
