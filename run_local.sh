@@ -47,7 +47,7 @@ fi
 
 if ! value_of --model "$@" >/dev/null; then
   model=bit/m-r101x3 status=0
-  .venv/bin/python -m bit.download "$model" >&2 || status=$?
+  .venv/bin/python -m bit.download "--model=$model" >&2 || status=$?
   if ((status == 3)); then
     model=untrained/r101x3
     say "The official weights of BiT-M R101x3 could not be reached."
