@@ -31,7 +31,7 @@ prepare_venv() {
     say "Making .venv with $("$python" --version)"
     "$python" -m venv --clear .venv >&2
   fi
-  say "Installing $1 (about 1.5 GB; a few minutes)"
+  say "Installing $1 into .venv; this takes a few minutes"
   # The lock is complete: --no-deps keeps pip from resolving again. Some packages come as source only (pure Python).
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes --no-deps \
     --requirement "$1" >&2
