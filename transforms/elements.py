@@ -1,0 +1,178 @@
+"""The values that flow through the graph, and the coders that keep Beam from pickling them to measure them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from apache_beam import coders
+
+
+class ItemError(Exception):
+    """One input cannot become a vector; the job goes on and the ledger gets a line.
+
+    Attributes:
+      code: stable, lower_snake_case, listed in docs/failures.md; scripts may rely on it.
+    """
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """A TFRecord file, or a byte range of one: the records that start in [start, end)."""
+
+    uri: str
+    size_bytes: int
+    modified: float  # seconds since the epoch, as the file system gives it; 0 where it gives none
+    start: int = 0
+    end: int | None = None
+
+
+@dataclass(frozen=True)
+class UriSlice:
+    """A run of consecutive rows of a list of image URIs.
+
+    `start` and `end` are byte offsets of whole lines; for Parquet they are row numbers.
+    """
+
+    uri: str
+    format: str  # 'txt' | 'csv' | 'jsonl' | 'parquet'
+    start: int
+    end: int
+    rows: int
+    sha256: str  # of the slice's rows, so that a changed list is noticed on resume
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The unit of distribution, order and commit: one input slice, one output file."""
+
+    index: int
+    of: int
+    source: RecordFile | UriSlice
+    name: str  # what a person calls the input; also the stem of default keys
+
+    @property
+    def label(self) -> str:
+        """'00003-of-00012', as in the output file names."""
+        return f"{self.index:05d}-of-{self.of:05d}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that ends in the ledger instead of in a feature record."""
+
+    key: bytes
+    position: int  # in the shard, from 0
+    stage: str  # 'read' | 'fetch' | 'decode' | 'infer'
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image as the bytes of its file. `passed` is a serialized Features body to copy into the record."""
+
+    key: bytes
+    position: int
+    data: bytes
+    passed: bytes = b""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What is known of an image after decoding; its pixels or outputs stand in row `row` of the chunk's arrays."""
+
+    key: bytes
+    position: int
+    row: int
+    width: int
+    height: int
+    sha256: str  # of the encoded bytes, in hexadecimal
+    passed: bytes = b""
+
+
+@dataclass(frozen=True)
+class EncodedChunk:
+    """Consecutive items of one shard, at most `batch_size` of them encoded images, the rest failures."""
+
+    shard: Shard
+    position: int  # of the first item, in the shard
+    is_last: bool
+    items: tuple[Encoded | Failure, ...]
+
+    def __len__(self) -> int:
+        return sum(isinstance(item, Encoded) for item in self.items)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(len(item.data) for item in self.items if isinstance(item, Encoded))
+
+
+@dataclass(frozen=True)
+class PixelChunk:
+    """Decoded images: `pixels` is float32 (batch_size, side, side, 3), RGB in [0, 255], unused rows zero.
+
+    `pixels` is None when no image of the chunk could be decoded.
+    """
+
+    shard: Shard
+    position: int
+    is_last: bool
+    items: tuple[Decoded | Failure, ...]
+    pixels: np.ndarray | None
+
+    def __len__(self) -> int:
+        return sum(isinstance(item, Decoded) for item in self.items)
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.pixels is None else self.pixels.nbytes
+
+
+@dataclass(frozen=True)
+class FeatureChunk:
+    """The model's outputs by name, each (batch_size, ...) with row `Decoded.row` for each decoded item."""
+
+    shard: Shard
+    position: int
+    is_last: bool
+    items: tuple[Decoded | Failure, ...]
+    outputs: Mapping[str, np.ndarray]
+    model: Mapping[str, str] = field(default_factory=dict)  # what the loaded model says of itself
+
+    def __len__(self) -> int:
+        return sum(isinstance(item, Decoded) for item in self.items)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.outputs.values())
+
+
+class ChunkCoder(coders.Coder):
+    """Pickles a chunk where a runner must move it; measures it in O(items) where Beam only samples its size.
+
+    Beam's default coder pickles a sample of the elements on every fused hop to estimate their size, which for
+    batches of pixels costs tens of milliseconds each.
+    """
+
+    def encode(self, value) -> bytes:
+        return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+
+    def decode(self, encoded: bytes):
+        return pickle.loads(encoded)
+
+    def estimate_size(self, value) -> int:
+        return value.nbytes + 256 * len(value.items)
+
+    def is_deterministic(self) -> bool:
+        return False
+
+
+for _chunk_type in (EncodedChunk, PixelChunk, FeatureChunk):
+    coders.registry.register_coder(_chunk_type, ChunkCoder)
