@@ -31,16 +31,33 @@ class Stopped(Exception):
     """A signal asked the run to stop."""
 
 
+class _Hold(logging.Filter):
+    """Keeps tracebacks back until it is known whether the run's end needs them."""
+
+    def __init__(self):
+        super().__init__()
+        self.held: list[str] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if record.exc_info or "Traceback (most recent call last)" in text:
+            self.held.append(logging.Formatter("%(levelname)s %(name)s: %(message)s").format(record))
+            return False
+        # RunInference says this whenever torch is missing; the job has no use for either.
+        return "Resource module is not available" not in text
+
+
+_hold = _Hold()
+
+
 def configure_logging(runner: str) -> None:
     """Logs to stderr. Dataflow's launcher needs INFO: Airflow reads the job's id from its log."""
     level = logging.WARNING if runner == LOCAL else logging.INFO
     logging.basicConfig(
         level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
     )
-    # RunInference says so whenever torch is missing; this job has no use for either.
-    logging.getLogger("root").addFilter(
-        lambda record: "Resource module is not available" not in record.getMessage()
-    )
+    _hold.held.clear()
+    logging.getLogger().handlers[0].addFilter(_hold)
 
 
 def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
@@ -86,6 +103,8 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
         for cause in _causes(error):
             if isinstance(cause, UnusableModel):
                 raise RequestError(f"--model={config.model.model.name}: {cause}") from error
+        if _hold.held:
+            sys.stderr.write(f"{_hold.held[-1]}\n")
         raise error
 
 

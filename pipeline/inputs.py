@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import posixpath
 
 from apache_beam.io.filesystem import BeamIOError, FileMetadata
@@ -40,7 +39,7 @@ def _match(pattern: str, input_format: str) -> list[FileMetadata]:
             f"--input={public_uri(pattern)}: put URLs into a text file, one on each line, and name that file"
         )
     try:
-        files = [file for file in storage.match(pattern) if not _is_folder(file.path)]
+        files = storage.match(pattern)
         if not files and not any(sign in pattern for sign in "*?["):
             inside = storage.match(storage.join(pattern.rstrip("/"), "**"))
             files = [file for file in inside if _in_folder(file.path, input_format)]
@@ -59,14 +58,10 @@ def _match(pattern: str, input_format: str) -> list[FileMetadata]:
     return files
 
 
-def _is_folder(path: str) -> bool:
-    return storage.is_local(path) and os.path.isdir(storage.local(path))
-
-
 def _in_folder(path: str, input_format: str) -> bool:
     name = path.lower()
     if input_format == "tfrecord" or (input_format == "auto" and ".tfrecord" in posixpath.basename(name)):
-        return not _is_folder(path)
+        return True
     return name.endswith(_IMAGE_SUFFIXES)
 
 

@@ -54,11 +54,11 @@ def _duration(seconds: float) -> str:
 class Progress:
     """Follows a run: by this process's counts where the runner works in it, else by the receipts that appear."""
 
-    def __init__(self, plan: Plan, in_process: bool, out: TextIO = sys.stderr):
+    def __init__(self, plan: Plan, in_process: bool, out: TextIO | None = None):
         self._plan = plan
         self._in_process = in_process
-        self._out = out
-        self._live = out.isatty()
+        self._out = out or sys.stderr
+        self._live = self._out.isatty()
         self._began = self._drawn = time.monotonic()
         self._before = tally.PROCESS.counts()
         sources = [shard.source for shard in plan.todo]

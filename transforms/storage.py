@@ -26,14 +26,15 @@ def join(folder: str, *parts: str) -> str:
 
 
 def match(pattern: str) -> list[FileMetadata]:
-    """The files that `pattern` matches, sorted by path; empty where there are none."""
+    """The files (no folders) that `pattern` matches, sorted by path; empty where there are none."""
     try:
         found = FileSystems.match([pattern])[0].metadata_list
     except BeamIOError as error:
         if _means_missing(error):
             return []
         raise
-    return sorted(found, key=lambda metadata: metadata.path)
+    files = [file for file in found if not (is_local(file.path) and os.path.isdir(local(file.path)))]
+    return sorted(files, key=lambda file: file.path)
 
 
 def _means_missing(error: BeamIOError) -> bool:
