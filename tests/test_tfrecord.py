@@ -1,6 +1,7 @@
 """TFRecord framing against TensorFlow's own reader and writer, and what is left of damaged files."""
 
 import io
+import itertools
 import os
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_a_length_beyond_all_bounds_is_damage(monkeypatch, records):
 def test_byte_ranges_share_the_records_out_without_loss(records, content):
     for step in (7_001, 70_000, 400_000):
         edges = [*range(0, len(content), step), len(content)]
-        found = [read(content, start, end) for start, end in zip(edges, edges[1:], strict=False)]
+        found = [read(content, start, end) for start, end in itertools.pairwise(edges)]
         assert [one.data for part in found for one in part] == records
 
 
@@ -106,7 +107,5 @@ def test_byte_ranges_share_the_damage_out_too(content, starts):
     damaged[starts[6] + 3] ^= 1  # the header of the longest record, which spans several ranges
     whole = read(bytes(damaged))
     edges = [*range(0, len(content), 200_000), len(content)]
-    found = [
-        one for start, end in zip(edges, edges[1:], strict=False) for one in read(bytes(damaged), start, end)
-    ]
+    found = [one for start, end in itertools.pairwise(edges) for one in read(bytes(damaged), start, end)]
     assert found == whole
