@@ -88,7 +88,11 @@ def read_all(output: Path) -> list[dict[str, object]]:
 
 def read_ledger(output: Path) -> list[dict[str, object]]:
     """The lines of all ledgers, in order."""
-    return [json.loads(line) for path in sorted(output.glob("failures-*")) for line in path.read_text().splitlines()]
+    return [
+        json.loads(line)
+        for path in sorted(output.glob("failures-*"))
+        for line in path.read_text().splitlines()
+    ]
 
 
 def manifest(output: Path) -> dict:

@@ -136,7 +136,7 @@ class _Window:
 
 
 def _skip_to_header(window: _Window) -> None:
-    """Moves the window to the next offset after its own, or its own when `offset` splits a file, with a valid header."""
+    """Moves the window to the nearest offset, its own included, where a valid header starts."""
     if window.header() is not None:
         return
     while True:
