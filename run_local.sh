@@ -37,6 +37,7 @@ if ! value_of --input "$@" >/dev/null; then
     printf '%s\n' "$input_made_from" >local/input/made-from
   fi
   arguments+=('--input=local/input/tfrecords/*.tfrecord')
+  value_of --key_feature "$@" >/dev/null || arguments+=(--key_feature=image/filename)
   value_of --pass_through "$@" >/dev/null || arguments+=(--pass_through=image/class/label)
 fi
 

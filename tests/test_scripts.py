@@ -92,6 +92,7 @@ def project(tmp_path) -> Project:
 SAMPLE_ARGUMENTS = [
     "--runner=DirectRunner",
     "--input=local/input/tfrecords/*.tfrecord",
+    "--key_feature=image/filename",
     "--pass_through=image/class/label",
     "--output=local/features",
 ]
@@ -173,11 +174,12 @@ def test_given_input_and_output_stand_alone(project):
     assert not (project.root / "local").exists()
 
 
-def test_given_pass_through_replaces_the_sample_one(project):
-    assert project.run("run_local.sh", "--model=m", "--pass_through=image/filename").returncode == 0
+@pytest.mark.parametrize("option", ["--pass_through", "--key_feature"])
+def test_a_given_feature_replaces_the_sample_one(project, option):
+    assert project.run("run_local.sh", "--model=m", f"{option}=image/class/text").returncode == 0
     assert project.job_arguments() == [
-        *(argument for argument in SAMPLE_ARGUMENTS if "pass_through" not in argument),
-        *("--model=m", "--pass_through=image/filename"),
+        *(argument for argument in SAMPLE_ARGUMENTS if not argument.startswith(option)),
+        *("--model=m", f"{option}=image/class/text"),
     ]
 
 
@@ -251,6 +253,8 @@ def test_the_locks_cover_the_project_with_hashes_and_no_host():
     assert set(runtime) <= set(development)
 
 
+PHOTO_NAMES = sorted(path.name for path in (ROOT / "samples/photos").iterdir() if path.suffix != ".md")
+
 # The real job over the real script: only the virtual environment is this process's own.
 
 
@@ -289,4 +293,4 @@ def test_run_local_makes_features_and_the_second_call_leaves_them_alone(real_pro
         text=True,
         check=True,
     )
-    assert len(look.stdout.splitlines()) == 1 + 13
+    assert [line.split()[0] for line in look.stdout.splitlines()[1:]] == PHOTO_NAMES
