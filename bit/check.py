@@ -17,9 +17,7 @@ def check(path: str, architecture: str = "") -> None:
     if os.path.isdir(path):
         _check_folder(path)
     elif not os.path.exists(path):
-        raise UnusableModel(
-            f"no file or folder {path}: check the path, or take a name from `python -m bit.models`"
-        )
+        raise UnusableModel(f"no file or folder {path}: check it, or take a name from `python -m bit.models`")
     elif path.endswith((".tar", ".tar.gz", ".tgz")):
         if not os.path.getsize(path):
             raise UnusableModel(f"{path} is empty: a download cut short")
@@ -35,11 +33,5 @@ def _check_folder(path: str) -> None:
             "name the folder that has one, or an .npz file"
         )
     variables = os.path.join(path, "variables")
-    if (
-        os.path.isdir(variables)
-        and os.listdir(variables)
-        and not os.path.isfile(f"{variables}/variables.index")
-    ):
-        raise UnusableModel(
-            f"{path} is incomplete: it has variables but no variables/variables.index; copy it again"
-        )
+    if os.path.isdir(variables) and os.listdir(variables) and "variables.index" not in os.listdir(variables):
+        raise UnusableModel(f"{path} is incomplete: variables/variables.index is missing; copy it again")

@@ -76,7 +76,8 @@ def _unreachable(model: Model, error: OSError) -> str:
     reason = getattr(error, "reason", None) or error
     architecture = model.architecture or "r101x3"
     return (
-        f"the weights of {model.name} could not be fetched from {_without_query(model.uri)}: {reason}. "
+        f"the weights of {_without_query(model.name)} could not be fetched from {_without_query(model.uri)}: "
+        f"{reason}. "
         "Check the network and HTTPS_PROXY; or fetch that file elsewhere and pass --model=PATH; "
         f"or try the job without trained weights: --model=untrained/{architecture}"
     )

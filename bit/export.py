@@ -16,38 +16,39 @@ from bit.models import ARCHITECTURES, HEADS, UnknownModel, UnusableModel, resolv
 from bit.weights import STANDARDIZED, Untrained, Weights, open_checkpoint, shapes
 
 
-class Module(tf.Module):
+def module(weights: Weights, head: bool = False) -> tf.train.Checkpoint:
     """A reusable SavedModel: callable on float32 (n, h, w, 3) RGB in [0, 1], gives float32 (n, d).
 
     Kernels are standardized in the graph, so that the standardization follows when the weights are trained.
-    With a head it gives logits, else features.
+    With `head` it gives logits, else features.
     """
-
-    def __init__(self, weights: Weights, head: bool) -> None:
-        super().__init__()
-        if head and not weights.classes:
-            raise UnusableModel("the model has no head to export: leave --head away")
-        self._architecture = weights.architecture
-        self._head = head
-        names = shapes(weights.architecture, weights.classes if head else 0)
-        self._named = {name: tf.Variable(weights.array(name), name=f"resnet/{name}") for name in names}
-        # The attributes that hub.KerasLayer reads.
-        self.regularization_losses: list[tf.Tensor] = []
+    if head and not weights.classes:
+        raise UnusableModel("the model has no head to export: leave --head away")
+    names = shapes(weights.architecture, weights.classes if head else 0)
+    named = {name: tf.Variable(weights.array(name), name=f"resnet/{name}") for name in names}
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32)], autograph=False)
-    def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        weights = {
+    def call(images: tf.Tensor) -> tf.Tensor:
+        current = {
             name: network.standardize(value) if name.endswith(STANDARDIZED) else tf.convert_to_tensor(value)
-            for name, value in self._named.items()
+            for name, value in named.items()
         }
-        embedding = network.embed(images * 2.0 - 1.0, weights, self._architecture, tf.float32)
-        return network.classify(embedding, weights) if self._head else embedding
+        embedding = network.embed(images * 2.0 - 1.0, current, weights.architecture, tf.float32)
+        return network.classify(embedding, current) if head else embedding
+
+    # The interface at https://www.tensorflow.org/hub/reusable_saved_models
+    reusable = tf.train.Checkpoint()
+    reusable.__call__ = call
+    reusable.variables = list(named.values())
+    reusable.trainable_variables = list(named.values())
+    reusable.regularization_losses = []
+    return reusable
 
 
 def export(weights: Weights, output: str, head: bool = False) -> None:
     """Writes the SavedModel into the folder `output`: the call, and the same as 'serving_default'."""
-    module = Module(weights, head)
-    tf.saved_model.save(module, output, signatures=module.__call__)
+    reusable = module(weights, head)
+    tf.saved_model.save(reusable, output, signatures=reusable.__call__)
 
 
 def main(argv: list[str] | None = None) -> int:

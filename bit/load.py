@@ -37,7 +37,7 @@ class Extractor:
         self.precision = precision
         self.identity = MappingProxyType(dict(identity))
         self._shape = (batch_size, image_size, image_size, 3)
-        self._graph = graph  # keeps a SavedModel's variables alive: functions refer to them weakly
+        self._graph = graph  # holds a SavedModel's variables: functions refer to them weakly
         # XLA fuses the norms on a GPU; on a CPU it is slower than oneDNN and knows no bfloat16 instructions.
         compiled = True if _gpus() and identity["route"] == "npz" else None
         spec = tf.TensorSpec(self._shape, tf.float32)

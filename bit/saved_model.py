@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -40,13 +41,21 @@ def graph(
             f"{model.name} gives {output} only, not {', '.join(outputs)}; take the .npz of the same model"
         )
     module = tf.saved_model.load(path)
-    call = _usable(module, path, image_size)
+    called = Called(module, _usable(module, path, image_size), output)
+    return called, {"route": "saved_model", "weights": f"sha256:{_digest(path)}"}
 
-    def run(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        vectors = call(pixels / 255.0)
-        return {output: tf.ensure_shape(vectors, (pixels.shape[0], vectors.shape[1]))}
 
-    return run, {"route": "saved_model", "weights": f"sha256:{_digest(path)}"}
+@dataclass(frozen=True)
+class Called:
+    """float32 pixels (n, h, w, 3) in [0, 255] -> {output: float32 (n, d)}."""
+
+    module: Any  # held because functions refer to their variables weakly
+    vectors: Callable[[tf.Tensor], tf.Tensor]
+    output: str
+
+    def __call__(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        vectors = self.vectors(pixels / 255.0)
+        return {self.output: tf.ensure_shape(vectors, (pixels.shape[0], vectors.shape[1]))}
 
 
 def _usable(module: Any, path: str, image_size: int) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -128,7 +128,7 @@ def open_checkpoint(path: str, architecture: str = "") -> Checkpoint:
     found, dtypes = _headers(path)
     member = _nearest_member(found)
     if not member:
-        some = ", ".join(sorted(found)[:5]) or "nothing"
+        some = ", ".join(sorted(map(_full, found))[:5]) or "nothing"
         raise UnusableModel(
             f"{path} is no BiT checkpoint: it has no arrays {_PREFIX}block1/... (it holds {some}); {_LIKELY}"
         )
@@ -177,17 +177,24 @@ def _nearest_member(found: dict[str, tuple[int, ...]]) -> str:
 def _problems(
     found: dict[str, tuple[int, ...]], dtypes: dict[str, np.dtype], expected: dict[str, tuple[int, ...]]
 ) -> list[str]:
-    def full(name: str) -> str:
-        return name[1:] if name.startswith("/") else _PREFIX + name
+    common = expected.keys() & found.keys()
+    problems = [f"missing: {_full(name)} {expected[name]}" for name in expected.keys() - found.keys()]
+    problems += [
+        f"misshapen: {_full(name)} has {found[name]}, expected {expected[name]}"
+        for name in common
+        if found[name] != expected[name]
+    ]
+    problems += [
+        f"no floating-point numbers: {_full(name)} holds {dtypes[name]}"
+        for name in common
+        if dtypes[name].kind != "f"
+    ]
+    problems += [f"unexpected: {_full(name)} {found[name]}" for name in found.keys() - expected.keys()]
+    return sorted(problems)
 
-    out = [f"missing: {full(name)} {shape}" for name, shape in expected.items() if name not in found]
-    out += [f"unexpected: {full(name)} {shape}" for name, shape in found.items() if name not in expected]
-    for name in expected.keys() & found.keys():
-        if found[name] != expected[name]:
-            out.append(f"misshapen: {full(name)} has {found[name]}, expected {expected[name]}")
-        elif dtypes[name].kind != "f":
-            out.append(f"not floating-point: {full(name)} is {dtypes[name]}")
-    return sorted(out)
+
+def _full(name: str) -> str:
+    return name[1:] if name.startswith("/") else _PREFIX + name
 
 
 def standardize(kernel: np.ndarray) -> np.ndarray:
