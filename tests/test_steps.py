@@ -2,6 +2,7 @@
 
 import json
 import threading
+import types
 from types import SimpleNamespace
 
 import numpy as np
@@ -166,7 +167,7 @@ def test_an_undecodable_image_leaves_a_zero_row():
 class FakeModel:
     """Means of each picture; raises or gives NaN for pictures that hold certain values."""
 
-    identity = {"route": "fake"}
+    identity = types.MappingProxyType({"route": "fake"})
 
     def __init__(self):
         self.calls = 0
