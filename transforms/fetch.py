@@ -22,7 +22,7 @@ __all__ = ["FetchSettings", "Fetcher", "public_uri"]
 class Fetcher:
     """Fetches images; thread-safe, made once a worker process and closed in the end.
 
-    Clients are made when their scheme first comes up. No message of `fetch` holds a credential or signed query.
+    Clients are made when their scheme first comes up. Messages hold no credentials and no signed queries.
     """
 
     def __init__(self, settings: FetchSettings):

@@ -10,13 +10,10 @@ import threading
 import time
 import urllib.request
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urljoin
+from urllib.parse import unquote, urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import (
-    HTTPError,
-    LocationValueError,
-)
+from urllib3.exceptions import HTTPError, LocationValueError
 from urllib3.util import Url, parse_url
 
 from transforms.elements import ItemError
@@ -155,12 +152,13 @@ class HttpClient:
         # http.client reads header bytes as Latin-1; what servers send beyond ASCII is UTF-8.
         location = location.encode("latin-1", "replace").decode("utf-8", "replace")
         try:
-            following = _parse(urljoin(target.url, location))
+            url = urljoin(target.url, location)
+            scheme = urlsplit(url).scheme
         except ValueError:
             raise ItemError("bad_uri", f"{target.host} redirects to something that is no URL") from None
-        if following.scheme not in ("http", "https") or following.scheme not in self._settings.uri_schemes:
-            raise ItemError("scheme_not_allowed", f"{target.host} redirects to a {following.scheme}: URL")
-        return following
+        if scheme not in ("http", "https") or scheme not in self._settings.uri_schemes:
+            raise ItemError("scheme_not_allowed", f"{target.host} redirects to a {scheme}: URL")
+        return _parse(url)
 
     def _body(self, response: urllib3.BaseHTTPResponse, host: str) -> bytes:
         max_bytes = self._settings.max_bytes

@@ -23,10 +23,10 @@ _SECRET_PREFIXES = (
 _SECRET_NAMES = frozenset(
     (
         "signature", "sig", "sign", "hmac", "expires", "policy", "key-pair-id", "awsaccesskeyid",
-        "googleaccessid", "ossaccesskeyid", "q-ak", "security-token", "token", "access_token", "auth_token", "id_token", "jwt",
-        "auth", "authorization", "api_key", "apikey", "password", "passwd", "pwd", "secret", "client_secret",
-        "credential", "credentials", "session", "sessionid", "session_id",
-        "hdnea", "hdnts", "hdntl", "__token__", "__gda__",
+        "googleaccessid", "ossaccesskeyid", "q-ak", "security-token", "token", "access_token", "auth_token",
+        "id_token", "jwt", "auth", "authorization", "api_key", "apikey", "password",
+        "passwd", "pwd", "secret", "client_secret", "credential", "credentials", "session", "sessionid",
+        "session_id", "hdnea", "hdnts", "hdntl", "__token__", "__gda__",
     )
 )  # fmt: skip
 # Azure's shared access signatures: names too short to be taken for secrets unless `sig` stands beside them.
