@@ -50,7 +50,8 @@ def cache_folder(cache_dir: str | None = None) -> str:
 def local_path(model: Model, cache_dir: str | None = None) -> str:
     """Returns where the weights of `model` lie on local disk, fetched first if need be; '' for untrained.
 
-    Raises WeightsUnreachable; OSError where the network is not to blame, as on a full disk; UnusableModel for a scheme that it does not know.
+    Raises WeightsUnreachable; OSError where the network is not to blame, as on a full disk; UnusableModel for a
+    scheme that it does not know.
     """
     if model.kind == "untrained":
         return ""
