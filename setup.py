@@ -1,4 +1,4 @@
-"""Lets `--setup_file=./setup.py` ship this package to remote workers; the metadata stands in pyproject.toml."""
+"""Lets `--setup_file=./setup.py` ship this package to remote workers; the metadata is in pyproject.toml."""
 
 from setuptools import setup
 

@@ -93,7 +93,7 @@ class Decoded:
     row: int
     width: int
     height: int
-    sha256: bytes
+    sha256: str  # of the encoded bytes, in hexadecimal
     passed: bytes = b""
 
 

@@ -1,0 +1,37 @@
+"""Checks a local model path at launch, in milliseconds and without TensorFlow."""
+
+from __future__ import annotations
+
+import os
+
+from bit.models import UnusableModel
+from bit.weights import open_checkpoint
+
+
+def check(path: str, architecture: str = "") -> None:
+    """Raises UnusableModel unless `path` is an `.npz` of the family or a SavedModel's folder or tarball.
+
+    Of an `.npz` it reads the directory and the array headers; of a folder it looks for a SavedModel's files.
+    `architecture` is a key of bit.models.ARCHITECTURES that the checkpoint must hold; '' accepts any.
+    """
+    if os.path.isdir(path):
+        _check_folder(path)
+    elif not os.path.exists(path):
+        raise UnusableModel(f"no file or folder {path}: check it, or take a name from `python -m bit.models`")
+    elif path.endswith((".tar", ".tar.gz", ".tgz")):
+        if not os.path.getsize(path):
+            raise UnusableModel(f"{path} is empty: a download cut short")
+    else:
+        open_checkpoint(path, architecture)
+
+
+def _check_folder(path: str) -> None:
+    if not any(os.path.isfile(os.path.join(path, name)) for name in ("saved_model.pb", "saved_model.pbtxt")):
+        here = ", ".join(sorted(os.listdir(path))[:5]) or "nothing"
+        raise UnusableModel(
+            f"{path} is no SavedModel: it has no saved_model.pb (it holds {here}); "
+            "name the folder that has one, or an .npz file"
+        )
+    variables = os.path.join(path, "variables")
+    if os.path.isdir(variables) and os.listdir(variables) and "variables.index" not in os.listdir(variables):
+        raise UnusableModel(f"{path} is incomplete: variables/variables.index is missing; copy it again")

@@ -1,0 +1,219 @@
+"""The BiT family by name: what a `--model` value stands for and where its weights are.
+
+Standard library only: a host that submits jobs needs neither TensorFlow nor NumPy to resolve a name.
+`python -m bit.models` lists every name.
+
+Sources: google-research/big_transfer README and `bit_hyperrule.py`; arXiv 1912.11370; TF-Hub `google/bit`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from dataclasses import dataclass
+
+BUCKET = "https://storage.googleapis.com/bit_models"
+TFHUB = "https://tfhub.dev/google/bit"
+
+
+class UnknownModel(ValueError):
+    """A `--model` value that is neither a known name nor a place where a model can be."""
+
+
+class UnusableModel(ValueError):
+    """A model that is there but cannot serve what was asked of it."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A pre-activation ResNet with four blocks of bottleneck units (BiT: arXiv 1912.11370, section 3.1)."""
+
+    units: tuple[int, ...]
+    root_channels: int
+
+    @property
+    def groups(self) -> int:
+        """Groups of each GroupNorm: 32 in every official network."""
+        return min(32, self.root_channels)
+
+    @property
+    def embedding_size(self) -> int:
+        """Channels of the pooled features: 2048 for each 64 channels of the root."""
+        return 32 * self.root_channels
+
+
+# `tiny` is not official: it goes through the same code in milliseconds, for trying a job out.
+ARCHITECTURES = {
+    "r50x1": Architecture((3, 4, 6, 3), 64),
+    "r50x3": Architecture((3, 4, 6, 3), 192),
+    "r101x1": Architecture((3, 4, 23, 3), 64),
+    "r101x3": Architecture((3, 4, 23, 3), 192),
+    "r152x2": Architecture((3, 8, 36, 3), 128),
+    "r152x4": Architecture((3, 8, 36, 3), 256),
+    "tiny": Architecture((1, 1, 1, 1), 8),
+}
+OFFICIAL = tuple(name for name in ARCHITECTURES if name != "tiny")
+
+# Classes of each task that an official head was trained on. VTAB-1k counts: arXiv 1910.04867.
+HEADS = {
+    "imagenet21k": 21843,
+    "ilsvrc2012": 1000,
+    "vtab/caltech101": 102,
+    "vtab/cifar100": 100,
+    "vtab/clevr-count": 8,
+    "vtab/clevr-distance": 6,
+    "vtab/diabetic_retinopathy": 5,
+    "vtab/dmlab": 6,
+    "vtab/dsprites-orientation": 16,
+    "vtab/dsprites-xpos": 16,
+    "vtab/dtd": 47,
+    "vtab/eurosat": 10,
+    "vtab/kitti-distance": 4,
+    "vtab/oxford_flowers102": 102,
+    "vtab/oxford_iiit_pet": 37,
+    "vtab/patch_camelyon": 2,
+    "vtab/resisc45": 45,
+    "vtab/smallnorb-azimuth": 18,
+    "vtab/smallnorb-elevation": 9,
+    "vtab/sun397": 397,
+    "vtab/svhn": 10,
+}
+# BiT-HyperRule fine-tunes at 128 where the pictures of the task are smaller than 96 x 96, else at 480.
+_VTAB_SMALL_PICTURES = ("cifar100", "dsprites-orientation", "dsprites-xpos", "eurosat", "svhn")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model that a job can run. `bit.load` scales pixels in [0, 255] to what its kind takes."""
+
+    name: str  # as given: 'bit/m-r101x3', 'untrained/r101x3', or the path or URL
+    kind: str  # 'npz', 'saved_model' or 'untrained'
+    uri: str  # where the weights are: a local path, https://, gs:// or s3://; '' for untrained ones
+    architecture: str  # a key of ARCHITECTURES; '' when the name does not tell
+    image_size: int  # default side in pixels
+    embedding_size: int  # 0 when the name does not tell
+    head: str  # what logits stand for: a key of HEADS; '' for none or unknown
+
+
+_ARCHITECTURE = "|".join(OFFICIAL)
+_SHORT = re.compile(
+    rf"(?:google/)?bit/(?P<scope>[ms])-(?P<arch>{_ARCHITECTURE})"
+    r"(?:/(?P<task>imagenet21k|ilsvrc2012)_classification)?(?:/1)?"
+)
+_HANDLE = re.compile(
+    rf"https://(?:www\.)?tfhub\.dev/google/bit/(?P<scope>[ms])-(?P<arch>{_ARCHITECTURE})"
+    r"(?:/(?P<task>imagenet21k|ilsvrc2012)_classification)?(?:/1)?/?(?:\?.*)?"
+)
+_CHECKPOINT = re.compile(
+    r"BiT-(?P<scope>[MS])-(?P<arch>R\d+x\d)(?:(?P<ilsvrc>-ILSVRC2012)|-run[012]-(?P<vtab>[\w-]+))?\.npz"
+)
+_UNTRAINED = re.compile(
+    rf"untrained/(?P<arch>{_ARCHITECTURE}|tiny)(?:/(?P<task>imagenet21k|ilsvrc2012)_classification)?"
+)
+_TARBALL = re.compile(r"\.(?:tar|tar\.gz|tgz)(?:\?.*)?$")
+
+
+def resolve(name: str) -> Model:
+    """Returns the model that `name` stands for; raises UnknownModel, which names the nearest known name.
+
+    `name` is a short name, a TF-Hub handle, an official checkpoint's file name (it stands for the one in the
+    public bucket, unless there is such a file here), any other `.npz`, or a SavedModel's folder or tarball.
+    """
+    name = name.strip()
+    if match := _UNTRAINED.fullmatch(name):
+        return _model(name, "untrained", "", match["arch"], match["task"] or "")
+    if match := _SHORT.fullmatch(name):
+        _refuse_small_imagenet21k(name, match)
+        suffix = "-ILSVRC2012" if match["scope"] == "m" and match["task"] == "ilsvrc2012" else ""
+        file = f"BiT-{match['scope'].upper()}-{match['arch'].upper().replace('X', 'x')}{suffix}.npz"
+        return _model(name, "npz", f"{BUCKET}/{file}", *_from_checkpoint_name(file))
+    if match := _HANDLE.fullmatch(name):
+        _refuse_small_imagenet21k(name, match)
+        size = 480 if match["scope"] == "m" and match["task"] == "ilsvrc2012" else 224
+        return _model(name, "saved_model", name, match["arch"], match["task"] or "", size)
+    if name.split("?")[0].endswith(".npz"):
+        file = name.split("?")[0].rsplit("/", 1)[-1]
+        official = _CHECKPOINT.fullmatch(file) and name in (file, f"vtab/{file}")
+        if official and not os.path.exists(name):
+            return _model(name, "npz", f"{BUCKET}/{name}", *_from_checkpoint_name(file))
+        return _model(name, "npz", name, *_from_checkpoint_name(file))
+    if _is_place(name):
+        return _model(name, "saved_model", name, "", "")
+    raise UnknownModel(_unknown(name))
+
+
+def _model(name: str, kind: str, uri: str, architecture: str, head: str, image_size: int = 224) -> Model:
+    size = ARCHITECTURES[architecture].embedding_size if architecture else 0
+    return Model(name, kind, os.path.expanduser(uri), architecture, image_size, size, head)
+
+
+def _from_checkpoint_name(file: str) -> tuple[str, str, int]:
+    """Architecture, head and image size that an official file name tells; ('', '', 224) for others."""
+    match = _CHECKPOINT.fullmatch(file)
+    if not match or match["arch"].lower() not in ARCHITECTURES:
+        return "", "", 224
+    architecture = match["arch"].lower()
+    if match["vtab"]:
+        head = f"vtab/{match['vtab']}"
+        side = 128 if match["vtab"] in _VTAB_SMALL_PICTURES else 480
+        return architecture, head if head in HEADS else "", side
+    if match["ilsvrc"]:
+        return architecture, "ilsvrc2012", 480
+    return architecture, "imagenet21k" if match["scope"] == "M" else "ilsvrc2012", 224
+
+
+def _refuse_small_imagenet21k(name: str, match: re.Match[str]) -> None:
+    if match["scope"] == "s" and match["task"] == "imagenet21k":
+        raise UnknownModel(
+            f"no model {name!r}: BiT-S was trained on ILSVRC-2012 only; take bit/s-{match['arch']}/"
+            f"ilsvrc2012_classification or bit/m-{match['arch']}/imagenet21k_classification"
+        )
+
+
+def _is_place(name: str) -> bool:
+    if "://" in name:
+        return not name.startswith((f"{TFHUB}/", "https://www.tfhub.dev/google/bit/"))
+    return name.startswith(("/", "./", "../", "~")) or bool(_TARBALL.search(name)) or os.path.isdir(name)
+
+
+def _unknown(name: str) -> str:
+    known = names()
+    if "://" in name:
+        known = [f"{TFHUB}/{n.removeprefix('bit/')}/1" for n in known if n.startswith("bit/")]
+    nearest = (difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5) or ["bit/m-r101x3"])[0]
+    return (
+        f"no model {name!r}, and no such file or folder; did you mean {nearest!r}? "
+        "`python -m bit.models` lists the names; a path to an .npz or a SavedModel folder works too"
+    )
+
+
+def names() -> list[str]:
+    """Every short name, in the order of the family's table."""
+    found = []
+    for scope in ("m", "s"):
+        for arch in OFFICIAL:
+            tasks = ("", "/imagenet21k_classification", "/ilsvrc2012_classification")
+            found += [f"bit/{scope}-{arch}{task}" for task in tasks if not (scope == "s" and "21k" in task)]
+    return found + [f"untrained/{arch}" for arch in ARCHITECTURES]
+
+
+def main() -> None:
+    """Prints the family as a table."""
+    row = "{:46} {:>9} {:>6} {:>13} {:>8}  {}".format
+    print(row("name", "embedding", "side", "logits", "classes", "weights"))
+    for model in map(resolve, names()):
+        classes = HEADS.get(model.head, "")
+        weights = model.uri or "seeded"
+        print(row(model.name, model.embedding_size, model.image_size, model.head, classes, weights))
+    tasks = ", ".join(head.removeprefix("vtab/") for head in HEADS if head.startswith("vtab/"))
+    print(
+        f"\nAlso: {TFHUB}/m-r101x3/1 and its sisters; vtab/BiT-M-R101x3-run0-caltech101.npz and its sisters\n"
+        f"(runs 0 to 2 of {tasks});\n"
+        "any .npz of the family; a SavedModel's folder or tarball.\n"
+        "All of them take RGB pixels in [0, 255] here; --image_size sets another side."
+    )
+
+
+if __name__ == "__main__":
+    main()

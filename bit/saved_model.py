@@ -1,0 +1,146 @@
+"""Calls a TF-Hub module, or any SavedModel of an image network, as it is.
+
+A module of the family takes float32 (n, h, w, 3) RGB in [0, 1] and standardizes its weights inside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from bit.check import check
+from bit.models import Model, UnusableModel
+
+_NEEDED = (
+    "it takes a function of float32 images (n, height, width, 3) in [0, 1] that gives one float32 (n, d), "
+    "as the module's own call or as a signature with that single input"
+)
+
+
+def graph(
+    model: Model, path: str, image_size: int, precision: str, outputs: tuple[str, ...]
+) -> tuple[Callable[[tf.Tensor], dict[str, tf.Tensor]], Mapping[str, str]]:
+    """Returns a function of float32 pixels (n, image_size, image_size, 3) in [0, 255], and its identity.
+
+    Raises UnusableModel: no usable function, an image size or a precision that it cannot take.
+    """
+    check(path)
+    if precision not in ("float32", "tensorfloat32"):
+        raise UnusableModel(
+            f"--precision={precision} is not for {model.name}, which is called as it is, in its own float32; "
+            "take the .npz of the same model, such as --model=bit/m-r101x3"
+        )
+    output = "logits" if model.head else "embedding"
+    if outputs != (output,):
+        raise UnusableModel(
+            f"{model.name} gives {output} only, not {', '.join(outputs)}; take the .npz of the same model"
+        )
+    module = tf.saved_model.load(path)
+    called = Called(module, _usable(module, path, image_size), output)
+    return called, {"route": "saved_model", "weights": f"sha256:{_digest(path)}"}
+
+
+@dataclass(frozen=True)
+class Called:
+    """float32 pixels (n, h, w, 3) in [0, 255] -> {output: float32 (n, d)}."""
+
+    module: Any  # held because functions refer to their variables weakly
+    vectors: Callable[[tf.Tensor], tf.Tensor]
+    output: str
+
+    def __call__(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        vectors = self.vectors(pixels / 255.0)
+        return {self.output: tf.ensure_shape(vectors, (pixels.shape[0], vectors.shape[1]))}
+
+
+def _usable(module: Any, path: str, image_size: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The first of the module's own call and its signatures that takes such images and gives vectors."""
+    spec = tf.TensorSpec((None, image_size, image_size, 3), tf.float32)
+    refused: list[str] = []
+    sizes: set[str] = set()
+    for name, call, concrete_functions in _candidates(module):
+        inputs = [image for function in concrete_functions if (image := _image_input(function)) is not None]
+        fixed = {f"{i.shape[1]}x{i.shape[2]}" for i in inputs if not i.is_compatible_with(spec)}
+        if not inputs or len(fixed) == len(inputs):
+            sizes |= fixed
+            refused += [f"{name}: {_describe(function)}" for function in concrete_functions]
+            continue
+
+        def vectors(images: tf.Tensor, call: Callable[[tf.Tensor], Any] = call) -> tf.Tensor:
+            return tf.nest.flatten(call(images))[0]
+
+        given = tf.nest.flatten(
+            tf.function(call, autograph=False).get_concrete_function(spec).structured_outputs
+        )
+        if (
+            len(given) == 1
+            and given[0].dtype == tf.float32
+            and given[0].shape.rank == 2
+            and given[0].shape[1]
+        ):
+            return vectors
+        refused.append(f"{name}: gives " + ", ".join(f"{t.dtype.name} {t.shape}" for t in given))
+    if sizes:
+        raise UnusableModel(
+            f"{path} takes images of {', '.join(sorted(sizes))} only, not of {image_size}x{image_size}: "
+            "set --image_size to that"
+        )
+    raise UnusableModel(
+        "\n  ".join(
+            [f"{path} has no usable signature; {_NEEDED}. What it has:", *(refused or ["no function at all"])]
+        )
+    )
+
+
+def _candidates(module: Any) -> list[tuple[str, Callable[[tf.Tensor], Any], list[Any]]]:
+    """(name, function of images, its concrete functions) of the module's own call, then of each signature."""
+    out: list[tuple[str, Callable[[tf.Tensor], Any], list[Any]]] = []
+    if callable(module):
+        # A reusable SavedModel may hold a function for training too: its defaults choose the other one.
+        out.append(("the module's call", module, list(module.__call__.concrete_functions)))
+    for name, signature in sorted(module.signatures.items()):
+
+        def call(images: tf.Tensor, signature: Any = signature) -> Any:
+            (keyword,) = signature.structured_input_signature[1]
+            return signature(**{keyword: images})
+
+        out.append((f"signature {name!r}", call, [signature]))
+    return out
+
+
+def _image_input(function: Any) -> tf.TensorSpec | None:
+    """The single tensor that a concrete function takes, if that can be a batch of RGB images."""
+    specs = [s for s in tf.nest.flatten(function.structured_input_signature) if isinstance(s, tf.TensorSpec)]
+    if len(specs) != 1 or not specs[0].is_compatible_with(tf.TensorSpec((None, None, None, 3), tf.float32)):
+        return None
+    return specs[0]
+
+
+def _describe(function: Any) -> str:
+    def shown(structure: Any) -> str:
+        specs = [s for s in tf.nest.flatten(structure) if isinstance(s, tf.TensorSpec | tf.Tensor)]
+        return ", ".join(f"{s.dtype.name} {s.shape}" for s in specs) or "nothing"
+
+    return f"takes {shown(function.structured_input_signature)}, gives {shown(function.structured_outputs)}"
+
+
+def _digest(path: str) -> str:
+    """Of the graph and the variables: relative names and contents, in the order of the names."""
+    digest = hashlib.sha256()
+    for folder, folders, files in os.walk(path):
+        folders.sort()
+        for file in sorted(files):
+            whole = os.path.join(folder, file)
+            name = os.path.relpath(whole, path).replace(os.sep, "/")
+            if not name.startswith(("saved_model.pb", "variables/")):
+                continue
+            digest.update(f"{name}\n{os.path.getsize(whole)}\n".encode())
+            with open(whole, "rb", buffering=0) as opened:
+                while piece := opened.read(8 << 20):  # 8 MiB
+                    digest.update(piece)
+    return digest.hexdigest()

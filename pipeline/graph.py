@@ -1,0 +1,40 @@
+"""The graph of the job: one function, ready-made steps in, a pipeline that commits shard by shard out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apache_beam as beam
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+
+from transforms.decode import DecodeImages
+from transforms.elements import EncodedChunk, FeatureChunk, PixelChunk, Shard
+from transforms.read import ReadShards
+from transforms.write import WriteManifest, WriteShards
+
+
+def define(
+    pipeline: beam.Pipeline,
+    shards: Sequence[Shard],
+    read: ReadShards,
+    decode: DecodeImages,
+    handler: ModelHandler,
+    write: WriteShards,
+    manifest: WriteManifest,
+) -> None:
+    """Adds the job to `pipeline`.
+
+    From ReadShards to WriteShards everything must stay one fused stage, so that no image and no vector is ever
+    moved or pickled: no shuffle, Flatten, side input, or hint on a single step may come between them, and the
+    output types must be declared so that chunks get their own coder.
+    """
+    (
+        pipeline
+        | "Shards" >> beam.Create(shards)
+        | "ReadShards" >> beam.ParDo(read).with_output_types(EncodedChunk)
+        | "DecodeImages" >> beam.ParDo(decode).with_output_types(PixelChunk)
+        | "RunInference" >> RunInference(handler.with_no_batching()).with_output_types(FeatureChunk)
+        | "WriteShards" >> beam.ParDo(write).with_output_types(str)
+        | "AllCommitted" >> beam.combiners.Count.Globally()
+        | "WriteManifest" >> beam.ParDo(manifest).with_output_types(str)
+    )

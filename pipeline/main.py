@@ -1,0 +1,53 @@
+"""`python -m pipeline.main`: parse, plan, build the graph, run it, report. Defines nothing that gets pickled."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's chatter is not about this job
+
+from pipeline import engine, options, plan, weights
+from pipeline.options import RequestError
+from pipeline.report import Report, say
+from transforms import storage
+from transforms.write import write_manifest
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the job; returns the exit code: 0 done, 2 wrong request, 3 too many failures, 1 anything else."""
+    argv = sys.argv[1:] if argv is None else argv
+    report = Report(options.report_file(argv))
+    try:
+        config, beam_options = options.parse(argv)
+        runner = options.runner_name(beam_options)
+        engine.configure_logging(runner)
+        made = plan.make(config, weights.identify(config.model.model, runner == engine.LOCAL))
+        plan.prepare(made)
+    except RequestError as error:
+        return report.refused(str(error))
+    began = time.monotonic()
+    say(f"{len(made.todo)} of {len(made.shards)} shards to do with {runner}")
+    if made.todo:
+        try:
+            engine.run(config, made, beam_options, runner)
+        except engine.Stopped as stop:
+            return report.stopped(str(stop), made)
+        except RequestError as error:
+            return report.refused(str(error))
+        except Exception as error:
+            logging.getLogger("pipeline").info("the run failed", exc_info=True)
+            return report.failed(error, made)
+    elif not storage.exists(made.layout.manifest):
+        write_manifest(made.layout, made.fingerprint, len(made.shards))
+    return report.finished(config, made, runner, time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    # Threads of a run that was stopped, or of an engine, must not keep the process.
+    os._exit(code)

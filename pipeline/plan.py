@@ -1,0 +1,195 @@
+"""Inputs -> shards, minus those that are done. Reads inputs and receipts; writes nothing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from apache_beam.io.filesystem import BeamIOError
+
+from pipeline import inputs
+from pipeline.options import JobConfig, RequestError
+from transforms import lists, receipts, storage
+from transforms.elements import RecordFile, Shard, UriSlice
+from transforms.receipts import Layout, Receipt
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do."""
+
+    layout: Layout
+    shards: tuple[Shard, ...]
+    done: tuple[Receipt, ...]  # of earlier runs, still valid
+    todo: tuple[Shard, ...]
+    fingerprint: Mapping[str, Any]
+    listing: bytes | None  # the image files that a glob or folder matched, when shards refer to such a list
+    stale: tuple[str, ...]  # files of an output to be overwritten or redone
+
+    @property
+    def units(self) -> int:
+        """Size of what is left: bytes of record files, or rows of lists."""
+        return sum(units(shard) for shard in self.todo)
+
+
+def units(shard: Shard) -> int:
+    source = shard.source
+    return (source.end or source.size_bytes) - source.start if isinstance(source, RecordFile) else source.rows
+
+
+def make(config: JobConfig, weights: str) -> Plan:
+    """The plan of a run. `weights` identifies the model's weights. Raises RequestError for a wrong request."""
+    layout = Layout(config.output)
+    kind, files = inputs.find(config)
+    listing = None
+    if kind == "tfrecord":
+        inputs.look_into(files, config)
+        sources: Iterable[RecordFile | UriSlice] = [
+            RecordFile(file.path, file.size_in_bytes, file.last_updated_in_seconds or 0.0) for file in files
+        ]
+        names = inputs.short_names([file.path for file in files])
+    else:
+        if kind == "images":
+            listing = b"".join(file.path.encode("utf-8", "surrogateescape") + b"\n" for file in files)
+            sources = _cut_listing(layout.listing, listing, config)
+        else:
+            sources = itertools.chain.from_iterable(_cut(file.path, kind, config) for file in files)
+        sources = list(sources)
+        names = [f"{posixpath.basename(s.uri)}[{s.start}:{s.end}]" for s in sources]
+    sources = list(sources)
+    if not sources:
+        raise RequestError(f"--input={','.join(config.inputs)} lists no image: there is nothing to do")
+    shards = tuple(
+        Shard(index, len(sources), source, name)
+        for index, (source, name) in enumerate(zip(sources, names, strict=True))
+    )
+    return _resume(config, layout, shards, _fingerprint(config, weights), listing)
+
+
+def prepare(plan: Plan) -> None:
+    """Makes the output folder ready for the run: the only step of planning that writes.
+
+    Raises RequestError if the folder cannot be written to.
+    """
+    layout = plan.layout
+    try:
+        storage.delete(
+            [path for path in plan.stale if path.endswith(".json")]
+        )  # first, nothing is "done" any more
+        storage.delete([path for path in plan.stale if not path.endswith(".json")])
+        if plan.listing is not None and (plan.todo or not storage.exists(layout.listing)):
+            storage.write_atomic(layout.listing, plan.listing)
+        elif plan.todo:
+            probe = storage.join(layout.temporary, "probe")
+            storage.write_atomic(probe, b"")
+            storage.delete([probe])
+    except (OSError, BeamIOError, ValueError, ImportError) as error:
+        raise RequestError(f"--output={layout.folder} cannot be written to: {error}") from error
+
+
+def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
+    """Everything that decides the bytes of a feature record, besides the input."""
+    made_of = {
+        "model": {"name": config.model.model.name, "weights": weights},
+        "untrained": config.model.model.kind == "untrained",
+        "precision": config.model.precision,
+        "outputs": list(config.model.outputs),
+        "preprocessing": asdict(config.preprocessing),
+        "schema": {
+            "image_feature": config.read.image_feature,
+            "uri_column": config.read.uri_column,
+            "key_feature": config.read.key_feature,
+            "pass_through": list(config.read.pass_through),
+        },
+    }
+    return json.loads(json.dumps(made_of))  # as a receipt gives it back
+
+
+def _cut(path: str, kind: str, config: JobConfig) -> Iterator[UriSlice]:
+    try:
+        yield from lists.cut(path, kind, config.read.columns, config.images_per_shard)
+    except lists.BadList as error:
+        raise RequestError(str(error)) from error
+
+
+def _cut_listing(path: str, listing: bytes, config: JobConfig) -> list[UriSlice]:
+    if config.read.pass_through or config.read.key_feature:
+        raise RequestError(
+            "image files have no columns: leave --pass_through and --key_feature out, or write a list"
+        )
+    return list(lists.cut_lines(path, listing, config.images_per_shard))
+
+
+def _resume(
+    config: JobConfig,
+    layout: Layout,
+    shards: tuple[Shard, ...],
+    fingerprint: dict[str, Any],
+    listing: bytes | None,
+) -> Plan:
+    try:
+        found = receipts.read_receipts(layout)
+        files = {file.path: file.size_in_bytes for file in storage.match(storage.join(layout.folder, "f*"))}
+    except (BeamIOError, ValueError, ImportError, KeyError, TypeError) as error:
+        raise RequestError(f"--output={config.output} cannot be read: {error}") from error
+    if config.overwrite:
+        old = [layout.receipt(receipt.shard) for receipt in found]
+        kept = [file.path for file in storage.match(layout.manifest)]
+        return Plan(layout, shards, (), shards, fingerprint, listing, tuple(old + kept + _data(files)))
+    by_label = {shard.label: shard for shard in shards}
+    for receipt in found:
+        _check_same(config, receipt, by_label.get(receipt.shard), fingerprint, len(shards))
+    broken = [receipt for receipt in found if not _whole(layout, receipt, files)]
+    done = tuple(receipt for receipt in found if receipt not in broken)
+    labels = {receipt.shard for receipt in done}
+    todo = tuple(shard for shard in shards if shard.label not in labels)
+    stale = tuple(layout.receipt(receipt.shard) for receipt in broken)
+    return Plan(layout, shards, done, todo, fingerprint, listing, stale)
+
+
+def _data(files: Iterable[str]) -> list[str]:
+    return [f for f in files if posixpath.basename(f).startswith(("features-", "failures-"))]
+
+
+def _whole(layout: Layout, receipt: Receipt, files: Mapping[str, int]) -> bool:
+    """Whether the files that a receipt tells of are there, at their size."""
+    return all(files.get(storage.join(layout.folder, file.name)) == file.bytes for file in receipt.files)
+
+
+def _check_same(
+    config: JobConfig, receipt: Receipt, shard: Shard | None, fingerprint: dict[str, Any], of: int
+) -> None:
+    remedy = "use another --output, or --overwrite to start anew"
+    if shard is None:
+        raise RequestError(
+            f"--output={config.output} holds shard {receipt.shard}, but the input now makes {of} shards: {remedy}"
+        )
+    for name, (old, new) in differences(receipt.fingerprint, fingerprint).items():
+        raise RequestError(
+            f"--output={config.output} was made with {name} = {old!r}, this run asks for {new!r}: {remedy}"
+        )
+    now = receipts.input_identity(shard)
+    if receipt.name != shard.name or dict(receipt.input) != now:
+        field = next((name for name in now if receipt.input.get(name) != now[name]), "name")
+        raise RequestError(
+            f"the input of shard {receipt.shard} has changed since it was made: {shard.source.uri} "
+            f"({field} differs): {remedy}"
+        )
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> dict[str, tuple[Any, Any]]:
+    """Where two nested mappings differ: dotted name -> (old value, new value)."""
+    out: dict[str, tuple[Any, Any]] = {}
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            out |= differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            out[f"{prefix}{name}"] = (before, after)
+    return out

@@ -1,0 +1,114 @@
+"""What a run says while it runs: one live line on a terminal, else a plain line every few seconds, on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import TextIO
+
+from pipeline.plan import Plan, units
+from transforms import receipts, storage, tally
+from transforms.elements import UriSlice
+
+_LIVE_SECONDS = 0.5
+_PLAIN_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """How far a run is; `images_total` is 0 where it cannot be known before reading."""
+
+    images: int
+    images_total: int
+    failures: int
+    shards: int
+    shards_total: int
+    fraction: float  # of the input, 0 to 1
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Images a second, failures included."""
+        return self.images / self.seconds if self.seconds > 0 else 0.0
+
+    def line(self) -> str:
+        total = f"/{self.images_total}" if self.images_total else ""
+        parts = [
+            f"{self.images}{total} images",
+            f"{self.rate:.1f}/s",
+            f"{self.failures} failed",
+            f"shard {self.shards}/{self.shards_total}",
+        ]
+        if 0 < self.fraction < 1 and self.images:
+            parts.append(f"about {_duration(self.seconds * (1 - self.fraction) / self.fraction)} left")
+        return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+class Progress:
+    """Follows a run: by this process's counts where the runner works in it, else by the receipts that appear."""
+
+    def __init__(self, plan: Plan, in_process: bool, out: TextIO | None = None):
+        self._plan = plan
+        self._in_process = in_process
+        self._out = out or sys.stderr
+        self._live = self._out.isatty()
+        self._began = self._drawn = time.monotonic()
+        self._before = tally.PROCESS.counts()
+        sources = [shard.source for shard in plan.todo]
+        by_row = all(isinstance(source, UriSlice) for source in sources)
+        self._images_total = (
+            sum(source.rows for source in sources if isinstance(source, UriSlice)) if by_row else 0
+        )
+        self._weights = {shard.label: units(shard) for shard in plan.todo}
+        self._counted: dict[str, receipts.Receipt] = {}
+
+    def snapshot(self) -> Snapshot:
+        seconds = time.monotonic() - self._began
+        if self._in_process:
+            now, then = tally.PROCESS.counts(), self._before
+            features, failures = now.features - then.features, now.failures - then.failures
+            shards, read = now.shards - then.shards, now.units - then.units
+        else:
+            self._count_receipts()
+            found = self._counted.values()
+            features, failures = sum(r.features for r in found), sum(r.failures for r in found)
+            shards, read = len(self._counted), sum(self._weights[r.shard] for r in found)
+        fraction = min(1.0, read / self._plan.units) if self._plan.units else 0.0
+        return Snapshot(
+            features + failures, self._images_total, failures, shards, len(self._plan.todo), fraction, seconds
+        )
+
+    def _count_receipts(self) -> None:
+        layout = self._plan.layout
+        for found in storage.match(storage.join(layout.folder, "receipts", "*.json")):
+            label = found.path.rsplit("/", 1)[-1].removesuffix(".json")
+            if label in self._weights and label not in self._counted:
+                receipt = receipts.read_receipt(layout, label)
+                if receipt:
+                    self._counted[label] = receipt
+
+    @property
+    def interval_seconds(self) -> float:
+        return _LIVE_SECONDS if self._live else _PLAIN_SECONDS
+
+    def draw(self) -> None:
+        """Shows where the run stands, at most once an interval."""
+        if time.monotonic() - self._drawn < self.interval_seconds:
+            return
+        self._drawn = time.monotonic()
+        line = self.snapshot().line()
+        self._out.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
+        self._out.flush()
+
+    def clear(self) -> None:
+        """Takes the live line away, so that the next text starts on a line of its own."""
+        if self._live:
+            self._out.write("\r\x1b[K")
+            self._out.flush()

@@ -1,0 +1,104 @@
+"""How a run ended: a few lines on stderr, the same as JSON in --report_file, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from pipeline.options import JobConfig
+from pipeline.plan import Plan
+from transforms import receipts, storage
+
+DONE, FAILED, WRONG_REQUEST, TOO_MANY_FAILURES = 0, 1, 2, 3
+
+
+def say(text: str) -> None:
+    """Writes a line for people; stdout stays empty."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Report:
+    """Says how the run ended and returns the exit code that goes with it."""
+
+    def __init__(self, path: str = ""):
+        self._path = path
+
+    def refused(self, reason: str) -> int:
+        say(f"error: {reason}")
+        return self._end(WRONG_REQUEST, {"status": "refused", "error": reason})
+
+    def failed(self, error: BaseException, plan: Plan) -> int:
+        reason = _root_cause(error)
+        say(f"error: {reason}")
+        return self._end(FAILED, {"status": "failed", "error": reason, **_kept(plan)})
+
+    def stopped(self, name: str, plan: Plan) -> int:
+        state = _kept(plan)
+        say(
+            f"stopped by {name}: {state['shards_done']} of {state['shards']} shards are committed; run again to go on"
+        )
+        return self._end(FAILED, {"status": "stopped", "error": name, **state})
+
+    def submitted(self, runner: str) -> int:
+        say(f"submitted to {runner}")
+        return self._end(DONE, {"status": "submitted", "runner": runner})
+
+    def finished(self, config: JobConfig, plan: Plan, runner: str, seconds: float) -> int:
+        """Sums the whole output up, earlier runs included, from its receipts."""
+        manifest = json.loads(storage.read_bytes(plan.layout.manifest))
+        inputs, features, failures = (manifest[name] for name in ("inputs", "features", "failures"))
+        earlier = sum(receipt.inputs for receipt in plan.done)
+        rate = failures / inputs if inputs else 0.0
+        too_many = rate > config.max_failure_rate or (inputs > 0 and features == 0)
+        if plan.todo:
+            speed = (inputs - earlier) / seconds if seconds else 0.0
+            say(f"{inputs - earlier} images in {seconds:.1f} s ({speed:.1f}/s)")
+        else:
+            say("nothing to do: every shard is committed already")
+        codes = ", ".join(f"{code}: {count}" for code, count in manifest["failures_by_code"].items())
+        say(f"{config.output}: {features} features, {failures} failures{f' ({codes})' if codes else ''}")
+        if manifest["untrained"]:
+            say("the weights are untrained: the features have the right shape and no meaning")
+        if too_many:
+            say(
+                f"error: {failures} of {inputs} images failed, more than --max_failure_rate={config.max_failure_rate} "
+                f"allows; the ledgers {config.output}/failures-*.jsonl say why"
+            )
+        summary = {
+            "status": "too_many_failures" if too_many else "done",
+            "output": config.output,
+            "runner": runner,
+            "shards": len(plan.shards),
+            "shards_done_before": len(plan.done),
+            "inputs": inputs,
+            "features": features,
+            "failures": failures,
+            "failures_by_code": manifest["failures_by_code"],
+            "failure_rate": rate,
+            "untrained": manifest["untrained"],
+            "seconds": round(seconds, 3),
+        }
+        return self._end(TOO_MANY_FAILURES if too_many else DONE, summary)
+
+    def _end(self, code: int, summary: dict[str, Any]) -> int:
+        if self._path:
+            content = json.dumps({**summary, "exit_code": code}, indent=1, sort_keys=True) + "\n"
+            try:
+                storage.write_atomic(self._path, content.encode())
+            except (OSError, ValueError) as error:
+                say(f"error: --report_file={self._path} cannot be written: {error}")
+                return code or FAILED
+        return code
+
+
+def _kept(plan: Plan) -> dict[str, Any]:
+    done = receipts.labels(plan.layout)
+    return {"shards": len(plan.shards), "shards_done": len(done)}
+
+
+def _root_cause(error: BaseException) -> str:
+    """The last line of what went wrong: Beam wraps errors of a worker in tracebacks as text."""
+    text = str(error).strip()
+    last = text.splitlines()[-1] if text else ""
+    return f"{type(error).__name__}: {last}" if last else type(error).__name__

@@ -1,0 +1,61 @@
+"""The model of a request: is it there, can it be used, and what identifies its weights. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from apache_beam.io.filesystems import FileSystems
+
+from bit import check, download, models
+from bit.models import Model
+from pipeline.options import RequestError
+from transforms import storage
+
+
+def identify(model: Model, is_local_run: bool) -> str:
+    """A string that changes with the weights. Raises RequestError where the model cannot be had or used.
+
+    Weights behind http(s) are brought to this machine's cache if the job runs here; official ones never change, so
+    their address identifies them.
+    """
+    try:
+        if model.kind == "untrained":
+            return f"{model.architecture}, seeded"
+        if model.uri.startswith(("http://", "https://")):
+            if is_local_run:
+                check.check(download.local_path(model), model.architecture)
+            return model.uri
+        if storage.is_local(model.uri):
+            path = storage.local(model.uri)
+            check.check(path, model.architecture)
+            return f"sha256:{_digest(path)}"
+        return _remote(model.uri)
+    except (download.WeightsUnreachable, models.UnusableModel, OSError) as error:
+        raise RequestError(f"--model={model.name}: {error}") from error
+
+
+def _digest(path: str) -> str:
+    """SHA-256 of a file, or of the names and contents of the files below a folder."""
+    digest = hashlib.sha256()
+    if os.path.isfile(path):
+        with open(path, "rb") as stream:
+            while block := stream.read(16 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+    for folder, folders, files in os.walk(path):
+        folders.sort()
+        for name in sorted(files):
+            file = os.path.join(folder, name)
+            digest.update(f"{os.path.relpath(file, path)}\0{_digest(file)}\0".encode())
+    return digest.hexdigest()
+
+
+def _remote(uri: str) -> str:
+    found = storage.match(uri) or storage.match(storage.join(uri.rstrip("/"), "**"))
+    if not found:
+        raise FileNotFoundError(f"nothing there; check the path and the permissions of {uri}")
+    digest = hashlib.sha256()
+    for file in found:
+        digest.update(f"{file.path[len(uri) :]}\0{FileSystems.checksum(file.path)}\0".encode())
+    return f"checksums:{digest.hexdigest()}"

@@ -1,0 +1,71 @@
+"""Look at a folder of features: each image's key, dimension and norm, and the image most like it.
+
+python -m samples.show local/features
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Record(NamedTuple):
+    key: str
+    embedding: NDArray[np.float32]  # [dimension]
+
+
+def read_records(folder: Path) -> Iterator[Record]:
+    """The feature records of a job's output folder, shard by shard, in order."""
+    import tensorflow as tf
+
+    shards = sorted(folder.glob("features-*.tfrecord"))
+    for serialized in tf.data.TFRecordDataset([str(path) for path in shards]):
+        features = tf.train.Example.FromString(serialized.numpy()).features.feature
+        embedding = np.array(features["embedding"].float_list.value, np.float32)
+        yield Record(features["key"].bytes_list.value[0].decode(errors="replace"), embedding)
+
+
+def nearest(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """For each row of [n, dimension], n > 1: the other row with the highest cosine, and the cosine; [n]."""
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    np.fill_diagonal(cosines, -np.inf)
+    return cosines.argmax(axis=1), cosines.max(axis=1)
+
+
+def describe(records: Sequence[Record]) -> Iterator[str]:
+    """One line a record, under a line of headings."""
+    width = max(3, *(len(record.key) for record in records))
+    yield f"{'key':{width}}  dimension    norm  cosine  nearest"
+    embeddings = np.stack([record.embedding for record in records])
+    norms = np.linalg.norm(embeddings, axis=1)
+    if len(records) == 1:
+        yield f"{records[0].key:{width}}  {embeddings.shape[1]:9d}  {norms[0]:6.2f}"
+        return
+    for record, norm, other, cosine in zip(records, norms, *nearest(embeddings), strict=True):
+        measures = f"{record.embedding.size:9d}  {norm:6.2f}  {cosine:6.3f}"
+        yield f"{record.key:{width}}  {measures}  {records[other].key}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m samples.show", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="the --output of a job")
+    parser.add_argument("--limit", type=int, default=100, help="records to read at most (default 100)")
+    args = parser.parse_args(argv)
+    records = [record for record, _ in zip(read_records(args.folder), range(args.limit), strict=False)]
+    if not records:
+        print(
+            f"No record in {args.folder}/features-*.tfrecord: give the --output folder of a job.",
+            file=sys.stderr,
+        )
+        return 2
+    print("\n".join(describe(records)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+# Sourced by run_local.sh and run_tests.sh from the project's root: a virtual environment that matches a lock file.
+# shellcheck shell=bash
+
+say() { printf '%s\n' "$*" >&2; }
+
+# Prints the first Python 3.10-3.13 on PATH that can make virtual environments; $PYTHON names another one.
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11 python3.10; do
+    if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+      >/dev/null 2>&1; then
+      printf '%s\n' "$candidate"
+      return
+    fi
+  done
+  say "No Python 3.10-3.13 with the venv module was found (tried ${PYTHON:+$PYTHON, }python3, python3.13 ... python3.10)."
+  say "Install one (Debian, Ubuntu: apt install python3 python3-venv) or set PYTHON=/path/to/python3."
+  return 2
+}
+
+# prepare_venv LOCK [CONTAINED_LOCK...]: makes .venv and installs LOCK into it, unless it and the locks that it contains
+# are in there as they stand now.
+prepare_venv() {
+  local lock python stale=
+  for lock in "$@"; do
+    cmp -s "$lock" ".venv/installed-$lock" || stale=yes
+  done
+  [[ $stale ]] || return 0
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    python=$(find_python) || return
+    say "Making .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv >&2
+  fi
+  say "Installing $1 into .venv; this takes a few minutes"
+  # The lock is complete: --no-deps keeps pip from resolving again. Some packages come as source only (pure Python).
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes --no-deps \
+    --requirement "$1" >&2
+  for lock in "$@"; do
+    cp "$lock" ".venv/installed-$lock"
+  done
+}

@@ -1,0 +1,128 @@
+"""Inputs, readers and runs that the tests share."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from transforms import records, tfrecord
+
+REPO = Path(__file__).resolve().parent.parent
+SIDE = 32  # of the pictures that the tiny network sees
+TINY = ("--model=untrained/tiny", f"--image_size={SIDE}")
+
+
+def picture(seed: int, width: int = 48, height: int = 40) -> np.ndarray:
+    """A smooth random RGB picture, uint8 (height, width, 3); another for each seed."""
+    coarse = np.random.RandomState(seed).randint(0, 256, (4, 4, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def encoded(seed: int, kind: str = "JPEG", **size: int) -> bytes:
+    """The picture of `seed` as the bytes of an image file."""
+    out = io.BytesIO()
+    Image.fromarray(picture(seed, **size)).save(out, kind)
+    return out.getvalue()
+
+
+def example(features: Mapping[str, object]) -> bytes:
+    """A serialized tf.Example: bytes, str, int, float or lists of them by feature name."""
+    out = records.Example()
+    out.features.MergeFromString(records.from_columns(features))
+    return out.SerializeToString(deterministic=True)
+
+
+def image_example(seed: int, **more: object) -> bytes:
+    """The tf.Example of one good picture."""
+    features = {"image/encoded": encoded(seed), "image/filename": f"{seed}.jpg", "image/class/label": seed}
+    return example({**features, **more})
+
+
+def write_tfrecord(path: Path, examples: Sequence[bytes]) -> Path:
+    """Writes a TFRecord file, gzipped if its name says so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = b"".join(tfrecord.frame(one) for one in examples)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def write_shards(folder: Path, sizes: Sequence[int], suffix: str = "") -> str:
+    """Writes one TFRecord file a size, of good pictures with running seeds; returns a glob that matches them."""
+    seed = 0
+    for index, size in enumerate(sizes):
+        name = f"in-{index:05d}-of-{len(sizes):05d}.tfrecord{suffix}"
+        write_tfrecord(folder / name, [image_example(seed + i) for i in range(size)])
+        seed += size
+    return f"{folder}/in-*.tfrecord{suffix}"
+
+
+def read_features(path: Path | str) -> list[dict[str, object]]:
+    """The records of a feature file: name -> float32 array, list of ints, or list of bytes."""
+    with open(path, "rb") as stream:
+        found = list(tfrecord.read(stream))
+    out = []
+    for record in found:
+        assert isinstance(record, tfrecord.Record), record
+        values = {}
+        for name, feature in records.parse(record.data).features.feature.items():
+            kind = feature.WhichOneof("kind")
+            value = getattr(feature, kind).value if kind else []
+            values[name] = np.array(value, np.float32) if kind == "float_list" else list(value)
+        out.append(values)
+    return out
+
+
+def read_all(output: Path) -> list[dict[str, object]]:
+    """The records of all shards, in order."""
+    return [one for path in sorted(output.glob("features-*")) for one in read_features(path)]
+
+
+def read_ledger(output: Path) -> list[dict[str, object]]:
+    """The lines of all ledgers, in order."""
+    return [
+        json.loads(line)
+        for path in sorted(output.glob("failures-*"))
+        for line in path.read_text().splitlines()
+    ]
+
+
+def manifest(output: Path) -> dict:
+    return json.loads((output / "manifest.json").read_text())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def job(*flags: str, output: Path, expect: int = 0) -> None:
+    """Runs the job in this process with the tiny network; fails on another exit code than `expect`."""
+    from pipeline.main import main
+
+    code = main([*TINY, f"--output={output}", *flags])
+    assert code == expect, f"exit code {code}, expected {expect}"
+
+
+def job_process(*flags: str, expect: int | None = 0, **popen) -> subprocess.CompletedProcess:
+    """Runs `python -m pipeline.main` as a user would."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.main", *flags],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **popen.pop("env", {})},
+        timeout=300,
+        **popen,
+    )
+    if expect is not None:
+        assert done.returncode == expect, f"exit code {done.returncode}\n{done.stderr}"
+    return done

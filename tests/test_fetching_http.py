@@ -1,0 +1,417 @@
+"""http(s) against a server that plays each failure."""
+
+import gc
+import json
+import logging
+import os
+import random
+import socket
+import ssl
+import threading
+import time
+import traceback
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+import trustme
+
+from tests.http_server import IMAGE, HttpServer, closed_port, deaf_port
+from transforms.elements import ItemError
+from transforms.fetch import Fetcher, FetchSettings
+
+LOOPBACK = ("127.0.0.0/8",)
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def server(authority):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1", "good.test").configure_cert(context)
+    with HttpServer(context) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def lookups(monkeypatch):
+    """A DNS of our own: *.test is here, metadata.test is not, and nothing is asked of the real one."""
+    real = socket.getaddrinfo
+    asked = []
+
+    def getaddrinfo(host, *args):
+        asked.append(host)
+        if host == "metadata.test":
+            host = "169.254.169.254"
+        elif host.endswith(".test"):
+            host = "127.0.0.1"
+        elif not (host[0].isdigit() or ":" in host):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *args)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return asked
+
+
+@pytest.fixture
+def make():
+    made = []
+
+    def make(**settings):
+        quick = {"timeout_seconds": 20, "retries": 2, "backoff_seconds": 0.01, "max_bytes": 1 << 20}
+        made.append(Fetcher(FetchSettings(allow_private_networks=LOOPBACK, **{**quick, **settings})))
+        return made[-1]
+
+    yield make
+    for fetcher in made:
+        fetcher.close()
+
+
+def failure(fetcher, uri):
+    with pytest.raises(ItemError) as raised:
+        fetcher.fetch(uri)
+    assert type(raised.value) is ItemError
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/image", "/image?a=%20b c", "/chunked", "/no-length", "/gzip", "/hops?n=5", "/utf8-location"]
+    + [f"/redirect?code={code}&to=/image" for code in (301, 302, 303, 307, 308)],
+)
+def test_good_answers(server, make, path):
+    assert make().fetch(server.url(path)) == IMAGE
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "requests"),
+    [
+        ("/status?code=400", "http_4xx", 1),
+        ("/status?code=404&n=1", "http_4xx", 1),
+        ("/status?code=408", "http_4xx", 3),
+        ("/status?code=429", "http_4xx", 3),
+        ("/status?code=500", "http_5xx", 3),
+        ("/status?code=503", "http_5xx", 3),
+        ("/status?code=501", "http_5xx", 1),
+        ("/status?code=204", "bad_response", 1),
+        ("/status?code=304", "bad_response", 1),
+        ("/no-location", "bad_response", 1),
+        ("/garbage", "bad_response", 1),
+        ("/endless-headers", "bad_response", 1),
+        ("/encoding?name=gzip", "bad_response", 1),
+        ("/encoding?name=br", "bad_response", 1),
+        ("/encoding?name=gzip,gzip", "bad_response", 1),
+        ("/huge", "too_large", 1),
+        ("/endless", "too_large", 1),
+        ("/endless-trailer", "too_large", 1),
+        ("/gzip-bomb", "too_large", 1),
+        ("/short", "truncated", 3),
+        ("/short-chunked", "truncated", 3),
+        ("/gzip-cut", "truncated", 3),
+        ("/close", "connect", 3),
+        ("/reset", "connect", 3),
+        ("/loop", "too_many_redirects", 6),
+        ("/redirect?to=file:///etc/hostname", "scheme_not_allowed", 1),
+        ("/redirect?to=gs://bucket/object", "scheme_not_allowed", 1),
+        ("/redirect?to=http://%5Bnonsense", "bad_uri", 1),
+        ("/redirect?to=http://10.0.0.1/", "blocked_address", 1),
+        ("/redirect?to=http://169.254.169.254/latest/meta-data/", "blocked_address", 1),
+        ("/redirect?to=http://%5B::1%5D/", "blocked_address", 1),
+        ("/redirect?to=http://metadata.test/", "blocked_address", 1),
+    ],
+)
+def test_bad_answers(server, make, path, code, requests):
+    assert failure(make(), server.url(path)).code == code
+    assert server.requests[path] == requests
+
+
+def test_limits_are_exact(server, make):
+    assert make(max_bytes=len(IMAGE)).fetch(server.url("/image")) == IMAGE
+    assert make(max_bytes=len(IMAGE)).fetch(server.url("/gzip")) == IMAGE
+    for path in ("/image", "/chunked", "/gzip", "/no-length"):
+        assert failure(make(max_bytes=len(IMAGE) - 1), server.url(path)).code == "too_large"
+    assert make(max_redirects=2).fetch(server.url("/hops?n=2")) == IMAGE
+    assert failure(make(max_redirects=1), server.url("/hops?n=2")).code == "too_many_redirects"
+    assert make(max_redirects=0).fetch(server.url("/image")) == IMAGE
+
+
+@pytest.mark.parametrize("path", ["/silent", "/drip", "/drip-headers", "/slow?seconds=60"])
+def test_time_is_bounded(server, make, path):
+    assert failure(make(timeout_seconds=0.3), server.url(path)).code == "timeout"
+
+
+def test_a_server_that_never_takes_up_tls(make):
+    with deaf_port() as port:
+        assert failure(make(timeout_seconds=0.3), f"https://127.0.0.1:{port}/").code == "timeout"
+        assert failure(make(timeout_seconds=0.3), f"http://127.0.0.1:{port}/").code == "timeout"
+
+
+def test_retries(server, make):
+    assert make().fetch(server.url("/flaky?code=503&times=2")) == IMAGE
+    assert make().fetch(server.url("/flaky?code=429&times=1&after=0")) == IMAGE
+    assert make().fetch(server.url("/flaky-cut")) == IMAGE
+    error = failure(make(retries=1), server.url("/flaky?code=500&times=2&n=1"))
+    assert (error.code, str(error)) == (
+        "http_5xx",
+        "127.0.0.1 answered 500 Internal Server Error (2 attempts)",
+    )
+    assert failure(make(retries=0), server.url("/flaky?code=500&times=1&n=2")).code == "http_5xx"
+
+
+def test_retry_after_is_honoured(server, make):
+    start = time.monotonic()
+    assert make().fetch(server.url("/flaky?code=503&times=1&after=1")) == IMAGE
+    assert time.monotonic() - start >= 1
+    # Longer than the image has: no use in waiting, and no second request.
+    in_an_hour = format_datetime(datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True).replace(
+        " ", "%20"
+    )
+    for after in ("3600", in_an_hour):
+        path = f"/status?code=503&after={after}"
+        fetcher = make(timeout_seconds=0.3)
+        assert failure(fetcher, server.url(path)).code == "http_5xx"
+        assert server.requests[path] == 1
+        # The host is left alone by everyone meanwhile, and other hosts are not.
+        assert failure(fetcher, server.url("/image?busy")).code == "host_busy"
+        assert server.requests["/image?busy"] == 0
+        assert fetcher.fetch(server.url("/image", "other.test")) == IMAGE
+
+
+def test_connections_are_kept_and_a_smuggled_answer_is_not(server, make):
+    fetcher = make()
+    before = server.accepted
+    for _ in range(5):
+        assert fetcher.fetch(server.url("/image")) == IMAGE
+        assert failure(fetcher, server.url("/status?code=404")).code == "http_4xx"
+    assert server.accepted == before + 1
+    assert fetcher.fetch(server.url("/long")) == IMAGE
+    assert json.loads(fetcher.fetch(server.url("/echo")))["host"] == f"127.0.0.1:{server.port}"
+
+
+def test_a_host_gets_so_many_at_once(server, make):
+    fetcher = make(per_host=3, concurrency=12)
+    with ThreadPoolExecutor(12) as threads:
+        urls = [server.url(f"/slow?seconds=0.02&n={n}", "polite.test") for n in range(24)]
+        assert list(threads.map(fetcher.fetch, urls)) == [IMAGE] * 24
+    assert server.peak_at_once["polite.test"] == 3
+
+
+def test_standing_in_our_own_queue_costs_no_image_its_time(server, make):
+    fetcher = make(per_host=1, timeout_seconds=0.8)
+    with ThreadPoolExecutor(8) as threads:
+        urls = [server.url(f"/slow?seconds=0.15&n={n}", "queue.test") for n in range(8)]
+        assert list(threads.map(fetcher.fetch, urls)) == [IMAGE] * 8
+
+
+def test_what_we_say_of_ourselves(server, make):
+    sent = json.loads(make(user_agent_contact="https://example.org/crawl").fetch(server.url("/echo")))
+    assert sent["user-agent"] == "bit-features (+https://example.org/crawl)"
+    assert sent["accept-encoding"] == "identity"
+    assert json.loads(make().fetch(server.url("/echo")))["user-agent"] == "bit-features"
+
+
+def test_credentials_go_to_their_own_host_only(server, make):
+    with_login = server.url("/echo").replace("//", "//user:p%40ss@")
+    assert json.loads(make().fetch(with_login))["authorization"] == "Basic dXNlcjpwQHNz"
+    for host, kept in (("127.0.0.1", True), ("other.test", False)):
+        login = server.url(f"/redirect?to={server.url('/echo', host)}").replace("//", "//user:p%40ss@", 1)
+        assert ("authorization" in json.loads(make().fetch(login))) is kept
+
+
+def test_opt_out(server, make):
+    for tag, code in (("noai", "opted_out"), ("otherbot: noai|all, noimageindex", "opted_out")):
+        assert failure(make(), server.url(f"/robots?tag={tag}")).code == code
+        assert make(honour_opt_out=False).fetch(server.url(f"/robots?tag={tag}")) == IMAGE
+    assert make().fetch(server.url("/robots?tag=otherbot: noai")) == IMAGE
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "[::1]", "2130706433", "0x7f.1", "017700000001", "0", "[::ffff:127.0.0.1]", "any.test",
+     "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "10.0.0.1", "169.254.169.254", "metadata.test", "224.0.0.1"],
+)  # fmt: skip
+def test_private_addresses_get_no_packet(server, host):
+    fetcher = Fetcher(FetchSettings(backoff_seconds=0.01))
+    accepted = server.accepted
+    error = failure(fetcher, f"http://{host}:{server.port}/image")
+    assert error.code == "blocked_address"
+    assert server.accepted == accepted
+    fetcher.close()
+
+
+def test_a_name_that_changes_its_address_after_the_check_is_asked_once(server, make, lookups):
+    """What is judged is what is connected to: one lookup for one connection."""
+    assert make().fetch(server.url("/image", "rebind.test")) == IMAGE
+    assert lookups == ["rebind.test"]
+
+
+def test_a_dead_address_beside_a_live_one(server, make, monkeypatch):
+    def getaddrinfo(host, port, *_):
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in ("10.0.0.1", "127.0.0.2", "127.0.0.1")
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    assert make().fetch(server.url("/image", "three.test")) == IMAGE
+
+
+def test_unreachable(make):
+    assert failure(make(), f"http://127.0.0.1:{closed_port()}/").code == "connect"
+    assert failure(make(), "http://nowhere.invalid/").code == "dns"
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://", "http:///a", "http://h:99999/", "http://[::1", "http:a", "https://%zz/"]
+)
+def test_bad_urls(make, uri):
+    assert failure(make(), uri).code == "bad_uri"
+
+
+def test_tls(server, make, authority, monkeypatch, tmp_path):
+    good = f"https://good.test:{server.tls_port}"
+    assert failure(make(), f"{good}/image").code == "tls"
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    fetcher = make()
+    assert fetcher.fetch(f"{good}/image") == IMAGE
+    assert fetcher.fetch(f"{good}/hops?n=3") == IMAGE
+    assert fetcher.fetch(f"https://127.0.0.1:{server.tls_port}/image") == IMAGE
+    assert failure(fetcher, f"{good}/endless").code == "too_large"
+    assert failure(make(timeout_seconds=0.3), f"{good}/drip").code == "timeout"
+    wrong_name = failure(fetcher, f"https://wrong.test:{server.tls_port}/image")
+    assert wrong_name.code == "tls"
+    assert "certificate of wrong.test was refused" in str(wrong_name)
+    assert failure(fetcher, f"https://127.0.0.1:{server.port}/image").code == "tls"  # plain HTTP behind it
+
+
+def test_an_expired_certificate(make, authority, monkeypatch, tmp_path):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    yesterday = datetime.now(timezone.utc) - timedelta(days=1)
+    authority.issue_cert("127.0.0.1", not_after=yesterday).configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with HttpServer(context) as server:
+        error = failure(make(), f"https://127.0.0.1:{server.tls_port}/image")
+    assert (error.code, "expired" in str(error)) == ("tls", True)
+
+
+def test_proxies_are_ignored_unless_asked_for(server, make, monkeypatch):
+    monkeypatch.setenv("http_proxy", f"http://u:p@127.0.0.1:{server.port}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert failure(make(), "http://nowhere.invalid/image").code == "dns"
+    assert make(trust_env_proxies=True).fetch("http://nowhere.invalid/image") == IMAGE
+    assert server.requests["http://nowhere.invalid/image"] == 1
+    sent = json.loads(make(trust_env_proxies=True).fetch("http://nowhere.invalid/echo"))
+    assert sent["proxy-authorization"] == "Basic dTpw"
+    # No address is known behind a proxy, but one that stands in the URL is still judged.
+    assert failure(make(trust_env_proxies=True), "http://10.0.0.1/image").code == "blocked_address"
+    monkeypatch.setenv("no_proxy", "nowhere.invalid")
+    assert failure(make(trust_env_proxies=True), "http://nowhere.invalid/image").code == "dns"
+
+
+def traceback_of(fetcher, url):
+    try:
+        fetcher.fetch(url)
+    except ItemError:
+        return traceback.format_exc()
+    return ""
+
+
+def test_no_secret_and_no_spam_in_messages_and_logs(server, make, caplog, capfd):
+    caplog.set_level(logging.DEBUG)
+    fetcher = make(retries=1, timeout_seconds=0.6)
+    shown = ""
+    paths = [
+        "/image",
+        "/status?code=500",
+        "/close",
+        "/short",
+        "/garbage",
+        "/huge",
+        "/loop",
+        "/silent",
+        "/gzip-cut",
+    ]
+    for path in (
+        *paths,
+        "/redirect?to=http://10.0.0.1/?sig=SECRET",
+        "/redirect?to=http://u:SECRET@gone.invalid/",
+    ):
+        url = server.url(path + ("&" if "?" in path else "?") + "X-Amz-Signature=SECRET")
+        shown += traceback_of(fetcher, url.replace("//", "//SECRET:SECRET@", 1))
+    assert shown.count("ItemError: ") == len(paths) + 1  # all but the good one
+    assert "SECRET" not in shown
+    assert "SECRET" not in caplog.text
+    assert [record.message for record in caplog.records if record.name.startswith("urllib3")] == []
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_ten_thousand_urls(server, make):
+    """Every URL ends in its class; sockets, threads and memory stay bounded. About 10 s."""
+    outcomes = {
+        "/status?code=404": ("http_4xx", 1000),
+        "/status?code=500": ("http_5xx", 300),
+        "/status?code=429": ("http_4xx", 100),
+        "/robots?tag=noai": ("opted_out", 500),
+        "/huge": ("too_large", 300),
+        "/endless": ("too_large", 300),
+        "/gzip-bomb": ("too_large", 200),
+        "/short": ("truncated", 200),
+        "/close": ("connect", 200),
+        "/reset": ("connect", 200),
+        "/garbage": ("bad_response", 200),
+        "/loop": ("too_many_redirects", 100),
+        "/redirect?to=http://169.254.169.254/": ("blocked_address", 300),
+        "/hops?n=2": ("ok", 300),
+        "/drip": ("timeout", 20),
+        "/silent": ("timeout", 20),
+    }
+    urls = []
+    for path, (code, count) in outcomes.items():
+        # The host that complains about its load is then left alone for a moment.
+        host = "limited.test" if "429" in path else "h{}.test"
+        urls += [(server.url(path, host.format(n % 100)), code) for n in range(count)]
+    urls += [("http://gone.invalid/", "dns")] * 200 + [("http://10.0.0.1/", "blocked_address")] * 200
+    urls += [("http://user:x@/", "bad_uri")] * 100
+    urls += [(server.url(f"/image?n={n}", f"h{n % 100}.test"), "ok") for n in range(10_000 - len(urls))]
+    random.Random(0).shuffle(urls)
+
+    fetcher = make(max_bytes=256 << 10, retries=1, timeout_seconds=3)
+
+    def outcome(url):
+        try:
+            return "ok" if fetcher.fetch(url) == IMAGE else "wrong bytes"
+        except ItemError as error:
+            return error.code
+
+    gc.collect()
+    resident, descriptors, threads_before = resident_bytes(), open_descriptors(), threading.active_count()
+    with ThreadPoolExecutor(32) as threads:
+        codes = list(threads.map(outcome, (url for url, _ in urls)))
+        open_at_end = open_descriptors() - descriptors
+    wrong = Counter((want, got) for (_, want), got in zip(urls, codes, strict=True) if want != got)
+    assert len(codes) == 10_000
+    assert wrong == {}
+    assert Counter(codes)["ok"] > 5_000
+    # Both ends of each connection are in this process: 32 hosts' pools keep some, all others are closed.
+    assert server.peak_connections <= 32 * 8 + 32
+    assert open_at_end <= 2 * (32 * 8 + 32)
+    assert threading.active_count() - threads_before <= 32  # the lookups'
+    assert resident_bytes() - resident < 100 << 20
+
+
+def resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def open_descriptors():
+    return len(os.listdir("/proc/self/fd"))

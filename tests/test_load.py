@@ -1,0 +1,215 @@
+"""bit.load: parity with the authors' network, every route, every refusal."""
+
+import gc
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bit.load import load
+from bit.models import UnusableModel, resolve
+from tests import checkpoints
+from tests.checkpoints import R50X1, R50X1_ODD, R101X1, R101X3, relative_l2, worst
+
+# A right float32 implementation agrees to this share of the largest value (tests/golden/README.md).
+FLOAT32 = 1e-5
+
+
+def tiny(batch_size=4, image_size=32, **options):
+    return load(resolve("untrained/tiny"), "", image_size=image_size, batch_size=batch_size, **options)
+
+
+def pixels(count, side=32, seed=0):
+    return np.random.default_rng(seed).uniform(0, 255, (count, side, side, 3)).astype(np.float32)
+
+
+def run(case, path, **options):
+    extractor = load(resolve(path), path, image_size=case.side, batch_size=case.count, **options)
+    return extractor, extractor(case.pictures())
+
+
+@pytest.mark.parametrize("case", [R50X1, R50X1_ODD, R101X1], ids=lambda case: case.file)
+def test_parity_with_the_authors_network(case, tmp_path):
+    path, expected = case.checkpoint(tmp_path), case.expected()
+    extractor, got = run(case, path, outputs=tuple(expected))
+    assert got.keys() == expected.keys() == extractor.outputs.keys()
+    for name, value in expected.items():
+        assert got[name].shape == value.shape == (case.count, extractor.outputs[name])
+        assert got[name].dtype == np.float32
+        assert worst(got[name], value) < FLOAT32
+    assert extractor.identity["route"] == "npz"
+    assert extractor.identity["weights"].startswith("sha256:")
+    if case is R50X1:
+        _, reduced = run(case, path, precision="bfloat16")
+        assert 1e-3 < relative_l2(reduced["embedding"], expected["embedding"]) < 5e-2
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("r101x3")
+def test_parity_of_r101x3_at_224(r101x3_checkpoint):
+    expected = R101X3.expected()["embedding"]
+    _, got = run(R101X3, r101x3_checkpoint)
+    assert worst(got["embedding"], expected) < FLOAT32
+    gc.collect()
+    _, reduced = run(R101X3, r101x3_checkpoint, precision="bfloat16")
+    assert 1e-3 < relative_l2(reduced["embedding"], expected) < 4e-2
+
+
+def test_a_vector_does_not_depend_on_its_neighbours():
+    extractor, one, others = tiny(), pixels(1), pixels(3, seed=1)
+    alone = extractor(np.concatenate([one, np.zeros_like(others)]))["embedding"][0]
+    for place in range(4):
+        batch = np.insert(others, place, one[0], axis=0)
+        np.testing.assert_array_equal(extractor(batch)["embedding"][place], alone)
+    assert not np.array_equal(extractor(batch)["embedding"][0], alone)
+
+
+def test_untrained_weights_are_the_same_everywhere():
+    first, second = tiny(), tiny()
+    batch = pixels(4)
+    np.testing.assert_array_equal(first(batch)["embedding"], second(batch)["embedding"])
+    assert first.identity == {"route": "npz", "weights": "untrained-v1/tiny", "untrained": "true"}
+    assert dict(first.outputs) == {"embedding": 256}
+    assert (first.batch_size, first.image_size, first.precision) == (4, 32, "float32")
+
+
+def test_calls_from_many_threads_agree():
+    extractor = tiny()
+    batches = [pixels(4, seed=seed) for seed in range(16)]
+    expected = [extractor(batch)["embedding"] for batch in batches]
+    start = threading.Barrier(4)
+
+    def work(mine):
+        start.wait()
+        return [extractor(batch)["embedding"] for batch in mine]
+
+    with ThreadPoolExecutor(4) as pool:
+        got = [vector for part in pool.map(work, [batches[k::4] for k in range(4)]) for vector in part]
+    for k, vector in enumerate(got):
+        np.testing.assert_array_equal(vector, expected[k // 4 + k % 4 * 4])
+
+
+def test_an_extractor_can_be_weakly_referenced_and_goes_away():
+    extractor = tiny()
+    reference = weakref.ref(extractor)
+    del extractor
+    gc.collect()
+    assert reference() is None
+
+
+def test_pixels_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"pixels of shape \(3, 32, 32, 3\), expected \(4, 32, 32, 3\): pad"):
+        tiny()(pixels(3))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"precision": "float8"},
+            "no precision 'float8'; there are float32, tensorfloat32, bfloat16, float16",
+        ),
+        ({"outputs": ("logits",)}, "untrained/tiny has no head"),
+        ({"outputs": ("top",)}, "untrained/tiny has no output 'top'; it has embedding, logits"),
+    ],
+)
+def test_what_the_network_cannot_give_is_refused(options, message):
+    with pytest.raises(UnusableModel, match=message):
+        tiny(**options)
+
+
+class Hub(tf.Module):
+    """What a TF-Hub module looks like from outside: the means of the channels, each twice."""
+
+    def __init__(self, side=None):
+        super().__init__()
+        self.scale = tf.Variable(1.0)
+        spec = tf.TensorSpec((None, side, side, 3), tf.float32)
+        self.call = tf.function(lambda x: tf.repeat(tf.reduce_mean(x, [1, 2]), 2, 1) * self.scale, [spec])
+
+    def __call__(self, images):
+        return self.call(images)
+
+
+def saved(module, folder, **signatures):
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    return str(folder)
+
+
+def from_folder(path, image_size=32, **options):
+    return load(resolve(path), path, image_size=image_size, batch_size=4, **options)
+
+
+def hub_call(side=None):
+    module = Hub(side)
+    module.__call__ = module.call
+    return module
+
+
+def test_a_saved_model_is_called_with_pixels_in_0_1(tmp_path):
+    extractor = from_folder(saved(hub_call(), tmp_path / "hub"))
+    gc.collect()
+    batch = pixels(4)
+    expected = np.repeat(batch.mean((1, 2)) / 255, 2, 1)
+    np.testing.assert_allclose(extractor(batch)["embedding"], expected, rtol=1e-5)
+    assert dict(extractor.outputs) == {"embedding": 6}
+    assert extractor.identity["route"] == "saved_model"
+
+
+def test_the_identity_follows_the_variables(tmp_path):
+    one, same, other = hub_call(), hub_call(), hub_call()
+    other.scale.assign(2.0)
+    digests = [
+        from_folder(saved(m, tmp_path / str(k))).identity["weights"] for k, m in enumerate((one, other))
+    ]
+    assert digests[0] != digests[1]
+    del same
+
+
+def test_a_signature_serves_where_the_module_is_no_function(tmp_path):
+    module = Hub()
+    two = tf.function(lambda a, b: a + b, [tf.TensorSpec([], tf.float32)] * 2)
+    path = saved(module, tmp_path / "m", a_two=two, images=module.call)
+    batch = pixels(4)
+    expected = np.repeat(batch.mean((1, 2)) / 255, 2, 1)
+    np.testing.assert_allclose(from_folder(path)(batch)["embedding"], expected, rtol=1e-5)
+
+
+def test_no_usable_signature_lists_what_there_is(tmp_path):
+    two = tf.function(lambda a, b: a + b, [tf.TensorSpec([], tf.float32)] * 2)
+    maps = tf.function(lambda images: images * 2, [tf.TensorSpec((None, None, None, 3), tf.float32)])
+    path = saved(tf.Module(), tmp_path / "m", sums=two, maps=maps)
+    with pytest.raises(UnusableModel) as raised:
+        from_folder(path)
+    text = str(raised.value)
+    assert text.startswith(f"{path} has no usable signature; it takes a function of float32 images")
+    assert "signature 'maps': gives float32 (None, 32, 32, 3)" in text
+    assert "signature 'sums': takes float32 (), float32 (), gives float32 ()" in text
+
+
+def test_a_fixed_image_size_names_both_sizes(tmp_path):
+    path = saved(hub_call(side=48), tmp_path / "m")
+    with pytest.raises(UnusableModel, match="takes images of 48x48 only, not of 32x32"):
+        from_folder(path)
+    assert dict(from_folder(path, image_size=48).outputs) == {"embedding": 6}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "bfloat16"}, "--precision=bfloat16 is not for .* take the .npz"),
+        ({"outputs": ("logits",)}, "gives embedding only, not logits"),
+    ],
+)
+def test_what_a_saved_model_cannot_give_is_refused(tmp_path, options, message):
+    path = saved(hub_call(), tmp_path / "m")
+    with pytest.raises(UnusableModel, match=message):
+        from_folder(path, **options)
+
+
+def test_golden_files_all_have_a_test():
+    stored = {path.stem for path in checkpoints.FOLDER.glob("*.npz")}
+    assert stored == {case.file for case in (R50X1, R50X1_ODD, R101X1, R101X3)}

@@ -1,0 +1,205 @@
+"""A wrong request: exit code 2, one sentence that says what, where and what to do, and nothing started."""
+
+import json
+
+import pytest
+
+from tests import helpers
+
+
+def refusal(capsys, *flags, output):
+    helpers.job(*flags, output=output, expect=2)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    before, _, reason = captured.err.partition("error: ")
+    told = [line for line in before.splitlines() if not line.startswith(("I0", "E0", "WARNING: All"))]
+    assert told in ([], ["1 of 1 shards to do with FnApiRunner"])
+    assert reason.strip()
+    assert not list(output.glob("features-*")) if output.is_dir() else True
+    return reason
+
+
+@pytest.fixture
+def records_file(tmp_path):
+    return helpers.write_tfrecord(tmp_path / "in.tfrecord", [helpers.image_example(0)])
+
+
+def test_no_file_matches(tmp_path, capsys):
+    line = refusal(capsys, f"--input={tmp_path}/none-*.tfrecord", output=tmp_path / "out")
+    assert "none-*.tfrecord: no file matches" in line
+
+
+def test_a_feature_that_does_not_exist(tmp_path, capsys, records_file):
+    line = refusal(capsys, f"--input={records_file}", "--image_feature=image/raw", output=tmp_path / "out")
+    assert "'image/raw'" in line
+    assert "image/class/label, image/encoded, image/filename" in line
+    line = refusal(capsys, f"--input={records_file}", "--pass_through=lable", output=tmp_path / "out")
+    assert "'lable'" in line
+
+
+@pytest.mark.parametrize("content", [b"not a TFRecord " * 100, b"\x00" * 5000])
+def test_a_file_that_is_no_tfrecord(tmp_path, capsys, content):
+    (tmp_path / "in.tfrecord").write_bytes(content)
+    line = refusal(capsys, f"--input={tmp_path}/in.tfrecord", output=tmp_path / "out")
+    assert "is not a TFRecord file" in line
+
+
+def test_a_tfrecord_of_something_else(tmp_path, capsys):
+    path = helpers.write_tfrecord(tmp_path / "in.tfrecord", [b"\xff\xff plain bytes"])
+    assert "not a tf.Example" in refusal(capsys, f"--input={path}", output=tmp_path / "out")
+
+
+def test_a_file_of_unknown_kind(tmp_path, capsys):
+    (tmp_path / "data.bin").write_bytes(b"whatever it is" * 10)
+    line = refusal(capsys, f"--input={tmp_path}/data.bin", output=tmp_path / "out")
+    assert "--input_format=" in line
+
+
+def test_kinds_mixed(tmp_path, capsys, records_file):
+    (tmp_path / "list.txt").write_text("/a.jpg\n")
+    line = refusal(capsys, f"--input={records_file},{tmp_path}/list.txt", output=tmp_path / "out")
+    assert "mixes kinds" in line
+
+
+def test_a_url_as_input(tmp_path, capsys):
+    line = refusal(
+        capsys, "--input=https://u:p@example.com/a.jpg?X-Amz-Signature=secret", output=tmp_path / "out"
+    )
+    assert "put URLs into a text file" in line
+    assert "secret" not in line
+    assert "u:p" not in line
+
+
+def test_an_empty_list(tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("\n\n")
+    assert "lists no image" in refusal(capsys, f"--input={tmp_path}/list.txt", output=tmp_path / "out")
+
+
+def test_a_column_that_does_not_exist(tmp_path, capsys):
+    (tmp_path / "list.csv").write_text("url,caption\n/a.jpg,x\n")
+    line = refusal(capsys, f"--input={tmp_path}/list.csv", output=tmp_path / "out")
+    assert "no column 'uri'; its columns are url, caption" in line
+
+
+def test_a_list_that_is_no_parquet(tmp_path, capsys):
+    (tmp_path / "list.parquet").write_text("hello")
+    line = refusal(capsys, f"--input={tmp_path}/list.parquet", output=tmp_path / "out")
+    assert "not a Parquet file" in line
+
+
+def test_an_output_that_cannot_be_written(tmp_path, capsys, records_file):
+    (tmp_path / "file").write_text("in the way")
+    line = refusal(capsys, f"--input={records_file}", output=tmp_path / "file" / "out")
+    assert "--output=" in line
+    assert "cannot be" in line
+
+
+@pytest.mark.parametrize(
+    ("flag", "meant"),
+    [
+        ("--batchsize=3", "--batch_size"),
+        ("--image_szie=3", "--image_size"),
+        ("--direct_num_worker=3", "--direct_num_workers"),
+        ("--over_write", "--overwrite"),
+    ],
+)
+def test_a_misspelt_flag(tmp_path, capsys, records_file, flag, meant):
+    line = refusal(capsys, f"--input={records_file}", flag, output=tmp_path / "out")
+    assert flag.split("=")[0] in line
+    assert f"did you mean {meant}?" in line
+
+
+@pytest.mark.parametrize(
+    "flag", ["--batch_size=0", "--max_failure_rate=2", "--precision=int8", "--max_bytes=5cm"]
+)
+def test_a_value_out_of_range(tmp_path, capsys, records_file, flag):
+    assert flag.split("=")[0] in refusal(capsys, f"--input={records_file}", flag, output=tmp_path / "out")
+
+
+def test_missing_flags(capsys):
+    from pipeline.main import main
+
+    assert main([]) == 2
+    assert "--input and --output and --model must be given" in capsys.readouterr().err
+
+
+def test_a_reserved_name_cannot_be_passed_through(tmp_path, capsys, records_file):
+    line = refusal(capsys, f"--input={records_file}", "--pass_through=embedding", output=tmp_path / "out")
+    assert "embedding" in line
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("bit/m-r101x33", "did you mean 'bit/m-r101x3'?"),
+        ("/nowhere/BiT-M-R101x3.npz", "/nowhere/BiT-M-R101x3.npz"),
+        ("gs-typo", "no model 'gs-typo'"),
+    ],
+)
+def test_a_model_that_is_not_there(tmp_path, capsys, records_file, model, said):
+    assert said in refusal(capsys, f"--input={records_file}", f"--model={model}", output=tmp_path / "out")
+
+
+def test_unreachable_weights_are_an_error_with_a_remedy(tmp_path, capsys, records_file, monkeypatch):
+    monkeypatch.setenv("BIT_CACHE_DIR", str(tmp_path / "cache"))
+    model = "--model=http://127.0.0.1:9/BiT-M-R50x1.npz"  # nothing listens there
+    line = refusal(capsys, f"--input={records_file}", model, output=tmp_path / "out")
+    assert "could not be fetched" in line
+    assert "untrained/" in line
+    assert not list((tmp_path / "cache").rglob("*.npz"))
+
+
+def test_a_folder_without_a_model(tmp_path, capsys, records_file):
+    (tmp_path / "empty").mkdir()
+    line = refusal(capsys, f"--input={records_file}", f"--model={tmp_path}/empty", output=tmp_path / "out")
+    assert "saved_model.pb" in line
+
+
+def saved_model(folder, function):
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.f = function
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": function})
+    return folder
+
+
+def test_a_model_without_a_usable_signature(tmp_path, capsys, records_file):
+    import tensorflow as tf
+
+    signature = tf.function(lambda text: {"length": tf.strings.length(text)})
+    folder = saved_model(
+        tmp_path / "m", signature.get_concrete_function(tf.TensorSpec([None], tf.string, "text"))
+    )
+    line = refusal(capsys, f"--input={records_file}", f"--model={folder}", output=tmp_path / "out")
+    assert "serving_default" in line
+
+
+def test_an_image_size_that_the_model_cannot_take(tmp_path, capsys, records_file):
+    import tensorflow as tf
+
+    signature = tf.function(lambda images: {"features": tf.reduce_mean(images, (1, 2))})
+    spec = tf.TensorSpec([None, 100, 100, 3], tf.float32, "images")
+    folder = saved_model(tmp_path / "m", signature.get_concrete_function(spec))
+    line = refusal(capsys, f"--input={records_file}", f"--model={folder}", output=tmp_path / "out")
+    assert "100" in line
+    assert "32" in line
+    helpers.job(f"--input={records_file}", f"--model={folder}", "--image_size=100", output=tmp_path / "out")
+    (found,) = helpers.read_all(tmp_path / "out")
+    assert found["embedding"].shape == (3,)
+
+
+def test_the_report_file_tells_of_a_refusal(tmp_path, capsys):
+    report = tmp_path / "report.json"
+    refusal(capsys, f"--input={tmp_path}/none", f"--report_file={report}", output=tmp_path / "out")
+    told = json.loads(report.read_text())
+    assert (told["status"], told["exit_code"]) == ("refused", 2)
+    assert "no file matches" in told["error"]
+
+
+def test_an_empty_shard_is_fine(tmp_path):
+    helpers.write_tfrecord(tmp_path / "in-0.tfrecord", [])
+    helpers.job(f"--input={tmp_path}/in-*.tfrecord", output=tmp_path / "out")
+    assert (tmp_path / "out" / "features-00000-of-00001.tfrecord").read_bytes() == b""
+    assert helpers.manifest(tmp_path / "out")["inputs"] == 0

@@ -1,0 +1,296 @@
+"""The shell scripts and the lock files. A fake Python that notes its calls stands under the real scripts."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ("run_local.sh", "run_tests.sh", "scripts/venv.sh", ".ci/run")
+TOOLS = ("bash", "cat", "cksum", "cmp", "cp", "dirname", "env", "mkdir", "rm", "sleep", "touch")
+
+# Stands for python3 and for .venv/bin/python: notes its arguments, makes a .venv with itself in it, and ends
+# with the statuses in $FAKE_HOME/status-*.
+FAKE_PYTHON = r"""#!/usr/bin/env bash
+printf '%s\n' "$*" >>"$FAKE_HOME/calls"
+status_of() { cat "$FAKE_HOME/status-$1" 2>/dev/null || printf 0; }
+case "$1 $2" in
+  "-m venv") mkdir -p .venv/bin && cp "$FAKE_HOME/python" .venv/bin/python ;;
+  "-m samples.make_input") mkdir -p "$3" && touch "$3/photos.txt" ;;
+  "-m bit.download") exit "$(status_of download)" ;;
+  "-m pip") [[ $3 != install ]] || exit "$(status_of install)" ;;
+  "-m pipeline.main")
+    if [[ -e $FAKE_HOME/wait ]]; then
+      trap 'printf "stopped\n" >>"$FAKE_HOME/calls"; exit 143' TERM
+      printf 'started\n' >>"$FAKE_HOME/calls"
+      while :; do sleep 0.05; done
+    fi
+    exit "$(status_of main)" ;;
+  "-c "*) exit "$(status_of python)" ;;
+  "--version "*) printf 'Python 3.12.0\n' ;;
+esac
+"""
+
+
+class Project:
+    """A copy of the scripts, with nothing on PATH but the few tools that they need and the fake python3."""
+
+    def __init__(self, folder: Path):
+        self.root, self.home = folder / "project", folder / "home"
+        self.home.mkdir()
+        for name in (*SCRIPTS, "requirements.txt", "requirements-dev.txt"):
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, self.root / name)
+        shutil.copytree(ROOT / "samples", self.root / "samples")
+        (self.home / "python").write_text(FAKE_PYTHON, encoding="utf-8")
+        (self.home / "python").chmod(0o755)
+        bin_folder = folder / "bin"
+        bin_folder.mkdir()
+        for tool in TOOLS:
+            found = shutil.which(tool)
+            assert found, tool
+            (bin_folder / tool).symlink_to(found)
+        (bin_folder / "python3").symlink_to(self.home / "python")
+        self.environment = {"PATH": str(bin_folder), "FAKE_HOME": str(self.home)}
+
+    def ends_with(self, call: str, status: int) -> None:
+        (self.home / f"status-{call}").write_text(str(status), encoding="utf-8")
+
+    def run(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        (self.home / "calls").unlink(missing_ok=True)
+        command = [str(self.root / script), *arguments]
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, cwd="/", timeout=60
+        )
+
+    def calls(self) -> list[str]:
+        try:
+            return (self.home / "calls").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+
+    def job_arguments(self) -> list[str]:
+        (call,) = (call for call in self.calls() if call.startswith("-m pipeline.main"))
+        return call.split()[2:]
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return Project(tmp_path)
+
+
+SAMPLE_ARGUMENTS = [
+    "--runner=DirectRunner",
+    "--input=local/input/tfrecords/*.tfrecord",
+    "--key_feature=image/filename",
+    "--pass_through=image/class/label",
+    "--output=local/features",
+]
+
+
+def test_run_local_installs_the_lock_makes_the_input_and_runs_the_job(project):
+    result = project.run("run_local.sh", "--batch_size=4")
+    assert result.returncode == 0, result.stderr
+    steps = [call.split()[1] for call in project.calls() if call.startswith("-m")]
+    assert steps == ["venv", "pip", "samples.make_input", "bit.download", "pipeline.main"]
+    assert project.job_arguments() == [*SAMPLE_ARGUMENTS, "--model=bit/m-r101x3", "--batch_size=4"]
+    assert result.stdout == ""
+    assert "samples.show local/features" in result.stderr
+    assert "untrained" not in result.stderr
+
+
+def test_the_second_run_local_installs_and_writes_nothing(project):
+    assert project.run("run_local.sh").returncode == 0
+    assert project.run("run_local.sh").returncode == 0
+    assert [call.split()[1] for call in project.calls()] == ["bit.download", "pipeline.main"]
+
+
+def test_a_changed_lock_or_photograph_is_noticed(project):
+    project.run("run_local.sh")
+    with open(project.root / "requirements.txt", "a") as lock:
+        lock.write("# changed\n")
+    (project.root / "samples/photos/clock.png").unlink()
+    assert project.run("run_local.sh").returncode == 0
+    steps = [call.split()[1:3] for call in project.calls()]
+    assert ["pip", "install"] in steps
+    assert ["samples.make_input", "local/input"] in steps
+    assert not any("venv" in step for step in steps)
+
+
+def test_an_interrupted_installation_is_taken_up_again(project):
+    project.ends_with("install", 1)
+    assert project.run("run_local.sh").returncode == 1
+    assert not any("pipeline.main" in call for call in project.calls())
+    project.ends_with("install", 0)
+    assert project.run("run_local.sh").returncode == 0
+    assert any(call.startswith("-m pip install") for call in project.calls())
+
+
+def test_unreachable_weights_are_replaced_in_two_lines(project):
+    project.ends_with("download", 3)
+    result = project.run("run_local.sh")
+    assert result.returncode == 0
+    assert project.job_arguments() == [*SAMPLE_ARGUMENTS, "--model=untrained/r101x3"]
+    said = [line for line in result.stderr.splitlines() if "weights" in line]
+    assert said == [
+        "The official weights of BiT-M R101x3 could not be reached.",
+        "Going on with untrained weights from a fixed seed: right shape, right cost, meaningless features.",
+    ]
+
+
+def test_any_other_failure_of_the_download_ends_the_script(project):
+    project.ends_with("download", 1)
+    assert project.run("run_local.sh").returncode == 1
+    assert not any("pipeline.main" in call for call in project.calls())
+
+
+@pytest.mark.parametrize("form", ["--model={}", "--model {}"])
+def test_a_given_model_is_never_replaced(project, form):
+    project.ends_with("download", 3)
+    arguments = form.format("untrained/tiny").split()
+    assert project.run("run_local.sh", *arguments).returncode == 0
+    assert project.job_arguments() == [*SAMPLE_ARGUMENTS, *arguments]
+    assert not any("bit.download" in call for call in project.calls())
+
+
+def test_given_input_and_output_stand_alone(project):
+    result = project.run("run_local.sh", "--input=mine.txt", "--output", "elsewhere", "--model=m")
+    assert result.returncode == 0
+    assert project.job_arguments() == [
+        "--runner=DirectRunner",
+        *("--input=mine.txt", "--output", "elsewhere", "--model=m"),
+    ]
+    assert "samples.show elsewhere" in result.stderr
+    assert not (project.root / "local").exists()
+
+
+@pytest.mark.parametrize("option", ["--pass_through", "--key_feature"])
+def test_a_given_feature_replaces_the_sample_one(project, option):
+    assert project.run("run_local.sh", "--model=m", f"{option}=image/class/text").returncode == 0
+    assert project.job_arguments() == [
+        *(argument for argument in SAMPLE_ARGUMENTS if not argument.startswith(option)),
+        *("--model=m", f"{option}=image/class/text"),
+    ]
+
+
+def test_help_only_asks_the_job(project):
+    assert project.run("run_local.sh", "--help").returncode == 0
+    assert project.job_arguments() == ["--help"]
+    assert not (project.root / "local").exists()
+
+
+def test_the_exit_status_of_the_job_comes_through(project):
+    project.ends_with("main", 3)
+    result = project.run("run_local.sh")
+    assert result.returncode == 3
+    assert "samples.show" not in result.stderr
+
+
+def test_sigterm_reaches_the_job_and_waits_for_it(project):
+    (project.home / "wait").touch()
+    command = [str(project.root / "run_local.sh"), "--model=m"]
+    with subprocess.Popen(command, env=project.environment, stderr=subprocess.DEVNULL) as process:
+        while "started" not in project.calls():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+    assert project.calls()[-1] == "stopped"
+
+
+def test_a_missing_python_is_named_with_a_remedy(project):
+    project.ends_with("python", 1)
+    result = project.run("run_local.sh")
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        "No Python 3.10-3.13 with the venv module was found (tried python3, python3.13 ... python3.10).",
+        "Install one (Debian, Ubuntu: apt install python3 python3-venv) or set PYTHON=/path/to/python3.",
+    ]
+
+
+def test_the_python_check_is_right_about_this_python(tmp_path):
+    find = f"cd {ROOT} && . scripts/venv.sh && find_python"
+    environment = {**os.environ, "PYTHON": sys.executable}
+    found = subprocess.run(["bash", "-c", find], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == sys.executable
+
+
+def test_run_tests_serves_run_local_too(project):
+    """The lock for tests holds the other one, so that its installation is not repeated."""
+    project.run("run_tests.sh")
+    assert any("--requirement requirements-dev.txt" in call for call in project.calls())
+    assert project.run("run_local.sh").returncode == 0
+    assert not any(call.startswith("-m pip ") for call in project.calls())
+
+
+def locked(name: str) -> dict[str, str]:
+    """Each requirement of a lock, with its marker -> its line and hashes."""
+    blocks = re.split(r"\n(?=[a-z0-9])", (ROOT / name).read_text(encoding="utf-8"), flags=re.IGNORECASE)
+    return {block.split("\\\n")[0].strip(): block.split("# via")[0] for block in blocks}
+
+
+def test_the_locks_cover_the_project_with_hashes_and_no_host():
+    project_table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    runtime, development = locked("requirements.txt"), locked("requirements-dev.txt")
+    for lock, wanted in [
+        (runtime, project_table["dependencies"]),
+        (development, project_table["dependencies"] + project_table["optional-dependencies"]["dev"]),
+    ]:
+        names = {requirement.split("==")[0].replace("_", "-").lower() for requirement in lock}
+        missing = {re.split(r"[\[<>=~!; ]", name)[0].replace("_", "-").lower() for name in wanted} - names
+        assert not missing
+        assert all("--hash=sha256:" in block for block in lock.values())
+        assert not any("://" in block for block in lock.values())
+    assert set(runtime) <= set(development)
+
+
+PHOTO_NAMES = sorted(path.name for path in (ROOT / "samples/photos").iterdir() if path.suffix != ".md")
+
+# The real job over the real script: only the virtual environment is this process's own.
+
+
+@pytest.fixture
+def real_project(tmp_path) -> Path:
+    for name in ("run_local.sh", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for folder in ("scripts", "samples", "bit", "pipeline", "transforms"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    shutil.copy(ROOT / "requirements.txt", tmp_path / ".venv/installed-requirements.txt")
+    return tmp_path
+
+
+def test_run_local_makes_features_and_the_second_call_leaves_them_alone(real_project):
+    command = ["./run_local.sh", "--model=untrained/tiny", "--image_size=64", "--batch_size=4"]
+    first = subprocess.run(command, cwd=real_project, capture_output=True, text=True, timeout=300)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == ""
+    output = real_project / "local/features"
+    features = sorted(output.glob("features-*.tfrecord"))
+    assert [path.name for path in features] == [f"features-0000{i}-of-00003.tfrecord" for i in range(3)]
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in features}
+
+    second = subprocess.run(command, cwd=real_project, capture_output=True, text=True, timeout=300)
+    assert second.returncode == 0, second.stderr
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in features} == before
+
+    look = subprocess.run(
+        [".venv/bin/python", "-m", "samples.show", "local/features"],
+        cwd=real_project,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [line.split()[0] for line in look.stdout.splitlines()[1:]] == PHOTO_NAMES

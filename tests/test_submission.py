@@ -1,0 +1,124 @@
+"""What the launching host needs and shows: no TensorFlow to submit, nothing on stdout, help, progress."""
+
+import io
+import subprocess
+import sys
+
+import pytest
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+
+from pipeline import options
+from pipeline.plan import make
+from pipeline.progress import Progress, Snapshot
+from tests import helpers
+
+
+def test_planning_and_building_the_graph_import_no_tensorflow(tmp_path):
+    pattern = helpers.write_shards(tmp_path / "in", (2,))
+    program = f"""
+import sys
+import apache_beam as beam
+from pipeline import engine, main, options, plan, weights
+config, beam_options = options.parse(["--input={pattern}", "--output={tmp_path}/out", "--model=untrained/r101x3"])
+made = plan.make(config, weights.identify(config.model.model, is_local_run=False))
+pipeline = beam.Pipeline(runner="FnApiRunner", options=beam_options)
+engine.define(config, made, pipeline)
+proto = pipeline.to_runner_api()
+assert len(made.todo) == 1 and proto.components.transforms
+heavy = [name for name in ("tensorflow", "tensorflow_hub", "tfx_bsl", "keras") if name in sys.modules]
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=helpers.REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_on_stdout_and_a_plain_line_on_stderr(tmp_path):
+    pattern = helpers.write_shards(tmp_path / "in", (3, 2))
+    done = helpers.job_process(*helpers.TINY, f"--input={pattern}", f"--output={tmp_path / 'out'}")
+    assert done.stdout == ""
+    assert "\r" not in done.stderr
+    assert "2 of 2 shards to do with FnApiRunner" in done.stderr
+    assert f"{tmp_path / 'out'}: 5 features, 0 failures" in done.stderr
+
+
+def test_help_is_grouped_and_has_an_example_for_each_kind_of_input():
+    text = options.parser().format_help()
+    for group in ("input:", "output:", "model:", "fetching images by URI:"):
+        assert f"\n{group}\n" in text
+    for kind in ("tfrecord", "urls.csv", "photos/"):
+        assert kind in text
+    assert len(text.splitlines()) < 100
+
+
+def test_beam_and_airflow_flags_are_accepted_and_reach_beam():
+    argv = [
+        "--input=a",
+        "--output=b",
+        "--model=untrained/tiny",
+        "--direct_num_workers=3",
+        "--labels=airflow-version=v3",
+    ]
+    config, beam_options = options.parse([*argv, "--runner=DirectRunner"])
+    assert beam_options.view_as(DirectOptions).direct_num_workers == 3
+    assert options.runner_name(beam_options) == "FnApiRunner"
+    assert config.inputs == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("asked", "runner"),
+    [
+        (None, "FnApiRunner"),
+        ("directrunner", "FnApiRunner"),
+        ("FlinkRunner", "FlinkRunner"),
+        ("PrismRunner", "PrismRunner"),
+    ],
+)
+def test_direct_runner_means_the_engine_in_this_process(asked, runner):
+    assert options.runner_name(PipelineOptions([f"--runner={asked}"] if asked else [])) == runner
+
+
+def test_inputs_by_comma_and_by_repeating():
+    argv = ["--input=a,b", "--input=c", "--output=o", "--model=untrained/tiny", "--pass_through=x,y"]
+    config, _ = options.parse(argv)
+    assert config.inputs == ("a", "b", "c")
+    assert config.read.pass_through == ("x", "y")
+
+
+def test_image_size_follows_the_model_unless_given():
+    argv = ["--input=a", "--output=o", "--model=bit/m-r101x3/ilsvrc2012_classification"]
+    assert options.parse(argv)[0].preprocessing.image_size == 480
+    assert options.parse([*argv, "--image_size=224"])[0].model.image_size == 224
+
+
+def test_a_line_of_progress():
+    line = Snapshot(30, 120, 2, 1, 4, 0.25, 10.0).line()
+    assert line == "30/120 images, 3.0/s, 2 failed, shard 1/4, about 30s left"
+    assert Snapshot(0, 0, 0, 0, 4, 0.0, 1.0).line() == "0 images, 0.0/s, 0 failed, shard 0/4"
+    assert Snapshot(10, 0, 0, 1, 2, 0.5, 7265.0).line().endswith("about 2h01m left")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("in_process", [True, False])
+def test_progress_follows_the_run(tmp_path, monkeypatch, in_process):
+    pattern = helpers.write_shards(tmp_path / "in", (3, 2))
+    argv = [*helpers.TINY, f"--input={pattern}", f"--output={tmp_path / 'out'}"]
+    config, _ = options.parse(argv)
+    plan = make(config, "weights")
+    live, plain = Progress(plan, in_process, Terminal()), Progress(plan, in_process, io.StringIO())
+    assert (live.snapshot().images, live.snapshot().fraction) == (0, 0)
+    helpers.job(f"--input={pattern}", output=tmp_path / "out")
+    end = live.snapshot()
+    assert (end.images, end.failures, end.shards, end.shards_total, end.fraction) == (5, 0, 2, 2, 1.0)
+    monkeypatch.setattr("pipeline.progress._LIVE_SECONDS", 0)
+    monkeypatch.setattr("pipeline.progress._PLAIN_SECONDS", 0)
+    for progress in (live, plain):
+        progress.draw()
+    live.clear()
+    assert live._out.getvalue().startswith("\r\x1b[K5 images, ")
+    assert live._out.getvalue().endswith("\r\x1b[K")
+    assert plain._out.getvalue().startswith("5 images, ")
+    assert plain._out.getvalue().endswith("\n")

@@ -1,0 +1,1 @@
+"""How the bytes of one image come from a URI; `transforms.fetch` is the door."""

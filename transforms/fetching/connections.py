@@ -1,0 +1,158 @@
+"""Sockets that keep a deadline and a byte budget, and urllib3 pools that connect where the guard permits."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+
+import certifi
+import urllib3
+
+from transforms.elements import ItemError
+from transforms.fetching.addresses import AddressGuard, Resolver, blocked
+from transforms.fetching.retries import Deadline, TransientError
+
+
+class _Exchange(threading.local):
+    """What the request in this thread may still use: a request does all its socket calls in one thread."""
+
+    deadline: Deadline
+    silence_seconds: float
+    bytes_left: int
+
+
+_exchange = _Exchange()
+
+
+@contextlib.contextmanager
+def exchange(deadline: Deadline, silence_seconds: float, max_wire_bytes: int) -> Iterator[None]:
+    """Bounds each receive of this thread's request.
+
+    urllib3's timeouts bound the silence between packets only, so that a header or a body that comes drop by
+    drop would last for ever; and neither it nor http.client limits trailers and other framing.
+    """
+    _exchange.deadline, _exchange.silence_seconds, _exchange.bytes_left = (
+        deadline,
+        silence_seconds,
+        max_wire_bytes,
+    )
+    try:
+        yield
+    finally:
+        del _exchange.deadline, _exchange.silence_seconds, _exchange.bytes_left
+
+
+def _before_receive(sock: socket.socket) -> None:
+    left = _exchange.deadline.left()
+    if not left:
+        raise TimeoutError("the image's time ran out")
+    sock.settimeout(min(left, _exchange.silence_seconds))
+
+
+def _received(nbytes: int) -> None:
+    _exchange.bytes_left -= nbytes
+    if _exchange.bytes_left < 0:
+        raise ItemError("too_large", "the answer, framing included, went past max_bytes")
+
+
+class _BoundedReceive:
+    """Over a socket class. http.client reads through `recv_into`, TLS inside TLS through `recv`."""
+
+    def recv_into(self, *args, **kwargs):
+        _before_receive(self)  # type: ignore[arg-type]
+        nbytes = super().recv_into(*args, **kwargs)  # type: ignore[misc]
+        _received(nbytes)
+        return nbytes
+
+    def recv(self, *args, **kwargs):
+        _before_receive(self)  # type: ignore[arg-type]
+        data = super().recv(*args, **kwargs)  # type: ignore[misc]
+        _received(len(data))
+        return data
+
+
+class _BoundedSocket(_BoundedReceive, socket.socket):
+    pass
+
+
+class _BoundedTlsSocket(_BoundedReceive, ssl.SSLSocket):
+    pass
+
+
+def tls_context() -> ssl.SSLContext:
+    """Trusts the system's authorities (or SSL_CERT_FILE), or certifi's on a machine that has none."""
+    paths = ssl.get_default_verify_paths()
+    context = ssl.create_default_context(cafile=None if paths.cafile or paths.capath else certifi.where())
+    context.sslsocket_class = _BoundedTlsSocket
+    return context
+
+
+class Connector:
+    """Opens TCP connections to the permitted ones of a host's addresses: the very addresses it judged."""
+
+    def __init__(self, guard: AddressGuard, resolver: Resolver, connect_seconds: float):
+        self._guard = guard
+        self._resolver = resolver
+        self._connect_seconds = connect_seconds
+
+    def __call__(self, host: str, port: int) -> socket.socket:
+        """Raises ItemError 'bad_uri', 'dns', 'blocked_address', 'connect' or 'timeout'."""
+        deadline = _exchange.deadline
+        found = self._resolver.resolve(host, port, self._connect_seconds, deadline)
+        addresses = [ipaddress.ip_address(address[0]) for _, address in found]
+        permitted = [
+            candidate
+            for candidate, address in zip(found, addresses, strict=True)
+            if self._guard.permits(address)
+        ]
+        if not permitted:
+            raise blocked(host, addresses)
+
+        budget = Deadline(min(self._connect_seconds, deadline.left()))
+        failure = OSError("no time left")
+        for tried, (family, address) in enumerate(permitted):
+            # An equal share for each, so that one dead address (often the IPv6 one) leaves time for the next.
+            share = budget.left() / (len(permitted) - tried)
+            if not share:
+                break
+            sock = _BoundedSocket(family, socket.SOCK_STREAM)
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.settimeout(share)
+                sock.connect(address)
+                # A TLS handshake takes the timeout found here as its own, for the whole of it.
+                sock.settimeout(max(1e-3, min(self._connect_seconds, deadline.left())))
+                return sock
+            except OSError as error:
+                sock.close()
+                failure = error
+        if isinstance(failure, TimeoutError):
+            raise TransientError("timeout", f"connecting to {host} took too long")
+        raise TransientError("connect", f"connecting to {host} failed: {failure.strerror or failure}")
+
+
+def pool_classes(connect: Callable[[str, int], socket.socket]) -> dict[str, type]:
+    """urllib3's pool classes by scheme, with `connect` in the place where they open sockets.
+
+    urllib3 has no public hook for it; `_new_conn` is the method that its own SOCKS support overrides.
+    """
+
+    class Connection(urllib3.connection.HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return connect(self._dns_host, self.port)
+
+    class TlsConnection(urllib3.connection.HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return connect(self._dns_host, self.port)
+
+    class Pool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    class TlsPool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = TlsConnection
+
+    return {"http": Pool, "https": TlsPool}

@@ -1,0 +1,33 @@
+"""What a failed HTTP exchange is called in the ledger."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+
+from urllib3.exceptions import LocationValueError, ProtocolError, ProxyError, ReadTimeoutError, SSLError
+
+from transforms.elements import ItemError
+from transforms.fetching.retries import TransientError
+
+
+def classified(error: Exception, host: str) -> ItemError:
+    """What a failed exchange is called. Never quotes urllib3, whose texts hold the whole URL."""
+    cause = error.args[1] if isinstance(error, ProtocolError) and len(error.args) > 1 else error
+    if isinstance(error, ReadTimeoutError) or isinstance(cause, TimeoutError):
+        return TransientError("timeout", f"{host} was silent too long, or the image's time ran out")
+    if isinstance(error, SSLError | ssl.SSLError):
+        reason = error.args[0] if isinstance(error, SSLError) and error.args else error
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            return ItemError("tls", f"the certificate of {host} was refused: {reason.verify_message}")
+        said = getattr(reason, "reason", None) or type(reason).__name__
+        return TransientError("tls", f"TLS with {host} failed: {said}")
+    if isinstance(error, LocationValueError | http.client.InvalidURL | UnicodeError):
+        return ItemError("bad_uri", f"{host} cannot be asked for that URL")
+    if isinstance(cause, http.client.IncompleteRead):
+        return TransientError("truncated", f"{host} ended the answer early")
+    if isinstance(error, ProxyError):
+        return TransientError("connect", f"the proxy for {host} could not be used")
+    if isinstance(cause, OSError):  # http.client.RemoteDisconnected too
+        return TransientError("connect", f"{host} broke the connection off")
+    return ItemError("bad_response", f"{host} did not answer in valid HTTP ({type(cause).__name__})")

@@ -1,0 +1,104 @@
+"""Good manners toward each host: few images at once, and silence while it asks for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from transforms.elements import ItemError
+from transforms.fetching.retries import Deadline
+
+_LONGEST_PAUSE_SECONDS = 300.0
+_KEPT_HOSTS = 1024
+
+
+@dataclass
+class _Host:
+    slots: threading.Semaphore
+    users: int = 0
+    resume_at: float = field(default=0.0)  # time.monotonic()
+
+
+class Turn:
+    """The right to talk to one host."""
+
+    def __init__(self, name: str, host: _Host, closed: threading.Event):
+        self._name = name
+        self._host = host
+        self._closed = closed
+
+    def wait(self, deadline: Deadline) -> None:
+        """Waits while the host asks for silence.
+
+        Where that outlasts the image's time the wait is still sat out: failing at once would burn through
+        the host's other images in moments.
+
+        Raises:
+          ItemError: 'host_busy' when the image's time ends first.
+        """
+        while (left := self._host.resume_at - time.monotonic()) > 0:
+            if not deadline.left():
+                raise ItemError("host_busy", f"{self._name} asked for a pause that outlasts timeout_seconds")
+            wait_or_stop(min(left, deadline.left()), self._closed)
+
+    def pause(self, seconds: float) -> None:
+        """Keeps everyone from the host for a while."""
+        until = time.monotonic() + min(seconds, _LONGEST_PAUSE_SECONDS)
+        self._host.resume_at = max(self._host.resume_at, until)
+
+
+class HostGate:
+    """Hands out turns, `per_host` at once for a host. Thread-safe; remembers only hosts in use or paused."""
+
+    def __init__(self, per_host: int, closed: threading.Event):
+        self._per_host = per_host
+        self._closed = closed
+        self._lock = threading.Lock()
+        self._hosts: dict[str, _Host] = {}
+
+    @contextmanager
+    def turn(self, name: str, deadline: Deadline | None) -> Iterator[Turn]:
+        """A turn at the host.
+
+        Without a deadline it waits as long as it takes: every holder's own deadline bounds that, and an image
+        must not fail because it stood in our own queue.
+
+        Raises:
+          ItemError: 'timeout' when the deadline comes first.
+        """
+        host = self._enter(name)
+        try:
+            while not host.slots.acquire(timeout=1.0 if deadline is None else min(1.0, deadline.left())):
+                wait_or_stop(0, self._closed)
+                if deadline is not None:
+                    deadline.check()
+            try:
+                yield Turn(name, host, self._closed)
+            finally:
+                host.slots.release()
+        finally:
+            self._leave(name, host)
+
+    def _enter(self, name: str) -> _Host:
+        with self._lock:
+            if len(self._hosts) >= _KEPT_HOSTS:
+                now = time.monotonic()
+                self._hosts = {n: h for n, h in self._hosts.items() if h.users or h.resume_at > now}
+            host = self._hosts.setdefault(name, _Host(threading.Semaphore(self._per_host)))
+            host.users += 1
+            return host
+
+    def _leave(self, name: str, host: _Host) -> None:
+        with self._lock:
+            host.users -= 1
+            if not host.users and host.resume_at <= time.monotonic():
+                del self._hosts[name]
+
+
+def wait_or_stop(seconds: float, closed: threading.Event) -> None:
+    """Sleeps; once the fetcher is closed, raises RuntimeError, as that is not the image's fault."""
+    if closed.wait(seconds):
+        raise RuntimeError("the fetcher was closed while an image was being fetched")

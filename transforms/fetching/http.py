@@ -1,0 +1,218 @@
+"""http(s): one pooled client a worker, bounded in time, bytes, hops, hosts and reach."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import email.utils
+import http.client
+import threading
+import time
+import urllib.request
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError, LocationValueError
+from urllib3.util import Url, parse_url
+
+from transforms.elements import ItemError
+from transforms.fetching.addresses import AddressGuard, Resolver
+from transforms.fetching.connections import Connector, exchange, pool_classes, tls_context
+from transforms.fetching.failures import classified
+from transforms.fetching.hosts import HostGate, Turn, wait_or_stop
+from transforms.fetching.inflate import Inflater
+from transforms.fetching.retries import Deadline, TransientError, with_retries
+from transforms.fetching.robots import opt_out
+from transforms.fetching.settings import AGENT_TOKEN, FetchSettings
+
+_RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_READ_BYTES = 64 << 10
+_DRAINED_BYTES = 16 << 10  # reading so much of an unwanted answer is cheaper than a new connection
+
+
+class _Target(NamedTuple):
+    scheme: str
+    host: str
+    port: int | None
+    url: str  # without userinfo and fragment
+    auth: str | None
+
+
+class HttpClient:
+    """Thread-safe. `closed` ends all waits."""
+
+    def __init__(self, settings: FetchSettings, closed: threading.Event):
+        self._settings = settings
+        self._closed = closed
+        self._gate = HostGate(settings.per_host, closed)
+        self._guard = AddressGuard(settings.allow_private_networks)
+        self._resolver = Resolver(settings.concurrency)
+        pool_options: dict[str, Any] = {
+            "num_pools": settings.concurrency,
+            "maxsize": settings.per_host,
+            "ssl_context": tls_context(),
+        }
+        self._direct = urllib3.PoolManager(**pool_options)
+        self._direct.pool_classes_by_scheme = pool_classes(
+            Connector(self._guard, self._resolver, settings.connect_seconds)
+        )
+        self._proxies: dict[str, urllib3.PoolManager] = {}
+        if settings.trust_env_proxies:
+            everywhere = AddressGuard(("0.0.0.0/0", "::/0"))
+            via_proxy = pool_classes(Connector(everywhere, self._resolver, settings.connect_seconds))
+            for scheme, proxy in urllib.request.getproxies().items():
+                if scheme in ("http", "https"):
+                    self._proxies[scheme] = _proxy_manager(proxy, pool_options)
+                    self._proxies[scheme].pool_classes_by_scheme = via_proxy
+
+    def get(self, url: str) -> bytes:
+        """The body behind a URL. Raises ItemError; docs/fetching.md lists the codes."""
+        target = _parse(url)
+        authorization = _basic_auth(target)
+        deadline = None
+        for _ in range(self._settings.max_redirects + 1):
+            headers = {"User-Agent": self._settings.user_agent, "Accept": "image/*,*/*;q=0.5"}
+            headers["Accept-Encoding"] = "identity"
+            if authorization:
+                headers["Authorization"] = authorization
+            with self._gate.turn(target.host, deadline) as turn:
+                deadline = deadline or Deadline(self._settings.timeout_seconds)
+                answer = self._request(target, headers, turn, deadline)
+            if isinstance(answer, bytes):
+                return answer
+            if (answer.scheme, answer.host, answer.port) != (target.scheme, target.host, target.port):
+                authorization = None
+            target = answer
+        raise ItemError("too_many_redirects", f"more than {self._settings.max_redirects} redirects")
+
+    def close(self) -> None:
+        for manager in (self._direct, *self._proxies.values()):
+            manager.clear()
+        self._resolver.close()
+
+    def _request(
+        self, target: _Target, headers: dict[str, str], turn: Turn, deadline: Deadline
+    ) -> bytes | _Target:
+        def attempt() -> bytes | _Target:
+            turn.wait(deadline)
+            try:
+                return self._attempt(target, headers, turn, deadline)
+            except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+                raise classified(error, target.host) from None
+
+        return with_retries(attempt, self._settings, deadline, lambda wait: wait_or_stop(wait, self._closed))
+
+    def _attempt(
+        self, target: _Target, headers: dict[str, str], turn: Turn, deadline: Deadline
+    ) -> bytes | _Target:
+        settings = self._settings
+        # Room for the framing of a body of many small chunks.
+        max_wire_bytes = settings.max_bytes + settings.max_bytes // 8 + (1 << 20)
+        with exchange(deadline, settings.read_seconds, max_wire_bytes):
+            response = self._manager(target).request(
+                "GET", target.url, headers=headers, redirect=False, retries=False, preload_content=False,
+                timeout=urllib3.Timeout(connect=settings.connect_seconds, read=settings.read_seconds),
+            )  # fmt: skip
+            try:
+                return self._judge(response, target, turn)
+            finally:
+                response.close()  # of a response read to its end, the connection is back in its pool by now
+                response.release_conn()
+
+    def _manager(self, target: _Target) -> urllib3.PoolManager:
+        proxy = self._proxies.get(target.scheme)
+        if proxy is None or urllib.request.proxy_bypass(target.host):
+            return self._direct
+        self._guard.check_literal(target.host)
+        return proxy
+
+    def _judge(self, response: urllib3.BaseHTTPResponse, target: _Target, turn: Turn) -> bytes | _Target:
+        status = response.status
+        said = f"{target.host} answered {status} {http.client.responses.get(status, '')}".rstrip()
+        if status in _REDIRECTS and (location := response.headers.get("Location")):
+            _drain(response)
+            return self._redirected(target, location)
+        if status in (200, 203):
+            if self._settings.honour_opt_out:
+                directive = opt_out(response.headers.getlist("X-Robots-Tag"), AGENT_TOKEN)
+                if directive:
+                    raise ItemError("opted_out", f"{target.host} says X-Robots-Tag: {directive}")
+            return self._body(response, target.host)
+        _drain(response)
+        if status in _RETRIED:
+            retry_after = _retry_after(response)
+            if retry_after or status == 429:
+                turn.pause(retry_after or self._settings.backoff_seconds)
+            raise TransientError(f"http_{status // 100}xx", said, retry_after)
+        raise ItemError(f"http_{status // 100}xx" if status >= 400 else "bad_response", said)
+
+    def _redirected(self, target: _Target, location: str) -> _Target:
+        # http.client reads header bytes as Latin-1; what servers send beyond ASCII is UTF-8.
+        location = location.encode("latin-1", "replace").decode("utf-8", "replace")
+        try:
+            url = urljoin(target.url, location)
+            scheme = urlsplit(url).scheme
+        except ValueError:
+            raise ItemError("bad_uri", f"{target.host} redirects to something that is no URL") from None
+        if scheme not in ("http", "https") or scheme not in self._settings.uri_schemes:
+            raise ItemError("scheme_not_allowed", f"{target.host} redirects to a {scheme}: URL")
+        return _parse(url)
+
+    def _body(self, response: urllib3.BaseHTTPResponse, host: str) -> bytes:
+        max_bytes = self._settings.max_bytes
+        length = getattr(response, "length_remaining", None)
+        if length is not None and length > max_bytes:
+            raise ItemError("too_large", f"{host} announces {length} bytes, above max_bytes={max_bytes}")
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
+            raise ItemError("bad_response", f"{host} sent Content-Encoding {encoding[:40]!r} unasked")
+        inflater = Inflater(max_bytes) if encoding not in ("", "identity") else None
+        body = bytearray()
+        while part := response.read(_READ_BYTES, decode_content=False):
+            body += inflater.inflate(part) if inflater else part
+            if len(body) > max_bytes:
+                raise ItemError("too_large", f"{host} sent more than max_bytes={max_bytes}")
+        if inflater and not inflater.complete:
+            raise TransientError("truncated", f"{host} sent a compressed body that ends early")
+        return bytes(body)
+
+
+def _parse(url: str) -> _Target:
+    try:
+        parsed = parse_url(url.strip())
+    except LocationValueError:
+        parsed = Url()
+    if not parsed.host or not parsed.scheme:
+        raise ItemError("bad_uri", "not a URL with a host and a valid port")
+    bare = parsed._replace(auth=None, fragment=None).url
+    return _Target(parsed.scheme, parsed.host, parsed.port, bare, parsed.auth)
+
+
+def _basic_auth(target: _Target) -> str | None:
+    if not target.auth:
+        return None
+    return "Basic " + base64.b64encode(unquote(target.auth).encode()).decode()
+
+
+def _proxy_manager(proxy: str, pool_options: dict) -> urllib3.ProxyManager:
+    url = parse_url(proxy)
+    headers = urllib3.make_headers(proxy_basic_auth=unquote(url.auth)) if url.auth else None
+    return urllib3.ProxyManager(url._replace(auth=None).url, proxy_headers=headers, **pool_options)
+
+
+def _drain(response: urllib3.BaseHTTPResponse) -> None:
+    length = getattr(response, "length_remaining", None)
+    if length is not None and length <= _DRAINED_BYTES:
+        with contextlib.suppress(HTTPError):  # the status is the answer, whatever becomes of its body
+            response.read(decode_content=False)
+
+
+def _retry_after(response: urllib3.BaseHTTPResponse) -> float:
+    """Seconds, from either form of the header; 0 where there is none that makes sense."""
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    moment = email.utils.parsedate_tz(value)
+    return max(0.0, email.utils.mktime_tz(moment) - time.time()) if moment else 0.0

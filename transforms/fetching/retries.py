@@ -1,0 +1,58 @@
+"""One clock an image, and attempts that end with it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from transforms.elements import ItemError
+from transforms.fetching.settings import FetchSettings
+
+T = TypeVar("T")
+
+_LONGEST_BACKOFF_SECONDS = 16.0
+
+
+class TransientError(ItemError):
+    """A failure that may pass. `retry_after` is what the server asked for, in seconds."""
+
+    def __init__(self, code: str, message: str, retry_after: float = 0.0):
+        super().__init__(code, message)
+        self.retry_after = retry_after
+
+
+class Deadline:
+    """The moment at which an image has had its time."""
+
+    def __init__(self, seconds: float):
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds, 0 when none is left."""
+        return max(0.0, self._end - time.monotonic())
+
+    def check(self) -> None:
+        """Raises ItemError 'timeout' when no time is left."""
+        if not self.left():
+            raise ItemError("timeout", "the image's time ran out (timeout_seconds)")
+
+
+def with_retries(
+    attempt: Callable[[], T], settings: FetchSettings, deadline: Deadline, pause: Callable[[float], None]
+) -> T:
+    """Calls `attempt` until it gives a value, raises something not transient, or attempts or time run out."""
+    backoff = settings.backoff_seconds
+    for attempts in range(1, settings.retries + 2):
+        try:
+            return attempt()
+        except TransientError as error:
+            # Jitter, so that threads that were refused together do not come back together.
+            wait = max(error.retry_after, backoff * random.uniform(0.5, 1.0))
+            if attempts > settings.retries or wait >= deadline.left():
+                tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+                raise ItemError(error.code, f"{error} ({tries})") from None
+        pause(wait)
+        backoff = min(2 * backoff, _LONGEST_BACKOFF_SECONDS)
+    raise AssertionError("unreachable")

@@ -1,0 +1,74 @@
+"""What a user may decide about fetching, as one frozen value."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+AGENT_TOKEN = "bit-features"  # how robots rules can name this program
+
+
+@dataclass(frozen=True)
+class FetchSettings:
+    """Limits and permissions of a `Fetcher`. Picklable; refuses impossible values with ValueError.
+
+    Attributes:
+      timeout_seconds: for one image, from its first packet on: redirects, retries and waits included.
+      retries: further attempts after a failure that may pass.
+      max_bytes: of the encoded image, also after a Content-Encoding is undone.
+      concurrency: threads that will call `Fetcher.fetch` at once; sizes the connection pools.
+      per_host: images of one http(s) host in work at once.
+      max_redirects: hops followed for one image.
+      uri_schemes: the only ones fetched; a plain local path counts as 'file'.
+      allow_private_networks: CIDRs that http(s) may reach although they are not public.
+      user_agent_contact: URL or mail address in the User-Agent, for site owners to reach the operator.
+      honour_opt_out: leave out images whose X-Robots-Tag says noai, noimageai, noindex or noimageindex.
+      trust_env_proxies: send http(s) through HTTP_PROXY and its kin; the proxy must then guard addresses.
+      backoff_seconds: the wait before the first retry; it doubles with each further one.
+    """
+
+    timeout_seconds: float = 30
+    retries: int = 3
+    max_bytes: int = 64 << 20  # 64 MiB
+    concurrency: int = 32
+    per_host: int = 8
+    max_redirects: int = 5
+    uri_schemes: tuple[str, ...] = ("file", "gs", "s3", "http", "https")
+    allow_private_networks: tuple[str, ...] = ()
+    user_agent_contact: str = ""
+    honour_opt_out: bool = True
+    trust_env_proxies: bool = False
+    backoff_seconds: float = 0.5
+
+    def __post_init__(self):
+        for name in ("timeout_seconds", "max_bytes", "concurrency", "per_host", "backoff_seconds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
+        for name in ("retries", "max_redirects"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r}")
+        for cidr in self.allow_private_networks:
+            try:
+                ipaddress.ip_network(cidr)
+            except ValueError as error:
+                raise ValueError(
+                    f"allow_private_networks takes CIDRs like 10.0.0.0/8, got {cidr!r}: {error}"
+                ) from None
+        contact = self.user_agent_contact
+        if not (contact.isascii() and (contact.isprintable() or not contact)):
+            raise ValueError(f"user_agent_contact must be printable ASCII, got {contact!r}")
+
+    @property
+    def connect_seconds(self) -> float:
+        """At most this long for one name lookup, and for one connection over all of a host's addresses."""
+        return min(10.0, self.timeout_seconds / 3)
+
+    @property
+    def read_seconds(self) -> float:
+        """At most this much silence between two packets."""
+        return min(15.0, self.timeout_seconds / 2)
+
+    @property
+    def user_agent(self) -> str:
+        """AGENT_TOKEN and the contact."""
+        return f"{AGENT_TOKEN} (+{self.user_agent_contact})" if self.user_agent_contact else AGENT_TOKEN

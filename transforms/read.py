@@ -1,0 +1,149 @@
+"""ReadShards: a shard in, its images as encoded chunks out, in input order."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import apache_beam as beam
+
+from transforms import lists, records, storage, tally, tfrecord
+from transforms.elements import Encoded, EncodedChunk, Failure, ItemError, RecordFile, Shard, UriSlice
+from transforms.fetch import Fetcher, FetchSettings, public_uri
+
+Item = Encoded | Failure
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """How inputs are read. `batch_size` is the number of images in a full chunk."""
+
+    batch_size: int
+    image_feature: str = "image/encoded"
+    key_feature: str = ""  # '' for the default key, 'input-name#position'
+    uri_column: str = "uri"
+    pass_through: tuple[str, ...] = ()
+    fetch: FetchSettings = field(default_factory=FetchSettings)
+
+    @property
+    def columns(self) -> lists.Columns:
+        extra = (self.key_feature,) if self.key_feature and self.key_feature not in self.pass_through else ()
+        return lists.Columns(self.uri_column, self.pass_through + extra)
+
+
+def record_items(shard: Shard, source: RecordFile, settings: ReadSettings) -> Iterator[Item]:
+    """The images of a TFRecord file; damage and unusable records as failures."""
+    with storage.open_input(source.uri, source.start) as stream:
+        seen = source.start
+        in_file = not storage.is_compressed(stream)
+        for position, found in enumerate(tfrecord.read(stream, source.start, source.end)):
+            if in_file:
+                tally.PROCESS.add(units=found.offset - seen)
+                seen = found.offset
+            key = f"{shard.name}#{position}".encode("utf-8", "surrogateescape")
+            if isinstance(found, tfrecord.Damage):
+                where = f"{found.length} bytes at offset {found.offset} of {public_uri(source.uri)}"
+                yield Failure(key, position, "read", "damaged_record", f"{found.reason}: {where}")
+                continue
+            try:
+                example = records.parse(found.data)
+                if settings.key_feature:
+                    key = records.key_of(example, settings.key_feature)
+                image = records.one_bytes(example, settings.image_feature)
+            except ItemError as error:
+                yield Failure(key, position, "read", error.code, str(error))
+            else:
+                yield Encoded(key, position, image, records.select(example, settings.pass_through))
+        tally.PROCESS.add(units=(source.end or source.size_bytes) - seen)
+
+
+def fetched_items(
+    source: UriSlice, settings: ReadSettings, fetch: Callable[[str], bytes], pool: ThreadPoolExecutor
+) -> Iterator[Item]:
+    """The images of a list's rows, fetched ahead on `pool` within a bounded window, in the list's order."""
+    ahead = 2 * max(settings.batch_size, settings.fetch.concurrency)
+    waiting: deque = deque()
+    try:
+        for position, row in enumerate(lists.rows(source, settings.columns)):
+            waiting.append(pool.submit(_fetch_row, position, row, settings, fetch))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _fetch_row(position: int, row: lists.Row, settings: ReadSettings, fetch: Callable[[str], bytes]) -> Item:
+    key = public_uri(row.uri).encode("utf-8", "surrogateescape")
+    if settings.key_feature and settings.key_feature in row.columns:
+        key = str(row.columns[settings.key_feature]).encode("utf-8", "surrogateescape")
+    if row.error:
+        return Failure(key or b"row#%d" % position, position, "read", row.error.code, str(row.error))
+    try:
+        data = fetch(row.uri)
+    except ItemError as error:
+        return Failure(key, position, "fetch", error.code, str(error))
+    passed = {name: row.columns[name] for name in settings.pass_through if name in row.columns}
+    return Encoded(key, position, data, records.from_columns(passed))
+
+
+def chunks(shard: Shard, items: Iterable[Item], batch_size: int) -> Iterator[EncodedChunk]:
+    """Groups items so that a chunk has `batch_size` images, failures not counted; the last one says so.
+
+    Failures travel in the chunk at their place. A run of them does not grow a chunk without bound.
+    """
+    held: list[Item] = []
+    start = images = 0
+    for item in items:
+        if images == batch_size or len(held) == 8 * batch_size:
+            yield EncodedChunk(shard, start, False, tuple(held))
+            start, images, held = start + len(held), 0, []
+        held.append(item)
+        images += isinstance(item, Encoded)
+    yield EncodedChunk(shard, start, True, tuple(held))
+
+
+class ReadShards(beam.DoFn):
+    """Shard -> EncodedChunk... Skips a shard that was committed meanwhile, as after a retry.
+
+    Args:
+      settings: how to read.
+      is_done: whether a shard's receipt is there.
+    """
+
+    def __init__(self, settings: ReadSettings, is_done: Callable[[Shard], bool]):
+        self._settings = settings
+        self._is_done = is_done
+
+    def setup(self):
+        self._fetcher = Fetcher(self._settings.fetch)
+        self._pool = ThreadPoolExecutor(self._settings.fetch.concurrency, "fetch")
+
+    def process(self, shard: Shard) -> Iterator[EncodedChunk]:
+        if self._is_done(shard):
+            return
+        if isinstance(shard.source, RecordFile):
+            items = record_items(shard, shard.source, self._settings)
+        else:
+            items = fetched_items(shard.source, self._settings, self._fetcher.fetch, self._pool)
+        yield from _timed(chunks(shard, items, self._settings.batch_size))
+
+    def teardown(self):
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._fetcher.close()
+
+
+def _timed(found: Iterator[EncodedChunk]) -> Iterator[EncodedChunk]:
+    while True:
+        began = time.monotonic()
+        chunk = next(found, None)
+        if chunk is None:
+            return
+        by_row = len(chunk.items) if isinstance(chunk.shard.source, UriSlice) else 0
+        tally.PROCESS.add(read_seconds=time.monotonic() - began, images_read=len(chunk.items), units=by_row)
+        yield chunk

@@ -1,0 +1,143 @@
+"""Names of the output files, and the receipts that say which shards are done.
+
+A receipt is written after the shard's files are in place; its presence is what "done" means.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from transforms import storage
+from transforms.elements import RecordFile, Shard
+
+FORMAT = 1  # of receipts and manifest
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the files of a job stand below its output folder."""
+
+    folder: str
+
+    def features(self, label: str) -> str:
+        return storage.join(self.folder, f"features-{label}.tfrecord")
+
+    def failures(self, label: str) -> str:
+        return storage.join(self.folder, f"failures-{label}.jsonl")
+
+    def receipt(self, label: str) -> str:
+        return storage.join(self.folder, "receipts", f"{label}.json")
+
+    @property
+    def manifest(self) -> str:
+        return storage.join(self.folder, "manifest.json")
+
+    @property
+    def listing(self) -> str:
+        """The image files that a glob or folder matched, one a line: what the shards of such a job refer to."""
+        return storage.join(self.folder, "inputs.txt")
+
+    @property
+    def temporary(self) -> str:
+        return storage.join(self.folder, ".tmp")
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    """What a committed file must look like."""
+
+    name: str
+    bytes: int
+    crc32c: str  # of the whole file, eight hexadecimal digits
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The account of one committed shard."""
+
+    shard: str  # its label
+    name: str
+    input: Mapping[str, Any]
+    inputs: int
+    features: int
+    failures: int
+    failures_by_code: Mapping[str, int]
+    files: tuple[FileSummary, ...]
+    fingerprint: Mapping[str, Any]  # what made it: model, preprocessing, precision, schema
+    model: Mapping[str, str]  # what the loaded model said of itself
+    versions: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1, sort_keys=True).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Receipt:
+        values = json.loads(data)
+        files = tuple(FileSummary(**file) for file in values.pop("files"))
+        return cls(files=files, **values)
+
+
+def input_identity(shard: Shard) -> dict[str, Any]:
+    """What a shard was made of, as far as it can be told without reading the input again."""
+    source = shard.source
+    if isinstance(source, RecordFile):
+        known = {"size_bytes": source.size_bytes, "modified": source.modified}
+        return known | ({"start": source.start, "end": source.end} if source.end is not None else {})
+    return {"rows": source.rows, "sha256": source.sha256}
+
+
+def read_receipt(layout: Layout, label: str) -> Receipt | None:
+    """The receipt of a shard, or None while it is not done."""
+    path = layout.receipt(label)
+    return Receipt.from_json(storage.read_bytes(path)) if storage.exists(path) else None
+
+
+def read_receipts(layout: Layout) -> list[Receipt]:
+    """All receipts of the folder, in the order of their shards."""
+    found = storage.match(storage.join(layout.folder, "receipts", "*.json"))
+    return [Receipt.from_json(storage.read_bytes(metadata.path)) for metadata in found]
+
+
+def labels(layout: Layout) -> list[str]:
+    """The labels of the shards that are done."""
+    found = storage.match(storage.join(layout.folder, "receipts", "*.json"))
+    return [metadata.path.rsplit("/", 1)[-1].removesuffix(".json") for metadata in found]
+
+
+def manifest(receipts: Iterable[Receipt], fingerprint: Mapping[str, Any], shards: int) -> bytes:
+    """The manifest as JSON: totals, failures by code, what made the features. The same receipts give the same bytes."""
+    done = list(receipts)
+    codes: dict[str, int] = {}
+    for receipt in done:
+        for code, count in receipt.failures_by_code.items():
+            codes[code] = codes.get(code, 0) + count
+    totals = {
+        name: sum(getattr(receipt, name) for receipt in done) for name in ("inputs", "features", "failures")
+    }
+    account = {
+        "format": FORMAT,
+        "shards": shards,
+        "shards_done": len(done),
+        **totals,
+        "failures_by_code": codes,
+        **fingerprint,
+        "loaded_model": _agreed(receipt.model for receipt in done),
+        "versions": _agreed(receipt.versions for receipt in done),
+        "bytes": sum(file.bytes for receipt in done for file in receipt.files),
+    }
+    return json.dumps(account, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _agreed(mappings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Values by name; where the shards differ, as after an upgrade between two runs, a list of all."""
+    seen: dict[str, list[Any]] = {}
+    for mapping in mappings:
+        for name, value in mapping.items():
+            values = seen.setdefault(name, [])
+            if value not in values:
+                values.append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in sorted(seen.items())}

@@ -1,0 +1,43 @@
+"""Counts of this process, for the progress line; Beam's own metrics stay the account on remote runners.
+
+Runners that work in the launching process share these counts with it. They are never part of any result.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Counts:
+    features: int = 0
+    failures: int = 0
+    shards: int = 0
+    units: int = 0  # of input: bytes of record files, rows of lists; comparable with the plan's total
+    images_read: int = 0
+    read_seconds: float = 0.0  # the stages' times say which of them holds the job back
+    decode_wait_seconds: float = 0.0
+    model_seconds: float = 0.0
+    write_seconds: float = 0.0
+
+
+class Tally:
+    """Thread-safe running totals."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._values: dict[str, Any] = asdict(Counts())
+
+    def add(self, **amounts: float) -> None:
+        with self._lock:
+            for name, amount in amounts.items():
+                self._values[name] += amount
+
+    def counts(self) -> Counts:
+        with self._lock:
+            return Counts(**self._values)
+
+
+PROCESS = Tally()

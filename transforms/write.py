@@ -1,0 +1,227 @@
+"""WriteShards: feature chunks in, committed shards out; and the manifest that closes a run."""
+
+from __future__ import annotations
+
+import functools
+import json
+import platform
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from typing import Any
+
+import apache_beam as beam
+import google_crc32c
+
+from transforms import receipts, records, storage, tally, tfrecord
+from transforms.elements import Decoded, Failure, FeatureChunk, RecordFile, Shard
+from transforms.receipts import FileSummary, Layout, Receipt
+
+_PACKAGES = ("apache-beam", "numpy", "opencv-python-headless", "pillow", "simplejpeg", "tensorflow")
+
+
+class BrokenShard(RuntimeError):
+    """The chunks of a shard do not add up; nothing of it is committed."""
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """The versions that decide the bytes of a feature."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
+
+
+class _File:
+    """A file under a temporary name, with its size and checksum."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self.bytes = 0
+        self._crc = 0
+        self._stream = storage.create(path)
+
+    def write(self, data: bytes) -> None:
+        self._stream.write(data)
+        self.bytes += len(data)
+        self._crc = google_crc32c.extend(self._crc, data)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def summary(self, name: str) -> FileSummary:
+        return FileSummary(name, self.bytes, f"{self._crc:08x}")
+
+
+class ShardWriter:
+    """Writes one attempt at one shard: append chunks in order, then commit; or abort."""
+
+    def __init__(self, layout: Layout, shard: Shard, fingerprint: Mapping[str, Any]):
+        self._layout = layout
+        self._shard = shard
+        self._fingerprint = fingerprint
+        self._attempt = storage.join(layout.temporary, f"{shard.label}-{uuid.uuid4().hex}")
+        self._features = _File(f"{self._attempt}.tfrecord")
+        self._ledger: _File | None = None
+        self._position = self._written = 0
+        self._codes: dict[str, int] = {}
+        self._model: Mapping[str, str] = {}
+
+    def append(self, chunk: FeatureChunk) -> None:
+        """Writes a chunk's records and ledger lines; BrokenShard if it is not the next one."""
+        if chunk.position != self._position:
+            raise BrokenShard(
+                f"shard {self._shard.label} ({self._shard.name}): expected the chunk at position {self._position}, "
+                f"got {chunk.position}: this runner reordered or lost chunks"
+            )
+        for item in chunk.items:
+            if item.position != self._position:
+                raise BrokenShard(
+                    f"shard {self._shard.label}: item {item.position} stands at {self._position}"
+                )
+            if isinstance(item, Failure):
+                self._fail(item)
+            else:
+                values = {name: output[item.row] for name, output in chunk.outputs.items()}
+                self._features.write(tfrecord.frame(records.encode(item, values)))
+                self._written += 1
+            self._position += 1
+        self._model = chunk.model
+
+    def _fail(self, failure: Failure) -> None:
+        if self._ledger is None:
+            self._ledger = _File(f"{self._attempt}.jsonl")
+        line = {
+            "key": failure.key.decode("utf-8", "backslashreplace"),
+            "position": failure.position,
+            "stage": failure.stage,
+            "code": failure.code,
+            "message": failure.message,
+        }
+        self._ledger.write(json.dumps(line).encode() + b"\n")
+        self._codes[failure.code] = self._codes.get(failure.code, 0) + 1
+
+    def commit(self) -> Receipt:
+        """Puts the files in place and then the receipt. What another attempt has committed stays as it is."""
+        label, layout, source = self._shard.label, self._layout, self._shard.source
+        self._features.close()
+        if self._ledger:
+            self._ledger.close()
+        failed = sum(self._codes.values())
+        expected = self._position if isinstance(source, RecordFile) else source.rows
+        if self._written + failed != expected:
+            raise BrokenShard(
+                f"shard {label} ({self._shard.name}): {self._written} features and {failed} failures "
+                f"do not add up to {expected} inputs"
+            )
+        done = receipts.read_receipt(layout, label)
+        if done is not None:
+            self.abort()
+            return done
+        files = [self._features.summary(f"features-{label}.tfrecord")]
+        if self._ledger:
+            files.append(self._ledger.summary(f"failures-{label}.jsonl"))
+            storage.replace(self._ledger.path, layout.failures(label))
+        elif storage.exists(layout.failures(label)):
+            storage.delete([layout.failures(label)])  # of an attempt that ended before its receipt
+        storage.replace(self._features.path, layout.features(label))
+        receipt = Receipt(
+            shard=label,
+            name=self._shard.name,
+            input=receipts.input_identity(self._shard),
+            inputs=expected,
+            features=self._written,
+            failures=failed,
+            failures_by_code=dict(sorted(self._codes.items())),
+            files=tuple(files),
+            fingerprint=self._fingerprint,
+            model=dict(self._model),
+            versions=versions(),
+        )
+        storage.write_atomic(layout.receipt(label), receipt.to_json())
+        self._sweep()
+        return receipt
+
+    def abort(self) -> None:
+        """Drops this attempt's files."""
+        for file in (self._features, self._ledger):
+            if file:
+                file.close()
+                storage.delete([file.path])
+
+    def _sweep(self) -> None:
+        """Drops what killed attempts at this shard left behind."""
+        left = storage.match(storage.join(self._layout.temporary, f"{self._shard.label}-*"))
+        storage.delete([found.path for found in left])
+
+
+class IsDone:
+    """Whether a shard is committed. (A class, because Beam pickles functions of a module by value.)"""
+
+    def __init__(self, layout: Layout):
+        self._layout = layout
+
+    def __call__(self, shard: Shard) -> bool:
+        return storage.exists(self._layout.receipt(shard.label))
+
+
+class WriteShards(beam.DoFn):
+    """FeatureChunk... -> the label of each committed shard.
+
+    Commits in `process`, when a shard's last chunk arrives, because a bundle may be the whole job.
+    """
+
+    def __init__(self, layout: Layout, fingerprint: Mapping[str, Any]):
+        self._layout = layout
+        self._fingerprint = fingerprint
+        self._writers: dict[str, ShardWriter] = {}
+
+    def start_bundle(self):
+        self._abort()
+
+    def process(self, chunk: FeatureChunk) -> Iterator[str]:
+        began = time.monotonic()
+        label = chunk.shard.label
+        if chunk.position == 0 and label in self._writers:
+            self._writers.pop(label).abort()
+        if label not in self._writers:
+            self._writers[label] = ShardWriter(self._layout, chunk.shard, self._fingerprint)
+        self._writers[label].append(chunk)
+        features = sum(isinstance(item, Decoded) for item in chunk.items)
+        if chunk.is_last:
+            self._writers.pop(label).commit()
+        tally.PROCESS.add(
+            features=features,
+            failures=len(chunk.items) - features,
+            shards=int(chunk.is_last),
+            write_seconds=time.monotonic() - began,
+        )
+        if chunk.is_last:
+            yield label
+
+    def teardown(self):
+        self._abort()
+
+    def _abort(self) -> None:
+        for writer in self._writers.values():
+            writer.abort()
+        self._writers = {}
+
+
+def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) -> None:
+    """Closes a run: the manifest from all receipts, those of earlier runs included."""
+    done = receipts.read_receipts(layout)
+    storage.write_atomic(layout.manifest, receipts.manifest(done, fingerprint, shards))
+    left = storage.match(storage.join(layout.temporary, "*"))
+    storage.delete([found.path for found in left])
+    storage.remove_folder_if_empty(layout.temporary)
+
+
+class WriteManifest(beam.DoFn):
+    """Any one element, after all shards are committed -> the manifest's path."""
+
+    def __init__(self, layout: Layout, fingerprint: Mapping[str, Any], shards: int):
+        self._arguments = (layout, fingerprint, shards)
+
+    def process(self, _) -> Iterator[str]:
+        write_manifest(*self._arguments)
+        yield self._arguments[0].manifest
