@@ -15,7 +15,7 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from transforms.elements import ItemError
-from transforms.image_containers import (
+from transforms.imaging.containers import (
     Stored,
     corrupt,
     read_bmp,
@@ -24,10 +24,10 @@ from transforms.image_containers import (
     read_png,
     read_webp,
 )
-from transforms.image_decoders import decode_gif, decode_jpeg, decode_webp, decode_with_pillow
-from transforms.image_formats import format_of
-from transforms.image_resize import resize
-from transforms.image_tiff import read_tiff
+from transforms.imaging.decoders import decode_gif, decode_jpeg, decode_webp, decode_with_pillow
+from transforms.imaging.formats import format_of
+from transforms.imaging.resize import resize
+from transforms.imaging.tiff import read_tiff
 
 _LARGE_PIXELS = 32_000_000
 _one_large_at_a_time = threading.Lock()  # so that peak memory does not grow with the number of threads

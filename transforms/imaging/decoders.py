@@ -17,7 +17,7 @@ import simplejpeg
 from PIL import Image, TiffImagePlugin  # noqa: F401  (makes Image.open know TIFF without a search for plugins)
 
 from transforms.elements import ItemError
-from transforms.image_containers import Stored, corrupt
+from transforms.imaging.containers import Stored, corrupt
 
 # Whatever stops a decoder becomes an ItemError; that OpenCV and libtiff tell it to stderr too helps nobody.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

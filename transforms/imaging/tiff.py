@@ -9,7 +9,7 @@ import numpy as np
 import simplejpeg
 
 from transforms.elements import ItemError
-from transforms.image_containers import Stored, corrupt, truncated
+from transforms.imaging.containers import Stored, corrupt, truncated
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
 _STRIP_OFFSETS, _STRIP_SIZES, _TILE_OFFSETS, _TILE_SIZES = 273, 279, 324, 325
