@@ -165,7 +165,9 @@ def _verify(path: str, digests: str) -> None:
             digest.update(piece)
     got = base64.b64encode(digest.digest()).decode()
     if got != given[kind]:
-        raise OSError(f"{kind} of what arrived is {got}, the source says {given[kind]}: damaged on the way, try again")
+        raise OSError(
+            f"{kind} of what arrived is {got}, the source says {given[kind]}: damaged on the way, try again"
+        )
 
 
 def _fetch_module(handle: str, cache_dir: str | None) -> str:
