@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import platform
@@ -28,7 +29,11 @@ class BrokenShard(RuntimeError):
 @functools.cache
 def versions() -> dict[str, str]:
     """The versions that decide the bytes of a feature."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
+    known = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # another distribution of the same module
+            known[name] = metadata.version(name)
+    return known
 
 
 class _File:
