@@ -198,36 +198,31 @@ class HttpServer:
         """A chunked body without end."""
         ask.writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         while True:
-            ask.writer.write(b"10000\r\n" + bytes(1 << 16) + b"\r\n")
-            await ask.writer.drain()
+            await _send(ask, b"10000\r\n" + bytes(1 << 16) + b"\r\n")
 
     async def _do_endless_trailer(self, ask):
         """A complete body, then trailers without end."""
         ask.writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
         while True:
-            ask.writer.write(b"X-Trailer: " + b"x" * 1000 + b"\r\n")
-            await ask.writer.drain()
+            await _send(ask, b"X-Trailer: " + b"x" * 1000 + b"\r\n")
 
     async def _do_endless_headers(self, ask):
         ask.writer.write(b"HTTP/1.1 200 OK\r\n")
         while True:
-            ask.writer.write(b"X-Header: " + b"x" * 1000 + b"\r\n")
-            await ask.writer.drain()
+            await _send(ask, b"X-Header: " + b"x" * 1000 + b"\r\n")
 
     async def _do_drip(self, ask):
         """A body of one byte each 20 ms."""
         ask.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
         while True:
-            ask.writer.write(b"x")
-            await ask.writer.drain()
+            await _send(ask, b"x")
             await asyncio.sleep(0.02)
 
     async def _do_drip_headers(self, ask):
         """A header line of one byte each 20 ms."""
         ask.writer.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
         while True:
-            ask.writer.write(b"x")
-            await ask.writer.drain()
+            await _send(ask, b"x")
             await asyncio.sleep(0.02)
 
     async def _do_silent(self, ask):
@@ -291,6 +286,14 @@ class HttpServer:
         """Not HTTP."""
         ask.writer.write(b"SSH-2.0-OpenSSH_9.9\r\n\r\n")
         return False
+
+
+async def _send(ask: Ask, data: bytes) -> None:
+    ask.writer.write(data)
+    await ask.writer.drain()
+    await asyncio.sleep(
+        0
+    )  # drain need not yield, and over TLS never notices a closed connection unless it does
 
 
 _TLS_HANDSHAKE = b"\x16"
