@@ -74,7 +74,7 @@ def local_path(model: Model, cache_dir: str | None = None) -> str:
     )
 
 
-def _unreachable(model: Model, error: OSError) -> str:
+def _unreachable(model: Model, error: Exception) -> str:
     reason = getattr(error, "reason", None) or error
     architecture = model.architecture or "r101x3"
     return (
