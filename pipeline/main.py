@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow's errors is raised, too
 
-from pipeline import engine, options, plan, weights
+from pipeline import engine, options, plan, verdict, weights
 from pipeline.options import RequestError
 from pipeline.report import Report, say
-from transforms import storage
+from transforms import storage, tally
 from transforms.write import write_manifest
 
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan.prepare(made)
     except RequestError as error:
         return report.refused(str(error))
-    began = time.monotonic()
+    began, before = time.monotonic(), tally.PROCESS.counts()
     say(f"{len(made.todo)} of {len(made.shards)} shards to do with {runner}")
     if made.todo:
         try:
@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return report.failed(error, made)
     elif not storage.exists(made.layout.manifest):
         write_manifest(made.layout, made.fingerprint, len(made.shards))
-    return report.finished(config, made, runner, time.monotonic() - began)
+    stages = verdict.stage_seconds(before, tally.PROCESS.counts())
+    return report.finished(config, made, runner, time.monotonic() - began, stages)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ PACKAGES = ("pipeline", "transforms", "bit")
 def sdist(tmp_path_factory):
     """The archive as Beam makes it from setup.py."""
     source = tmp_path_factory.mktemp("source")
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=helpers.REPO, capture_output=True, check=True).stdout
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=helpers.REPO, capture_output=True, check=True
+    ).stdout
     for name in filter(None, tracked.decode().split("\0")):
         if (helpers.REPO / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +45,16 @@ def test_every_module_and_data_file_is_in_the_archive(sdist):
 def test_a_worker_can_install_it_and_submit(sdist, tmp_path):
     venv.create(tmp_path / "venv", with_pip=False, system_site_packages=False)
     site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
-    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", f"--target={site}"]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        f"--target={site}",
+    ]
     subprocess.run([*install, str(sdist)], check=True, capture_output=True)
     assert all((site / package / "__init__.py").is_file() for package in PACKAGES)
     program = "import pipeline, transforms, bit; print(pipeline.__file__)"
