@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, beam_options = options.parse(argv)
         runner = options.runner_name(beam_options)
         engine.configure_logging(runner)
-        made = plan.make(config, weights.identify(config.model.model, runner == engine.LOCAL))
+        made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
         plan.prepare(made)
     except RequestError as error:
         return report.refused(str(error))

@@ -98,6 +98,7 @@ def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
         "untrained": config.model.model.kind == "untrained",
         "precision": config.model.precision,
         "outputs": list(config.model.outputs),
+        "top_k": config.model.top_k if "top_k" in config.model.outputs else None,
         "preprocessing": asdict(config.preprocessing),
         "schema": {
             "image_feature": config.read.image_feature,
