@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -33,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f"{len(made.todo)} of {len(made.shards)} shards to do with {runner}")
     if made.todo:
         try:
-            engine.run(config, made, beam_options, runner)
+            if not engine.run(config, made, beam_options, runner):
+                return report.submitted(runner)
         except engine.Stopped as stop:
             return report.stopped(str(stop), made)
         except RequestError as error:
@@ -49,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     code = main()
+    atexit._run_exitfuncs()  # they end the job servers that Beam started
     sys.stderr.flush()
     # Threads of a run that was stopped, or of an engine, must not keep the process.
     os._exit(code)

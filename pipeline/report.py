@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -108,4 +109,5 @@ def _root_cause(error: BaseException) -> str:
     """The last line of what went wrong: Beam wraps errors of a worker in tracebacks as text."""
     text = str(error).strip()
     last = text.splitlines()[-1] if text else ""
-    return f"{type(error).__name__}: {last}" if last else type(error).__name__
+    told = f"{type(error).__name__}: {last}" if last else type(error).__name__
+    return re.sub(r"^(RuntimeError: )+(?=RuntimeError: |\w+(Error|Exception|Shard|Failed): )", "", told)
