@@ -44,6 +44,11 @@ class Report:
         )
         return self._end(FAILED, {"status": "stopped", "error": name, **state})
 
+    def submitted(self, runner: str) -> int:
+        """The engine took the job and the launcher does not wait for it."""
+        say(f"submitted to {runner}")
+        return self._end(DONE, {"status": "submitted", "runner": runner})
+
     def finished(
         self, config: JobConfig, plan: Plan, runner: str, seconds: float, stages: Mapping[str, float]
     ) -> int:

@@ -31,7 +31,7 @@ def slowed(function):
     ],
 )
 def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, stage, module, name, said):
-    pattern = helpers.write_shards(tmp_path / "in", (4,))
+    pattern = helpers.write_shards(tmp_path / "in", (8,))
     monkeypatch.setattr(module, name, slowed(getattr(module, name)))
     report = tmp_path / "report.json"
     flags = [f"--input={pattern}", "--batch_size=1", "--decode_threads=1", f"--report_file={report}"]
