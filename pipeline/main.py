@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow's errors is raised, too
 
-from pipeline import engine, options, plan, verdict, weights
+from pipeline import dry_run, engine, options, plan, verdict, weights
 from pipeline.options import RequestError
 from pipeline.report import Report, say
 from transforms import storage, tally
@@ -27,9 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         runner = options.runner_name(beam_options)
         engine.configure_logging(runner)
         made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
-        plan.prepare(made)
+        if not config.dry_run:
+            plan.prepare(made)
     except RequestError as error:
         return report.refused(str(error))
+    if config.dry_run:
+        return report.looked(dry_run.run(config, made))
     began, before = time.monotonic(), tally.PROCESS.counts()
     say(f"{len(made.todo)} of {len(made.shards)} shards to do with {runner}")
     if made.todo:

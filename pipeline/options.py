@@ -52,6 +52,8 @@ class JobConfig:
     overwrite: bool
     max_failure_rate: float
     report_file: str
+    dry_run: bool
+    price_per_hour: float  # of a worker, in any currency; 0 where not given
     read: ReadSettings
     decode: DecodeSettings
     model: ModelSettings
@@ -144,6 +146,12 @@ def parser() -> argparse.ArgumentParser:
         help="more failures: exit 3 (%(default)s)",
     )
     add("--report_file", default="", metavar="PATH", help="write a summary of the run as JSON")
+    add(
+        "--dry_run",
+        action="store_true",
+        help="sample a few images, tell what the job would take, write nothing",
+    )
+    add("--price_per_hour", type=float, default=0.0, metavar="PRICE", help="of a worker; for --dry_run")
     group = out.add_argument_group("model")
     add = group.add_argument
     add(
@@ -264,18 +272,10 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
             f"--pass_through={','.join(reserved)}: the feature records use this name themselves"
         )
     image_size = flags.image_size or model.image_size
-    fetch = FetchSettings(
-        timeout_seconds=flags.timeout,
-        retries=flags.retries,
-        max_bytes=flags.max_bytes,
-        concurrency=flags.fetch_threads,
-        per_host=flags.per_host,
-        uri_schemes=tuple(flags.uri_schemes),
-        allow_private_networks=tuple(flags.allow_private_networks),
-        user_agent_contact=flags.user_agent_contact,
-        honour_opt_out=not flags.no_opt_out,
-        trust_env_proxies=flags.trust_env_proxies,
-    )
+    try:
+        fetch = _fetch_settings(flags)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
     preprocessing = Preprocessing(
         image_size=image_size, exif_orientation=flags.exif_orientation, max_pixels=flags.max_pixels
     )
@@ -287,6 +287,8 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         overwrite=flags.overwrite,
         max_failure_rate=flags.max_failure_rate,
         report_file=flags.report_file,
+        dry_run=flags.dry_run,
+        price_per_hour=flags.price_per_hour,
         read=ReadSettings(
             flags.batch_size,
             flags.image_feature,
@@ -299,6 +301,21 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         model=ModelSettings(model, image_size, flags.batch_size, flags.precision, asked, top_k),
     )
     return config, beam_options
+
+
+def _fetch_settings(flags: argparse.Namespace) -> FetchSettings:
+    return FetchSettings(
+        timeout_seconds=flags.timeout,
+        retries=flags.retries,
+        max_bytes=flags.max_bytes,
+        concurrency=flags.fetch_threads,
+        per_host=flags.per_host,
+        uri_schemes=tuple(flags.uri_schemes),
+        allow_private_networks=tuple(flags.allow_private_networks),
+        user_agent_contact=flags.user_agent_contact,
+        honour_opt_out=not flags.no_opt_out,
+        trust_env_proxies=flags.trust_env_proxies,
+    )
 
 
 def report_file(argv: Sequence[str]) -> str:
