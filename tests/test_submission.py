@@ -20,7 +20,7 @@ import sys
 import apache_beam as beam
 from pipeline import engine, main, options, plan, weights
 config, beam_options = options.parse(["--input={pattern}", "--output={tmp_path}/out", "--model=untrained/r101x3"])
-made = plan.make(config, weights.identify(config.model.model, is_local_run=False))
+made = plan.make(config, weights.identify(config.model, is_local_run=False))
 pipeline = beam.Pipeline(runner="FnApiRunner", options=beam_options)
 engine.define(config, made, pipeline)
 proto = pipeline.to_runner_api()

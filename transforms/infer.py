@@ -31,7 +31,8 @@ class ModelSettings:
     image_size: int
     batch_size: int
     precision: str = "float32"
-    outputs: tuple[str, ...] = ("embedding",)
+    outputs: tuple[str, ...] = ("embedding",)  # of bit.outputs.OUTPUTS, in that order
+    top_k: int = 5
 
 
 class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
@@ -63,6 +64,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
             batch_size=settings.batch_size,
             precision=settings.precision,
             outputs=settings.outputs,
+            top_k=settings.top_k,
         )
         tally.PROCESS.add(models_loaded=1)
         return loaded

@@ -70,6 +70,7 @@ class ShardWriter:
         self._position = self._written = 0
         self._codes: dict[str, int] = {}
         self._model: Mapping[str, str] = {}
+        self._outputs: dict[str, int] = {}
 
     def append(self, chunk: FeatureChunk) -> None:
         """Writes a chunk's records and ledger lines; BrokenShard if it is not the next one."""
@@ -91,6 +92,7 @@ class ShardWriter:
                 self._written += 1
             self._position += 1
         self._model = chunk.model
+        self._outputs |= {name: output.shape[1] for name, output in chunk.outputs.items()}
 
     def _fail(self, failure: Failure) -> None:
         if self._ledger is None:
@@ -138,6 +140,7 @@ class ShardWriter:
             failures=failed,
             failures_by_code=dict(sorted(self._codes.items())),
             files=tuple(files),
+            outputs=dict(sorted(self._outputs.items())),
             fingerprint=self._fingerprint,
             model=dict(self._model),
             versions=versions(),
