@@ -87,6 +87,13 @@ def _size(text: str) -> int:
     return int(match[1]) << {"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30}[match[2]]
 
 
+def _switch(text: str) -> bool:
+    """A switch with a value, as Flex Templates give it: they can pass no bare flag."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
+
+
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
@@ -103,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
     )
     group = out.add_argument_group("input")
     add = group.add_argument
+    switch = {"nargs": "?", "const": True, "default": False, "type": _switch, "metavar": "true"}
     add(
         "--input",
         action="append",
@@ -135,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
     group = out.add_argument_group("output")
     add = group.add_argument
     add("--output", metavar="FOLDER", help="where features, ledgers, receipts and the manifest go")
-    add("--overwrite", action="store_true", help="drop what is there instead of resuming it")
+    add("--overwrite", **switch, help="drop what is there instead of resuming it")
     add(
         "--max_failure_rate",
         type=_rate,
@@ -224,10 +232,10 @@ def parser() -> argparse.ArgumentParser:
         metavar="TEXT",
         help="URL or address for the owners of the servers",
     )
-    add("--no_opt_out", action="store_true", help="fetch also what X-Robots-Tag asks not to use")
+    add("--no_opt_out", **switch, help="fetch also what X-Robots-Tag asks not to use")
     add(
         "--trust_env_proxies",
-        action="store_true",
+        **switch,
         help="use the proxies of the environment; they see every address",
     )
     return out
