@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -50,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     code = main()
-    atexit._run_exitfuncs()  # they end the job servers that Beam started
+    # Exit functions end the job servers that Beam started; threads that read from one complain of its end.
+    threading.excepthook = lambda _: None
+    atexit._run_exitfuncs()
     sys.stderr.flush()
     # Threads of a run that was stopped, or of an engine, must not keep the process.
     os._exit(code)
