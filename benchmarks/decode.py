@@ -182,8 +182,9 @@ def main() -> None:
         rates = []
         for threads in (1, cores):
             tasks = {
-                name: lambda r=reader, t=threads: run_threads(r, files, t) for name, reader in readers.items()
-            }  # noqa: B023
+                name: lambda r=reader, f=files, t=threads: run_threads(r, f, t)
+                for name, reader in readers.items()
+            }
             dataset = tf_dataset(files, threads)
             tasks["tf.data"] = lambda d=dataset: run_tf(d)
             rates.append(measure(tasks, len(files), args.rounds))

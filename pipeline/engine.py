@@ -20,7 +20,8 @@ from apache_beam.options.pipeline_options import (
 
 from bit.models import UnusableModel
 from pipeline import graph
-from pipeline.options import JobConfig, RequestError
+from pipeline.flags import RequestError
+from pipeline.options import JobConfig
 from pipeline.plan import Plan
 from pipeline.progress import Progress
 from transforms.decode import DecodeImages
@@ -118,12 +119,11 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
             thread.join(_POLL_SECONDS)
             progress.draw()
         progress.clear()
+        # What an engine tells while it is being taken down does not concern the job.
+        logging.getLogger().setLevel(logging.WARNING)
         if signals.received:
             _cancel(outcome.get("result"))
             raise signals.stopped()
-    logging.getLogger().setLevel(
-        logging.WARNING
-    )  # an engine being taken down tells of nothing that concerns the job
     if error := outcome.get("error"):
         for cause in _causes(error):
             if isinstance(cause, UnusableModel):
