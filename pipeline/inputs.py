@@ -51,7 +51,7 @@ def _match(pattern: str, input_format: str) -> list[FileMetadata]:
     except (BeamIOError, ValueError, ImportError) as error:
         if isinstance(error, RequestError):
             raise
-        raise RequestError(f"--input={pattern} cannot be read: {error}") from error
+        raise RequestError(f"--input={pattern} cannot be read: {storage.explain(pattern, error)}") from error
     if not files:
         raise RequestError(
             f"--input={pattern}: no file matches; check the path, and quote globs for the shell"

@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, beam_options = options.parse(argv)
         runner = options.runner_name(beam_options)
         engine.configure_logging(runner)
+        storage.configure(beam_options, (*config.inputs, config.output, config.model.model.uri))
         made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
         if not config.dry_run:
             plan.prepare(made)

@@ -89,7 +89,9 @@ def prepare(plan: Plan) -> None:
             storage.write_atomic(probe, b"")
             storage.delete([probe])
     except (OSError, BeamIOError, ValueError, ImportError) as error:
-        raise RequestError(f"--output={layout.folder} cannot be written to: {error}") from error
+        raise RequestError(
+            f"--output={layout.folder} cannot be written to: {storage.explain(layout.folder, error)}"
+        ) from error
 
 
 def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
@@ -137,10 +139,13 @@ def _resume(
         found = receipts.read_receipts(layout)
         files = {file.path: file.size_in_bytes for file in storage.match(storage.join(layout.folder, "f*"))}
     except (BeamIOError, ValueError, ImportError, KeyError, TypeError) as error:
-        raise RequestError(f"--output={config.output} cannot be read: {error}") from error
+        raise RequestError(
+            f"--output={config.output} cannot be read: {storage.explain(config.output, error)}"
+        ) from error
     if config.overwrite:
         old = [layout.receipt(receipt.shard) for receipt in found]
         kept = [file.path for file in storage.match(layout.manifest)]
+        kept += [file.path for file in storage.match(storage.join(layout.temporary, "*"))]
         return Plan(layout, shards, (), shards, fingerprint, listing, tuple(old + kept + _data(files)))
     by_label = {shard.label: shard for shard in shards}
     for receipt in found:

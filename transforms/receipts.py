@@ -40,6 +40,9 @@ class Layout:
         """The image files that a glob or folder matched, one a line: what the shards of such a job refer to."""
         return storage.join(self.folder, "inputs.txt")
 
+    def claim(self, label: str, number: int) -> str:
+        return storage.join(self.temporary, f"{label}-claim-{number}.json")
+
     @property
     def temporary(self) -> str:
         return storage.join(self.folder, ".tmp")
@@ -93,14 +96,15 @@ def input_identity(shard: Shard) -> dict[str, Any]:
 
 def read_receipt(layout: Layout, label: str) -> Receipt | None:
     """The receipt of a shard, or None while it is not done."""
-    path = layout.receipt(label)
-    return Receipt.from_json(storage.read_bytes(path)) if storage.exists(path) else None
+    data = storage.read_if_there(layout.receipt(label))
+    return None if data is None else Receipt.from_json(data)
 
 
 def read_receipts(layout: Layout) -> list[Receipt]:
     """All receipts of the folder, in the order of their shards."""
     found = storage.match(storage.join(layout.folder, "receipts", "*.json"))
-    return [Receipt.from_json(storage.read_bytes(metadata.path)) for metadata in found]
+    contents = storage.read_many([metadata.path for metadata in found])
+    return [Receipt.from_json(data) for data in contents if data is not None]
 
 
 def labels(layout: Layout) -> list[str]:

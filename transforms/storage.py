@@ -1,16 +1,30 @@
-"""Files by path or URI, local or on an object store, through Beam's FileSystems; and the atomic commit."""
+"""Files by path or URI, local or on an object store, through Beam's FileSystems; and the atomic steps of a commit."""
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError, CompressedFile, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from transforms import object_stores
+from transforms.object_stores import explain
+
+__all__ = ["explain"]
 
 GZIP_MAGIC = b"\x1f\x8b"
+
+
+def configure(options: PipelineOptions, paths: Iterable[str]) -> None:
+    """Gives Beam's file systems their options before there is a pipeline, and settles the credentials for `paths`."""
+    FileSystems.set_options(options)
+    if any(FileSystems.get_scheme(path) == "gs" for path in paths):
+        object_stores.settle_google_credentials(options)
 
 
 def is_local(path: str) -> bool:
@@ -26,13 +40,22 @@ def join(folder: str, *parts: str) -> str:
 
 
 def match(pattern: str) -> list[FileMetadata]:
-    """The files (no folders) that `pattern` matches, sorted by path; empty where there are none."""
+    """The files (no folders) that `pattern` matches, sorted by path; empty where there are none.
+
+    A bucket that does not exist is a BeamIOError, not an empty one.
+    """
     try:
         found = FileSystems.match([pattern])[0].metadata_list
     except BeamIOError as error:
-        if _means_missing(error):
+        if FileSystems.get_scheme(pattern) != "gs" and _means_missing(error):
             return []
         raise
+    if (
+        not found
+        and FileSystems.get_scheme(pattern) == "s3"
+        and not object_stores.S3Store().has_bucket(pattern)
+    ):
+        raise BeamIOError("Match operation failed", {pattern: 404})
     files = [file for file in found if not (is_local(file.path) and os.path.isdir(local(file.path)))]
     return sorted(files, key=lambda file: file.path)
 
@@ -40,7 +63,8 @@ def match(pattern: str) -> list[FileMetadata]:
 def _means_missing(error: BeamIOError) -> bool:
     causes = (error.exception_details or {}).values()
     return any(
-        isinstance(cause, FileNotFoundError) or getattr(cause, "code", None) == 404 for cause in causes
+        isinstance(cause, FileNotFoundError) or 404 in (cause, getattr(cause, "code", None))
+        for cause in causes
     )
 
 
@@ -80,32 +104,123 @@ def read_bytes(path: str) -> bytes:
         return stream.read()
 
 
+def read_if_there(path: str) -> bytes | None:
+    """A small file's bytes; None if there is none."""
+    store = object_stores.store_of(path)
+    if store:
+        return store.read(path)
+    try:
+        return read_bytes(path)
+    except FileNotFoundError:
+        return None
+    except BeamIOError as error:
+        if _means_missing(error):
+            return None
+        raise
+
+
+def read_many(paths: Sequence[str]) -> list[bytes | None]:
+    """What `read_if_there` gives for each of many small files of one store, read side by side."""
+    store = object_stores.store_of(paths[0]) if paths else None
+    if store is None:
+        return [read_if_there(path) for path in paths]
+    with ThreadPoolExecutor(object_stores.CONNECTIONS) as pool:
+        return list(pool.map(store.read, paths))
+
+
 def create(path: str):
     """Opens `path` for writing its bytes as they are; folders above it are made."""
     return FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
-def replace(source: str, target: str) -> None:
-    """Renames `source` to `target`, over an older `target`. Atomic on local disks; on stores the copy is."""
+def close_durably(stream: Any, path: str) -> None:
+    """Closes a stream of `create`, its bytes forced to the disk; what an object store has taken is durable."""
+    if is_local(path):
+        stream.flush()
+        os.fsync(stream.fileno())
+    stream.close()
+
+
+def place(source: str, target: str) -> bool:
+    """Gives a durable file its final name, over an older file; False if there is no `source`.
+
+    `target` never holds a part of a file. A local `source` is moved; on a store it stays.
+    """
     if is_local(source):
         source, target = local(source), local(target)
-        with open(source, "rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(source, target)
+        try:
+            os.replace(source, target)
+        except FileNotFoundError:
+            return False
+        _make_names_durable(os.path.dirname(target))
+        return True
+    try:
+        FileSystems.copy([source], [target])
+    except BeamIOError as error:
+        if _means_missing(error):
+            return False
+        raise
+    return True
+
+
+def create_only(path: str, data: bytes) -> bool:
+    """Writes a small file if there is none of this name; whether it did. It appears as a whole or not at all.
+
+    Of several callers at most one succeeds: by a precondition on gs:// and s3://, by a hard link on local disks. Disks
+    without hard links and other stores cannot promise that; there the name is looked up just before.
+    """
+    store = object_stores.store_of(path)
+    if store:
+        return store.create_only(path, data)
+    if not is_local(path):
+        if exists(path):
+            return False
+        write_atomic(path, data)
+        return True
+    temporary = _write_temporary(path, data)
+    try:
+        os.link(temporary, local(path))
+    except FileExistsError:
+        return False
+    except OSError:
+        if os.path.exists(local(path)):
+            return False
+        os.replace(temporary, local(path))
     else:
-        FileSystems.rename([source], [target])
+        return True
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        _make_names_durable(os.path.dirname(local(path)))
+    return True
 
 
 def write_atomic(path: str, data: bytes) -> None:
-    """Writes a whole small file so that no reader ever sees a part of it."""
+    """Writes a whole small file so that no reader ever sees a part of it, over an older one."""
     if not is_local(path):
         with create(path) as stream:  # an object appears when its upload is finished
             stream.write(data)
         return
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    with create(temporary) as stream:
+    os.replace(_write_temporary(path, data), local(path))
+    _make_names_durable(os.path.dirname(local(path)))
+
+
+def _write_temporary(path: str, data: bytes) -> str:
+    temporary = f"{local(path)}.{uuid.uuid4().hex}.tmp"
+    os.makedirs(os.path.dirname(temporary) or ".", exist_ok=True)
+    with open(temporary, "wb") as stream:
         stream.write(data)
-    replace(temporary, path)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return temporary
+
+
+def _make_names_durable(folder: str) -> None:
+    descriptor = os.open(folder or ".", os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def delete(paths: list[str]) -> None:

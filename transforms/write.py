@@ -15,7 +15,8 @@ from typing import Any
 import apache_beam as beam
 import google_crc32c
 
-from transforms import receipts, records, storage, tally, tfrecord
+from transforms import commit, receipts, records, storage, tally, tfrecord
+from transforms.commit import Claim
 from transforms.elements import Decoded, Failure, FeatureChunk, RecordFile, Shard
 from transforms.receipts import FileSummary, Layout, Receipt
 
@@ -39,8 +40,9 @@ def versions() -> dict[str, str]:
 class _File:
     """A file under a temporary name, with its size and checksum."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, name: str):
         self.path = path
+        self._name = name
         self.bytes = 0
         self._crc = 0
         self._stream = storage.create(path)
@@ -51,10 +53,14 @@ class _File:
         self._crc = google_crc32c.extend(self._crc, data)
 
     def close(self) -> None:
-        self._stream.close()
+        storage.close_durably(self._stream, self.path)
 
-    def summary(self, name: str) -> FileSummary:
-        return FileSummary(name, self.bytes, f"{self._crc:08x}")
+    def discard(self) -> None:
+        self._stream.close()
+        storage.delete([self.path])
+
+    def summary(self) -> FileSummary:
+        return FileSummary(self._name, self.bytes, f"{self._crc:08x}")
 
 
 class ShardWriter:
@@ -64,13 +70,16 @@ class ShardWriter:
         self._layout = layout
         self._shard = shard
         self._fingerprint = fingerprint
-        self._attempt = storage.join(layout.temporary, f"{shard.label}-{uuid.uuid4().hex}")
-        self._features = _File(f"{self._attempt}.tfrecord")
+        self._attempt = f"{shard.label}-{uuid.uuid4().hex}"
+        self._features = self._open(f"features-{shard.label}.tfrecord")
         self._ledger: _File | None = None
         self._position = self._written = 0
         self._codes: dict[str, int] = {}
         self._model: Mapping[str, str] = {}
         self._outputs: dict[str, int] = {}
+
+    def _open(self, name: str) -> _File:
+        return _File(commit.temporary(self._layout, self._attempt, name), name)
 
     def append(self, chunk: FeatureChunk) -> None:
         """Writes a chunk's records and ledger lines; BrokenShard if it is not the next one."""
@@ -96,7 +105,7 @@ class ShardWriter:
 
     def _fail(self, failure: Failure) -> None:
         if self._ledger is None:
-            self._ledger = _File(f"{self._attempt}.jsonl")
+            self._ledger = self._open(f"failures-{self._shard.label}.jsonl")
         line = {
             "key": failure.key.decode("utf-8", "backslashreplace"),
             "position": failure.position,
@@ -108,11 +117,11 @@ class ShardWriter:
         self._codes[failure.code] = self._codes.get(failure.code, 0) + 1
 
     def commit(self) -> Receipt:
-        """Puts the files in place and then the receipt. What another attempt has committed stays as it is."""
-        label, layout, source = self._shard.label, self._layout, self._shard.source
-        self._features.close()
-        if self._ledger:
-            self._ledger.close()
+        """Commits this attempt, or what another attempt has claimed or committed before; returns what stands."""
+        label, source = self._shard.label, self._shard.source
+        files = [file for file in (self._features, self._ledger) if file]
+        for file in files:
+            file.close()
         failed = sum(self._codes.values())
         expected = self._position if isinstance(source, RecordFile) else source.rows
         if self._written + failed != expected:
@@ -120,17 +129,6 @@ class ShardWriter:
                 f"shard {label} ({self._shard.name}): {self._written} features and {failed} failures "
                 f"do not add up to {expected} inputs"
             )
-        done = receipts.read_receipt(layout, label)
-        if done is not None:
-            self.abort()
-            return done
-        files = [self._features.summary(f"features-{label}.tfrecord")]
-        if self._ledger:
-            files.append(self._ledger.summary(f"failures-{label}.jsonl"))
-            storage.replace(self._ledger.path, layout.failures(label))
-        elif storage.exists(layout.failures(label)):
-            storage.delete([layout.failures(label)])  # of an attempt that ended before its receipt
-        storage.replace(self._features.path, layout.features(label))
         receipt = Receipt(
             shard=label,
             name=self._shard.name,
@@ -139,27 +137,19 @@ class ShardWriter:
             features=self._written,
             failures=failed,
             failures_by_code=dict(sorted(self._codes.items())),
-            files=tuple(files),
+            files=tuple(file.summary() for file in files),
             outputs=dict(sorted(self._outputs.items())),
             fingerprint=self._fingerprint,
             model=dict(self._model),
             versions=versions(),
         )
-        storage.write_atomic(layout.receipt(label), receipt.to_json())
-        self._sweep()
-        return receipt
+        return commit.commit(self._layout, Claim(self._attempt, receipt))
 
     def abort(self) -> None:
         """Drops this attempt's files."""
         for file in (self._features, self._ledger):
             if file:
-                file.close()
-                storage.delete([file.path])
-
-    def _sweep(self) -> None:
-        """Drops what killed attempts at this shard left behind."""
-        left = storage.match(storage.join(self._layout.temporary, f"{self._shard.label}-*"))
-        storage.delete([found.path for found in left])
+                file.discard()
 
 
 class IsDone:

@@ -1,0 +1,131 @@
+"""The commit of a shard: which attempt's files become the shard's, whatever other attempts do meanwhile.
+
+Several attempts at one shard can run at once: engines start another where a worker fell silent, and the silent one may
+wake up. For fetched images their bytes may differ. So before an attempt touches a final name, it claims the shard, by
+creating an object that only one can create. A claim holds the whole receipt to be and names the files it speaks of.
+From then on everybody, the claimant, a second attempt or a later run, carries out that same claim: puts its
+files in place and then creates the receipt. All of them write the same bytes, so it does not matter who is
+last or where one dies. A claim is given away only after the receipt is there, and an attempt looks for the receipt
+only after it claimed, so one that comes late finds the receipt and leaves everything as it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import posixpath
+from dataclasses import asdict, dataclass
+
+import google_crc32c
+
+from transforms import receipts, storage
+from transforms.receipts import FileSummary, Layout, Receipt
+
+
+class LostCommit(RuntimeError):
+    """An attempt cannot be committed, and nobody else has committed the shard as it was asked for."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a shard is to become: the receipt, and the attempt whose temporary files it tells of."""
+
+    attempt: str
+    receipt: Receipt
+
+    def to_json(self) -> bytes:
+        return json.dumps({"attempt": self.attempt, "receipt": asdict(self.receipt)}).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Claim:
+        values = json.loads(data)
+        return cls(values["attempt"], Receipt.from_json(json.dumps(values["receipt"]).encode()))
+
+
+def temporary(layout: Layout, attempt: str, name: str) -> str:
+    """Where an attempt writes the file that will be called `name`."""
+    return storage.join(layout.temporary, attempt + posixpath.splitext(name)[1])
+
+
+def commit(layout: Layout, mine: Claim) -> Receipt:
+    """Commits the shard, by `mine` or by the claim that came first; returns the receipt that now stands.
+
+    Raises LostCommit if the attempt's files have gone, or another request has committed the shard meanwhile.
+    """
+    label = mine.receipt.shard
+    done = _carry_out_first(layout, mine)
+    if not _same_request(done, mine.receipt):
+        raise LostCommit(
+            f"shard {label}: {layout.receipt(label)} is of another request than this job's: two jobs write to "
+            "one output; stop one of them, then run the other with --overwrite"
+        )
+    sweep(layout, label)
+    return done
+
+
+def sweep(layout: Layout, label: str) -> None:
+    """Drops what attempts at a committed shard left behind."""
+    found = storage.match(storage.join(layout.temporary, f"{label}-*"))
+    storage.delete([file.path for file in found])
+
+
+def _carry_out_first(layout: Layout, mine: Claim) -> Receipt:
+    label = mine.receipt.shard
+    for number in itertools.count():
+        claim = _claim(layout, mine, number)
+        done = receipts.read_receipt(layout, label)
+        if done is not None:
+            return done
+        # A claim of another request, or without its files, was left by a run that nobody can go on with.
+        if claim and _same_request(claim.receipt, mine.receipt) and _put_in_place(layout, claim):
+            if storage.create_only(layout.receipt(label), claim.receipt.to_json()):
+                return claim.receipt
+            return receipts.read_receipt(layout, label) or claim.receipt
+        if claim and claim.attempt == mine.attempt:
+            break
+    raise LostCommit(
+        f"shard {label}: the temporary files of this attempt are gone from {layout.temporary}: "
+        "nothing else may write or clean up there while the job runs"
+    )
+
+
+def _claim(layout: Layout, mine: Claim, number: int) -> Claim | None:
+    """The claim of this number: mine if I was first. None if it was given away in this moment."""
+    path = layout.claim(mine.receipt.shard, number)
+    if storage.create_only(path, mine.to_json()):
+        return mine
+    data = storage.read_if_there(path)
+    return None if data is None else Claim.from_json(data)
+
+
+def _same_request(one: Receipt, other: Receipt) -> bool:
+    """Whether two receipts are answers to the same request on the same input."""
+    return (one.name, dict(one.input), dict(one.fingerprint)) == (
+        other.name,
+        dict(other.input),
+        dict(other.fingerprint),
+    )
+
+
+def _put_in_place(layout: Layout, claim: Claim) -> bool:
+    """Puts the files of a claim under their final names. False if one is neither here nor there any more."""
+    for file in claim.receipt.files:
+        target = storage.join(layout.folder, file.name)
+        if not storage.place(temporary(layout, claim.attempt, file.name), target) and not _is(target, file):
+            return False
+    ledger = layout.failures(claim.receipt.shard)
+    if not claim.receipt.failures and storage.exists(ledger):
+        storage.delete([ledger])  # of a shard whose receipt was lost
+    return True
+
+
+def _is(path: str, file: FileSummary) -> bool:
+    """Whether a file is there with the size and checksum that it must have."""
+    if not storage.exists(path):
+        return False
+    size = crc = 0
+    with storage.open_binary(path) as stream:
+        while block := stream.read(1 << 20):
+            size += len(block)
+            crc = google_crc32c.extend(crc, block)
+    return (size, f"{crc:08x}") == (file.bytes, file.crc32c)
