@@ -32,6 +32,7 @@ _PIECE_BYTES = 4 << 20  # 4 MiB
 _TARBALLS = (".tar", ".tar.gz", ".tgz")
 # What a connection that breaks half-way raises; an unknown or refusing host is an URLError, not tried again.
 _BROKEN = (http.client.HTTPException, TimeoutError, ConnectionError)
+_UNREACHABLE = (urllib.error.URLError, *_BROKEN)
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ def cache_folder(cache_dir: str | None = None) -> str:
 def local_path(model: Model, cache_dir: str | None = None) -> str:
     """Returns where the weights of `model` lie on local disk, fetched first if need be; '' for untrained.
 
-    Raises WeightsUnreachable; UnusableModel for a scheme that it does not know.
+    Raises WeightsUnreachable; OSError where the network is not to blame, as on a full disk; UnusableModel for a
+    scheme that it does not know.
     """
     if model.kind == "untrained":
         return ""
@@ -61,7 +63,7 @@ def local_path(model: Model, cache_dir: str | None = None) -> str:
                 if model.kind == "npz"
                 else _fetch_module(model.uri, cache_dir)
             )
-        except OSError as error:
+        except _UNREACHABLE as error:
             raise WeightsUnreachable(_unreachable(model, error)) from error
     if scheme:
         raise UnusableModel(f"{model.uri}: copy it to local disk first; {scheme}:// is not read from here")
@@ -72,7 +74,7 @@ def local_path(model: Model, cache_dir: str | None = None) -> str:
     )
 
 
-def _unreachable(model: Model, error: OSError) -> str:
+def _unreachable(model: Model, error: Exception) -> str:
     reason = getattr(error, "reason", None) or error
     architecture = model.architecture or "r101x3"
     return (
@@ -163,7 +165,9 @@ def _verify(path: str, digests: str) -> None:
             digest.update(piece)
     got = base64.b64encode(digest.digest()).decode()
     if got != given[kind]:
-        raise OSError(f"what arrived has {kind} {got}, the source says {given[kind]}: damaged on the way")
+        raise OSError(
+            f"{kind} of what arrived is {got}, the source says {given[kind]}: damaged on the way, try again"
+        )
 
 
 def _fetch_module(handle: str, cache_dir: str | None) -> str:
@@ -208,6 +212,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         path = local_path(resolve(args.model))
     except WeightsUnreachable as error:
+        print(error, file=sys.stderr)
+        return 3
+    except OSError as error:  # a full disk, a damaged download: the network is not to blame
         print(error, file=sys.stderr)
         return 1
     except (UnknownModel, UnusableModel) as error:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's chatter is not about this job
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow's errors is raised, too
 
-from pipeline import engine, options, plan, weights
-from pipeline.options import RequestError
+from pipeline import dry_run, engine, options, plan, verdict, weights
+from pipeline.flags import RequestError
 from pipeline.report import Report, say
-from transforms import storage
+from transforms import storage, tally
 from transforms.write import write_manifest
 
 
@@ -26,14 +28,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         runner = options.runner_name(beam_options)
         engine.configure_logging(runner)
         made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
-        plan.prepare(made)
+        if not config.dry_run:
+            plan.prepare(made)
     except RequestError as error:
         return report.refused(str(error))
-    began = time.monotonic()
+    if config.dry_run:
+        return report.looked(dry_run.run(config, made))
+    began, before = time.monotonic(), tally.PROCESS.counts()
     say(f"{len(made.todo)} of {len(made.shards)} shards to do with {runner}")
     if made.todo:
         try:
-            engine.run(config, made, beam_options, runner)
+            if not engine.run(config, made, beam_options, runner):
+                return report.submitted(runner)
         except engine.Stopped as stop:
             return report.stopped(str(stop), made)
         except RequestError as error:
@@ -43,11 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return report.failed(error, made)
     elif not storage.exists(made.layout.manifest):
         write_manifest(made.layout, made.fingerprint, len(made.shards))
-    return report.finished(config, made, runner, time.monotonic() - began)
+    stages = verdict.stage_seconds(before, tally.PROCESS.counts())
+    return report.finished(config, made, runner, time.monotonic() - began, stages)
 
 
 if __name__ == "__main__":
     code = main()
+    # Exit functions end the job servers that Beam started; threads that read from one complain of its end.
+    threading.excepthook = lambda _: None
+    atexit._run_exitfuncs()
     sys.stderr.flush()
     # Threads of a run that was stopped, or of an engine, must not keep the process.
     os._exit(code)

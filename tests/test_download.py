@@ -120,16 +120,18 @@ def test_a_source_without_ranges_is_read_anew(tmp_path, options):
     ("options", "message"),
     [
         ({"cuts": [10_000] * 9}, "the connection broke 4 times"),
-        ({"hashes": [md5(b"other")]}, "md5 .* the source says .*: damaged on the way"),
-        ({"hashes": [crc32c(b"other")]}, "crc32c .* the source says .*: damaged on the way"),
+        ({"hashes": [md5(b"other")]}, "md5 of what .* the source says .*: damaged on the way"),
+        ({"hashes": [crc32c(b"other")]}, "crc32c of what .* the source says .*: damaged on the way"),
         ({"status": 404}, "Not Found"),
     ],
 )
 def test_a_failed_download_leaves_nothing(tmp_path, options, message):
-    with Server(**options) as server, pytest.raises(WeightsUnreachable, match=message) as raised:
+    with Server(**options) as server, pytest.raises(OSError, match=message) as raised:
         fetch(server, tmp_path)
-    assert "pass --model=PATH" in str(raised.value)
-    assert "--model=untrained/r50x1" in str(raised.value)
+    reached = "damaged" in message  # then the network is not to blame
+    assert isinstance(raised.value, WeightsUnreachable) is not reached
+    assert ("pass --model=PATH" in str(raised.value)) is not reached
+    assert ("--model=untrained/r50x1" in str(raised.value)) is not reached
     assert files(tmp_path) == []
 
 
@@ -227,7 +229,7 @@ def test_the_command_says_what_happened(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("BIT_CACHE_DIR", str(tmp_path))
     with Server() as server:
         assert main([f"--model={server.url}/BiT-M-R50x1.npz"]) == 0
-    assert main([f"--model={server.url}/BiT-M-R50x3.npz"]) == 1
+    assert main([f"--model={server.url}/BiT-M-R50x3.npz"]) == 3
     assert "could not be fetched" in capsys.readouterr().err
     assert main(["--model=bit/nothing"]) == 2
     assert capsys.readouterr().out == ""

@@ -57,7 +57,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
             )
         else:
             path = download.local_path(model)
-        return load.load(
+        loaded = load.load(
             model,
             path,
             image_size=settings.image_size,
@@ -66,6 +66,8 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
             outputs=settings.outputs,
             top_k=settings.top_k,
         )
+        tally.PROCESS.add(models_loaded=1)
+        return loaded
 
     def run_inference(  # type: ignore[override]  # a chunk is a batch already
         self, batch: PixelChunk, model: Extractor, inference_args: dict[str, Any] | None = None

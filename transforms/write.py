@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import platform
@@ -28,7 +29,11 @@ class BrokenShard(RuntimeError):
 @functools.cache
 def versions() -> dict[str, str]:
     """The versions that decide the bytes of a feature."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
+    known = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # another distribution of the same module
+            known[name] = metadata.version(name)
+    return known
 
 
 class _File:
@@ -65,6 +70,7 @@ class ShardWriter:
         self._position = self._written = 0
         self._codes: dict[str, int] = {}
         self._model: Mapping[str, str] = {}
+        self._outputs: dict[str, int] = {}
 
     def append(self, chunk: FeatureChunk) -> None:
         """Writes a chunk's records and ledger lines; BrokenShard if it is not the next one."""
@@ -86,6 +92,7 @@ class ShardWriter:
                 self._written += 1
             self._position += 1
         self._model = chunk.model
+        self._outputs |= {name: output.shape[1] for name, output in chunk.outputs.items()}
 
     def _fail(self, failure: Failure) -> None:
         if self._ledger is None:
@@ -133,6 +140,7 @@ class ShardWriter:
             failures=failed,
             failures_by_code=dict(sorted(self._codes.items())),
             files=tuple(files),
+            outputs=dict(sorted(self._outputs.items())),
             fingerprint=self._fingerprint,
             model=dict(self._model),
             versions=versions(),
