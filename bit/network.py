@@ -14,8 +14,8 @@ from bit.group_norm import group_norm_relu
 from bit.models import Architecture
 from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZED
 
-# Rounding here goes through the whole network: at R101x3 these three convolutions, under 2 % of the work, carry 43 %
-# of the squared error of bfloat16 (`python -m benchmarks.error`).
+# Rounding here goes through the whole network: three of a hundred convolutions carry a large part of the error of
+# bfloat16; `python -m benchmarks.error` shows how much.
 ALWAYS_FLOAT32 = ("root_block", "block1/unit01/a", "block1/unit01/a/proj")
 
 
@@ -42,7 +42,7 @@ def embed(
         # The authors pad (side - 1) / 2 on all sides: TensorFlow's SAME does so at stride 1 only.
         pad = kernel(name).shape[0] // 2
         padding = "SAME" if stride == 1 else [[0, 0], [pad, pad], [pad, pad], [0, 0]]
-        return tf.nn.conv2d(x, kernel(name), stride, padding)
+        return tf.nn.conv2d(tf.cast(x, kernel(name).dtype), kernel(name), stride, padding)
 
     def norm_relu(x: tf.Tensor, name: str, dtype: tf.DType) -> tf.Tensor:
         gamma, beta = weights[f"{name}group_norm/gamma"], weights[f"{name}group_norm/beta"]
