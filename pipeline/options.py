@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
 
@@ -110,7 +110,13 @@ def parser() -> argparse.ArgumentParser:
     )
     group = out.add_argument_group("input")
     add = group.add_argument
-    switch = {"nargs": "?", "const": True, "default": False, "type": _switch, "metavar": "true"}
+    switch: dict[str, Any] = {
+        "nargs": "?",
+        "const": True,
+        "default": False,
+        "type": _switch,
+        "metavar": "true",
+    }
     add(
         "--input",
         action="append",
