@@ -61,7 +61,7 @@ def test_a_signal_cancels_the_job_on_the_cluster(tmp_path, cluster, launch, numb
     assert (process.returncode, out) == (1, "")
     assert f"stopped by {number.name}" in err.splitlines()[-1]
     deadline = time.monotonic() + 60
-    while cluster.jobs()[0]["state"] == "CANCELLING" and time.monotonic() < deadline:
+    while cluster.jobs()[0]["state"] in ("RUNNING", "CANCELLING") and time.monotonic() < deadline:
         time.sleep(0.1)
     assert cluster.jobs()[0]["state"] == "CANCELED"
     assert not (tmp_path / "out" / "manifest.json").exists()
