@@ -120,7 +120,6 @@ def flink_cluster(folder: Path) -> Iterator[FlinkCluster]:
         "REST_PORT": str(rest),
         "RPC_PORT": str(rpc),
         "POOL_PORT": str(pool),
-        "RESTARTS": "1",
     }
     command = [str(LOCAL_CLUSTER), "start"]
     started = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
