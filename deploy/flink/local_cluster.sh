@@ -4,7 +4,8 @@
 # Starts a JobManager, TASK_MANAGERS (2) TaskManagers of SLOTS (2) slots each, and one pool of Python workers that all
 # of them use, then prints the command that runs the job there. Needs Java 17 and, the first time, Maven.
 # CLUSTER (local/flink) keeps configuration, logs and process ids; REST_PORT (8081), RPC_PORT (6123) and POOL_PORT
-# (50000) move the ports; JOB_SERVER_JAR names Beam's job server with Flink in it, else it is put together once.
+# (50000) move the ports; JOB_SERVER_JAR names Beam's job server with Flink in it, else
+# it is put together once.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -48,7 +49,7 @@ io.tmp.dirs: $CLUSTER/tmp
 cluster.evenly-spread-out-slots: true
 restart-strategy.type: fixed-delay
 restart-strategy.fixed-delay.attempts: 3
-restart-strategy.fixed-delay.delay: 1 s
+restart-strategy.fixed-delay.delay: 5 s
 heartbeat.interval: 1000
 heartbeat.timeout: 10000
 taskmanager.host: localhost
