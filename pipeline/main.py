@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             logging.getLogger("pipeline").info("the run failed", exc_info=True)
             return report.failed(error, made)
-    elif not storage.exists(made.layout.manifest):
+    else:  # the run before may have been killed between its last receipt and its end
         write_manifest(made.layout, made.fingerprint, len(made.shards))
     stages = verdict.stage_seconds(before, tally.PROCESS.counts())
     return report.finished(config, made, runner, time.monotonic() - began, stages)

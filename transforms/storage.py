@@ -201,7 +201,14 @@ def write_atomic(path: str, data: bytes) -> None:
         with create(path) as stream:  # an object appears when its upload is finished
             stream.write(data)
         return
-    os.replace(_write_temporary(path, data), local(path))
+    while True:
+        temporary = _write_temporary(path, data)
+        try:
+            os.replace(temporary, local(path))
+            break
+        except FileNotFoundError:  # another run that ended has swept the folder
+            if os.path.exists(temporary):
+                raise
     _make_names_durable(os.path.dirname(local(path)))
 
 
