@@ -8,8 +8,10 @@ from bit.models import UnusableModel
 from bit.weights import open_checkpoint
 
 
-def check(path: str, architecture: str = "") -> None:
-    """Raises UnusableModel unless `path` is an `.npz` of the family or a SavedModel's folder or tarball.
+def check(path: str, architecture: str = "") -> int | None:
+    """Outputs of the head of the model at `path`: 0 for no head, None where only loading it would tell.
+
+    Raises UnusableModel unless `path` is an `.npz` of the family or a SavedModel's folder or tarball.
 
     Of an `.npz` it reads the directory and the array headers; of a folder it looks for a SavedModel's files.
     `architecture` is a key of bit.models.ARCHITECTURES that the checkpoint must hold; '' accepts any.
@@ -22,7 +24,8 @@ def check(path: str, architecture: str = "") -> None:
         if not os.path.getsize(path):
             raise UnusableModel(f"{path} is empty: a download cut short")
     else:
-        open_checkpoint(path, architecture)
+        return open_checkpoint(path, architecture).classes
+    return None
 
 
 def _check_folder(path: str) -> None:

@@ -50,7 +50,8 @@ def cache_folder(cache_dir: str | None = None) -> str:
 def local_path(model: Model, cache_dir: str | None = None) -> str:
     """Returns where the weights of `model` lie on local disk, fetched first if need be; '' for untrained.
 
-    Raises WeightsUnreachable; OSError where the network is not to blame, as on a full disk; UnusableModel for a scheme that it does not know.
+    Raises WeightsUnreachable; OSError where the network is not to blame, as on a full disk; UnusableModel for a
+    scheme that it does not know.
     """
     if model.kind == "untrained":
         return ""
@@ -73,7 +74,7 @@ def local_path(model: Model, cache_dir: str | None = None) -> str:
     )
 
 
-def _unreachable(model: Model, error: OSError) -> str:
+def _unreachable(model: Model, error: Exception) -> str:
     reason = getattr(error, "reason", None) or error
     architecture = model.architecture or "r101x3"
     return (
@@ -164,7 +165,9 @@ def _verify(path: str, digests: str) -> None:
             digest.update(piece)
     got = base64.b64encode(digest.digest()).decode()
     if got != given[kind]:
-        raise OSError(f"{kind} of what arrived is {got}, the source says {given[kind]}: damaged on the way, try again")
+        raise OSError(
+            f"{kind} of what arrived is {got}, the source says {given[kind]}: damaged on the way, try again"
+        )
 
 
 def _fetch_module(handle: str, cache_dir: str | None) -> str:

@@ -13,7 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from bit import network, saved_model
+from bit import outputs as output_names
+from bit.labels import Labels, read_labels
 from bit.models import ARCHITECTURES, HEADS, Architecture, Model, UnusableModel
+from bit.outputs import TOP_CLASS, TOP_NAME, TOP_PROBABILITY, TOP_SYNSET
 from bit.weights import UNTRAINED_VERSION, Untrained, Weights, folded, open_checkpoint
 
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float16")
@@ -29,9 +32,16 @@ class Extractor:
     """
 
     def __init__(
-        self, graph: Graph, *, batch_size: int, image_size: int, precision: str, identity: Mapping[str, str]
+        self,
+        graph: Graph,
+        *,
+        batch_size: int,
+        image_size: int,
+        precision: str,
+        identity: Mapping[str, str],
+        labels: Labels | None = None,
     ) -> None:
-        """`graph` takes what __call__ takes and gives what it gives, as tensors."""
+        """`graph` takes what __call__ takes and gives what it gives, as tensors; `labels` name its top_k classes."""
         self.batch_size = batch_size
         self.image_size = image_size
         self.precision = precision
@@ -43,14 +53,26 @@ class Extractor:
         spec = tf.TensorSpec(self._shape, tf.float32)
         self._function = tf.function(graph, autograph=False, jit_compile=compiled).get_concrete_function(spec)
         given = self._function.structured_outputs
-        self.outputs = MappingProxyType({name: int(value.shape[1]) for name, value in given.items()})
+        self._labels = labels if TOP_CLASS in given else None
+        widths = {name: int(value.shape[1]) for name, value in given.items()}
+        if self._labels:
+            widths |= dict.fromkeys((TOP_SYNSET, TOP_NAME), widths[TOP_CLASS])
+        self.outputs = MappingProxyType(widths)
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """float32 (batch_size, image_size, image_size, 3) RGB in [0, 255] -> float32 (batch_size, d)s."""
+        """float32 (batch_size, image_size, image_size, 3) RGB in [0, 255] -> (batch_size, d) each.
+
+        Float32; of the features of top_k, classes are int64, synsets and names bytes.
+        """
         if pixels.shape != self._shape:
             raise ValueError(f"pixels of shape {pixels.shape}, expected {self._shape}: pad the batch")
-        out = self._function(tf.constant(pixels, tf.float32))
-        return {name: value.numpy() for name, value in out.items()}
+        out = {name: value.numpy() for name, value in self._function(tf.constant(pixels, tf.float32)).items()}
+        if TOP_CLASS in out:
+            out[TOP_CLASS] = out[TOP_CLASS].astype(np.int64)
+        if self._labels:
+            out[TOP_SYNSET] = self._labels.synsets[out[TOP_CLASS]]
+            out[TOP_NAME] = self._labels.names[out[TOP_CLASS]]
+        return out
 
 
 def load(
@@ -61,22 +83,43 @@ def load(
     batch_size: int,
     precision: str = "float32",
     outputs: tuple[str, ...] = ("embedding",),
+    top_k: int = 5,
 ) -> Extractor:
     """Loads `model`, whose weights lie at the local `path` ('' for untrained ones), for one batch shape.
 
-    `outputs` are among 'embedding' and 'logits'. Raises UnusableModel where the model cannot give them, take
-    `image_size`, or run in `precision`.
+    `outputs` are among bit.outputs.OUTPUTS, `top_k` classes for the last of them. Raises UnusableModel where the
+    model cannot give them, take `image_size`, or run in `precision`.
     """
+    outputs = output_names.in_order(outputs)
+    output_names.check(model, outputs, top_k, output_names.classes(model))
     if precision not in PRECISIONS:
         raise UnusableModel(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
     _prepare_device(precision)
+    wanted = {"logits" if name == "top_k" else name for name in outputs}
+    network_graph: Graph
     if model.kind == "saved_model":
-        graph: Graph
-        graph, identity = saved_model.graph(model, path, image_size, precision, outputs)
+        network_graph, classes, identity = saved_model.graph(model, path, image_size, precision, wanted)
     else:
-        graph, identity = _network_graph(model, path, precision, outputs)
+        source, identity = _source(model, path)
+        output_names.check(model, outputs, top_k, source.classes)
+        network_graph, classes = _network_graph(source, precision, "logits" in wanted), source.classes
+    task = output_names.task(model, classes)
+
+    def graph(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        given = dict(network_graph(pixels))
+        out = {name: given[name] for name in outputs if name in given}
+        if "top_k" in outputs:
+            best, probabilities = network.most_likely(given["logits"], top_k, task == "imagenet21k")
+            out |= {TOP_CLASS: best, TOP_PROBABILITY: probabilities}
+        return out
+
     return Extractor(
-        graph, batch_size=batch_size, image_size=image_size, precision=precision, identity=identity
+        graph,
+        batch_size=batch_size,
+        image_size=image_size,
+        precision=precision,
+        identity=identity,
+        labels=read_labels(task) if "top_k" in outputs else None,
     )
 
 
@@ -97,17 +140,7 @@ def _prepare_device(precision: str) -> None:
         )
 
 
-def _network_graph(
-    model: Model, path: str, precision: str, outputs: tuple[str, ...]
-) -> tuple[Graph, Mapping[str, str]]:
-    source, identity = _source(model, path)
-    head = "logits" in outputs
-    if unknown := set(outputs) - {"embedding", "logits"}:
-        raise UnusableModel(f"{model.name} has no output {min(unknown)!r}; it has embedding, logits")
-    if head and not source.classes:
-        raise UnusableModel(
-            f"{model.name} has no head, so no logits: ask for --outputs=embedding, or take another model"
-        )
+def _network_graph(source: Weights, precision: str, head: bool) -> Graph:
     compute = tf.as_dtype("float32" if precision == "tensorfloat32" else precision)
     weights = {
         name: tf.cast(
@@ -120,12 +153,9 @@ def _network_graph(
 
     def graph(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         embedding = network.embed(pixels / 127.5 - 1.0, weights, architecture, compute)
-        out = {"embedding": embedding}
-        if head:
-            out["logits"] = network.classify(embedding, weights)
-        return {name: out[name] for name in outputs}
+        return {"embedding": embedding} | ({"logits": network.classify(embedding, weights)} if head else {})
 
-    return graph, identity
+    return graph
 
 
 def _source(model: Model, path: str) -> tuple[Weights, Mapping[str, str]]:

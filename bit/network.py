@@ -59,6 +59,17 @@ def classify(embedding: tf.Tensor, weights: Mapping[str, tf.Tensor]) -> tf.Tenso
     return tf.matmul(embedding, weights[HEAD_KERNEL][0, 0]) + weights[HEAD_BIAS]
 
 
+def most_likely(logits: tf.Tensor, count: int, multi_label: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """Logits (n, classes) -> the `count` best classes, int32 (n, count), and their probabilities, float32.
+
+    `multi_label` takes each class by itself (sigmoid), as ImageNet-21k heads were trained; else softmax.
+    """
+    values, classes = tf.math.top_k(logits, count)
+    if multi_label:
+        return classes, tf.sigmoid(values)
+    return classes, tf.exp(values - tf.reduce_logsumexp(logits, 1, keepdims=True))
+
+
 def standardize(kernel: tf.Tensor) -> tf.Tensor:
     """bit.weights.standardize in the graph, for a network that is trained."""
     rows, channels = kernel.shape.num_elements() // kernel.shape[-1], kernel.shape[-1]

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from bit.check import check
-from bit.models import Model, UnusableModel
+from bit.models import HEADS, Model, UnusableModel
 
 _NEEDED = (
     "it takes a function of float32 images (n, height, width, 3) in [0, 1] that gives one float32 (n, d), "
@@ -23,9 +23,9 @@ _NEEDED = (
 
 
 def graph(
-    model: Model, path: str, image_size: int, precision: str, outputs: tuple[str, ...]
-) -> tuple[Callable[[tf.Tensor], dict[str, tf.Tensor]], Mapping[str, str]]:
-    """Returns a function of float32 pixels (n, image_size, image_size, 3) in [0, 255], and its identity.
+    model: Model, path: str, image_size: int, precision: str, wanted: set[str]
+) -> tuple[Callable[[tf.Tensor], dict[str, tf.Tensor]], int, Mapping[str, str]]:
+    """Returns a function of float32 pixels (n, image_size, image_size, 3) in [0, 255], its classes, its identity.
 
     Raises UnusableModel: no usable function, an image size or a precision that it cannot take.
     """
@@ -36,13 +36,14 @@ def graph(
             "take the .npz of the same model, such as --model=bit/m-r101x3"
         )
     output = "logits" if model.head else "embedding"
-    if outputs != (output,):
+    if wanted != {output}:
         raise UnusableModel(
-            f"{model.name} gives {output} only, not {', '.join(outputs)}; take the .npz of the same model"
+            f"{model.name} gives {output} only, not {min(wanted - {output})}; take the .npz of the same model"
         )
     module = tf.saved_model.load(path)
     called = Called(module, _usable(module, path, image_size), output)
-    return called, {"route": "saved_model", "weights": f"sha256:{_digest(path)}"}
+    classes = HEADS.get(model.head, 0)
+    return called, classes, {"route": "saved_model", "weights": f"sha256:{_digest(path)}"}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, SetupOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    SetupOptions,
+)
 
 from bit.models import UnusableModel
 from pipeline import graph
@@ -25,6 +30,10 @@ from transforms.write import IsDone, WriteManifest, WriteShards
 
 LOCAL = "FnApiRunner"
 _POLL_SECONDS = 0.25
+_CHATTY = (
+    "apache_beam.typehints",
+    "apache_beam.utils.subprocess_server",
+)  # tell of nothing that a user could act on
 
 
 class Stopped(Exception):
@@ -56,6 +65,8 @@ def configure_logging(runner: str) -> None:
     logging.basicConfig(
         level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
     )
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     _hold.held.clear()
     logging.getLogger().handlers[0].addFilter(_hold)
 
@@ -73,8 +84,11 @@ def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
     )
 
 
-def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: str) -> None:
-    """Runs the plan to its end. Raises Stopped on a signal, RequestError if the model cannot do what was asked."""
+def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: str) -> bool:
+    """Runs the plan to its end, or only hands it over where the engine takes no more than a description of it.
+
+    Returns whether the job has ended. Raises Stopped on a signal, RequestError if the model cannot do what was asked.
+    """
     if beam_options.view_as(SetupOptions).save_main_session is None:
         beam_options.view_as(SetupOptions).save_main_session = False
     pipeline = beam.Pipeline(runner=runner, options=beam_options)
@@ -83,22 +97,33 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
 
     def work() -> None:
         try:
-            outcome["result"] = result = pipeline.run()
-            result.wait_until_finish()
+            if "result" not in outcome:
+                outcome["result"] = pipeline.run()
+            outcome["result"].wait_until_finish()
         except BaseException as error:
             outcome["error"] = error
 
     progress = Progress(plan, in_process=runner == LOCAL and _in_process(beam_options))
-    with _signals() as received:
+    with _Signals() as signals:
+        if runner != LOCAL:
+            # Beam starts job servers on the main thread only, and then takes SIGINT for itself.
+            with signals.raised():
+                outcome["result"] = pipeline.run()
+            signals.arm()
+            if beam_options.view_as(GoogleCloudOptions).template_location:
+                return False
         thread = threading.Thread(target=work, name="run", daemon=True)
         thread.start()
-        while thread.is_alive() and not received:
+        while thread.is_alive() and not signals.received:
             thread.join(_POLL_SECONDS)
             progress.draw()
-    progress.clear()
-    if received:
-        _cancel(outcome.get("result"))
-        raise Stopped(signal.Signals(received[0]).name)
+        progress.clear()
+        if signals.received:
+            _cancel(outcome.get("result"))
+            raise signals.stopped()
+    logging.getLogger().setLevel(
+        logging.WARNING
+    )  # an engine being taken down tells of nothing that concerns the job
     if error := outcome.get("error"):
         for cause in _causes(error):
             if isinstance(cause, UnusableModel):
@@ -106,6 +131,7 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
         if _hold.held:
             sys.stderr.write(f"{_hold.held[-1]}\n")
         raise error
+    return True
 
 
 def _in_process(beam_options: PipelineOptions) -> bool:
@@ -127,17 +153,52 @@ def _cancel(result: Any) -> None:
             logging.getLogger(__name__).warning("the engine did not take the request to stop: %s", error)
 
 
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM in a list instead of raising in the middle of something."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    watched = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda n, _: received.append(n)) for number in watched}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+class _Signals:
+    """SIGINT and SIGTERM, collected instead of raised in the middle of something."""
+
+    _watched = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self):
+        self.received: list[int] = []
+        self._raising = False
+
+    def __enter__(self) -> _Signals:
+        self._before = {number: signal.getsignal(number) for number in self._watched}
+        self.arm()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._before and _on_main_thread():
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    def arm(self) -> None:
+        """Takes the signals, also back from a library that took them meanwhile."""
+        if _on_main_thread():
+            for number in self._watched:
+                signal.signal(number, self._take)
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Within it a signal raises Stopped: submitting may wait for a host that never answers."""
+        self._raising = True
+        try:
+            yield
+        except Exception:
+            if not self.received:
+                raise
+            raise self.stopped() from None
+        finally:
+            self._raising = False
+
+    def stopped(self) -> Stopped:
+        return Stopped(signal.Signals(self.received[0]).name)
+
+    def _take(self, number: int, _) -> None:
+        self.received.append(number)
+        if self._raising:
+            raise self.stopped()
+
+
+def _on_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

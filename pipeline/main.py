@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
 import time
 from collections.abc import Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's chatter is not about this job
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow's errors is raised, too
 
-from pipeline import engine, options, plan, weights
+from pipeline import engine, options, plan, verdict, weights
 from pipeline.options import RequestError
 from pipeline.report import Report, say
-from transforms import storage
+from transforms import storage, tally
 from transforms.write import write_manifest
 
 
@@ -26,15 +27,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         runner = options.runner_name(beam_options)
         engine.configure_logging(runner)
         storage.configure(beam_options, (*config.inputs, config.output, config.model.model.uri))
-        made = plan.make(config, weights.identify(config.model.model, runner == engine.LOCAL))
+        made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
         plan.prepare(made)
     except RequestError as error:
         return report.refused(str(error))
-    began = time.monotonic()
+    began, before = time.monotonic(), tally.PROCESS.counts()
     say(f"{len(made.todo)} of {len(made.shards)} shards to do with {runner}")
     if made.todo:
         try:
-            engine.run(config, made, beam_options, runner)
+            if not engine.run(config, made, beam_options, runner):
+                return report.submitted(runner)
         except engine.Stopped as stop:
             return report.stopped(str(stop), made)
         except RequestError as error:
@@ -44,11 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return report.failed(error, made)
     elif not storage.exists(made.layout.manifest):
         write_manifest(made.layout, made.fingerprint, len(made.shards))
-    return report.finished(config, made, runner, time.monotonic() - began)
+    stages = verdict.stage_seconds(before, tally.PROCESS.counts())
+    return report.finished(config, made, runner, time.monotonic() - began, stages)
 
 
 if __name__ == "__main__":
     code = main()
+    atexit._run_exitfuncs()  # they end the job servers that Beam started
     sys.stderr.flush()
     # Threads of a run that was stopped, or of an engine, must not keep the process.
     os._exit(code)

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
 
-from bit import models
+from bit import models, outputs
 from transforms import records
 from transforms.decode import DecodeSettings
 from transforms.fetch import FetchSettings
@@ -151,6 +151,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="bit/m-r101x3, a TF-Hub handle, .npz or SavedModel; `python -m bit.models` lists",
     )
+    add(
+        "--outputs",
+        type=_names,
+        default=["embedding"],
+        metavar="NAME,...",
+        help=f"among {', '.join(outputs.OUTPUTS)} (embedding)",
+    )
+    add("--top_k", type=_positive, metavar="N", help="classes an image for --outputs=top_k (5)")
     add("--precision", choices=PRECISIONS, default="float32", help="(%(default)s)")
     add(
         "--image_size",
@@ -242,9 +250,15 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         raise RequestError(f"--{' and --'.join(missing)} must be given; see --help")
     try:
         model = models.resolve(flags.model)
-    except models.UnknownModel as error:
+        asked, top_k = outputs.in_order(flags.outputs), flags.top_k or 5
+        outputs.check(model, asked, top_k, outputs.classes(model))
+    except (models.UnknownModel, models.UnusableModel) as error:
         raise RequestError(str(error)) from error
-    reserved = sorted(set(flags.pass_through) & {*records.STANDARD, "embedding"})
+    if flags.top_k and "top_k" not in asked:
+        raise RequestError(
+            f"--top_k={flags.top_k} says how many classes --outputs=top_k gives: ask for that too"
+        )
+    reserved = sorted(set(flags.pass_through) & {*records.STANDARD, *outputs.features(asked)})
     if reserved:
         raise RequestError(
             f"--pass_through={','.join(reserved)}: the feature records use this name themselves"
@@ -282,7 +296,7 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
             fetch,
         ),
         decode=DecodeSettings(preprocessing, flags.batch_size, flags.decode_threads or 0),
-        model=ModelSettings(model, image_size, flags.batch_size, flags.precision),
+        model=ModelSettings(model, image_size, flags.batch_size, flags.precision, asked, top_k),
     )
     return config, beam_options
 

@@ -100,6 +100,7 @@ def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
         "untrained": config.model.model.kind == "untrained",
         "precision": config.model.precision,
         "outputs": list(config.model.outputs),
+        "top_k": config.model.top_k if "top_k" in config.model.outputs else None,
         "preprocessing": asdict(config.preprocessing),
         "schema": {
             "image_feature": config.read.image_feature,
@@ -173,7 +174,7 @@ def _check_same(
         raise RequestError(
             f"--output={config.output} holds shard {receipt.shard}, but the input now makes {of} shards: {remedy}"
         )
-    for name, (old, new) in differences(receipt.fingerprint, fingerprint).items():
+    for name, (old, new) in receipts.differences(receipt.fingerprint, fingerprint).items():
         raise RequestError(
             f"--output={config.output} was made with {name} = {old!r}, this run asks for {new!r}: {remedy}"
         )
@@ -184,17 +185,3 @@ def _check_same(
             f"the input of shard {receipt.shard} has changed since it was made: {shard.source.uri} "
             f"({field} differs): {remedy}"
         )
-
-
-def differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
-) -> dict[str, tuple[Any, Any]]:
-    """Where two nested mappings differ: dotted name -> (old value, new value)."""
-    out: dict[str, tuple[Any, Any]] = {}
-    for name in sorted({*old, *new}):
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            out |= differences(before, after, f"{prefix}{name}.")
-        elif before != after:
-            out[f"{prefix}{name}"] = (before, after)
-    return out

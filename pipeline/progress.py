@@ -25,7 +25,7 @@ class Snapshot:
     shards: int
     shards_total: int
     fraction: float  # of the input, 0 to 1
-    seconds: float
+    seconds: float  # since the model was loaded, where that can be seen; else since the start
 
     @property
     def rate(self) -> float:
@@ -33,6 +33,8 @@ class Snapshot:
         return self.images / self.seconds if self.seconds > 0 else 0.0
 
     def line(self) -> str:
+        if not self.seconds:
+            return "loading the model"
         total = f"/{self.images_total}" if self.images_total else ""
         parts = [
             f"{self.images}{total} images",
@@ -60,6 +62,7 @@ class Progress:
         self._out = out or sys.stderr
         self._live = self._out.isatty()
         self._began = self._drawn = time.monotonic()
+        self._ready = 0.0  # when the model was there
         self._before = tally.PROCESS.counts()
         sources = [shard.source for shard in plan.todo]
         by_row = all(isinstance(source, UriSlice) for source in sources)
@@ -70,16 +73,19 @@ class Progress:
         self._counted: dict[str, receipts.Receipt] = {}
 
     def snapshot(self) -> Snapshot:
-        seconds = time.monotonic() - self._began
         if self._in_process:
             now, then = tally.PROCESS.counts(), self._before
+            if not self._ready and (now.models_loaded > then.models_loaded or now.features > then.features):
+                self._ready = time.monotonic()
             features, failures = now.features - then.features, now.failures - then.failures
             shards, read = now.shards - then.shards, now.units - then.units
         else:
+            self._ready = self._began
             self._count_receipts()
             found = self._counted.values()
             features, failures = sum(r.features for r in found), sum(r.failures for r in found)
             shards, read = len(self._counted), sum(self._weights[r.shard] for r in found)
+        seconds = time.monotonic() - self._ready if self._ready else 0.0
         fraction = min(1.0, read / self._plan.units) if self._plan.units else 0.0
         return Snapshot(
             features + failures, self._images_total, failures, shards, len(self._plan.todo), fraction, seconds

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
+from pipeline import verdict
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
 from transforms import receipts, storage
+from transforms.elements import UriSlice
 
 DONE, FAILED, WRONG_REQUEST, TOO_MANY_FAILURES = 0, 1, 2, 3
 
@@ -41,11 +45,17 @@ class Report:
         return self._end(FAILED, {"status": "stopped", "error": name, **state})
 
     def submitted(self, runner: str) -> int:
+        """The engine took the job and the launcher does not wait for it."""
         say(f"submitted to {runner}")
         return self._end(DONE, {"status": "submitted", "runner": runner})
 
-    def finished(self, config: JobConfig, plan: Plan, runner: str, seconds: float) -> int:
-        """Sums the whole output up, earlier runs included, from its receipts."""
+    def finished(
+        self, config: JobConfig, plan: Plan, runner: str, seconds: float, stages: Mapping[str, float]
+    ) -> int:
+        """Sums the whole output up, earlier runs included, from its receipts.
+
+        `stages` holds the seconds that this process's workers spent in each stage.
+        """
         manifest = json.loads(storage.read_bytes(plan.layout.manifest))
         inputs, features, failures = (manifest[name] for name in ("inputs", "features", "failures"))
         earlier = sum(receipt.inputs for receipt in plan.done)
@@ -54,6 +64,8 @@ class Report:
         if plan.todo:
             speed = (inputs - earlier) / seconds if seconds else 0.0
             say(f"{inputs - earlier} images in {seconds:.1f} s ({speed:.1f}/s)")
+            if found := verdict.judge(stages, config, isinstance(plan.todo[0].source, UriSlice)):
+                say(found.line())
         else:
             say("nothing to do: every shard is committed already")
         codes = ", ".join(f"{code}: {count}" for code, count in manifest["failures_by_code"].items())
@@ -78,6 +90,7 @@ class Report:
             "failure_rate": rate,
             "untrained": manifest["untrained"],
             "seconds": round(seconds, 3),
+            "stage_seconds": {name: round(value, 3) for name, value in stages.items()},
         }
         return self._end(TOO_MANY_FAILURES if too_many else DONE, summary)
 
@@ -101,4 +114,5 @@ def _root_cause(error: BaseException) -> str:
     """The last line of what went wrong: Beam wraps errors of a worker in tracebacks as text."""
     text = str(error).strip()
     last = text.splitlines()[-1] if text else ""
-    return f"{type(error).__name__}: {last}" if last else type(error).__name__
+    told = f"{type(error).__name__}: {last}" if last else type(error).__name__
+    return re.sub(r"^(RuntimeError: )+(?=RuntimeError: |\w+(Error|Exception|Shard|Failed): )", "", told)

@@ -7,32 +7,38 @@ import os
 
 from apache_beam.io.filesystems import FileSystems
 
-from bit import check, download, models
-from bit.models import Model
+from bit import check, download, models, outputs
 from pipeline.options import RequestError
 from transforms import storage
+from transforms.infer import ModelSettings
 
 
-def identify(model: Model, is_local_run: bool) -> str:
+def identify(settings: ModelSettings, is_local_run: bool) -> str:
     """A string that changes with the weights. Raises RequestError where the model cannot be had or used.
 
     Weights behind http(s) are brought to this machine's cache if the job runs here; official ones never change, so
     their address identifies them.
     """
+    model = settings.model
     try:
         if model.kind == "untrained":
             return f"{model.architecture}, seeded"
         if model.uri.startswith(("http://", "https://")):
             if is_local_run:
-                check.check(download.local_path(model), model.architecture)
+                _check(settings, download.local_path(model))
             return model.uri
         if storage.is_local(model.uri):
             path = storage.local(model.uri)
-            check.check(path, model.architecture)
+            _check(settings, path)
             return f"sha256:{_digest(path)}"
         return _remote(model.uri)
     except (download.WeightsUnreachable, models.UnusableModel, OSError) as error:
         raise RequestError(f"--model={model.name}: {error}") from error
+
+
+def _check(settings: ModelSettings, path: str) -> None:
+    classes = check.check(path, settings.model.architecture)
+    outputs.check(settings.model, settings.outputs, settings.top_k, classes)
 
 
 def _digest(path: str) -> str:

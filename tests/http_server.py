@@ -32,6 +32,7 @@ class Ask(NamedTuple):
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    target: str
     query: dict[str, str]
     headers: dict[str, str]
 
@@ -52,7 +53,7 @@ class HttpServer:
         self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="http-server")
-        self._tasks: set[asyncio.Task] = set()
+        self._servers: list[asyncio.Server] = []
         self.requests: Counter[str] = Counter()
         self.connections = self.peak_connections = self.accepted = 0
         self.at_once: Counter[str] = Counter()
@@ -78,17 +79,18 @@ class HttpServer:
 
     async def _listen(self, tls) -> int:
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=tls, backlog=512)
+        self._servers.append(server)
         return server.sockets[0].getsockname()[1]
 
     async def _stop(self) -> None:
-        for task in self._tasks:
+        for server in self._servers:
+            server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _connected(self, reader, writer) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self.accepted += 1
         self.connections += 1
         self.peak_connections = max(self.peak_connections, self.connections)
@@ -99,7 +101,6 @@ class HttpServer:
             pass
         finally:
             self.connections -= 1
-            self._tasks.discard(task)
             writer.close()
 
     async def _exchange(self, reader, writer) -> bool:
@@ -122,7 +123,7 @@ class HttpServer:
             handler = getattr(self, "_do_" + parts.path.strip("/").split("/")[0].replace("-", "_"), None)
             if handler is None:
                 writer.write(answer(b"", "404 Not Found"))
-            elif await handler(Ask(reader, writer, query, headers)) is False:
+            elif await handler(Ask(reader, writer, target, query, headers)) is False:
                 return False
             await writer.drain()
             return True
@@ -197,36 +198,31 @@ class HttpServer:
         """A chunked body without end."""
         ask.writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         while True:
-            ask.writer.write(b"10000\r\n" + bytes(1 << 16) + b"\r\n")
-            await ask.writer.drain()
+            await _send(ask, b"10000\r\n" + bytes(1 << 16) + b"\r\n")
 
     async def _do_endless_trailer(self, ask):
         """A complete body, then trailers without end."""
         ask.writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
         while True:
-            ask.writer.write(b"X-Trailer: " + b"x" * 1000 + b"\r\n")
-            await ask.writer.drain()
+            await _send(ask, b"X-Trailer: " + b"x" * 1000 + b"\r\n")
 
     async def _do_endless_headers(self, ask):
         ask.writer.write(b"HTTP/1.1 200 OK\r\n")
         while True:
-            ask.writer.write(b"X-Header: " + b"x" * 1000 + b"\r\n")
-            await ask.writer.drain()
+            await _send(ask, b"X-Header: " + b"x" * 1000 + b"\r\n")
 
     async def _do_drip(self, ask):
         """A body of one byte each 20 ms."""
         ask.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
         while True:
-            ask.writer.write(b"x")
-            await ask.writer.drain()
+            await _send(ask, b"x")
             await asyncio.sleep(0.02)
 
     async def _do_drip_headers(self, ask):
         """A header line of one byte each 20 ms."""
         ask.writer.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
         while True:
-            ask.writer.write(b"x")
-            await ask.writer.drain()
+            await _send(ask, b"x")
             await asyncio.sleep(0.02)
 
     async def _do_silent(self, ask):
@@ -290,6 +286,14 @@ class HttpServer:
         """Not HTTP."""
         ask.writer.write(b"SSH-2.0-OpenSSH_9.9\r\n\r\n")
         return False
+
+
+async def _send(ask: Ask, data: bytes) -> None:
+    ask.writer.write(data)
+    await ask.writer.drain()
+    await asyncio.sleep(
+        0
+    )  # drain need not yield, and over TLS never notices a closed connection unless it does
 
 
 _TLS_HANDSHAKE = b"\x16"

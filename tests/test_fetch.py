@@ -2,9 +2,12 @@
 
 import os
 import pickle
+import re
 import threading
+from pathlib import Path
 
 import pytest
+from apache_beam.io.localfilesystem import LocalFileSystem
 
 from tests.http_server import HttpServer
 from transforms.elements import ItemError
@@ -99,6 +102,28 @@ def test_schemes_can_be_forbidden(uri):
     fetcher.close()
 
 
+class FolderFileSystem(LocalFileSystem):
+    """folder://PATH, as any file system a user brings along would be."""
+
+    @classmethod
+    def scheme(cls):
+        return "folder"
+
+    def open(self, path, *args, **kwargs):
+        return super().open(path.removeprefix("folder://"), *args, **kwargs)
+
+
+def test_other_schemes_go_through_beam(tmp_path):
+    fetcher = Fetcher(FetchSettings(max_bytes=6, uri_schemes=("folder",), backoff_seconds=0.01))
+    (tmp_path / "a.gz").write_bytes(b"pixels")
+    (tmp_path / "big").write_bytes(b"pixels!")
+    assert fetcher.fetch(f"folder://{tmp_path}/a.gz") == b"pixels"
+    assert code_of(fetcher, f"folder://{tmp_path}/big") == "too_large"
+    assert code_of(fetcher, f"folder://{tmp_path}/missing") == "not_found"
+    assert code_of(fetcher, f"folder://{tmp_path}") == "read_error"
+    fetcher.close()
+
+
 def test_a_scheme_without_a_file_system_is_named():
     fetcher = Fetcher(FetchSettings(uri_schemes=("nosuch",)))
     assert code_of(fetcher, "nosuch://a/b") == "scheme_not_allowed"
@@ -126,3 +151,21 @@ def test_closing_ends_waits_without_blaming_the_image():
         assert [type(error) for error in outcome] == [RuntimeError]
         with pytest.raises(RuntimeError, match="closed"):
             fetcher.fetch(server.url("/image"))
+
+
+def test_the_docs_list_every_code_and_every_limit():
+    root = Path(__file__).parent.parent
+    sources = [root / "transforms/fetch.py", *sorted((root / "transforms/fetching").glob("*.py"))]
+    raised = {
+        code
+        for source in sources
+        for code in re.findall(r'(?:ItemError|TransientError|kind)\(\s*"(\w+)"', source.read_text())
+    }
+    text = (root / "docs/fetching.md").read_text()
+    listed = set(re.findall(r"^\| `(\w+)`", text.partition("## Codes")[2], re.MULTILINE))
+    assert listed == raised | {"http_4xx", "http_5xx"}  # made from the status
+    for name, value in vars(FetchSettings()).items():
+        assert f"`{name}" in text
+        if type(value) in (int, float):
+            shown = f"{value >> 20} MiB" if name == "max_bytes" else str(value)
+            assert f"| `{name}` | {shown} |" in text

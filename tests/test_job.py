@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import threading
 
 import numpy as np
 import pyarrow
@@ -11,6 +12,7 @@ import pytest
 
 from bit import load, models
 from tests import helpers
+from transforms import read
 from transforms.images import Preprocessing, decode
 
 
@@ -216,3 +218,36 @@ def test_worker_threads_and_processes_give_the_same_bytes(tmp_path):
             output=tmp_path / mode,
         )
         assert helpers.contents(tmp_path / mode) == helpers.contents(tmp_path / "one")
+
+
+@pytest.mark.parametrize("mode", ["multi_threading", "in_memory"])
+def test_worker_threads_share_one_model(tmp_path, monkeypatch, mode):
+    loads = []
+    original = load.load
+
+    def counted(*arguments, **settings):
+        loads.append(threading.current_thread().name)
+        return original(*arguments, **settings)
+
+    monkeypatch.setattr(load, "load", counted)
+    pattern = helpers.write_shards(tmp_path / "in", (3, 3, 3, 3))
+    flags = [f"--input={pattern}", "--direct_num_workers=3", f"--direct_running_mode={mode}"]
+    helpers.job(*flags, output=tmp_path / "out")
+    assert len(loads) == 1
+    assert helpers.manifest(tmp_path / "out")["features"] == 12
+
+
+def test_worker_threads_take_shards_at_once(tmp_path, monkeypatch):
+    """Each of two workers reads a shard that only ends when the other one's has begun."""
+    both = threading.Barrier(2, timeout=60)
+    original = read.record_items
+
+    def meeting(shard, source, settings):
+        both.wait()
+        return original(shard, source, settings)
+
+    monkeypatch.setattr(read, "record_items", meeting)
+    pattern = helpers.write_shards(tmp_path / "in", (2, 2))
+    flags = [f"--input={pattern}", "--direct_num_workers=2", "--direct_running_mode=multi_threading"]
+    helpers.job(*flags, output=tmp_path / "out")
+    assert helpers.manifest(tmp_path / "out")["shards_done"] == 2

@@ -113,7 +113,7 @@ def test_pixels_of_another_shape_are_refused():
             "no precision 'float8'; there are float32, tensorfloat32, bfloat16, float16",
         ),
         ({"outputs": ("logits",)}, "untrained/tiny has no head"),
-        ({"outputs": ("top",)}, "untrained/tiny has no output 'top'; it has embedding, logits"),
+        ({"outputs": ("top",)}, "no output .top.; there are embedding, logits, top_k"),
     ],
 )
 def test_what_the_network_cannot_give_is_refused(options, message):

@@ -20,7 +20,7 @@ import sys
 import apache_beam as beam
 from pipeline import engine, main, options, plan, weights
 config, beam_options = options.parse(["--input={pattern}", "--output={tmp_path}/out", "--model=untrained/r101x3"])
-made = plan.make(config, weights.identify(config.model.model, is_local_run=False))
+made = plan.make(config, weights.identify(config.model, is_local_run=False))
 pipeline = beam.Pipeline(runner="FnApiRunner", options=beam_options)
 engine.define(config, made, pipeline)
 proto = pipeline.to_runner_api()
@@ -93,6 +93,7 @@ def test_image_size_follows_the_model_unless_given():
 def test_a_line_of_progress():
     line = Snapshot(30, 120, 2, 1, 4, 0.25, 10.0).line()
     assert line == "30/120 images, 3.0/s, 2 failed, shard 1/4, about 30s left"
+    assert Snapshot(0, 0, 0, 0, 4, 0.0, 0.0).line() == "loading the model"
     assert Snapshot(0, 0, 0, 0, 4, 0.0, 1.0).line() == "0 images, 0.0/s, 0 failed, shard 0/4"
     assert Snapshot(10, 0, 0, 1, 2, 0.5, 7265.0).line().endswith("about 2h01m left")
 
@@ -110,6 +111,7 @@ def test_progress_follows_the_run(tmp_path, monkeypatch, in_process):
     plan = make(config, "weights")
     live, plain = Progress(plan, in_process, Terminal()), Progress(plan, in_process, io.StringIO())
     assert (live.snapshot().images, live.snapshot().fraction) == (0, 0)
+    assert (live.snapshot().line() == "loading the model") is in_process
     helpers.job(f"--input={pattern}", output=tmp_path / "out")
     end = live.snapshot()
     assert (end.images, end.failures, end.shards, end.shards_total, end.fraction) == (5, 0, 2, 2, 1.0)

@@ -8,29 +8,26 @@ becomes of alpha, orientation, 16 bits, CMYK, animations and pages, and lists ev
 from __future__ import annotations
 
 import contextlib
-import io
-import re
 import threading
 from dataclasses import dataclass
 
 import numpy as np
-import simplejpeg
-from PIL import Image
+from PIL import UnidentifiedImageError
 
 from transforms.elements import ItemError
-from transforms.image_containers import (
+from transforms.imaging.containers import (
     Stored,
     corrupt,
-    jpeg_markers,
     read_bmp,
     read_gif,
+    read_jpeg,
     read_png,
     read_webp,
 )
-from transforms.image_decoders import decode_gif, decode_jpeg, decode_webp, decode_with_pillow
-from transforms.image_formats import format_of
-from transforms.image_resize import resize
-from transforms.image_tiff import read_tiff
+from transforms.imaging.decoders import decode_gif, decode_jpeg, decode_webp, decode_with_pillow
+from transforms.imaging.formats import format_of
+from transforms.imaging.resize import resize
+from transforms.imaging.tiff import read_tiff
 
 _LARGE_PIXELS = 32_000_000
 _one_large_at_a_time = threading.Lock()  # so that peak memory does not grow with the number of threads
@@ -81,7 +78,7 @@ def decode(data: bytes, preprocessing: Preprocessing, out: np.ndarray) -> tuple[
     """
     image_format = format_of(data)
     try:
-        stored = _stored(image_format, data)
+        stored = _READERS[image_format](data)
         width, height = stored.width, stored.height
         if width < 1 or height < 1:
             raise corrupt(image_format, f"{width} x {height} pixels")
@@ -105,18 +102,14 @@ def decode(data: bytes, preprocessing: Preprocessing, out: np.ndarray) -> tuple[
     return width, height
 
 
-_READERS = {"PNG": read_png, "WEBP": read_webp, "GIF": read_gif, "BMP": read_bmp, "TIFF": read_tiff}
-
-
-def _stored(image_format: str, data: bytes) -> Stored:
-    if image_format != "JPEG":
-        return _READERS[image_format](data)
-    try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        # TurboJPEG refuses unusual chroma layouts; Pillow opens them, or says what is wrong.
-        width, height = Image.open(io.BytesIO(data), formats=["JPEG"]).size
-    return Stored(data, width, height, jpeg_markers(data)[0])
+_READERS = {
+    "JPEG": read_jpeg,
+    "PNG": read_png,
+    "WEBP": read_webp,
+    "GIF": read_gif,
+    "BMP": read_bmp,
+    "TIFF": read_tiff,
+}
 
 
 def _pixels(image_format: str, stored: Stored, preprocessing: Preprocessing) -> np.ndarray:
@@ -142,10 +135,10 @@ def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def _item_error(image_format: str, error: Exception) -> ItemError:
     text = str(error) or type(error).__name__
-    if re.search(r"truncated|Premature end of JPEG", text):
+    if isinstance(error, UnidentifiedImageError):
+        text = "unknown header"  # Pillow's text holds a memory address, and ledgers are the same in each run
+    if "truncated" in text or "Premature end of JPEG" in text:
         return ItemError("truncated", f"{image_format} ends too early ({text}); fetch or copy it again")
-    if "Unsupported" in text:
-        return ItemError(
-            "unsupported_format", f"this kind of {image_format} is not supported ({text}); convert it"
-        )
+    if image_format == "TIFF" and text in ("unknown header", "unknown raw mode for given image mode"):
+        return ItemError("unsupported_format", "this kind of TIFF is not supported; convert it to 8 bits RGB")
     return corrupt(image_format, text)

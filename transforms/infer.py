@@ -31,7 +31,8 @@ class ModelSettings:
     image_size: int
     batch_size: int
     precision: str = "float32"
-    outputs: tuple[str, ...] = ("embedding",)
+    outputs: tuple[str, ...] = ("embedding",)  # of bit.outputs.OUTPUTS, in that order
+    top_k: int = 5
 
 
 class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
@@ -56,14 +57,17 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
             )
         else:
             path = download.local_path(model)
-        return load.load(
+        loaded = load.load(
             model,
             path,
             image_size=settings.image_size,
             batch_size=settings.batch_size,
             precision=settings.precision,
             outputs=settings.outputs,
+            top_k=settings.top_k,
         )
+        tally.PROCESS.add(models_loaded=1)
+        return loaded
 
     def run_inference(  # type: ignore[override]  # a chunk is a batch already
         self, batch: PixelChunk, model: Extractor, inference_args: dict[str, Any] | None = None

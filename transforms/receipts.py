@@ -69,6 +69,7 @@ class Receipt:
     failures: int
     failures_by_code: Mapping[str, int]
     files: tuple[FileSummary, ...]
+    outputs: Mapping[str, int]  # values of each output in a record; empty in a shard without one
     fingerprint: Mapping[str, Any]  # what made it: model, preprocessing, precision, schema
     model: Mapping[str, str]  # what the loaded model said of itself
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -90,7 +91,7 @@ def input_identity(shard: Shard) -> dict[str, Any]:
     if isinstance(source, RecordFile):
         known = {"size_bytes": source.size_bytes, "modified": source.modified}
         return known | ({"start": source.start, "end": source.end} if source.end is not None else {})
-    return {"rows": source.rows, "sha256": source.sha256}
+    return {"start": source.start, "end": source.end, "rows": source.rows, "sha256": source.sha256}
 
 
 def read_receipt(layout: Layout, label: str) -> Receipt | None:
@@ -129,6 +130,7 @@ def manifest(receipts: Iterable[Receipt], fingerprint: Mapping[str, Any], shards
         **totals,
         "failures_by_code": codes,
         **fingerprint,
+        "dimensions": _agreed(receipt.outputs for receipt in done),
         "loaded_model": _agreed(receipt.model for receipt in done),
         "versions": _agreed(receipt.versions for receipt in done),
         "bytes": sum(file.bytes for receipt in done for file in receipt.files),
@@ -145,3 +147,17 @@ def _agreed(mappings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             if value not in values:
                 values.append(value)
     return {name: values[0] if len(values) == 1 else values for name, values in sorted(seen.items())}
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> dict[str, tuple[Any, Any]]:
+    """Where two nested mappings differ: dotted name -> (old value, new value)."""
+    out: dict[str, tuple[Any, Any]] = {}
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            out |= differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            out[f"{prefix}{name}"] = (before, after)
+    return out

@@ -164,6 +164,13 @@ def encode(item: Decoded, outputs: Mapping[str, np.ndarray]) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
+def floats(feature) -> np.ndarray:
+    """The float_list of a feature as float32 (n,), without boxing each value."""
+    count = len(feature.float_list.value)
+    packed = feature.float_list.SerializeToString()
+    return np.frombuffer(packed, "<f4", count, len(packed) - 4 * count)
+
+
 def _varint(value: int) -> bytes:
     out = bytearray()
     while value > 127:

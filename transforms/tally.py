@@ -17,6 +17,7 @@ class Counts:
     shards: int = 0
     units: int = 0  # of input: bytes of record files, rows of lists; comparable with the plan's total
     images_read: int = 0
+    models_loaded: int = 0
     read_seconds: float = 0.0  # the stages' times say which of them holds the job back
     decode_wait_seconds: float = 0.0
     model_seconds: float = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import platform
@@ -29,7 +30,11 @@ class BrokenShard(RuntimeError):
 @functools.cache
 def versions() -> dict[str, str]:
     """The versions that decide the bytes of a feature."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
+    known = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # another distribution of the same module
+            known[name] = metadata.version(name)
+    return known
 
 
 class _File:
@@ -71,6 +76,7 @@ class ShardWriter:
         self._position = self._written = 0
         self._codes: dict[str, int] = {}
         self._model: Mapping[str, str] = {}
+        self._outputs: dict[str, int] = {}
 
     def _open(self, name: str) -> _File:
         return _File(commit.temporary(self._layout, self._attempt, name), name)
@@ -95,6 +101,7 @@ class ShardWriter:
                 self._written += 1
             self._position += 1
         self._model = chunk.model
+        self._outputs |= {name: output.shape[1] for name, output in chunk.outputs.items()}
 
     def _fail(self, failure: Failure) -> None:
         if self._ledger is None:
@@ -131,6 +138,7 @@ class ShardWriter:
             failures=failed,
             failures_by_code=dict(sorted(self._codes.items())),
             files=tuple(file.summary() for file in files),
+            outputs=dict(sorted(self._outputs.items())),
             fingerprint=self._fingerprint,
             model=dict(self._model),
             versions=versions(),

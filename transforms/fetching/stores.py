@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 
 from apache_beam.io.filesystems import FileSystems
@@ -64,6 +66,8 @@ class GcsReader:
 
         self._settings = settings
         self._anonymous = False
+        # Or the client also asks for the bucket; where it may not see it, from a new thread for each object.
+        os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
         try:
             self._client = Client(project=None)
         except DefaultCredentialsError:
@@ -89,17 +93,21 @@ class GcsReader:
         except GoogleAPICallError as error:
             hint = "; this worker has no Google credentials" if self._anonymous else ""
             raise status_error(error.code or 500, f"Cloud Storage answered {error.code}{hint}") from None
-        except google.auth.exceptions.RefreshError:
-            raise ItemError("forbidden", "Google refused this worker's credentials") from None
+        except google.auth.exceptions.TransportError:
+            raise TransientError("connect", "the server of Google's access tokens was not reached") from None
+        except google.auth.exceptions.GoogleAuthError:  # so also ends a 401 without credentials
+            raise ItemError("forbidden", "Google refused this worker's credentials, or it has none") from None
         except DataCorruption:
             raise TransientError("truncated", "the object's bytes do not match its checksum") from None
         except (requests.exceptions.ChunkedEncodingError, ConnectionError):
             raise TransientError("truncated", "Cloud Storage ended the answer early") from None
         except requests.exceptions.Timeout:
             raise TransientError("timeout", "Cloud Storage was silent too long") from None
-        except (requests.exceptions.RequestException, google.auth.exceptions.GoogleAuthError) as error:
-            name = type(error).__name__
-            raise TransientError("connect", f"Cloud Storage could not be reached ({name})") from None
+        except requests.exceptions.RequestException as error:
+            kind = type(error).__name__
+            raise TransientError("connect", f"Cloud Storage could not be reached ({kind})") from None
+        except ValueError:
+            raise ItemError("bad_uri", f"{bucket!r} cannot be a bucket's name") from None
         return bytes(buffer.data)
 
     def close(self) -> None:
@@ -148,7 +156,8 @@ class S3Reader:
         buffer = CappedBuffer(self._settings.max_bytes, deadline)
         try:
             answer = self._client.get_object(Bucket=bucket, Key=key)
-            with answer["Body"] as body:
+            # closing, not `with`: a StreamingBody entered by `with` hands out the stream that checks nothing.
+            with contextlib.closing(answer["Body"]) as body:
                 if answer["ContentLength"] > self._settings.max_bytes:
                     raise ItemError("too_large", f"the object has {answer['ContentLength']} bytes")
                 while part := body.read(_READ_BYTES):
@@ -165,8 +174,8 @@ class S3Reader:
         except (s3.ConnectTimeoutError, s3.ReadTimeoutError):
             raise TransientError("timeout", "S3 was silent too long") from None
         except s3.BotoCoreError as error:
-            name = type(error).__name__
-            raise TransientError("connect", f"S3 could not be reached ({name})") from None
+            kind = type(error).__name__
+            raise TransientError("connect", f"S3 could not be reached ({kind})") from None
         return bytes(buffer.data)
 
     def close(self) -> None:

@@ -5,6 +5,8 @@ All raise ItemError, or whatever the library underneath raises on bytes that it 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import io
 import re
 import warnings
@@ -15,8 +17,12 @@ import simplejpeg
 from PIL import Image, TiffImagePlugin  # noqa: F401  (makes Image.open know TIFF without a search for plugins)
 
 from transforms.elements import ItemError
-from transforms.image_containers import Stored, corrupt, jpeg_markers
+from transforms.imaging.containers import Stored, corrupt
 
+# Whatever stops a decoder becomes an ItemError; that OpenCV and libtiff tell it to stderr too helps nobody.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+with contextlib.suppress(AttributeError):  # a Pillow whose libtiff is not a library of its own, or has none
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 # The caller checks the size from the header before any decoder runs; Pillow's check would warn on stderr.
 Image.MAX_IMAGE_PIXELS = None
 # What Pillow warns of is metadata, which is not used here; a line on stderr for each picture helps nobody.
@@ -24,6 +30,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _SCANS_MAX = 100  # of a large progressive JPEG: each scan is a pass over the picture, however few its bytes
 _COUNT_SCANS_FROM_PIXELS = 4_000_000
+_FAULTS_MAX = 3  # harmless ones that are mended in one JPEG
 _STRIP_PIXELS = 1 << 20
 
 
@@ -35,38 +42,47 @@ def decode_jpeg(stored: Stored, least_side: int) -> np.ndarray:
     data = stored.data
     if stored.width * stored.height > _COUNT_SCANS_FROM_PIXELS and data.count(b"\xff\xda") > _SCANS_MAX:
         raise ItemError("too_many_scans", f"JPEG with more than {_SCANS_MAX} scans; save it again")
-    try:
-        _, _, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        # TurboJPEG refuses unusual chroma layouts, which Pillow decodes.
-        return decode_with_pillow(stored, "JPEG")
     options = {
-        "colorspace": "CMYK" if colorspace == "CMYK" else "RGBX",
+        "colorspace": "CMYK" if stored.components == 4 else "RGBX",
         "min_height": least_side,
         "min_width": least_side,
         "min_factor": 2,
     }
-    try:
-        pixels = simplejpeg.decode_jpeg(data, **options)
-    except ValueError as error:
-        if not _is_padding_before_end(data, str(error)):
-            raise
-        pixels = simplejpeg.decode_jpeg(data, strict=False, **options)
-    if colorspace == "CMYK":
-        return _rgbx_of_cmyk(pixels, inverted=jpeg_markers(data)[1])
-    return pixels
+    for faults_left in range(_FAULTS_MAX, -1, -1):
+        try:
+            pixels = simplejpeg.decode_jpeg(data, **options)
+            break
+        except ValueError as error:
+            if "Could not determine subsampling" in str(error):
+                # TurboJPEG refuses unusual chroma layouts, which Pillow decodes.
+                return decode_with_pillow(stored, "JPEG")
+            if not faults_left:
+                raise
+            data = _without_harmless_fault(data, error)
+    return _rgbx_of_cmyk(pixels, inverted=stored.adobe) if stored.components == 4 else pixels
 
 
-def _is_padding_before_end(data: bytes, message: str) -> bool:
-    """Whether libjpeg only stumbled over filler bytes, which some cameras leave before the end marker.
+# Start of scan, with one to four components: then come three numbers that only progressive JPEGs use.
+_SCAN = re.compile(rb"(\xff\xda\0(?:\x08\x01.{2}|\x0a\x02.{4}|\x0c\x03.{6}|\x0e\x04.{8})).{3}", re.DOTALL)
 
-    By then it has decoded every block without complaint. Other left-over bytes mean damaged compressed data.
+
+def _without_harmless_fault(data: bytes, error: ValueError) -> bytes:
+    """The JPEG without the one fault that libjpeg warned of, where cameras make it and the picture is whole.
+
+    To decode once more with all warnings ignored would hide faults that are not harmless.
     """
-    extra = re.search(r"(\d+) extraneous bytes before marker 0xd9", message)
+    message = str(error)
+    if message == "Invalid SOS parameters for sequential JPEG":
+        return _SCAN.sub(lambda scan: scan[1] + b"\x00\x3f\x00", data)
+    if message.startswith("Warning: unknown JFIF revision number"):
+        return data.replace(b"JFIF\0" + data[11:13], b"JFIF\0\1\1", 1)
+    padding = re.fullmatch(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9", message)
     end = data.rfind(b"\xff\xd9")
-    if not extra or end < int(extra[1]):
-        return False
-    return len(set(data[end - int(extra[1]) : end])) == 1
+    start = end - int(padding[1]) if padding else -1
+    # Filler is one byte over and over; other bytes that are left over come from damaged compressed data.
+    if start > 0 and len(set(data[start:end])) == 1:
+        return data[:start] + data[end:]
+    raise error
 
 
 def decode_webp(stored: Stored) -> np.ndarray:

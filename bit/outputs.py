@@ -1,0 +1,58 @@
+"""What a model gives for a picture: the outputs by name, and the features of a record that hold them.
+
+Standard library only: a host that submits jobs checks a request with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bit.models import HEADS, Model, UnusableModel
+
+OUTPUTS = ("embedding", "logits", "top_k")
+TOP_CLASS, TOP_PROBABILITY = "top_k/class", "top_k/probability"  # int64 and float32 (n, k), best first
+TOP_SYNSET, TOP_NAME = "top_k/synset", "top_k/name"  # bytes (n, k), of heads whose classes have names
+TOP_FEATURES = (TOP_CLASS, TOP_PROBABILITY, TOP_SYNSET, TOP_NAME)
+
+
+def in_order(asked: Iterable[str]) -> tuple[str, ...]:
+    """The outputs asked for, each once, in one order for all requests. Raises UnusableModel for an unknown one."""
+    wanted = set(asked)
+    if unknown := sorted(wanted - set(OUTPUTS)):
+        raise UnusableModel(f"no output {unknown[0]!r}; there are {', '.join(OUTPUTS)}")
+    if not wanted:
+        raise UnusableModel(f"no output asked for; there are {', '.join(OUTPUTS)}")
+    return tuple(name for name in OUTPUTS if name in wanted)
+
+
+def features(outputs: Iterable[str]) -> tuple[str, ...]:
+    """Names of the features that a record may hold for `outputs`."""
+    return tuple(name for output in outputs for name in (TOP_FEATURES if output == "top_k" else (output,)))
+
+
+def classes(model: Model) -> int | None:
+    """Outputs of the head, as far as the name tells: 0 for no head, None for unknown."""
+    if model.head:
+        return HEADS[model.head]
+    return 0 if model.kind == "untrained" or (model.architecture and model.kind == "saved_model") else None
+
+
+def check(model: Model, outputs: tuple[str, ...], top_k: int, classes: int | None) -> None:
+    """Raises UnusableModel where a head of `classes` outputs (0: no head, None: unknown) cannot give `outputs`."""
+    if classes is None or outputs == ("embedding",):
+        return
+    if not classes:
+        raise UnusableModel(
+            f"{model.name} has no head, so no {' and no '.join(sorted(set(outputs) - {'embedding'}))}: "
+            "ask for --outputs=embedding, or take a model with a head, such as bit/m-r101x3"
+        )
+    if "top_k" in outputs and top_k > classes:
+        raise UnusableModel(f"{model.name} tells {classes} classes apart: --top_k={top_k} is more than that")
+
+
+def task(model: Model, classes: int) -> str:
+    """The key of bit.models.HEADS that a head of `classes` outputs was trained on; '' where nothing tells.
+
+    A file under a name of its own is known for ImageNet-21k by the number of its classes, which no other task has.
+    """
+    return next((task for task in (model.head, "imagenet21k") if task and HEADS[task] == classes), "")

@@ -1,0 +1,138 @@
+"""`python -m pipeline.verify OUTPUT`: is the output of a job whole and consistent? Reads nothing but the output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import posixpath
+import sys
+from collections.abc import Iterator, Sequence
+
+from apache_beam.io.filesystem import BeamIOError
+
+from pipeline.report import say
+from transforms import receipts, storage
+from transforms.audit import Problem, check_shard
+from transforms.receipts import Layout, Receipt
+
+WHOLE, BROKEN, NO_OUTPUT = 0, 1, 2
+
+
+class NoOutput(ValueError):
+    """The folder does not hold the output of a job."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Says on stderr what is wrong and where; returns 0 if nothing is, 1 if something is, 2 if there is no output."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.verify",
+        description="Checks the output of a job: checksums, counts, order, dimensions, receipts and manifest.",
+        epilog="Exit code: 0 all is well, 1 something is wrong, 2 the folder holds no output.",
+    )
+    parser.add_argument("output", metavar="OUTPUT", help="the folder that the job wrote to")
+    folder = parser.parse_args(argv).output.rstrip("/") or "/"
+    try:
+        done, count = Layout(folder), 0
+        for problem in check_folder(done):
+            say(str(problem))
+            count += 1
+        totals = json.loads(storage.read_bytes(done.manifest)) if not count else {}
+    except (NoOutput, BeamIOError, ImportError) as error:
+        say(f"error: {error}")
+        return NO_OUTPUT
+    if count:
+        say(
+            f"error: {folder}: {count} problem{'s' * (count > 1)}; run the job again to mend what is missing or short"
+        )
+        return BROKEN
+    say(
+        f"{folder}: {totals['shards']} shards, {totals['features']} features, {totals['failures']} failures: all whole"
+    )
+    return WHOLE
+
+
+def check_folder(layout: Layout) -> Iterator[Problem]:
+    """Everything that is wrong below an output folder. Raises NoOutput if it is none."""
+    root = len(storage.local(layout.folder))
+    found = storage.match(storage.join(layout.folder, "**"))
+    present = {storage.local(file.path)[root:].lstrip("/") for file in found}
+    labels = sorted(
+        posixpath.basename(name).removesuffix(".json") for name in present if name.startswith("receipts/")
+    )
+    if not labels and "manifest.json" not in present:
+        raise NoOutput(
+            f"{layout.folder} holds no output of this job: neither a manifest nor a receipt is there"
+        )
+    done: list[Receipt] = []
+    for label in labels:
+        path = layout.receipt(label)
+        try:
+            receipt = Receipt.from_json(storage.read_bytes(path))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            yield Problem(path, f"is not a receipt: {error}")
+            continue
+        if receipt.shard != label:
+            yield Problem(path, f"is the receipt of shard {receipt.shard}")
+            continue
+        done.append(receipt)
+        yield from check_shard(layout, receipt)
+    yield from _between(layout, done)
+    yield from _manifest(layout, done, "manifest.json" in present)
+    yield from _stray(layout, done, present)
+
+
+def _between(layout: Layout, done: Sequence[Receipt]) -> Iterator[Problem]:
+    """Receipts that do not belong together."""
+    if not done:
+        return
+    first = done[0]
+    of = int(first.shard.split("-of-")[1])
+    expected = {f"{index:05d}-of-{of:05d}" for index in range(of)}
+    labels = {receipt.shard for receipt in done}
+    for label in sorted(expected - labels):
+        yield Problem(layout.receipt(label), "is missing: the shard is not done")
+    for label in sorted(labels - expected):
+        yield Problem(layout.receipt(label), f"is of another job than {first.shard}: not one of {of} shards")
+    for receipt in done[1:]:
+        for name, (old, new) in receipts.differences(first.fingerprint, receipt.fingerprint).items():
+            path = layout.receipt(receipt.shard)
+            yield Problem(path, f"{name} is {new!r}, but {old!r} in shard {first.shard}")
+    sizes = {name: size for receipt in done for name, size in receipt.outputs.items()}
+    for receipt in done:
+        if receipt.features and dict(receipt.outputs) != sizes:
+            path = layout.receipt(receipt.shard)
+            yield Problem(path, f"outputs of sizes {dict(receipt.outputs)}, but {sizes} in other shards")
+
+
+def _manifest(layout: Layout, done: Sequence[Receipt], is_there: bool) -> Iterator[Problem]:
+    if not is_there:
+        yield Problem(layout.manifest, "is missing: the job has not ended; run it again and it goes on")
+        return
+    try:
+        told = json.loads(storage.read_bytes(layout.manifest))
+        shards = int(told["shards"])
+    except (ValueError, TypeError, KeyError) as error:
+        yield Problem(layout.manifest, f"is not a manifest: {error!r}")
+        return
+    fingerprint = done[0].fingerprint if done else {}
+    expected = json.loads(receipts.manifest(done, fingerprint, shards))
+    for name, (is_told, follows) in receipts.differences(told, expected).items():
+        yield Problem(layout.manifest, f"{name} is {is_told!r}, from the receipts follows {follows!r}")
+    if shards != len(done):
+        yield Problem(layout.manifest, f"tells of {shards} shards, {len(done)} have a receipt")
+
+
+def _stray(layout: Layout, done: Sequence[Receipt], present: set[str]) -> Iterator[Problem]:
+    """Files that only this job writes and that belong to no shard. Other files in the folder are its owner's."""
+    known = {file.name for receipt in done for file in receipt.files}
+    known |= {f"receipts/{receipt.shard}.json" for receipt in done}
+    ours = ("features-", "failures-", ".tmp/", "receipts/")
+    for name in sorted(present - known):
+        if name.startswith(ours) or name.endswith(".tmp"):
+            if name.startswith("receipts/") and name.endswith(".json"):
+                continue  # told of already, as no receipt
+            yield Problem(storage.join(layout.folder, name), "belongs to no committed shard")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""The documentation says what is true: its commands, flags, links, snippets and failure codes."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+
+from pipeline import options
+from tests import helpers
+
+PAGES = sorted(
+    [*helpers.REPO.glob("*.md"), *helpers.REPO.glob("docs/*.md"), *helpers.REPO.glob("benchmarks/*.md")]
+)
+OWN_FLAGS = set(options.parser()._option_string_actions)
+BEAM_FLAGS = set(options._beam_parser()._option_string_actions)
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_commands_of_the_readme_parse(tmp_path):
+    readme = helpers.REPO / "README.md"
+    commands = [
+        block.replace("\\\n", " ").strip() for block in blocks(readme, "") if "pipeline.main" in block
+    ]
+    assert commands
+    for command in commands:
+        flags = [part.replace("'", "") for part in command.split()[3:]]
+        config, _ = options.parse(flags)
+        assert config.model.model.name == "bit/m-r101x3"
+
+
+def test_the_readme_starts_with_a_command_that_is_there():
+    assert blocks(helpers.REPO / "README.md", "")[0].strip() == "./run_local.sh"
+    assert (helpers.REPO / "run_local.sh").stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_flags_named_in_the_input_table_exist():
+    for flag in re.findall(r"(--[a-z_]+)", (helpers.REPO / "README.md").read_text()):
+        assert flag in OWN_FLAGS | BEAM_FLAGS, flag
+
+
+def test_the_snippets_on_reading_features_run(tmp_path):
+    pattern = helpers.write_shards(tmp_path / "in", (3, 2))
+    helpers.job(f"--input={pattern}", output=tmp_path / "out")
+    snippets = blocks(helpers.REPO / "docs" / "output.md", "python")
+    assert len(snippets) == 2
+    for snippet in snippets:
+        program = snippet.replace("local/features", str(tmp_path / "out")).replace("[6144]", "[256]")
+        if "tfx_bsl" in program and sys.version_info < (3, 11):
+            continue  # not installed there: pyproject.toml says why
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "in-00000-of-00002.tfrecord#0" in done.stdout or "5 ['embedding'" in done.stdout
+
+
+def codes_in(source):
+    """The codes that a module gives to ItemError and Failure, as far as they are literals."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("ItemError", "Failure"):
+            arguments = node.args[:1] if node.func.id == "ItemError" else node.args[3:4]
+            for argument in arguments:
+                for part in ast.walk(argument):
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                        yield part.value
+
+
+def test_every_failure_code_is_documented_and_every_documented_one_exists():
+    sources = {path: path.read_text() for path in (helpers.REPO / "transforms").rglob("*.py")}
+    used = {code for source in sources.values() for code in codes_in(source)}
+    pages = [helpers.REPO / "docs" / name for name in ("failures.md", "fetching.md", "images.md")]
+    tables = "\n".join(
+        line for page in pages for line in page.read_text().splitlines() if line.startswith("| `")
+    )
+    documented = set(re.findall(r"^\| `([a-z0-9_]+)` \|", tables, re.MULTILINE))
+    assert used <= documented, f"not documented: {sorted(used - documented)}"
+    everything = "\n".join(sources.values())
+    codes = documented - set(vars(options.FetchSettings()).keys()) - {"read", "fetch", "decode", "infer"}
+    assert all(f'"{code}"' in everything for code in codes), [c for c in codes if f'"{c}"' not in everything]

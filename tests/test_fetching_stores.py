@@ -1,0 +1,206 @@
+"""gs:// and s3:// against emulator processes, and against stores that fail."""
+
+import base64
+import gzip
+import logging
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import boto3
+import google_crc32c
+import pytest
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+from google.cloud import storage
+
+from tests.emulators import BUCKET, gcs_emulator, s3_emulator
+from tests.http_server import IMAGE, HttpServer, answer, closed_port
+from transforms.elements import ItemError
+from transforms.fetch import Fetcher, FetchSettings
+
+QUICK = {"timeout_seconds": 20, "retries": 2, "backoff_seconds": 0.01, "max_bytes": 1 << 20}
+
+
+class FailingStore(HttpServer):
+    """An object store whose objects are named for what becomes of them; answers reads of both APIs."""
+
+    async def _do_download(self, ask):
+        await self._object(ask, ask.target.partition("?")[0].rpartition("/")[2])
+
+    async def _do_pictures(self, ask):
+        await self._object(ask, ask.target.partition("?")[0].rpartition("/")[2])
+
+    async def _object(self, ask, name):
+        times = sum(count for target, count in self.requests.items() if f"/{name}" in target)
+        checksum = {
+            "x-goog-hash": "crc32c=" + base64.b64encode(google_crc32c.Checksum(IMAGE).digest()).decode(),
+            "x-amz-checksum-crc32": base64.b64encode(zlib.crc32(IMAGE).to_bytes(4, "big")).decode(),
+        }
+        good = answer(**checksum)
+        if name.startswith("flaky-") and times <= 2:
+            ask.writer.write(answer(b"", f"{name[6:]} Later"))
+        elif name.startswith("status-"):
+            ask.writer.write(answer(b"", f"{name[7:]} Never"))
+        elif name == "truncated":
+            ask.writer.write(good[:-1000])
+            return ask.writer.close()
+        elif name == "corrupt":
+            ask.writer.write(answer(IMAGE[::-1], **checksum))
+        elif name == "silent":
+            await ask.reader.read()
+        elif name == "bomb":
+            body = gzip.compress(bytes(64 << 20))
+            ask.writer.write(answer(body, Content_Encoding="gzip"))
+        else:
+            ask.writer.write(good)
+
+
+@pytest.fixture(scope="module")
+def gcs():
+    with gcs_emulator() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def s3():
+    with s3_emulator() as endpoint:
+        boto3.client("s3", **s3_login(endpoint)).create_bucket(Bucket=BUCKET)
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def failing():
+    with FailingStore() as server:
+        yield server
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Points both schemes to an endpoint; gives a function that makes fetchers."""
+    made = []
+
+    def use(endpoint, **settings):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", endpoint)
+        login = ("--s3_access_key_id=testing", "--s3_secret_access_key=testing", "--s3_region_name=us-east-1")
+        FileSystems.set_options(PipelineOptions([f"--s3_endpoint_url={endpoint}", *login]))
+        made.append(Fetcher(FetchSettings(**{**QUICK, **settings})))
+        return made[-1]
+
+    yield use
+    FileSystems.set_options(PipelineOptions([]))
+    for fetcher in made:
+        fetcher.close()
+
+
+def s3_login(endpoint):
+    return {
+        "endpoint_url": endpoint,
+        "region_name": "us-east-1",
+        "aws_access_key_id": "testing",
+        "aws_secret_access_key": "testing",
+    }
+
+
+def code_of(fetcher, uri):
+    with pytest.raises(ItemError) as raised:
+        fetcher.fetch(uri)
+    assert type(raised.value) is ItemError
+    return raised.value.code
+
+
+NAME = "a folder/ünï?c#o%2Fde.jpg"
+
+
+def test_gcs_emulator(use, gcs, caplog):
+    fetcher = use(gcs, max_bytes=len(IMAGE))
+    bucket = storage.Client(project=None).bucket(BUCKET)
+    bucket.blob(NAME).upload_from_string(IMAGE)
+    bucket.blob("big").upload_from_string(IMAGE + b"x")
+    bucket.blob("empty").upload_from_string(b"")
+    assert fetcher.fetch(f"gs://{BUCKET}/{NAME}") == IMAGE
+    assert fetcher.fetch(f"gs://{BUCKET}/empty") == b""
+    assert code_of(fetcher, f"gs://{BUCKET}/big") == "too_large"
+    assert code_of(fetcher, f"gs://{BUCKET}/missing") == "not_found"
+    assert code_of(fetcher, "gs://no-such-bucket/missing") == "not_found"
+    caplog.set_level(logging.WARNING)
+    with ThreadPoolExecutor(32) as threads:
+        assert set(threads.map(fetcher.fetch, [f"gs://{BUCKET}/{NAME}"] * 200)) == {IMAGE}
+    assert caplog.text == ""
+
+
+def test_s3_emulator(use, s3, caplog):
+    fetcher = use(s3, max_bytes=len(IMAGE))
+    client = boto3.client("s3", **s3_login(s3))
+    for key, body in ((NAME, IMAGE), ("big", IMAGE + b"x"), ("empty", b"")):
+        client.put_object(Bucket=BUCKET, Key=key, Body=body)
+    assert fetcher.fetch(f"s3://{BUCKET}/{NAME}") == IMAGE
+    assert fetcher.fetch(f"s3://{BUCKET}/empty") == b""
+    assert code_of(fetcher, f"s3://{BUCKET}/big") == "too_large"
+    assert code_of(fetcher, f"s3://{BUCKET}/missing") == "not_found"
+    assert code_of(fetcher, "s3://no-such-bucket/missing") == "not_found"
+    assert code_of(fetcher, "s3://no such bucket/missing") == "bad_uri"
+    caplog.set_level(logging.WARNING)
+    with ThreadPoolExecutor(32) as threads:
+        assert set(threads.map(fetcher.fetch, [f"s3://{BUCKET}/{NAME}"] * 200)) == {IMAGE}
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("status-401", "forbidden"),
+        ("status-403", "forbidden"),
+        ("status-404", "not_found"),
+        ("status-400", "http_4xx"),
+        ("status-429", "http_4xx"),
+        ("status-500", "http_5xx"),
+        ("truncated", "truncated"),
+        ("corrupt", "truncated"),
+    ],
+)
+def test_a_store_that_fails(use, failing, scheme, name, code):
+    assert code_of(use(failing.url("")), f"{scheme}://{BUCKET}/{name}") == code
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_store_that_recovers(use, scheme, status):
+    with FailingStore() as server:
+        fetcher = use(server.url(""))
+        assert fetcher.fetch(f"{scheme}://{BUCKET}/flaky-{status}") == IMAGE
+        assert sum(server.requests.values()) == 3
+        assert fetcher.fetch(f"{scheme}://{BUCKET}/fine") == IMAGE
+        assert sum(server.requests.values()) == 4
+        assert server.accepted == 1
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_a_store_that_does_not_answer(use, failing, scheme):
+    assert code_of(use(failing.url(""), timeout_seconds=0.6), f"{scheme}://{BUCKET}/silent") == "timeout"
+    nobody = f"http://127.0.0.1:{closed_port()}"
+    assert code_of(use(nobody), f"{scheme}://{BUCKET}/fine") == "connect"
+
+
+def test_a_compressed_object_cannot_grow_past_the_limit(use, failing):
+    assert code_of(use(failing.url("")), f"gs://{BUCKET}/bomb") == "too_large"
+
+
+@pytest.mark.parametrize(
+    "uri", ["gs://bucket", "gs://bucket/", "gs:///object", "gs://-x-/o", "s3://bucket", "s3:///key"]
+)
+def test_a_uri_that_names_no_object(use, failing, uri):
+    assert code_of(use(failing.url("")), uri) == "bad_uri"
+
+
+def test_public_objects_need_no_credentials(monkeypatch, failing, tmp_path):
+    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "STORAGE_EMULATOR_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("API_ENDPOINT_OVERRIDE", failing.url(""))
+    fetcher = Fetcher(FetchSettings(**QUICK))
+    assert fetcher.fetch(f"gs://{BUCKET}/fine") == IMAGE
+    with pytest.raises(ItemError, match="403; this worker has no Google credentials"):
+        fetcher.fetch(f"gs://{BUCKET}/status-403")
+    fetcher.close()

@@ -1,0 +1,40 @@
+"""The whole job on Beam's Prism, started as a process of its own."""
+
+import json
+
+import pytest
+
+from tests import engines, helpers
+
+pytestmark = pytest.mark.xdist_group("engines")
+
+
+@pytest.fixture(scope="module")
+def flags():
+    return [*helpers.TINY, "--runner=PrismRunner", f"--prism_location={engines.prism()}"]
+
+
+def test_gives_the_bytes_of_direct_runner(tmp_path, flags):
+    pattern = helpers.write_shards(tmp_path / "in", (5, 3, 0, 4))
+    common = [f"--input={pattern}", "--batch_size=2"]
+    helpers.job(*common, output=tmp_path / "direct")
+    before = engines.running("prism")
+    done = helpers.job_process(*flags, *common, f"--output={tmp_path / 'prism'}")
+    assert helpers.contents(tmp_path / "prism") == helpers.contents(tmp_path / "direct")
+    assert "4 of 4 shards to do with PrismRunner" in done.stderr
+    assert done.stdout == ""
+    assert engines.running("prism") == before
+
+
+def test_a_failing_job_ends_with_a_sentence_and_1(tmp_path, flags):
+    pattern = helpers.write_shards(tmp_path / "in", (2, 2))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "receipts").write_text("a file where the folder of receipts must be")
+    report = tmp_path / "report.json"
+    done = helpers.job_process(
+        *flags, f"--input={pattern}", f"--output={tmp_path / 'out'}", f"--report_file={report}", expect=1
+    )
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert told.startswith("error: FileExistsError: ")
+    assert "receipts" in told
+    assert json.loads(report.read_text())["status"] == "failed"
