@@ -33,7 +33,7 @@ def module(weights: Weights, head: bool = False) -> tf.train.Checkpoint:
             name: network.standardize(value) if name.endswith(STANDARDIZED) else tf.convert_to_tensor(value)
             for name, value in named.items()
         }
-        embedding = network.embed(images * 2.0 - 1.0, current, weights.architecture, tf.float32)
+        embedding = network.embed(images * 2.0 - 1.0, current, weights.architecture)
         return network.classify(embedding, current) if head else embedding
 
     # The interface at https://www.tensorflow.org/hub/reusable_saved_models

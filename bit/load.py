@@ -15,7 +15,7 @@ import tensorflow as tf
 from bit import network, saved_model
 from bit import outputs as output_names
 from bit.labels import Labels, read_labels
-from bit.models import ARCHITECTURES, HEADS, Architecture, Model, UnusableModel
+from bit.models import ARCHITECTURES, HEADS, Model, UnusableModel
 from bit.outputs import TOP_CLASS, TOP_NAME, TOP_PROBABILITY, TOP_SYNSET
 from bit.weights import UNTRAINED_VERSION, Untrained, Weights, folded, open_checkpoint
 
@@ -143,16 +143,14 @@ def _prepare_device(precision: str) -> None:
 def _network_graph(source: Weights, precision: str, head: bool) -> Graph:
     compute = tf.as_dtype("float32" if precision == "tensorfloat32" else precision)
     weights = {
-        name: tf.cast(
-            tf.constant(value),
-            compute if name.endswith("conv2d/kernel") and "head" not in name else tf.float32,
-        )
+        name: tf.cast(tf.constant(value), network.dtype_of(name, compute))
         for name, value in folded(source, head)
     }
-    architecture: Architecture = source.architecture
+    # On a GPU, XLA gets the whole graph; on a CPU only what oneDNN leaves.
+    compiled = not _gpus()
 
     def graph(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        embedding = network.embed(pixels / 127.5 - 1.0, weights, architecture, compute)
+        embedding = network.embed(pixels / 127.5 - 1.0, weights, source.architecture, compiled)
         return {"embedding": embedding} | ({"logits": network.classify(embedding, weights)} if head else {})
 
     return graph

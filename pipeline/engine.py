@@ -13,14 +13,16 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     DirectOptions,
+    FlinkRunnerOptions,
     GoogleCloudOptions,
     PipelineOptions,
     SetupOptions,
 )
 
 from bit.models import UnusableModel
-from pipeline import graph
-from pipeline.options import JobConfig, RequestError
+from pipeline import flink, graph
+from pipeline.flags import RequestError
+from pipeline.options import JobConfig
 from pipeline.plan import Plan
 from pipeline.progress import Progress
 from transforms.decode import DecodeImages
@@ -93,6 +95,7 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
         beam_options.view_as(SetupOptions).save_main_session = False
     pipeline = beam.Pipeline(runner=runner, options=beam_options)
     define(config, plan, pipeline)
+    flink_master = beam_options.view_as(FlinkRunnerOptions).flink_master if "flink" in runner.lower() else ""
     outcome: dict[str, Any] = {}
 
     def work() -> None:
@@ -118,12 +121,11 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
             thread.join(_POLL_SECONDS)
             progress.draw()
         progress.clear()
+        # What an engine tells while it is being taken down does not concern the job.
+        logging.getLogger().setLevel(logging.WARNING)
         if signals.received:
-            _cancel(outcome.get("result"))
+            _cancel(outcome.get("result"), flink_master)
             raise signals.stopped()
-    logging.getLogger().setLevel(
-        logging.WARNING
-    )  # an engine being taken down tells of nothing that concerns the job
     if error := outcome.get("error"):
         for cause in _causes(error):
             if isinstance(cause, UnusableModel):
@@ -144,13 +146,17 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _cancel(result: Any) -> None:
+def _cancel(result: Any, flink_master: str) -> None:
     """Asks a remote engine to stop; a run in this process ends with the process."""
-    if result is not None and hasattr(result, "cancel"):
-        try:
+    if result is None or not hasattr(result, "cancel"):
+        return
+    try:
+        if flink.is_cluster(flink_master):
+            flink.cancel(flink_master, result._job_id)
+        else:
             result.cancel()
-        except Exception as error:
-            logging.getLogger(__name__).warning("the engine did not take the request to stop: %s", error)
+    except Exception as error:
+        logging.getLogger(__name__).warning("the engine did not take the request to stop: %s", error)
 
 
 class _Signals:

@@ -7,7 +7,8 @@ import posixpath
 
 from apache_beam.io.filesystem import BeamIOError, FileMetadata
 
-from pipeline.options import INPUT_FORMATS, JobConfig, RequestError
+from pipeline.flags import INPUT_FORMATS, RequestError
+from pipeline.options import JobConfig
 from transforms import lists, records, storage, tfrecord
 from transforms.elements import ItemError
 from transforms.fetch import public_uri

@@ -6,13 +6,14 @@ import atexit
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow's errors is raised, too
 
-from pipeline import engine, options, plan, verdict, weights
-from pipeline.options import RequestError
+from pipeline import dry_run, engine, options, plan, verdict, weights
+from pipeline.flags import RequestError
 from pipeline.report import Report, say
 from transforms import storage, tally
 from transforms.write import write_manifest
@@ -28,9 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         engine.configure_logging(runner)
         storage.configure(beam_options, (*config.inputs, config.output, config.model.model.uri))
         made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
-        plan.prepare(made)
+        if not config.dry_run:
+            plan.prepare(made)
     except RequestError as error:
         return report.refused(str(error))
+    if config.dry_run:
+        return report.looked(dry_run.run(config, made))
     began, before = time.monotonic(), tally.PROCESS.counts()
     say(f"{len(made.todo)} of {len(made.shards)} shards to do with {runner}")
     if made.todo:
@@ -52,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     code = main()
-    atexit._run_exitfuncs()  # they end the job servers that Beam started
+    # Exit functions end the job servers that Beam started; threads that read from one complain of its end.
+    threading.excepthook = lambda _: None
+    atexit._run_exitfuncs()
     sys.stderr.flush()
     # Threads of a run that was stopped, or of an engine, must not keep the process.
     os._exit(code)

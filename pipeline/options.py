@@ -1,17 +1,16 @@
-"""Command-line flags -> one frozen JobConfig and Beam's own options. Nothing here starts or reads anything."""
+"""A command line -> one frozen JobConfig and Beam's own options. Nothing here starts or reads anything."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
 
 from bit import models, outputs
+from pipeline.flags import Parser, RequestError, parser
 from transforms import records
 from transforms.decode import DecodeSettings
 from transforms.fetch import FetchSettings
@@ -19,26 +18,8 @@ from transforms.images import Preprocessing
 from transforms.infer import ModelSettings
 from transforms.read import ReadSettings
 
-INPUT_FORMATS = ("auto", "tfrecord", "txt", "csv", "jsonl", "parquet", "images")
-PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float16")
 # Runners that take flags of a job server which this process cannot know.
 _PORTABLE = ("flinkrunner", "sparkrunner", "portablerunner")
-
-_EPILOG = """\
-one example for each kind of input:
-  TFRecords     --input='gs://b/train-*.tfrecord.gz' --image_feature=image/encoded --pass_through=image/class/label
-  list of URIs  --input=urls.csv --uri_column=url --pass_through=caption      (.txt, .csv, .jsonl, .parquet)
-  image files   --input='photos/**.jpg'      or a folder:  --input=photos/
-
-  python -m pipeline.main --runner=DirectRunner --input=... --output=features --model=bit/m-r101x3
-
-Any option of Beam and its runners is accepted too. Exit code: 0 done, 2 the request is wrong and nothing was
-started, 3 finished but too many images failed, 1 anything else. Everything is reported on stderr.
-"""
-
-
-class RequestError(ValueError):
-    """The request is wrong; one sentence says what, where and what to do. Exit code 2."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +33,8 @@ class JobConfig:
     overwrite: bool
     max_failure_rate: float
     report_file: str
+    dry_run: bool
+    price_per_hour: float  # of a worker, in any currency; 0 where not given
     read: ReadSettings
     decode: DecodeSettings
     model: ModelSettings
@@ -59,186 +42,6 @@ class JobConfig:
     @property
     def preprocessing(self) -> Preprocessing:
         return self.decode.preprocessing
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise RequestError(f"{message}; see --help")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def _size(text: str) -> int:
-    match = re.fullmatch(r"(\d+)\s*(|B|KiB|MiB|GiB)", text)
-    if not match or int(match[1]) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512KiB or 64MiB")
-    return int(match[1]) << {"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30}[match[2]]
-
-
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
-def parser() -> argparse.ArgumentParser:
-    """The parser of our own flags."""
-    fetch, preprocessing = FetchSettings(), Preprocessing()
-    out = _Parser(
-        prog="python -m pipeline.main",
-        description="Reads shards of images, runs a BiT network on them, writes one feature TFRecord a shard.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    group = out.add_argument_group("input")
-    add = group.add_argument
-    add(
-        "--input",
-        action="append",
-        type=_names,
-        metavar="PATH,...",
-        help="globs, files or a folder; may be repeated",
-    )
-    add("--input_format", choices=INPUT_FORMATS, default="auto", help="default: by name and first bytes")
-    add(
-        "--image_feature",
-        default="image/encoded",
-        metavar="NAME",
-        help="TFRecords: holds the image (%(default)s)",
-    )
-    add(
-        "--uri_column",
-        default="uri",
-        metavar="NAME",
-        help="CSV, JSON lines, Parquet: holds the URI (%(default)s)",
-    )
-    add("--key_feature", default="", metavar="NAME", help="feature or column to use as the record's key")
-    add("--pass_through", type=_names, default=[], metavar="NAME,...", help="features or columns to copy")
-    add(
-        "--images_per_shard",
-        type=_positive,
-        default=1000,
-        metavar="N",
-        help="lists: rows a shard (%(default)s)",
-    )
-    group = out.add_argument_group("output")
-    add = group.add_argument
-    add("--output", metavar="FOLDER", help="where features, ledgers, receipts and the manifest go")
-    add("--overwrite", action="store_true", help="drop what is there instead of resuming it")
-    add(
-        "--max_failure_rate",
-        type=_rate,
-        default=0.5,
-        metavar="RATE",
-        help="more failures: exit 3 (%(default)s)",
-    )
-    add("--report_file", default="", metavar="PATH", help="write a summary of the run as JSON")
-    group = out.add_argument_group("model")
-    add = group.add_argument
-    add(
-        "--model",
-        metavar="NAME",
-        help="bit/m-r101x3, a TF-Hub handle, .npz or SavedModel; `python -m bit.models` lists",
-    )
-    add(
-        "--outputs",
-        type=_names,
-        default=["embedding"],
-        metavar="NAME,...",
-        help=f"among {', '.join(outputs.OUTPUTS)} (embedding)",
-    )
-    add("--top_k", type=_positive, metavar="N", help="classes an image for --outputs=top_k (5)")
-    add("--precision", choices=PRECISIONS, default="float32", help="(%(default)s)")
-    add(
-        "--image_size",
-        type=_positive,
-        metavar="SIDE",
-        help="pixels; default: what the model was trained at, or 224",
-    )
-    add(
-        "--batch_size",
-        type=_positive,
-        default=32,
-        metavar="N",
-        help="images a model call; 128 suits a GPU (%(default)s)",
-    )
-    add(
-        "--exif_orientation",
-        choices=("ignore", "apply"),
-        default=preprocessing.exif_orientation,
-        help="(%(default)s)",
-    )
-    add(
-        "--max_pixels",
-        type=_positive,
-        default=preprocessing.max_pixels,
-        metavar="N",
-        help="larger: ledger (%(default)s)",
-    )
-    add("--decode_threads", type=_positive, metavar="N", help="a process; default: one a CPU")
-    group = out.add_argument_group("fetching images by URI")
-    add = group.add_argument
-    add(
-        "--timeout",
-        type=float,
-        default=fetch.timeout_seconds,
-        metavar="SECONDS",
-        help="an image, in all (%(default)s)",
-    )
-    add("--retries", type=int, default=fetch.retries, metavar="N", help="after a passing error (%(default)s)")
-    add("--max_bytes", type=_size, default=fetch.max_bytes, metavar="SIZE", help="of an image file (64MiB)")
-    add(
-        "--fetch_threads",
-        type=_positive,
-        default=fetch.concurrency,
-        metavar="N",
-        help="a process (%(default)s)",
-    )
-    add(
-        "--per_host",
-        type=_positive,
-        default=fetch.per_host,
-        metavar="N",
-        help="connections to a host (%(default)s)",
-    )
-    add(
-        "--uri_schemes",
-        type=_names,
-        default=list(fetch.uri_schemes),
-        metavar="NAME,...",
-        help="allowed; default: all",
-    )
-    add(
-        "--allow_private_networks",
-        type=_names,
-        default=[],
-        metavar="CIDR,...",
-        help="else http(s) never goes there",
-    )
-    add(
-        "--user_agent_contact",
-        default="",
-        metavar="TEXT",
-        help="URL or address for the owners of the servers",
-    )
-    add("--no_opt_out", action="store_true", help="fetch also what X-Robots-Tag asks not to use")
-    add(
-        "--trust_env_proxies",
-        action="store_true",
-        help="use the proxies of the environment; they see every address",
-    )
-    return out
 
 
 def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
@@ -264,18 +67,10 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
             f"--pass_through={','.join(reserved)}: the feature records use this name themselves"
         )
     image_size = flags.image_size or model.image_size
-    fetch = FetchSettings(
-        timeout_seconds=flags.timeout,
-        retries=flags.retries,
-        max_bytes=flags.max_bytes,
-        concurrency=flags.fetch_threads,
-        per_host=flags.per_host,
-        uri_schemes=tuple(flags.uri_schemes),
-        allow_private_networks=tuple(flags.allow_private_networks),
-        user_agent_contact=flags.user_agent_contact,
-        honour_opt_out=not flags.no_opt_out,
-        trust_env_proxies=flags.trust_env_proxies,
-    )
+    try:
+        fetch = _fetch_settings(flags)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
     preprocessing = Preprocessing(
         image_size=image_size, exif_orientation=flags.exif_orientation, max_pixels=flags.max_pixels
     )
@@ -287,6 +82,8 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         overwrite=flags.overwrite,
         max_failure_rate=flags.max_failure_rate,
         report_file=flags.report_file,
+        dry_run=flags.dry_run,
+        price_per_hour=flags.price_per_hour,
         read=ReadSettings(
             flags.batch_size,
             flags.image_feature,
@@ -301,9 +98,24 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
     return config, beam_options
 
 
+def _fetch_settings(flags: argparse.Namespace) -> FetchSettings:
+    return FetchSettings(
+        timeout_seconds=flags.timeout,
+        retries=flags.retries,
+        max_bytes=flags.max_bytes,
+        concurrency=flags.fetch_threads,
+        per_host=flags.per_host,
+        uri_schemes=tuple(flags.uri_schemes),
+        allow_private_networks=tuple(flags.allow_private_networks),
+        user_agent_contact=flags.user_agent_contact,
+        honour_opt_out=not flags.no_opt_out,
+        trust_env_proxies=flags.trust_env_proxies,
+    )
+
+
 def report_file(argv: Sequence[str]) -> str:
     """The value of --report_file, also in a command line that is wrong elsewhere."""
-    finder = _Parser(add_help=False, allow_abbrev=False)
+    finder = Parser(add_help=False, allow_abbrev=False)
     finder.add_argument("--report_file", default="")
     try:
         return finder.parse_known_args(list(argv))[0].report_file

@@ -12,7 +12,8 @@ from typing import Any
 from apache_beam.io.filesystem import BeamIOError
 
 from pipeline import inputs
-from pipeline.options import JobConfig, RequestError
+from pipeline.flags import RequestError
+from pipeline.options import JobConfig
 from transforms import lists, receipts, storage
 from transforms.elements import RecordFile, Shard, UriSlice
 from transforms.receipts import Layout, Receipt

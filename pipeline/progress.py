@@ -43,11 +43,12 @@ class Snapshot:
             f"shard {self.shards}/{self.shards_total}",
         ]
         if 0 < self.fraction < 1 and self.images:
-            parts.append(f"about {_duration(self.seconds * (1 - self.fraction) / self.fraction)} left")
+            parts.append(f"about {duration(self.seconds * (1 - self.fraction) / self.fraction)} left")
         return ", ".join(parts)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 12s, 3m05s, 2h01m."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import verdict
@@ -31,6 +31,12 @@ class Report:
     def refused(self, reason: str) -> int:
         say(f"error: {reason}")
         return self._end(WRONG_REQUEST, {"status": "refused", "error": reason})
+
+    def looked(self, lines: Sequence[str]) -> int:
+        """What a dry run found."""
+        for line in lines:
+            say(line)
+        return self._end(DONE, {"status": "dry_run", "found": list(lines)})
 
     def failed(self, error: BaseException, plan: Plan) -> int:
         reason = _root_cause(error)

@@ -8,7 +8,7 @@ import os
 from apache_beam.io.filesystems import FileSystems
 
 from bit import check, download, models, outputs
-from pipeline.options import RequestError
+from pipeline.flags import RequestError
 from transforms import storage
 from transforms.infer import ModelSettings
 

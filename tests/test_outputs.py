@@ -9,7 +9,7 @@ from bit.load import load
 from bit.models import ARCHITECTURES, UnusableModel, resolve
 from bit.weights import HEAD_BIAS, HEAD_KERNEL, Untrained, shapes
 from pipeline import options
-from pipeline.options import RequestError
+from pipeline.flags import RequestError
 from tests import helpers
 
 SIDE = 32

@@ -1,8 +1,10 @@
 """The steps by themselves: chunks, lists, decoding ahead, bisecting, writing, committing."""
 
 import json
+import os
 import threading
 import types
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""From the one stored picture to its pixels, uint8 (height, width, 4): red, green, blue and an unused byte.
+"""From the one stored picture to its pixels, uint8 (height, width, 3) RGB.
 
 All raise ItemError, or whatever the library underneath raises on bytes that it cannot decode.
 """
@@ -43,7 +43,7 @@ def decode_jpeg(stored: Stored, least_side: int) -> np.ndarray:
     if stored.width * stored.height > _COUNT_SCANS_FROM_PIXELS and data.count(b"\xff\xda") > _SCANS_MAX:
         raise ItemError("too_many_scans", f"JPEG with more than {_SCANS_MAX} scans; save it again")
     options = {
-        "colorspace": "CMYK" if stored.components == 4 else "RGBX",
+        "colorspace": "CMYK" if stored.components == 4 else "RGB",
         "min_height": least_side,
         "min_width": least_side,
         "min_factor": 2,
@@ -59,7 +59,7 @@ def decode_jpeg(stored: Stored, least_side: int) -> np.ndarray:
             if not faults_left:
                 raise
             data = _without_harmless_fault(data, error)
-    return _rgbx_of_cmyk(pixels, inverted=stored.adobe) if stored.components == 4 else pixels
+    return _rgb_of_cmyk(pixels, inverted=stored.adobe) if stored.components == 4 else pixels
 
 
 # Start of scan, with one to four components: then come three numbers that only progressive JPEGs use.
@@ -90,8 +90,8 @@ def decode_webp(stored: Stored) -> np.ndarray:
     picture = cv2.imdecode(np.frombuffer(stored.data, np.uint8), cv2.IMREAD_UNCHANGED)
     if picture is None:
         raise corrupt("WebP", "the compressed data do not decode")
-    to_rgbx = cv2.COLOR_BGR2RGBA if picture.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-    return _on_canvas(cv2.cvtColor(picture, to_rgbx), stored)
+    to_rgb = cv2.COLOR_BGR2RGB if picture.shape[2] == 3 else cv2.COLOR_BGRA2RGB
+    return _on_canvas(cv2.cvtColor(picture, to_rgb), stored)
 
 
 def decode_gif(stored: Stored) -> np.ndarray:
@@ -102,7 +102,7 @@ def _on_canvas(pixels: np.ndarray, stored: Stored) -> np.ndarray:
     height, width = pixels.shape[:2]
     if (width, height) == (stored.width, stored.height):
         return pixels
-    canvas = np.zeros((stored.height, stored.width, 4), np.uint8)
+    canvas = np.zeros((stored.height, stored.width, 3), np.uint8)
     canvas[stored.top : stored.top + height, stored.left : stored.left + width] = pixels
     return canvas
 
@@ -113,38 +113,34 @@ def decode_with_pillow(stored: Stored, image_format: str) -> np.ndarray:
     width, height = image.size
     rows = max(1, _STRIP_PIXELS // width)
     if rows >= height:
-        return _rgbx_of_pillow(image)
+        return _rgb_of_pillow(image)
     # In strips, because each of Pillow's conversions makes a copy.
-    pixels = np.empty((height, width, 4), np.uint8)
+    pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, rows):
-        pixels[top : top + rows] = _rgbx_of_pillow(image.crop((0, top, width, min(top + rows, height))))
+        pixels[top : top + rows] = _rgb_of_pillow(image.crop((0, top, width, min(top + rows, height))))
     return pixels
 
 
-def _rgbx_of_pillow(image: Image.Image) -> np.ndarray:
-    if image.mode in ("RGBA", "RGBX"):
-        return np.asarray(image)
+def _rgb_of_pillow(image: Image.Image) -> np.ndarray:
     if image.mode == "CMYK":
-        return _rgbx_of_cmyk(np.asarray(image), inverted=False)
+        return _rgb_of_cmyk(np.asarray(image), inverted=False)
     if image.mode.startswith("I;16"):
-        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 4, axis=2)
+        return np.repeat(np.right_shift(np.asarray(image), 8).astype(np.uint8)[..., None], 3, axis=2)
     if image.mode in ("I", "F", "LAB"):
         raise ItemError(
-            "unsupported_format", f"{image.mode} samples are not supported; convert to 8 bits RGB or grey"
+            "unsupported_format", f"{image.mode} samples are not supported; convert to 8 bits RGB"
         )
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    return np.frombuffer(image.tobytes("raw", "RGBX"), np.uint8).reshape(image.height, image.width, 4)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _rgbx_of_cmyk(cmyk: np.ndarray, inverted: bool) -> np.ndarray:
+def _rgb_of_cmyk(cmyk: np.ndarray, inverted: bool) -> np.ndarray:
     """As TensorFlow's JPEG reader: no colour profile; the light that an ink leaves times what black leaves.
 
     Adobe's programs store CMYK in a JPEG inverted, as light instead of ink.
     """
-    pixels = np.empty_like(cmyk)
+    pixels = np.empty((*cmyk.shape[:2], 3), np.uint8)
     rows = max(1, _STRIP_PIXELS // cmyk.shape[1])
     for top in range(0, len(cmyk), rows):
         light = cmyk[top : top + rows] if inverted else 255 - cmyk[top : top + rows]
-        pixels[top : top + rows] = light.astype(np.uint16) * light[..., 3:] // 255
+        pixels[top : top + rows] = light[..., :3].astype(np.uint16) * light[..., 3:] // 255
     return pixels

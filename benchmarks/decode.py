@@ -1,0 +1,210 @@
+"""How fast image files become model input, beside what else would do it: `python -m benchmarks.decode`.
+
+All contenders decode the same generated pictures to the same square, in turns, in one process; each figure is the
+median over the rounds. `bare libjpeg-turbo` decodes and does not resize: the limit of any exact JPEG reader.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import cv2
+import numpy as np
+import simplejpeg
+import tensorflow as tf
+from PIL import Image
+
+from transforms.images import Preprocessing, decode
+
+SIDE = 224
+Reader = Callable[[bytes, np.ndarray], None]
+
+
+def picture(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """Smooth shapes, edges and grain, about as hard to compress as a photograph."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    pixels = np.full((height, width, 3), 110, np.float32)
+    for _ in range(12):
+        fx, fy, phase = rng.normal(0, 14 / width), rng.normal(0, 14 / height), rng.uniform(0, 6)
+        wave = np.sin(fx * x + fy * y + phase)
+        pixels += (
+            rng.normal(0, 16, 3).astype(np.float32)
+            * (wave if rng.random() < 0.5 else np.sign(wave))[..., None]
+        )
+    grain = cv2.GaussianBlur(rng.normal(0, 1, (height, width)).astype(np.float32), (0, 0), 0.8)
+    return np.clip(pixels + 22 * grain[..., None], 0, 255).astype(np.uint8)
+
+
+def as_file(pixels: np.ndarray, image_format: str, **options) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, image_format, **options)
+    return file.getvalue()
+
+
+def ours(data: bytes, out: np.ndarray) -> None:
+    decode(data, Preprocessing(image_size=SIDE), out)
+
+
+def ours_scaled(data: bytes, out: np.ndarray) -> None:
+    decode(data, Preprocessing(image_size=SIDE, scaled_decoding=True), out)
+
+
+def bare(data: bytes, out: np.ndarray) -> None:
+    simplejpeg.decode_jpeg(data)
+
+
+def with_pillow(data: bytes, out: np.ndarray) -> None:
+    out[:] = Image.open(io.BytesIO(data)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+
+
+def with_opencv(data: bytes, out: np.ndarray) -> None:
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    out[:] = cv2.resize(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+
+
+def with_opencv_float(data: bytes, out: np.ndarray) -> None:
+    rgb = simplejpeg.decode_jpeg(data)
+    cv2.resize(rgb.astype(np.float32), (SIDE, SIDE), dst=out, interpolation=cv2.INTER_LINEAR)
+
+
+def tf_picture(data: tf.Tensor) -> tf.Tensor:
+    pixels = tf.io.decode_image(data, channels=3, expand_animations=False)
+    pixels.set_shape((None, None, 3))
+    return tf.image.resize(pixels, (SIDE, SIDE), "bilinear", antialias=False)
+
+
+def reference(data: bytes) -> np.ndarray:
+    """What the readers are compared with: TensorFlow, with the accurate DCT where the file is a JPEG."""
+    if data[:2] == b"\xff\xd8":
+        pixels = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+    else:
+        pixels = tf.io.decode_image(data, channels=3, expand_animations=False)
+    return tf.image.resize(pixels, (SIDE, SIDE), "bilinear", antialias=False).numpy()
+
+
+def run_threads(reader: Reader, files: Sequence[bytes], threads: int) -> None:
+    def part(start: int) -> None:
+        out = np.empty((SIDE, SIDE, 3), np.float32)
+        for data in files[start::threads]:
+            reader(data, out)
+
+    if threads == 1:
+        part(0)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(part, range(threads)))
+
+
+def tf_dataset(files: Sequence[bytes], threads: int) -> tf.data.Dataset:
+    dataset = tf.data.Dataset.from_tensor_slices(list(files)).map(tf_picture, num_parallel_calls=threads)
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = threads
+    options.threading.max_intra_op_parallelism = 1
+    return dataset.with_options(options)
+
+
+def run_tf(dataset: tf.data.Dataset) -> None:
+    for _ in dataset:
+        pass
+
+
+def measure(tasks: dict[str, Callable[[], None]], images: int, rounds: int) -> dict[str, float]:
+    """Images a second of each task, the median over rounds in which the tasks take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for task in tasks.values():
+        task()
+    for _ in range(rounds):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: images / statistics.median(times) for name, times in seconds.items()}
+
+
+def difference(reader: Reader, files: Sequence[bytes]) -> tuple[float, float]:
+    """(largest, mean) absolute difference from the reference, in levels of 255."""
+    largest, means = 0.0, []
+    for data in files[:4]:
+        out = np.empty((SIDE, SIDE, 3), np.float32)
+        reader(data, out)
+        distance = np.abs(out - reference(data))
+        largest = max(largest, float(distance.max()))
+        means.append(float(distance.mean()))
+    return largest, statistics.mean(means)
+
+
+def kinds(quick: bool) -> dict[str, list[bytes]]:
+    rng = np.random.default_rng(0)
+    sizes = ((500, 375), (375, 500), (500, 333), (500, 400))
+    small = [picture(rng, *sizes[i % 4]) for i in range(8 if quick else 48)]
+    large = [picture(rng, 4000, 3000) for _ in range(2 if quick else 4)]
+    return {
+        "JPEG, ImageNet's size": [as_file(pixels, "JPEG", quality=93) for pixels in small],
+        "JPEG, 12 megapixels": [as_file(pixels, "JPEG", quality=90) for pixels in large],
+        "PNG": [as_file(pixels, "PNG") for pixels in small[:16]],
+        "WebP": [as_file(pixels, "WEBP", quality=85) for pixels in small[:16]],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--quick", action="store_true", help="few pictures, to see that it runs")
+    args = parser.parse_args()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cv2.setNumThreads(1)
+    print(f"{cpu_name()}, {cores} cores, {time.strftime('%Y-%m-%d')}, Python {platform.python_version()}")
+    names = ("simplejpeg", "opencv-python-headless", "pillow", "tensorflow", "numpy")
+    print(", ".join(f"{name} {version(name)}" for name in names))
+    for kind, files in kinds(args.quick).items():
+        readers: dict[str, Reader] = {"ours": ours, "Pillow": with_pillow, "OpenCV": with_opencv}
+        if kind.startswith("JPEG"):
+            readers = {
+                "bare libjpeg-turbo": bare,
+                **readers,
+                "simplejpeg + cv2.resize(float32)": with_opencv_float,
+                "ours, scaled_decoding": ours_scaled,
+            }
+        print(f"\n{kind}: {len(files)} files of {sum(map(len, files)) / len(files) / 1000:.0f} kB on average")
+        print(f"| {'images a second':34} | one thread | {cores} threads | largest, mean difference of 255 |")
+        print("|---|---|---|---|")
+        rates = []
+        for threads in (1, cores):
+            tasks = {
+                name: lambda r=reader, f=files, t=threads: run_threads(r, f, t)
+                for name, reader in readers.items()
+            }
+            dataset = tf_dataset(files, threads)
+            tasks["tf.data"] = lambda d=dataset: run_tf(d)
+            rates.append(measure(tasks, len(files), args.rounds))
+        for name in rates[0]:
+            far = (
+                ""
+                if name in ("bare libjpeg-turbo", "tf.data")
+                else "{:.5f}, {:.5f}".format(*difference(readers[name], files))
+            )
+            print(f"| {name:34} | {rates[0][name]:.1f} | {rates[1][name]:.1f} | {far} |")
+        sys.stdout.flush()
+
+
+def cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()
