@@ -1,10 +1,12 @@
-"""What Beam's FileSystems cannot ask of gs:// and s3://: create an object only if there is none, and read many small ones.
+"""What Beam's FileSystems cannot do on gs:// and s3://: create an object only if there is none, and small things cheaply.
 
-Beam makes a client and three requests for each object that it opens; these keep one client and make one request.
+Beam makes a client and three requests for each object that it opens, lists before it deletes, and on S3 a copy that
+failed looks like one that succeeded. These keep one client in a process and make one request.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -18,6 +20,8 @@ _CONFLICTS = 5  # answers "another write is under way" before giving up
 _OBJECT = re.compile(r"(?s)[a-z0-9]+://([^/]+)/(.+)")
 
 _no_google_credentials = threading.Event()
+_making = threading.Lock()
+_made: dict[str, tuple[Any, ...]] = {}  # scheme -> options, endpoint, client
 
 
 def split(path: str) -> tuple[str, str]:
@@ -51,13 +55,11 @@ def settle_google_credentials(options: PipelineOptions) -> None:
 class GcsStore:
     """Google Cloud Storage with Beam's own options and credentials. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: PipelineOptions) -> None:
         from apache_beam.io.gcp.gcsio import create_storage_client
         from requests.adapters import HTTPAdapter
 
-        # What Beam's own file system would use: set_options at launch, the worker's options on a worker.
-        options = FileSystems.get_filesystem("gs://")._pipeline_options  # type: ignore[attr-defined]
-        self._client = create_storage_client(options or PipelineOptions([]))
+        self._client = create_storage_client(options)
         for prefix in ("http://", "https://"):
             adapter = HTTPAdapter(pool_connections=2, pool_maxsize=CONNECTIONS)
             self._client._http.mount(prefix, adapter)  # there is no public way to size the pool
@@ -84,16 +86,42 @@ class GcsStore:
         except NotFound:
             return None
 
+    def exists(self, path: str) -> bool:
+        bucket, name = split(path)
+        return self._client.bucket(bucket).blob(name).exists()
+
+    def copy(self, source: str, target: str) -> bool:
+        """Copies an object within the store, over an older one; False if there is no `source`. Atomic."""
+        from google.api_core.exceptions import NotFound
+
+        old, new = (self._client.bucket(split(path)[0]).blob(split(path)[1]) for path in (source, target))
+        token = None
+        try:
+            while True:
+                token, _, _ = new.rewrite(old, token=token)
+                if token is None:
+                    return True
+        except NotFound:
+            return False
+
+    def delete(self, path: str) -> None:
+        """Deletes an object; one that is gone already is no error."""
+        from google.api_core.exceptions import NotFound
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        bucket, name = split(path)
+        with contextlib.suppress(NotFound):
+            self._client.bucket(bucket).blob(name).delete(retry=DEFAULT_RETRY)
+
 
 class S3Store:
     """S3 and what speaks like it, with Beam's own options. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, all_options: PipelineOptions) -> None:
         import boto3
         from botocore.config import Config
 
-        options = FileSystems.get_filesystem("s3://")._options  # type: ignore[attr-defined]
-        options = (options or PipelineOptions([])).view_as(S3Options)
+        options = all_options.view_as(S3Options)
         self._client: Any = boto3.session.Session().client(
             "s3",
             config=Config(max_pool_connections=CONNECTIONS),
@@ -138,6 +166,36 @@ class S3Store:
                 return None
             raise
 
+    def exists(self, path: str) -> bool:
+        from botocore.exceptions import ClientError
+
+        bucket, key = split(path)
+        try:
+            self._client.head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if _status(error) == 404:
+                return False
+            raise
+        return True
+
+    def copy(self, source: str, target: str) -> bool:
+        """Copies an object within the store, over an older one; False if there is no `source`. Atomic."""
+        from botocore.exceptions import ClientError
+
+        bucket, key = split(source)
+        try:
+            self._client.copy({"Bucket": bucket, "Key": key}, *split(target))
+        except ClientError as error:
+            if _status(error) == 404:
+                return False
+            raise
+        return True
+
+    def delete(self, path: str) -> None:
+        """Deletes an object; one that is gone already is no error."""
+        bucket, key = split(path)
+        self._client.delete_object(Bucket=bucket, Key=key)
+
     def has_bucket(self, path: str) -> bool:
         from botocore.exceptions import ClientError
 
@@ -149,9 +207,17 @@ class S3Store:
 
 
 def store_of(path: str) -> GcsStore | S3Store | None:
-    """A new client for the store of `path`; None where FileSystems must do."""
+    """This process's client for the store of `path`; None where FileSystems must do."""
     scheme = FileSystems.get_scheme(path)
-    return GcsStore() if scheme == "gs" else S3Store() if scheme == "s3" else None
+    if scheme not in ("gs", "s3"):
+        return None
+    # What Beam's own file systems would use: set_options at launch, the worker's options on a worker.
+    options = FileSystems._pipeline_options or PipelineOptions([])
+    endpoint = os.environ.get("STORAGE_EMULATOR_HOST")
+    with _making:
+        if _made.get(scheme, (None, None))[:2] != (options, endpoint):
+            _made[scheme] = (options, endpoint, GcsStore(options) if scheme == "gs" else S3Store(options))
+        return _made[scheme][2]
 
 
 def _status(error: Any) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from apache_beam.io.filesystem import BeamIOError, CompressedFile, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
@@ -18,6 +19,7 @@ from transforms.object_stores import explain
 __all__ = ["explain"]
 
 GZIP_MAGIC = b"\x1f\x8b"
+T = TypeVar("T")
 
 
 def configure(options: PipelineOptions, paths: Iterable[str]) -> None:
@@ -50,11 +52,8 @@ def match(pattern: str) -> list[FileMetadata]:
         if FileSystems.get_scheme(pattern) != "gs" and _means_missing(error):
             return []
         raise
-    if (
-        not found
-        and FileSystems.get_scheme(pattern) == "s3"
-        and not object_stores.S3Store().has_bucket(pattern)
-    ):
+    store = None if found else object_stores.store_of(pattern)
+    if isinstance(store, object_stores.S3Store) and not store.has_bucket(pattern):  # Beam lists it as empty
         raise BeamIOError("Match operation failed", {pattern: 404})
     files = [file for file in found if not (is_local(file.path) and os.path.isdir(local(file.path)))]
     return sorted(files, key=lambda file: file.path)
@@ -69,7 +68,8 @@ def _means_missing(error: BeamIOError) -> bool:
 
 
 def exists(path: str) -> bool:
-    return FileSystems.exists(path)
+    store = object_stores.store_of(path)
+    return store.exists(path) if store else FileSystems.exists(path)
 
 
 def open_input(path: str, start: int = 0):
@@ -100,6 +100,7 @@ def open_binary(path: str):
 
 
 def read_bytes(path: str) -> bytes:
+    """A small file as a whole."""
     with open_binary(path) as stream:
         return stream.read()
 
@@ -124,8 +125,12 @@ def read_many(paths: Sequence[str]) -> list[bytes | None]:
     store = object_stores.store_of(paths[0]) if paths else None
     if store is None:
         return [read_if_there(path) for path in paths]
+    return _side_by_side(store.read, paths)
+
+
+def _side_by_side(call: Callable[[str], T], paths: Sequence[str]) -> list[T]:
     with ThreadPoolExecutor(object_stores.CONNECTIONS) as pool:
-        return list(pool.map(store.read, paths))
+        return list(pool.map(call, paths))
 
 
 def create(path: str):
@@ -154,6 +159,9 @@ def place(source: str, target: str) -> bool:
             return False
         _make_names_durable(os.path.dirname(target))
         return True
+    store = object_stores.store_of(source)
+    if store:
+        return store.copy(source, target)
     try:
         FileSystems.copy([source], [target])
     except BeamIOError as error:
@@ -231,8 +239,12 @@ def _make_names_durable(folder: str) -> None:
 
 
 def delete(paths: list[str]) -> None:
-    """Deletes files; one that is gone already is no error."""
+    """Deletes files of one store; one that is gone already is no error."""
     if not paths:
+        return
+    store = object_stores.store_of(paths[0])
+    if store:
+        _side_by_side(store.delete, paths)
         return
     try:
         FileSystems.delete(paths)
@@ -252,18 +264,21 @@ def remove_folder_if_empty(folder: str) -> None:
 
 
 def copy_to_local(source: str, folder: str) -> str:
-    """Copies a file, or everything below a folder, from a store to the local `folder`; returns the local path.
+    """Copies a file, or everything below a folder, from a store to below the local `folder`; returns the local path.
 
-    Files land under their final name only when whole, so an interrupted copy is taken up again.
+    Files land under their final name only when whole, so an interrupted copy is taken up again. The path
+    changes with the sizes and times of the files, so that a replaced source is copied anew.
     """
     files = match(source) or match(join(source.rstrip("/"), "**"))
     if not files:
         raise FileNotFoundError(f"nothing at {source}")
     root = source.rstrip("/")
+    told = "".join(f"{file.path}\0{file.size_in_bytes}\0{file.last_updated_in_seconds}\n" for file in files)
+    folder = os.path.join(folder, hashlib.sha256(told.encode()).hexdigest()[:16])
     for metadata in files:
         relative = metadata.path[len(root) :].lstrip("/") or os.path.basename(root)
         target = os.path.join(folder, relative)
-        if os.path.exists(target) and os.path.getsize(target) == metadata.size_in_bytes:
+        if os.path.exists(target):
             continue
         os.makedirs(os.path.dirname(target), exist_ok=True)
         partial = f"{target}.{uuid.uuid4().hex}.part"
