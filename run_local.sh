@@ -41,11 +41,6 @@ if ! value_of --input "$@" >/dev/null; then
   value_of --pass_through "$@" >/dev/null || arguments+=(--pass_through=image/class/label)
 fi
 
-if ! output=$(value_of --output "$@"); then
-  output=local/features
-  arguments+=("--output=$output")
-fi
-
 if ! value_of --model "$@" >/dev/null; then
   model=bit/m-r101x3 status=0
   .venv/bin/python -m bit.download "--model=$model" >&2 || status=$?
@@ -57,6 +52,13 @@ if ! value_of --model "$@" >/dev/null; then
     exit "$status"
   fi
   arguments+=("--model=$model")
+fi
+
+if ! output=$(value_of --output "$@"); then
+  # Features of untrained weights never stand where the real ones belong.
+  output=local/features
+  [[ ${model-} != untrained/* ]] || output=local/features-untrained
+  arguments+=("--output=$output")
 fi
 
 # With job control the job has a process group of its own, so that each signal reaches it once, through the traps.

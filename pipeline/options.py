@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,10 +76,10 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         image_size=image_size, exif_orientation=flags.exif_orientation, max_pixels=flags.max_pixels
     )
     config = JobConfig(
-        inputs=tuple(pattern for group in flags.input for pattern in group),
+        inputs=tuple(_path(pattern) for group in flags.input for pattern in group),
         input_format=flags.input_format,
         images_per_shard=flags.images_per_shard,
-        output=flags.output.rstrip("/") or "/",
+        output=_folder(flags.output),
         overwrite=flags.overwrite,
         max_failure_rate=flags.max_failure_rate,
         report_file=flags.report_file,
@@ -96,6 +97,19 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         model=ModelSettings(model, image_size, flags.batch_size, flags.precision, asked, top_k),
     )
     return config, beam_options
+
+
+def _path(text: str) -> str:
+    """A path as the file systems take it."""
+    return os.path.expanduser(text.removeprefix("file://"))
+
+
+def _folder(text: str) -> str:
+    if any(sign in text for sign in "*?[]"):
+        raise RequestError(
+            f"--output={text}: a folder's name must not hold *, ?, [ or ], which stand for globs"
+        )
+    return _path(text).rstrip("/") or "/"
 
 
 def _fetch_settings(flags: argparse.Namespace) -> FetchSettings:

@@ -94,7 +94,6 @@ SAMPLE_ARGUMENTS = [
     "--input=local/input/tfrecords/*.tfrecord",
     "--key_feature=image/filename",
     "--pass_through=image/class/label",
-    "--output=local/features",
 ]
 
 
@@ -103,7 +102,12 @@ def test_run_local_installs_the_lock_makes_the_input_and_runs_the_job(project):
     assert result.returncode == 0, result.stderr
     steps = [call.split()[1] for call in project.calls() if call.startswith("-m")]
     assert steps == ["venv", "pip", "samples.make_input", "bit.download", "pipeline.main"]
-    assert project.job_arguments() == [*SAMPLE_ARGUMENTS, "--model=bit/m-r101x3", "--batch_size=4"]
+    assert project.job_arguments() == [
+        *SAMPLE_ARGUMENTS,
+        "--model=bit/m-r101x3",
+        "--output=local/features",
+        "--batch_size=4",
+    ]
     assert result.stdout == ""
     assert "samples.show local/features" in result.stderr
     assert "untrained" not in result.stderr
@@ -140,7 +144,11 @@ def test_unreachable_weights_are_replaced_in_two_lines(project):
     project.ends_with("download", 3)
     result = project.run("run_local.sh")
     assert result.returncode == 0
-    assert project.job_arguments() == [*SAMPLE_ARGUMENTS, "--model=untrained/r101x3"]
+    assert project.job_arguments() == [
+        *SAMPLE_ARGUMENTS,
+        "--model=untrained/r101x3",
+        "--output=local/features-untrained",
+    ]
     said = [line for line in result.stderr.splitlines() if "weights" in line]
     assert said == [
         "The official weights of BiT-M R101x3 could not be reached.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import uuid
@@ -83,15 +84,31 @@ def open_input(path: str, start: int = 0):
         compression = CompressionTypes.GZIP if zipped else CompressionTypes.UNCOMPRESSED
     else:
         compression = CompressionTypes.AUTO
-    stream = FileSystems.open(path, compression_type=compression)
+    if compression == CompressionTypes.AUTO:
+        compression = CompressionTypes.detect_compression_type(path)
+    if compression == CompressionTypes.GZIP:
+        # Beam's own reader takes a file that was cut short for one that has ended.
+        stream = _Gzip(fileobj=open_binary(path))
+    else:
+        stream = FileSystems.open(path, compression_type=compression)
     if start:
         stream.seek(start)
     return stream
 
 
+class _Gzip(gzip.GzipFile):
+    """Closes the file below it, too."""
+
+    def close(self) -> None:
+        below = self.fileobj
+        super().close()
+        if below:
+            below.close()
+
+
 def is_compressed(stream) -> bool:
     """Whether offsets in a stream of `open_input` are not offsets in the file."""
-    return isinstance(stream, CompressedFile)
+    return isinstance(stream, (CompressedFile, gzip.GzipFile))
 
 
 def open_binary(path: str):
@@ -261,6 +278,20 @@ def remove_folder_if_empty(folder: str) -> None:
             os.rmdir(local(folder))
         except OSError:
             return
+
+
+def checksum(source: str) -> str:
+    """SHA-256, in hexadecimal, over the names and checksums that a store gives for a file or all files of a folder.
+
+    Raises FileNotFoundError where there is none.
+    """
+    found = match(source) or match(join(source.rstrip("/"), "**"))
+    if not found:
+        raise FileNotFoundError(f"nothing there; check the path and the permissions of {source}")
+    digest = hashlib.sha256()
+    for file in found:
+        digest.update(f"{file.path[len(source) :]}\0{FileSystems.checksum(file.path)}\0".encode())
+    return digest.hexdigest()
 
 
 def copy_to_local(source: str, folder: str) -> str:
