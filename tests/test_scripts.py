@@ -167,7 +167,7 @@ def test_a_given_model_is_never_replaced(project, form):
     project.ends_with("download", 3)
     arguments = form.format("untrained/tiny").split()
     assert project.run("run_local.sh", *arguments).returncode == 0
-    assert project.job_arguments() == [*SAMPLE_ARGUMENTS, *arguments]
+    assert project.job_arguments() == [*SAMPLE_ARGUMENTS, "--output=local/features", *arguments]
     assert not any("bit.download" in call for call in project.calls())
 
 
@@ -187,7 +187,7 @@ def test_a_given_feature_replaces_the_sample_one(project, option):
     assert project.run("run_local.sh", "--model=m", f"{option}=image/class/text").returncode == 0
     assert project.job_arguments() == [
         *(argument for argument in SAMPLE_ARGUMENTS if not argument.startswith(option)),
-        *("--model=m", f"{option}=image/class/text"),
+        *("--output=local/features", "--model=m", f"{option}=image/class/text"),
     ]
 
 

@@ -165,7 +165,7 @@ def _parse(raw: bytes, kind: str, names: list[str], columns: Columns) -> Row:
             return Row("", {}, ItemError("bad_row", "the line is not a JSON object"))
         return _row(values, columns)
     try:
-        fields, *more = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+        fields, *more = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
     except csv.Error as error:
         return Row("", {}, ItemError("bad_row", f"the row is not CSV ({error})"))
     if more:

@@ -100,7 +100,7 @@ class _Gzip(gzip.GzipFile):
     """Closes the file below it, too."""
 
     def close(self) -> None:
-        below = self.fileobj
+        below: Any = self.fileobj
         super().close()
         if below:
             below.close()

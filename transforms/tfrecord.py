@@ -100,7 +100,8 @@ class _Window:
 
     def __init__(self, stream: BinaryIO, offset: int):
         self.offset = offset
-        self._stream = stream
+        # read1 gives what there is before it meets damage; read would lose that with the error.
+        self._read = getattr(stream, "read1", stream.read)
         self._buffer = bytearray()
         self._at = 0
         self.broken = ""  # why the compressed stream could not be read on
@@ -112,7 +113,7 @@ class _Window:
         """Reads until `count` bytes are there; False if the file ends before."""
         while len(self) < count:
             try:
-                more = self._stream.read(max(_READ_BYTES, count - len(self)))
+                more = self._read(max(_READ_BYTES, count - len(self)))
             except _DAMAGED_COMPRESSION as error:
                 self.broken, more = str(error), b""
             if not more:
