@@ -33,7 +33,7 @@ def identify(settings: ModelSettings, is_local_run: bool) -> str:
             return f"sha256:{_digest(path)}"
         return _remote(model.uri)
     except (download.WeightsUnreachable, models.UnusableModel, OSError) as error:
-        raise RequestError(f"--model={model.name}: {error}") from error
+        raise RequestError(f"--model={model.name}: {storage.explain(model.uri, error)}") from error
 
 
 def _check(settings: ModelSettings, path: str) -> None:

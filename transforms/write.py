@@ -56,8 +56,7 @@ class _File:
         storage.close_durably(self._stream, self.path)
 
     def discard(self) -> None:
-        self._stream.close()
-        storage.delete([self.path])
+        storage.discard(self._stream, self.path)
 
     def summary(self) -> FileSummary:
         return FileSummary(self._name, self.bytes, f"{self._crc:08x}")
