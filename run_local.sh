@@ -37,6 +37,8 @@ if ! value_of --input "$@" >/dev/null; then
     printf '%s\n' "$input_made_from" >local/input/made-from
   fi
   arguments+=('--input=local/input/tfrecords/*.tfrecord')
+  # The sample shards hold four or five photographs: a larger batch would be padding.
+  value_of --batch_size "$@" >/dev/null || arguments+=(--batch_size=5)
   value_of --key_feature "$@" >/dev/null || arguments+=(--key_feature=image/filename)
   value_of --pass_through "$@" >/dev/null || arguments+=(--pass_through=image/class/label)
 fi

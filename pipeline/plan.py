@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from transforms import lists, receipts, storage
 from transforms.elements import RecordFile, Shard, UriSlice
 from transforms.fetch import public_uri
 from transforms.receipts import Layout, Receipt
+
+_OURS = re.compile(r"features-\d{5,}-of-\d{5,}\.tfrecord|failures-\d{5,}-of-\d{5,}\.jsonl")
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ def _resume(
 
 
 def _data(files: Iterable[str]) -> list[str]:
-    return [f for f in files if posixpath.basename(f).startswith(("features-", "failures-"))]
+    return [f for f in files if _OURS.fullmatch(posixpath.basename(f))]
 
 
 def _whole(layout: Layout, receipt: Receipt, files: Mapping[str, int]) -> bool:

@@ -29,8 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Checks the output of a job: checksums, counts, order, dimensions, receipts and manifest.",
         epilog="Exit code: 0 all is well, 1 something is wrong, 2 the folder holds no output.",
     )
+    parser.add_argument(
+        "--json", action="store_true", help="print the manifest as one line on stdout, if all is well"
+    )
     parser.add_argument("output", metavar="OUTPUT", help="the folder that the job wrote to")
-    folder = parser.parse_args(argv).output.rstrip("/") or "/"
+    arguments = parser.parse_args(argv)
+    folder = arguments.output.rstrip("/") or "/"
     try:
         done, count = Layout(folder), 0
         for problem in check_folder(done):
@@ -42,12 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return NO_OUTPUT
     if count:
         say(
-            f"error: {folder}: {count} problem{'s' * (count > 1)}; run the job again to mend what is missing or short"
+            f"error: {folder}: {count} problem{'s' * (count > 1)}; delete the receipts of the shards named, "
+            "then run the job again: it does those anew"
         )
         return BROKEN
     say(
         f"{folder}: {totals['shards']} shards, {totals['features']} features, {totals['failures']} failures: all whole"
     )
+    if arguments.json:
+        print(json.dumps(totals))
     return WHOLE
 
 

@@ -35,7 +35,9 @@ def identify(settings: ModelSettings, is_local_run: bool) -> str:
             return f"sha256:{_digest(path)}"
         return f"checksums:{storage.checksum(model.uri)}"
     except (download.WeightsUnreachable, models.UnusableModel, OSError, ValueError, ImportError) as error:
-        raise RequestError(f"--model={public_uri(model.name)}: {error}") from error
+        raise RequestError(
+            f"--model={public_uri(model.name)}: {storage.explain(model.uri, error)}"
+        ) from error
 
 
 def _check(settings: ModelSettings, path: str) -> None:

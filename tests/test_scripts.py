@@ -92,13 +92,14 @@ def project(tmp_path) -> Project:
 SAMPLE_ARGUMENTS = [
     "--runner=DirectRunner",
     "--input=local/input/tfrecords/*.tfrecord",
+    "--batch_size=5",
     "--key_feature=image/filename",
     "--pass_through=image/class/label",
 ]
 
 
 def test_run_local_installs_the_lock_makes_the_input_and_runs_the_job(project):
-    result = project.run("run_local.sh", "--batch_size=4")
+    result = project.run("run_local.sh", "--decode_threads=1")
     assert result.returncode == 0, result.stderr
     steps = [call.split()[1] for call in project.calls() if call.startswith("-m")]
     assert steps == ["venv", "pip", "samples.make_input", "bit.download", "pipeline.main"]
@@ -106,7 +107,7 @@ def test_run_local_installs_the_lock_makes_the_input_and_runs_the_job(project):
         *SAMPLE_ARGUMENTS,
         "--model=bit/m-r101x3",
         "--output=local/features",
-        "--batch_size=4",
+        "--decode_threads=1",
     ]
     assert result.stdout == ""
     assert "samples.show local/features" in result.stderr

@@ -110,11 +110,8 @@ def _claim(layout: Layout, mine: Claim, number: int) -> Claim | None:
 
 def _same_request(one: Receipt, other: Receipt) -> bool:
     """Whether two receipts are answers to the same request on the same input."""
-    return (one.name, dict(one.input), dict(one.fingerprint)) == (
-        other.name,
-        dict(other.input),
-        dict(other.fingerprint),
-    )
+    same_input = (one.name, dict(one.input)) == (other.name, dict(other.input))
+    return same_input and receipts.same_making(one.fingerprint, other.fingerprint)
 
 
 def _put_in_place(layout: Layout, claim: Claim) -> bool:

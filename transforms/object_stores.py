@@ -1,21 +1,25 @@
 """What Beam's FileSystems cannot do on gs:// and s3://: create an object only if there is none, and small things cheaply.
 
 Beam makes a client and three requests for each object that it opens, lists before it deletes, and on S3 a copy that
-failed looks like one that succeeded. These keep one client in a process and make one request.
+failed looks like one that succeeded and an empty object cannot be written. These keep one client in a process and make
+one request.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
+import tempfile
 import threading
-from typing import Any
+from typing import IO, Any
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, S3Options
 
 CONNECTIONS = 32  # of one client
+_IN_MEMORY_BYTES = 32 << 20  # of an upload; the rest goes to a temporary file
 _CONFLICTS = 5  # answers "another write is under way" before giving up
 _OBJECT = re.compile(r"(?s)[a-z0-9]+://([^/]+)/(.+)")
 
@@ -45,6 +49,7 @@ def settle_google_credentials(options: PipelineOptions) -> None:
     if known._credentials_init:
         return
     try:
+        logging.getLogger("google.auth").setLevel(logging.ERROR)  # what is missing is said where it is missed
         google.auth.default(scopes=options.view_as(GoogleCloudOptions).gcp_oauth_scopes)
     except DefaultCredentialsError:
         _no_google_credentials.set()
@@ -75,6 +80,11 @@ class GcsStore:
         except PreconditionFailed:
             return False
         return True
+
+    def upload(self, path: str, file: IO[bytes]) -> None:
+        """Writes an object from the start of `file`, over an older one. Atomic."""
+        bucket, name = split(path)
+        self._client.bucket(bucket).blob(name).upload_from_file(file, rewind=True)
 
     def read(self, path: str) -> bytes | None:
         """An object's bytes; None if there is none."""
@@ -153,6 +163,12 @@ class S3Store:
                 return True
         raise AssertionError("unreachable")
 
+    def upload(self, path: str, file: IO[bytes]) -> None:
+        """Writes an object from the start of `file`, over an older one. Atomic."""
+        bucket, key = split(path)
+        file.seek(0)
+        self._client.upload_fileobj(file, bucket, key)
+
     def read(self, path: str) -> bytes | None:
         """An object's bytes; None if there is none."""
         from botocore.exceptions import ClientError
@@ -206,6 +222,26 @@ class S3Store:
         return True
 
 
+class Upload:
+    """A file to write to that becomes an object when it is closed. What is never closed never becomes one."""
+
+    def __init__(self, store: GcsStore | S3Store, path: str):
+        self._store, self._path = store, path
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self._store.upload(self._path, self._file)
+            self._file.close()
+
+    def discard(self) -> None:
+        """Drops what was written."""
+        self._file.close()
+
+
 def store_of(path: str) -> GcsStore | S3Store | None:
     """This process's client for the store of `path`; None where FileSystems must do."""
     scheme = FileSystems.get_scheme(path)
@@ -226,15 +262,16 @@ def _status(error: Any) -> int:
 
 def explain(path: str, error: BaseException) -> str:
     """One sentence on why a store did not do what was asked with `path`, and what to do about it."""
-    details = getattr(error, "exception_details", None)
-    cause: Any = next(iter(details.values())) if details else error
+    cause: Any = error
+    while details := getattr(cause, "exception_details", None):
+        cause = next(iter(details.values()))
     code = cause if isinstance(cause, int) else getattr(cause, "code", None)
     if not isinstance(code, int):
         code = _status(cause) if hasattr(cause, "response") and isinstance(cause.response, dict) else None
     bucket = path.split("/")[2] if path.count("/") > 1 else path
     scheme = FileSystems.get_scheme(path)
     text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-    if scheme == "gs" and code in (401, 403):
+    if scheme == "gs" and (code in (401, 403) or "Anonymous credentials" in text):
         if _no_google_credentials.is_set():
             return (
                 "no Google credentials were found, and the bucket is not public: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import threading
 import time
 from collections import deque
@@ -69,7 +70,7 @@ def fetched_items(
     waiting: deque = deque()
     try:
         for position, row in enumerate(lists.rows(source, settings.columns)):
-            waiting.append(pool.submit(_fetch_row, position, row, settings, fetch))
+            waiting.append(pool.submit(_fetch_row, position, row, source, settings, fetch))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
@@ -79,8 +80,10 @@ def fetched_items(
             future.cancel()
 
 
-def _fetch_row(position: int, row: lists.Row, settings: ReadSettings, fetch: Callable[[str], bytes]) -> Item:
-    key = b"row#%d" % position
+def _fetch_row(
+    position: int, row: lists.Row, source: UriSlice, settings: ReadSettings, fetch: Callable[[str], bytes]
+) -> Item:
+    key = f"{posixpath.basename(source.uri)}[{source.start}]#{position}".encode("utf-8", "surrogateescape")
     try:
         if row.error:
             raise row.error

@@ -78,19 +78,16 @@ def open_input(path: str, start: int = 0):
 
     Compression goes by the suffix, and gzip also by its first bytes: sharded names often hide the suffix.
     """
-    if CompressionTypes.detect_compression_type(path) == CompressionTypes.UNCOMPRESSED:
-        with open_binary(path) as stream:
-            zipped = stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-        compression = CompressionTypes.GZIP if zipped else CompressionTypes.UNCOMPRESSED
+    stream: Any
+    compression = CompressionTypes.detect_compression_type(path)
+    if compression not in (CompressionTypes.UNCOMPRESSED, CompressionTypes.GZIP):
+        stream = FileSystems.open(path)
     else:
-        compression = CompressionTypes.AUTO
-    if compression == CompressionTypes.AUTO:
-        compression = CompressionTypes.detect_compression_type(path)
-    if compression == CompressionTypes.GZIP:
-        # Beam's own reader takes a file that was cut short for one that has ended.
-        stream = _Gzip(fileobj=open_binary(path))
-    else:
-        stream = FileSystems.open(path, compression_type=compression)
+        stream = open_binary(path)
+        zipped = stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        stream.seek(0)
+        if zipped:  # Beam's own reader takes a file that was cut short for one that has ended
+            stream = _Gzip(fileobj=stream)
     if start:
         stream.seek(start)
     return stream
@@ -118,8 +115,14 @@ def open_binary(path: str):
 
 def read_bytes(path: str) -> bytes:
     """A small file as a whole."""
-    with open_binary(path) as stream:
-        return stream.read()
+    store = object_stores.store_of(path)
+    if store is None:
+        with open_binary(path) as stream:
+            return stream.read()
+    data = store.read(path)
+    if data is None:
+        raise FileNotFoundError(f"nothing at {path}")
+    return data
 
 
 def read_if_there(path: str) -> bytes | None:
@@ -151,7 +154,10 @@ def _side_by_side(call: Callable[[str], T], paths: Sequence[str]) -> list[T]:
 
 
 def create(path: str):
-    """Opens `path` for writing its bytes as they are; folders above it are made."""
+    """Opens `path` for writing its bytes as they are; folders above it are made. End it by close_durably or discard."""
+    store = object_stores.store_of(path)
+    if store:
+        return object_stores.Upload(store, path)
     return FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
@@ -161,6 +167,15 @@ def close_durably(stream: Any, path: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     stream.close()
+
+
+def discard(stream: Any, path: str) -> None:
+    """Drops the file that a stream of `create` was to become, also if it was closed already."""
+    if isinstance(stream, object_stores.Upload):
+        stream.discard()
+    else:
+        stream.close()
+    delete([path])
 
 
 def place(source: str, target: str) -> bool:
@@ -223,8 +238,9 @@ def create_only(path: str, data: bytes) -> bool:
 def write_atomic(path: str, data: bytes) -> None:
     """Writes a whole small file so that no reader ever sees a part of it, over an older one."""
     if not is_local(path):
-        with create(path) as stream:  # an object appears when its upload is finished
-            stream.write(data)
+        stream = create(path)
+        stream.write(data)
+        stream.close()  # an object appears when its upload is finished
         return
     while True:
         temporary = _write_temporary(path, data)

@@ -56,8 +56,7 @@ class _File:
         storage.close_durably(self._stream, self.path)
 
     def discard(self) -> None:
-        self._stream.close()
-        storage.delete([self.path])
+        storage.discard(self._stream, self.path)
 
     def summary(self) -> FileSummary:
         return FileSummary(self._name, self.bytes, f"{self._crc:08x}")
@@ -214,7 +213,8 @@ def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) 
     of_this_run = [
         receipt
         for receipt in done
-        if receipt.shard.endswith(f"-of-{shards:05d}") and dict(receipt.fingerprint) == dict(fingerprint)
+        if receipt.shard.endswith(f"-of-{shards:05d}")
+        and receipts.same_making(receipt.fingerprint, fingerprint)
     ]
     if not len(done) == len(of_this_run) == shards:
         raise LostCommit(

@@ -1,0 +1,89 @@
+"""Runs in Airflow's own environment: parses the DAGs, runs one of them several times, writes what came of it as JSON.
+
+run_dags.py FOLDER REQUEST RESULT: REQUEST holds as JSON the params of each run by its name, and of the template's run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from airflow.dag_processing.dagbag import DagBag
+from airflow.models.asset import AssetEvent
+from airflow.utils.session import create_session
+from sqlalchemy import select
+
+
+def run(dag: Any, params: dict[str, Any]) -> dict[str, Any]:
+    """One run to its end: states and tries of its tasks, or why it was refused."""
+    try:
+        ended = dag.test(run_conf=params)
+    except Exception as error:
+        return {"refused": f"{type(error).__name__}: {error}"}
+    tasks = {task.task_id: task for task in ended.get_task_instances()}
+    with create_session() as session:
+        found = session.scalars(select(AssetEvent).where(AssetEvent.source_run_id == ended.run_id)).all()
+        events = [event.extra for event in found]
+    return {
+        "state": str(ended.state),
+        "tasks": {name: str(task.state) for name, task in tasks.items()},
+        "tries": {name: task.try_number for name, task in tasks.items()},
+        "events": events,
+    }
+
+
+def describe(dag: Any) -> dict[str, Any]:
+    return {
+        "tasks": {task.task_id: type(task).__name__ for task in dag.tasks},
+        "params": {name: param.schema for name, param in dag.params.items()},
+        "defaults": {name: param.value for name, param in dag.params.items() if param.has_value},
+    }
+
+
+def template_body(bag: DagBag, params: dict[str, Any]) -> dict[str, Any]:
+    """The request that the template's DAG would send to Dataflow; the run is not real beyond that."""
+    from airflow.providers.google.cloud.operators.dataflow import DataflowStartFlexTemplateOperator
+
+    sent = []
+    DataflowStartFlexTemplateOperator.execute = lambda self, context: sent.append(self.body)
+    bag.dags["bit_features_template"].test(run_conf=params, mark_success_pattern="verify|publish")
+    (body,) = sent
+    return body
+
+
+def decisions(dag: Any) -> dict[str, str]:
+    """What is done about a job that ended with an exit code."""
+    texts = {
+        "extract": "Apache Beam process failed with return code {}",
+        "verify": "Bash command failed. The command returned a non-zero exit code {}.",
+    }
+    return {
+        f"{name} {code}": dag.get_task(name)
+        .retry_policy.evaluate(Exception(text.format(code)), 1, 3)
+        .action.value
+        for name, text in texts.items()
+        for code in (1, 2, 3)
+    }
+
+
+def main() -> None:
+    folder, request, result = map(Path, sys.argv[1:])
+    bag = DagBag(str(folder))
+    asked = json.loads(request.read_text())
+    out: dict[str, Any] = {
+        "errors": bag.import_errors,
+        "imported": sorted({"apache_beam", "tensorflow", "pipeline"} & set(sys.modules)),
+        "dags": {name: describe(dag) for name, dag in bag.dags.items()},
+    }
+    if not bag.import_errors:
+        dag = bag.dags["bit_features"]
+        out["decisions"] = decisions(dag)
+        out["runs"] = {name: run(dag, params) for name, params in asked["runs"].items()}
+        out["body"] = template_body(bag, asked["template"])
+    result.write_text(json.dumps(out, default=str))
+
+
+if __name__ == "__main__":
+    main()
