@@ -170,7 +170,7 @@ def test_shards_that_vanish_are_not_called_done(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(write, "write_manifest", losing)
     helpers.job(f"--input={pattern}", output=tmp_path / "out", expect=1)
-    assert "receipt" in capsys.readouterr().err
+    assert "1 of this run's 2 shards" in capsys.readouterr().err
 
 
 def test_the_copy_of_a_model_follows_its_content(tmp_path):
