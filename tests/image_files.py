@@ -152,3 +152,24 @@ def grey_jpeg_of_odd_sampling(side: int = 40) -> bytes:
     bits = (luma * 2 + chroma * 3) * units
     bits += "1" * (-len(bits) % 8)
     return bytes(header) + int(bits, 2).to_bytes(len(bits) // 8, "big") + b"\xff\xd9"
+
+
+def interlaced_png(pixels: np.ndarray) -> bytes:
+    """A PNG of uint8 (height, width, 3) in Adam7 order, unfiltered."""
+    height, width = pixels.shape[:2]
+    starts_and_steps = (
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    )
+    rows = []
+    for left, top, right_step, down_step in starts_and_steps:
+        part = pixels[top::down_step, left::right_step]
+        if part.size:
+            rows += [b"\0" + row.tobytes() for row in part]
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 1)
+    return png(header, (b"IDAT", zlib.compress(b"".join(rows))))
