@@ -69,10 +69,18 @@ def codes_in(source):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("ItemError", "Failure"):
             arguments = node.args[:1] if node.func.id == "ItemError" else node.args[3:4]
             for argument in arguments:
-                if isinstance(argument, ast.JoinedStr):  # http_4xx and http_5xx
-                    continue
+                composed = {  # http_4xx and http_5xx
+                    id(part)
+                    for node in ast.walk(argument)
+                    if isinstance(node, ast.JoinedStr)
+                    for part in ast.walk(node)
+                }
                 for part in ast.walk(argument):
-                    if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    if (
+                        isinstance(part, ast.Constant)
+                        and isinstance(part.value, str)
+                        and id(part) not in composed
+                    ):
                         yield part.value
 
 
