@@ -37,13 +37,10 @@ if ! value_of --input "$@" >/dev/null; then
     printf '%s\n' "$input_made_from" >local/input/made-from
   fi
   arguments+=('--input=local/input/tfrecords/*.tfrecord')
+  # The sample shards hold four or five photographs: a larger batch would be padding.
+  value_of --batch_size "$@" >/dev/null || arguments+=(--batch_size=5)
   value_of --key_feature "$@" >/dev/null || arguments+=(--key_feature=image/filename)
   value_of --pass_through "$@" >/dev/null || arguments+=(--pass_through=image/class/label)
-fi
-
-if ! output=$(value_of --output "$@"); then
-  output=local/features
-  arguments+=("--output=$output")
 fi
 
 if ! value_of --model "$@" >/dev/null; then
@@ -57,6 +54,13 @@ if ! value_of --model "$@" >/dev/null; then
     exit "$status"
   fi
   arguments+=("--model=$model")
+fi
+
+if ! output=$(value_of --output "$@"); then
+  # Features of untrained weights never stand where the real ones belong.
+  output=local/features
+  [[ ${model-} != untrained/* ]] || output=local/features-untrained
+  arguments+=("--output=$output")
 fi
 
 # With job control the job has a process group of its own, so that each signal reaches it once, through the traps.

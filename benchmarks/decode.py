@@ -1,17 +1,18 @@
 """How fast image files become model input, beside what else would do it: `python -m benchmarks.decode`.
 
 All contenders decode the same generated pictures to the same square, in turns, in one process; each figure is the
-median over the rounds. `bare libjpeg-turbo` decodes and does not resize: the limit of any exact JPEG reader.
+median over the rounds, for one thread of CPU time (so that other work on the machine does not count), for several
+of wall time. `bare libjpeg-turbo` decodes and does not resize: the limit of any exact JPEG reader. Differences are
+from TensorFlow's accurate DCT and tf.image.resize; Pillow's come from its antialiasing, OpenCV's from uint8.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import os
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,25 +26,11 @@ import simplejpeg
 import tensorflow as tf
 from PIL import Image
 
+from benchmarks import inputs, machine
 from transforms.images import Preprocessing, decode
 
 SIDE = 224
 Reader = Callable[[bytes, np.ndarray], None]
-
-
-def picture(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Smooth shapes, edges and grain, about as hard to compress as a photograph."""
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    pixels = np.full((height, width, 3), 110, np.float32)
-    for _ in range(12):
-        fx, fy, phase = rng.normal(0, 14 / width), rng.normal(0, 14 / height), rng.uniform(0, 6)
-        wave = np.sin(fx * x + fy * y + phase)
-        pixels += (
-            rng.normal(0, 16, 3).astype(np.float32)
-            * (wave if rng.random() < 0.5 else np.sign(wave))[..., None]
-        )
-    grain = cv2.GaussianBlur(rng.normal(0, 1, (height, width)).astype(np.float32), (0, 0), 0.8)
-    return np.clip(pixels + 22 * grain[..., None], 0, 255).astype(np.uint8)
 
 
 def as_file(pixels: np.ndarray, image_format: str, **options) -> bytes:
@@ -73,7 +60,7 @@ def with_opencv(data: bytes, out: np.ndarray) -> None:
     out[:] = cv2.resize(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
 
 
-def with_opencv_float(data: bytes, out: np.ndarray) -> None:
+def with_cv2_resize(data: bytes, out: np.ndarray) -> None:
     rgb = simplejpeg.decode_jpeg(data)
     cv2.resize(rgb.astype(np.float32), (SIDE, SIDE), dst=out, interpolation=cv2.INTER_LINEAR)
 
@@ -119,16 +106,26 @@ def run_tf(dataset: tf.data.Dataset) -> None:
         pass
 
 
-def measure(tasks: dict[str, Callable[[], None]], images: int, rounds: int) -> dict[str, float]:
+def tasks(readers: dict[str, Reader], files: Sequence[bytes], threads: int) -> dict[str, Callable[[], None]]:
+    dataset = tf_dataset(files, threads)
+    return {
+        **{name: functools.partial(run_threads, reader, files, threads) for name, reader in readers.items()},
+        "tf.data": lambda: run_tf(dataset),
+    }
+
+
+def measure(
+    tasks: dict[str, Callable[[], None]], images: int, rounds: int, clock: Callable[[], float]
+) -> dict[str, float]:
     """Images a second of each task, the median over rounds in which the tasks take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for task in tasks.values():
         task()
     for _ in range(rounds):
         for name, task in tasks.items():
-            start = time.perf_counter()
+            start = clock()
             task()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return {name: images / statistics.median(times) for name, times in seconds.items()}
 
 
@@ -145,13 +142,12 @@ def difference(reader: Reader, files: Sequence[bytes]) -> tuple[float, float]:
 
 
 def kinds(quick: bool) -> dict[str, list[bytes]]:
-    rng = np.random.default_rng(0)
     sizes = ((500, 375), (375, 500), (500, 333), (500, 400))
-    small = [picture(rng, *sizes[i % 4]) for i in range(8 if quick else 48)]
-    large = [picture(rng, 4000, 3000) for _ in range(2 if quick else 4)]
+    small = [inputs.picture(seed, *sizes[seed % 4]) for seed in range(8 if quick else 48)]
+    large = [inputs.picture(seed, 4000, 3000) for seed in range(2 if quick else 4)]
     return {
-        "JPEG, ImageNet's size": [as_file(pixels, "JPEG", quality=93) for pixels in small],
-        "JPEG, 12 megapixels": [as_file(pixels, "JPEG", quality=90) for pixels in large],
+        "JPEG, ImageNet's size": [as_file(pixels, "JPEG", quality=90) for pixels in small],
+        "JPEG, 12 megapixels": [as_file(pixels, "JPEG", quality=75) for pixels in large],
         "PNG": [as_file(pixels, "PNG") for pixels in small[:16]],
         "WebP": [as_file(pixels, "WEBP", quality=85) for pixels in small[:16]],
     }
@@ -164,46 +160,27 @@ def main() -> None:
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cv2.setNumThreads(1)
-    print(f"{cpu_name()}, {cores} cores, {time.strftime('%Y-%m-%d')}, Python {platform.python_version()}")
-    names = ("simplejpeg", "opencv-python-headless", "pillow", "tensorflow", "numpy")
-    print(", ".join(f"{name} {version(name)}" for name in names))
+    print(machine.describe())
+    print(", ".join(f"{name} {version(name)}" for name in ("simplejpeg", "opencv-python-headless", "pillow")))
     for kind, files in kinds(args.quick).items():
+        print(
+            f"\n{kind}: {len(files)} files of {sum(map(len, files)) / len(files) / 1000:.0f} kB on average\n"
+        )
+        print(f"| images a second | one thread | {cores} threads | largest, mean difference of 255 |")
+        print("|---|---|---|---|")
         readers: dict[str, Reader] = {"ours": ours, "Pillow": with_pillow, "OpenCV": with_opencv}
         if kind.startswith("JPEG"):
-            readers = {
-                "bare libjpeg-turbo": bare,
-                **readers,
-                "simplejpeg + cv2.resize(float32)": with_opencv_float,
+            readers = {"bare libjpeg-turbo": bare, **readers}
+            readers |= {
+                "simplejpeg, cv2.resize of float32": with_cv2_resize,
                 "ours, scaled_decoding": ours_scaled,
             }
-        print(f"\n{kind}: {len(files)} files of {sum(map(len, files)) / len(files) / 1000:.0f} kB on average")
-        print(f"| {'images a second':34} | one thread | {cores} threads | largest, mean difference of 255 |")
-        print("|---|---|---|---|")
-        rates = []
-        for threads in (1, cores):
-            tasks = {
-                name: lambda r=reader, f=files, t=threads: run_threads(r, f, t)
-                for name, reader in readers.items()
-            }
-            dataset = tf_dataset(files, threads)
-            tasks["tf.data"] = lambda d=dataset: run_tf(d)
-            rates.append(measure(tasks, len(files), args.rounds))
-        for name in rates[0]:
-            far = (
-                ""
-                if name in ("bare libjpeg-turbo", "tf.data")
-                else "{:.5f}, {:.5f}".format(*difference(readers[name], files))
-            )
-            print(f"| {name:34} | {rates[0][name]:.1f} | {rates[1][name]:.1f} | {far} |")
-        sys.stdout.flush()
-
-
-def cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        alone = measure(tasks(readers, files, 1), len(files), args.rounds, time.process_time)
+        side_by_side = measure(tasks(readers, files, cores), len(files), args.rounds, time.perf_counter)
+        for name, rate in alone.items():
+            far = "{:.5f}, {:.5f}".format(*difference(readers[name], files)) if name in readers else ""
+            far = "" if name == "bare libjpeg-turbo" else far
+            print(f"| {name} | {rate:.1f} | {side_by_side[name]:.1f} | {far} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,10 @@ def _without_query(url: str) -> str:
 def _fetch_file(url: str, cache_dir: str | None) -> str:
     """Streams `url` into the cache under its own name; a broken connection is taken up where it stopped."""
     parts = urlsplit(url)
-    target = os.path.join(cache_folder(cache_dir), parts.netloc, *unquote(parts.path).strip("/").split("/"))
+    folders = [parts.netloc, *unquote(parts.path).strip("/").split("/")]
+    if parts.query:  # another query may mean another file
+        folders.insert(-1, hashlib.sha256(parts.query.encode()).hexdigest()[:16])
+    target = os.path.join(cache_folder(cache_dir), *folders)
     if os.path.exists(target):
         return target
     os.makedirs(os.path.dirname(target), exist_ok=True)

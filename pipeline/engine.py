@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -47,7 +48,7 @@ class _Hold(logging.Filter):
 
     def __init__(self):
         super().__init__()
-        self.held: list[str] = []
+        self.held: deque[str] = deque(maxlen=5)
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
@@ -84,6 +85,18 @@ def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
         WriteShards(plan.layout, plan.fingerprint),
         WriteManifest(plan.layout, plan.fingerprint, len(plan.shards)),
     )
+
+
+def check_model(config: JobConfig) -> None:
+    """Loads a SavedModel to see whether it can do what is asked; the others were seen through by their headers.
+
+    Raises RequestError if not.
+    """
+    if config.model.model.kind == "saved_model":
+        try:
+            BitModelHandler(config.model).load_model()
+        except UnusableModel as error:
+            raise RequestError(f"--model={config.model.model.name}: {error}") from error
 
 
 def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: str) -> bool:

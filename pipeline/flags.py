@@ -38,9 +38,19 @@ class Parser(argparse.ArgumentParser):
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _side(text: str) -> int:
+    value = _positive(text)
+    if value > 8192:
+        raise argparse.ArgumentTypeError(f"{text} is more than 8192 pixels")
     return value
 
 
@@ -98,7 +108,7 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("--outputs", {**_LIST, "default": ["embedding"]}, f"among {', '.join(outputs.OUTPUTS)} (embedding)"),
         ("--top_k", _COUNT, "classes an image for --outputs=top_k (5)"),
         ("--precision", {"choices": PRECISIONS, "default": "float32"}, "(%(default)s)"),
-        ("--image_size", {**_COUNT, "metavar": "SIDE"}, "pixels; default: what the model was trained at, or 224"),
+        ("--image_size", {"type": _side, "metavar": "SIDE"}, "pixels; default: what the model was trained at, or 224"),
         ("--batch_size", {**_COUNT, "default": 32}, "images a model call; 128 suits a GPU (%(default)s)"),
         ("--exif_orientation", {"choices": ("ignore", "apply"), "default": _IMAGES.exif_orientation}, "(%(default)s)"),
         ("--max_pixels", {**_COUNT, "default": _IMAGES.max_pixels}, "larger: ledger (%(default)s)"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import posixpath
+import zlib
 
 from apache_beam.io.filesystem import BeamIOError, FileMetadata
 
@@ -76,7 +77,7 @@ def _kind(file: FileMetadata) -> str:
     kind = lists.format_of(name)
     if kind:
         return kind
-    if file.size_in_bytes == 0 or _is_tfrecord(file.path):
+    if file.size_in_bytes == 0 or _is_tfrecord(_sample(file.path)):
         return "tfrecord"
     raise RequestError(
         f"{file.path} is neither a TFRecord file nor a list or image by its name: "
@@ -84,16 +85,14 @@ def _kind(file: FileMetadata) -> str:
     )
 
 
-def _first(path: str) -> tfrecord.Record | tfrecord.Damage | None:
-    """The first intact record of a file, else its first damage."""
+def _sample(path: str) -> list[tfrecord.Record | tfrecord.Damage]:
+    """What stands in the first MiB of a file."""
     with storage.open_input(path) as stream:
-        found = list(itertools.islice(tfrecord.read(stream, 0, 1 << 20), 1000))
-    return next((item for item in found if isinstance(item, tfrecord.Record)), found[0] if found else None)
+        return list(itertools.islice(tfrecord.read(stream, 0, 1 << 20), 1000))
 
 
-def _is_tfrecord(path: str) -> bool:
-    first = _first(path)
-    return isinstance(first, tfrecord.Record) or (first is not None and first.reason != tfrecord.NO_HEADER)
+def _is_tfrecord(found: list[tfrecord.Record | tfrecord.Damage]) -> bool:
+    return any(isinstance(item, tfrecord.Record) or item.reason != tfrecord.NO_HEADER for item in found)
 
 
 def look_into(files: list[FileMetadata], config: JobConfig) -> None:
@@ -103,21 +102,25 @@ def look_into(files: list[FileMetadata], config: JobConfig) -> None:
     examples = 0
     for file in files[:_FILES_SAMPLED]:
         try:
-            first = _first(file.path)
-        except (OSError, ValueError, EOFError) as error:
+            found = _sample(file.path)
+        except (OSError, ValueError, EOFError, zlib.error) as error:
             raise RequestError(f"{file.path} cannot be read: {error}") from error
-        if isinstance(first, tfrecord.Damage) and first.reason == tfrecord.NO_HEADER:
+        if found and not _is_tfrecord(found):
             raise RequestError(
                 f"{file.path} is not a TFRecord file: no record header in its first bytes; "
                 "for a list of URIs or image files set --input_format"
             )
-        if isinstance(first, tfrecord.Record):
+        parsed, refused = 0, ""
+        for item in found:
             try:
-                example = records.parse(first.data)
+                if isinstance(item, tfrecord.Record):
+                    seen |= set(records.parse(item.data).features.feature)
+                    parsed += 1
             except ItemError as error:
-                raise RequestError(f"{file.path}: {error}; the job reads TFRecords of tf.Example") from error
-            examples += 1
-            seen |= set(example.features.feature)
+                refused = str(error)
+        if refused and not parsed:
+            raise RequestError(f"{file.path}: {refused}; the job reads TFRecords of tf.Example")
+        examples += parsed
     missing = [name for name in asked if name not in seen]
     if examples and missing:
         raise RequestError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import sys
 import threading
@@ -29,12 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         engine.configure_logging(runner)
         storage.configure(beam_options, (*config.inputs, config.output, config.model.model.uri))
         made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
-        if not config.dry_run:
-            plan.prepare(made)
+        if config.dry_run:
+            return report.looked(dry_run.run(config, made))
+        if config.overwrite and made.stale and runner == engine.LOCAL:
+            engine.check_model(config)  # before anything of the old output goes
+        plan.prepare(made)
     except RequestError as error:
         return report.refused(str(error))
-    if config.dry_run:
-        return report.looked(dry_run.run(config, made))
+    except Exception as error:
+        return report.failed(error)
     began, before = time.monotonic(), tally.PROCESS.counts()
     say(f"{len(made.todo)} of {len(made.shards)} shards to do with {runner}")
     if made.todo:
@@ -46,9 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except RequestError as error:
             return report.refused(str(error))
         except Exception as error:
-            logging.getLogger("pipeline").info("the run failed", exc_info=True)
             return report.failed(error, made)
-    elif not storage.exists(made.layout.manifest):
+    else:  # the run before may have been killed between its last receipt and its end
         write_manifest(made.layout, made.fingerprint, len(made.shards))
     stages = verdict.stage_seconds(before, tally.PROCESS.counts())
     return report.finished(config, made, runner, time.monotonic() - began, stages)

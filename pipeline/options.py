@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,6 +50,7 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
     """Parses a command line. Raises RequestError for what it cannot mean."""
     flags, rest = parser().parse_known_args(list(argv))
     beam_options = PipelineOptions(_known_to_beam(rest))
+    flags.input = [group for group in flags.input or [] if group]
     missing = [name for name in ("input", "output", "model") if not getattr(flags, name)]
     if missing:
         raise RequestError(f"--{' and --'.join(missing)} must be given; see --help")
@@ -57,6 +60,12 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         outputs.check(model, asked, top_k, outputs.classes(model))
     except (models.UnknownModel, models.UnusableModel) as error:
         raise RequestError(str(error)) from error
+    unknown = sorted(set(flags.uri_schemes) - set(FetchSettings().uri_schemes) - {"hdfs", "azfs", "webhdfs"})
+    if unknown:
+        raise RequestError(
+            f"--uri_schemes={','.join(flags.uri_schemes)}: no scheme {unknown[0]!r}; there are "
+            f"{', '.join(FetchSettings().uri_schemes)}"
+        )
     if flags.top_k and "top_k" not in asked:
         raise RequestError(
             f"--top_k={flags.top_k} says how many classes --outputs=top_k gives: ask for that too"
@@ -70,15 +79,15 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
     try:
         fetch = _fetch_settings(flags)
     except ValueError as error:
-        raise RequestError(str(error)) from error
+        raise RequestError(f"{_flag_named(str(error))}; see --help") from error
     preprocessing = Preprocessing(
         image_size=image_size, exif_orientation=flags.exif_orientation, max_pixels=flags.max_pixels
     )
     config = JobConfig(
-        inputs=tuple(pattern for group in flags.input for pattern in group),
+        inputs=tuple(_path(pattern) for group in flags.input for pattern in group),
         input_format=flags.input_format,
         images_per_shard=flags.images_per_shard,
-        output=flags.output.rstrip("/") or "/",
+        output=_folder(flags.output),
         overwrite=flags.overwrite,
         max_failure_rate=flags.max_failure_rate,
         report_file=flags.report_file,
@@ -96,6 +105,26 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         model=ModelSettings(model, image_size, flags.batch_size, flags.precision, asked, top_k),
     )
     return config, beam_options
+
+
+def _flag_named(text: str) -> str:
+    """A complaint about a setting, with the flag that sets it in the setting's place."""
+    for setting, flag in (("timeout_seconds", "timeout"), ("concurrency", "fetch_threads")):
+        text = text.replace(setting, flag)
+    return re.sub(r"^(?=[a-z_]+ )", "--", text) if text.split(" ")[0].isidentifier() else text
+
+
+def _path(text: str) -> str:
+    """A path as the file systems take it."""
+    return os.path.expanduser(text.removeprefix("file://"))
+
+
+def _folder(text: str) -> str:
+    if any(sign in text for sign in "*?[]"):
+        raise RequestError(
+            f"--output={text}: a folder's name must not hold *, ?, [ or ], which stand for globs"
+        )
+    return _path(text).rstrip("/") or "/"
 
 
 def _fetch_settings(flags: argparse.Namespace) -> FetchSettings:

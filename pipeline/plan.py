@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +17,10 @@ from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from transforms import lists, receipts, storage
 from transforms.elements import RecordFile, Shard, UriSlice
+from transforms.fetch import public_uri
 from transforms.receipts import Layout, Receipt
+
+_OURS = re.compile(r"features-\d{5,}-of-\d{5,}\.tfrecord|failures-\d{5,}-of-\d{5,}\.jsonl")
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def prepare(plan: Plan) -> None:
 def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
     """Everything that decides the bytes of a feature record, besides the input."""
     made_of = {
-        "model": {"name": config.model.model.name, "weights": weights},
+        "model": {"name": public_uri(config.model.model.name), "weights": weights},
         "untrained": config.model.model.kind == "untrained",
         "precision": config.model.precision,
         "outputs": list(config.model.outputs),
@@ -154,12 +158,14 @@ def _resume(
     done = tuple(receipt for receipt in found if receipt not in broken)
     labels = {receipt.shard for receipt in done}
     todo = tuple(shard for shard in shards if shard.label not in labels)
-    stale = tuple(layout.receipt(receipt.shard) for receipt in broken)
-    return Plan(layout, shards, done, todo, fingerprint, listing, stale)
+    stale = [layout.receipt(receipt.shard) for receipt in broken]
+    if todo:  # until the run has ended there is no manifest that holds
+        stale += [file.path for file in storage.match(layout.manifest)]
+    return Plan(layout, shards, done, todo, fingerprint, listing, tuple(stale))
 
 
 def _data(files: Iterable[str]) -> list[str]:
-    return [f for f in files if posixpath.basename(f).startswith(("features-", "failures-"))]
+    return [f for f in files if _OURS.fullmatch(posixpath.basename(f))]
 
 
 def _whole(layout: Layout, receipt: Receipt, files: Mapping[str, int]) -> bool:
@@ -176,6 +182,8 @@ def _check_same(
             f"--output={config.output} holds shard {receipt.shard}, but the input now makes {of} shards: {remedy}"
         )
     for name, (old, new) in receipts.differences(receipt.fingerprint, fingerprint).items():
+        if name == "model.name":  # the same weights by another path
+            continue
         raise RequestError(
             f"--output={config.output} was made with {name} = {old!r}, this run asks for {new!r}: {remedy}"
         )

@@ -76,8 +76,10 @@ class Progress:
     def snapshot(self) -> Snapshot:
         if self._in_process:
             now, then = tally.PROCESS.counts(), self._before
-            if not self._ready and (now.models_loaded > then.models_loaded or now.features > then.features):
-                self._ready = time.monotonic()
+            if not self._ready and now.models_loaded > then.models_loaded:
+                self._ready = now.loaded_at
+            elif not self._ready and now.features > then.features:
+                self._ready = self._began  # a model of an earlier run in this process
             features, failures = now.features - then.features, now.failures - then.failures
             shards, read = now.shards - then.shards, now.units - then.units
         else:
@@ -103,14 +105,17 @@ class Progress:
 
     @property
     def interval_seconds(self) -> float:
-        return _LIVE_SECONDS if self._live else _PLAIN_SECONDS
+        return _LIVE_SECONDS if self._live and self._in_process else _PLAIN_SECONDS
 
     def draw(self) -> None:
         """Shows where the run stands, at most once an interval."""
         if time.monotonic() - self._drawn < self.interval_seconds:
             return
         self._drawn = time.monotonic()
-        line = self.snapshot().line()
+        try:
+            line = self.snapshot().line()
+        except Exception as error:  # a store that does not answer now must not end a healthy run
+            line = f"progress unknown: {error}"
         self._out.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
         self._out.flush()
 

@@ -38,10 +38,16 @@ class Report:
             say(line)
         return self._end(DONE, {"status": "dry_run", "found": list(lines)})
 
-    def failed(self, error: BaseException, plan: Plan) -> int:
+    def failed(self, error: BaseException, plan: Plan | None = None) -> int:
         reason = _root_cause(error)
         say(f"error: {reason}")
-        return self._end(FAILED, {"status": "failed", "error": reason, **_kept(plan)})
+        state: dict[str, Any] = {}
+        if plan:
+            try:
+                state = _kept(plan)
+            except Exception as second:  # the store that failed the run may fail here too
+                state = {"shards": len(plan.shards), "shards_done_unknown": str(second)}
+        return self._end(FAILED, {"status": "failed", "error": reason, **state})
 
     def stopped(self, name: str, plan: Plan) -> int:
         state = _kept(plan)
@@ -63,6 +69,13 @@ class Report:
         `stages` holds the seconds that this process's workers spent in each stage.
         """
         manifest = json.loads(storage.read_bytes(plan.layout.manifest))
+        if manifest["shards_done"] != len(plan.shards):
+            missing = len(plan.shards) - manifest["shards_done"]
+            lost = RuntimeError(
+                f"{missing} of {len(plan.shards)} shards have no receipt in {config.output} although {runner} ended "
+                "without an error: run the same command again to do them"
+            )
+            return self.failed(lost, plan)
         inputs, features, failures = (manifest[name] for name in ("inputs", "features", "failures"))
         earlier = sum(receipt.inputs for receipt in plan.done)
         rate = failures / inputs if inputs else 0.0
@@ -117,8 +130,10 @@ def _kept(plan: Plan) -> dict[str, Any]:
 
 
 def _root_cause(error: BaseException) -> str:
-    """The last line of what went wrong: Beam wraps errors of a worker in tracebacks as text."""
-    text = str(error).strip()
-    last = text.splitlines()[-1] if text else ""
+    """What went wrong in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if any(c.isalnum() for c in line)]
+    traced = any("Traceback (most recent call last)" in line for line in lines)
+    # Beam passes a worker's traceback on as text; other errors of several lines say the cause in the first ones.
+    last = (lines[-1] if traced else " ".join(lines)[:1000]) if lines else ""
     told = f"{type(error).__name__}: {last}" if last else type(error).__name__
     return re.sub(r"^(RuntimeError: )+(?=RuntimeError: |\w+(Error|Exception|Shard|Failed): )", "", told)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pipeline.options import JobConfig
 from transforms.tally import Counts
 
+_TELLING_SECONDS = 2.0  # shorter runs are all start-up
 _FAST_PRECISIONS = ("bfloat16", "float16")
 
 
@@ -46,9 +47,9 @@ def stage_seconds(before: Counts, after: Counts) -> dict[str, float]:
 
 
 def judge(seconds: Mapping[str, float], config: JobConfig, is_list: bool) -> Verdict | None:
-    """The verdict on a run, or None where no time was counted, as when the workers were other processes."""
+    """The verdict on a run; None where too little time was counted: short runs, workers in other processes."""
     total = sum(seconds.values())
-    if not total:
+    if total < _TELLING_SECONDS:
         return None
     stage = max(seconds, key=lambda name: seconds[name])
     return Verdict(stage, seconds[stage] / total, _advice(stage, config, is_list))

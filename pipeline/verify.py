@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return NO_OUTPUT
     if count:
         say(
-            f"error: {folder}: {count} problem{'s' * (count > 1)}; run the job again to mend what is missing or short"
+            f"error: {folder}: {count} problem{'s' * (count > 1)}; delete the receipts of the shards named, "
+            "then run the job again: it does those anew"
         )
         return BROKEN
     say(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 
-from apache_beam.io.filesystems import FileSystems
-
 from bit import check, download, models, outputs
 from pipeline.flags import RequestError
 from transforms import storage
+from transforms.fetch import public_uri
 from transforms.infer import ModelSettings
 
 
@@ -24,16 +23,21 @@ def identify(settings: ModelSettings, is_local_run: bool) -> str:
         if model.kind == "untrained":
             return f"{model.architecture}, seeded"
         if model.uri.startswith(("http://", "https://")):
-            if is_local_run:
-                _check(settings, download.local_path(model))
-            return model.uri
+            if not is_local_run:
+                return public_uri(model.uri)
+            path = download.local_path(model)
+            _check(settings, path)
+            official = model.uri.startswith((models.BUCKET, models.TFHUB))  # these never change
+            return model.uri if official else f"sha256:{_digest(path)}"
         if storage.is_local(model.uri):
             path = storage.local(model.uri)
             _check(settings, path)
             return f"sha256:{_digest(path)}"
-        return _remote(model.uri)
-    except (download.WeightsUnreachable, models.UnusableModel, OSError) as error:
-        raise RequestError(f"--model={model.name}: {storage.explain(model.uri, error)}") from error
+        return f"checksums:{storage.checksum(model.uri)}"
+    except (download.WeightsUnreachable, models.UnusableModel, OSError, ValueError, ImportError) as error:
+        raise RequestError(
+            f"--model={public_uri(model.name)}: {storage.explain(model.uri, error)}"
+        ) from error
 
 
 def _check(settings: ModelSettings, path: str) -> None:
@@ -55,13 +59,3 @@ def _digest(path: str) -> str:
             file = os.path.join(folder, name)
             digest.update(f"{os.path.relpath(file, path)}\0{_digest(file)}\0".encode())
     return digest.hexdigest()
-
-
-def _remote(uri: str) -> str:
-    found = storage.match(uri) or storage.match(storage.join(uri.rstrip("/"), "**"))
-    if not found:
-        raise FileNotFoundError(f"nothing there; check the path and the permissions of {uri}")
-    digest = hashlib.sha256()
-    for file in found:
-        digest.update(f"{file.path[len(uri) :]}\0{FileSystems.checksum(file.path)}\0".encode())
-    return f"checksums:{digest.hexdigest()}"

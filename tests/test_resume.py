@@ -63,7 +63,7 @@ def test_a_lost_manifest_is_written_again(finished):
         ("--precision=bfloat16", "precision"),
         ("--pass_through=image/class/label", "schema.pass_through"),
         ("--exif_orientation=apply", "preprocessing.exif_orientation"),
-        ("--model=untrained/r50x1", "model.name"),
+        ("--model=untrained/r50x1", "model.weights"),
     ],
 )
 def test_another_request_on_the_same_folder_is_refused_by_name(finished, capsys, flag, field):

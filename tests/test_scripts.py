@@ -92,18 +92,23 @@ def project(tmp_path) -> Project:
 SAMPLE_ARGUMENTS = [
     "--runner=DirectRunner",
     "--input=local/input/tfrecords/*.tfrecord",
+    "--batch_size=5",
     "--key_feature=image/filename",
     "--pass_through=image/class/label",
-    "--output=local/features",
 ]
 
 
 def test_run_local_installs_the_lock_makes_the_input_and_runs_the_job(project):
-    result = project.run("run_local.sh", "--batch_size=4")
+    result = project.run("run_local.sh", "--decode_threads=1")
     assert result.returncode == 0, result.stderr
     steps = [call.split()[1] for call in project.calls() if call.startswith("-m")]
     assert steps == ["venv", "pip", "samples.make_input", "bit.download", "pipeline.main"]
-    assert project.job_arguments() == [*SAMPLE_ARGUMENTS, "--model=bit/m-r101x3", "--batch_size=4"]
+    assert project.job_arguments() == [
+        *SAMPLE_ARGUMENTS,
+        "--model=bit/m-r101x3",
+        "--output=local/features",
+        "--decode_threads=1",
+    ]
     assert result.stdout == ""
     assert "samples.show local/features" in result.stderr
     assert "untrained" not in result.stderr
@@ -140,7 +145,11 @@ def test_unreachable_weights_are_replaced_in_two_lines(project):
     project.ends_with("download", 3)
     result = project.run("run_local.sh")
     assert result.returncode == 0
-    assert project.job_arguments() == [*SAMPLE_ARGUMENTS, "--model=untrained/r101x3"]
+    assert project.job_arguments() == [
+        *SAMPLE_ARGUMENTS,
+        "--model=untrained/r101x3",
+        "--output=local/features-untrained",
+    ]
     said = [line for line in result.stderr.splitlines() if "weights" in line]
     assert said == [
         "The official weights of BiT-M R101x3 could not be reached.",
@@ -159,7 +168,7 @@ def test_a_given_model_is_never_replaced(project, form):
     project.ends_with("download", 3)
     arguments = form.format("untrained/tiny").split()
     assert project.run("run_local.sh", *arguments).returncode == 0
-    assert project.job_arguments() == [*SAMPLE_ARGUMENTS, *arguments]
+    assert project.job_arguments() == [*SAMPLE_ARGUMENTS, "--output=local/features", *arguments]
     assert not any("bit.download" in call for call in project.calls())
 
 
@@ -179,7 +188,7 @@ def test_a_given_feature_replaces_the_sample_one(project, option):
     assert project.run("run_local.sh", "--model=m", f"{option}=image/class/text").returncode == 0
     assert project.job_arguments() == [
         *(argument for argument in SAMPLE_ARGUMENTS if not argument.startswith(option)),
-        *("--model=m", f"{option}=image/class/text"),
+        *("--output=local/features", "--model=m", f"{option}=image/class/text"),
     ]
 
 

@@ -69,6 +69,16 @@ def sweep(layout: Layout, label: str) -> None:
     storage.delete([file.path for file in found])
 
 
+def sweep_all(layout: Layout) -> None:
+    """Drops what killed runs left behind in an output whose shards are all committed."""
+    left = storage.match(storage.join(layout.temporary, "*"))
+    for folder in (layout.folder, storage.join(layout.folder, "receipts")):
+        if storage.is_local(folder):  # small files are written beside their place and renamed
+            left += storage.match(storage.join(folder, "*.tmp"))
+    storage.delete([found.path for found in left])
+    storage.remove_folder_if_empty(layout.temporary)
+
+
 def _carry_out_first(layout: Layout, mine: Claim) -> Receipt:
     label = mine.receipt.shard
     for number in itertools.count():
@@ -100,11 +110,8 @@ def _claim(layout: Layout, mine: Claim, number: int) -> Claim | None:
 
 def _same_request(one: Receipt, other: Receipt) -> bool:
     """Whether two receipts are answers to the same request on the same input."""
-    return (one.name, dict(one.input), dict(one.fingerprint)) == (
-        other.name,
-        dict(other.input),
-        dict(other.fingerprint),
-    )
+    same_input = (one.name, dict(one.input)) == (other.name, dict(other.input))
+    return same_input and receipts.same_making(one.fingerprint, other.fingerprint)
 
 
 def _put_in_place(layout: Layout, claim: Claim) -> bool:

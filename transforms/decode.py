@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -32,10 +32,16 @@ class DecodeSettings:
     threads: int = 0
 
 
-@functools.cache
+_POOL_LOCK = threading.Lock()
+_POOLS: dict[int, ThreadPoolExecutor] = {}
+
+
 def _pool(threads: int) -> ThreadPoolExecutor:
     """One pool a process, however many DoFn instances a runner makes."""
-    return ThreadPoolExecutor(threads or os.cpu_count() or 1, "decode")
+    with _POOL_LOCK:
+        if threads not in _POOLS:
+            _POOLS[threads] = ThreadPoolExecutor(threads or os.cpu_count() or 1, "decode")
+        return _POOLS[threads]
 
 
 def decode_item(

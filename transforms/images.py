@@ -95,7 +95,7 @@ def decode(data: bytes, preprocessing: Preprocessing, out: np.ndarray) -> tuple[
                 if stored.orientation >= 5:
                     width, height = height, width
             resize(pixels, out)
-    except ItemError:
+    except (ItemError, MemoryError):  # out of memory is the worker's trouble, not the image's
         raise
     except Exception as error:
         raise _item_error(image_format, error) from error

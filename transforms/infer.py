@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,9 +52,10 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         settings = self._settings
         model = settings.model
         if model.kind != "untrained" and not storage.is_local(model.uri) and not model.uri.startswith("http"):
-            path = storage.copy_to_local(
-                model.uri, os.path.join(download.cache_folder(), _folder_name(model.uri))
-            )
+            # By checksum too: a model that was trained on has the same name and often the same size.
+            folder = f"{_folder_name(model.uri)}-{storage.checksum(model.uri)[:16]}"
+            path = storage.copy_to_local(model.uri, os.path.join(download.cache_folder(), folder))
+            path = download.local_path(replace(model, uri=path))  # unpacks a tarball
         else:
             path = download.local_path(model)
         loaded = load.load(
@@ -66,7 +67,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
             outputs=settings.outputs,
             top_k=settings.top_k,
         )
-        tally.PROCESS.add(models_loaded=1)
+        tally.PROCESS.loaded()
         return loaded
 
     def run_inference(  # type: ignore[override]  # a chunk is a batch already
@@ -99,7 +100,8 @@ def infer(chunk: PixelChunk, model: Extractor) -> FeatureChunk:
     if not rows or chunk.pixels is None:
         return FeatureChunk(chunk.shard, chunk.position, chunk.is_last, chunk.items, {}, dict(model.identity))
     outputs, refused = _run(chunk.pixels, rows, model)
-    if len(refused) == len(rows) > 1 and all(code == "model_error" for code, _ in refused.values()):
+    failed = len(refused) == len(rows) and all(code == "model_error" for code, _ in refused.values())
+    if failed and (len(rows) > 1 or not _works(model, chunk.pixels)):
         raise ModelFailed(
             f"the model failed on each of the {len(rows)} images from position {chunk.position} of {chunk.shard.name}, "
             f"also on each alone, so the cause is not an image: {refused[rows[0]][1]}"
@@ -111,6 +113,15 @@ def infer(chunk: PixelChunk, model: Extractor) -> FeatureChunk:
         for item in chunk.items
     )
     return FeatureChunk(chunk.shard, chunk.position, chunk.is_last, items, outputs, dict(model.identity))
+
+
+def _works(model: Extractor, pixels: np.ndarray) -> bool:
+    """Whether the model runs at all: without this a dead device would end as failures of good images."""
+    try:
+        model(np.zeros_like(pixels))
+    except Exception:
+        return False
+    return True
 
 
 def _run(

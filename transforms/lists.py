@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,12 @@ from typing import BinaryIO
 from transforms import storage
 from transforms.elements import ItemError, UriSlice
 
+_MAX_ROW_BYTES = 16 << 20  # 16 MiB; a quote that is never closed must not swallow the file
+_LINES_SAMPLED = 100
 FORMATS = ("txt", "csv", "jsonl", "parquet")
+
+
+csv.field_size_limit(_MAX_ROW_BYTES)
 
 
 class BadList(ValueError):
@@ -64,6 +70,9 @@ def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator
         return
     with storage.open_input(path) as stream:
         _check_columns(path, kind, columns, _header(stream, kind))
+        if kind == "jsonl":
+            _check_keys(path, columns, itertools.islice(stream, _LINES_SAMPLED))
+            stream.seek(0)
         yield from _cut_text(path, kind, stream, rows_per_slice)
 
 
@@ -111,15 +120,36 @@ def _header(stream, kind: str) -> list[str]:
 
 def _raw_rows(stream, kind: str, limit: int | None = None) -> Iterator[bytes]:
     """Whole rows as bytes: lines, except that a quoted CSV field may hold line breaks."""
-    read, held = 0, b""
+    read, quoted = 0, False
+    held: list[bytes] = []
     while (limit is None or read < limit) and (line := stream.readline()):
         read += len(line)
-        held += line
-        if kind != "csv" or held.count(b'"') % 2 == 0:
-            yield held
-            held = b""
+        held.append(line)
+        quoted = kind == "csv" and (quoted or b'"' in line) and _ends_quoted(line, quoted)
+        if not quoted or sum(map(len, held)) > _MAX_ROW_BYTES:
+            yield b"".join(held)
+            held, quoted = [], False
     if held:
-        yield held
+        yield b"".join(held)
+
+
+def _ends_quoted(line: bytes, quoted: bool) -> bool:
+    """Whether a CSV line ends inside a quoted field; as csv has it, a quote opens one only where a field starts."""
+    at = 0
+    while True:
+        if quoted:
+            at = line.find(b'"', at)
+            if at < 0:
+                return True
+            doubled = line[at + 1 : at + 2] == b'"'
+            at, quoted = (at + 2, True) if doubled else (at + 1, False)
+        elif line[at : at + 1] == b'"' and (at == 0 or line[at - 1 : at] == b","):
+            at, quoted = at + 1, True
+        else:
+            comma = line.find(b",", at)
+            if comma < 0:
+                return False
+            at = comma + 1
 
 
 def _parse(raw: bytes, kind: str, names: list[str], columns: Columns) -> Row:
@@ -129,12 +159,17 @@ def _parse(raw: bytes, kind: str, names: list[str], columns: Columns) -> Row:
     if kind == "jsonl":
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return Row("", {}, ItemError("bad_row", f"the line is not JSON ({error})"))
         if not isinstance(values, dict):
             return Row("", {}, ItemError("bad_row", "the line is not a JSON object"))
         return _row(values, columns)
-    fields = next(csv.reader(io.StringIO(text, newline="")), [])
+    try:
+        fields, *more = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
+    except csv.Error as error:
+        return Row("", {}, ItemError("bad_row", f"the row is not CSV ({error})"))
+    if more:
+        return Row("", {}, ItemError("bad_row", "the row holds a line break outside quotes"))
     if len(fields) != len(names):
         return Row("", {}, ItemError("bad_row", f"the row has {len(fields)} fields, the header {len(names)}"))
     return _row(dict(zip(names, fields, strict=True)), columns)
@@ -161,6 +196,15 @@ def _check_columns(path: str, kind: str, columns: Columns, names: Iterable[str])
         raise BadList(
             f"{path} has no column {', '.join(map(repr, missing))}; its columns are {', '.join(names) or 'none'}: "
             "name them with --uri_column and --pass_through"
+        )
+
+
+def _check_keys(path: str, columns: Columns, lines: Iterable[bytes]) -> None:
+    """Refuses a list of JSON lines if none of its first lines has the column of URIs."""
+    rows = [_parse(line, "jsonl", [], columns) for line in lines if line.strip()]
+    if rows and all(row.error and "no URI in column" in str(row.error) for row in rows):
+        raise BadList(
+            f"{path}: none of the first {len(rows)} lines has {columns.uri!r}: name it with --uri_column"
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -68,7 +70,7 @@ def fetched_items(
     waiting: deque = deque()
     try:
         for position, row in enumerate(lists.rows(source, settings.columns)):
-            waiting.append(pool.submit(_fetch_row, position, row, settings, fetch))
+            waiting.append(pool.submit(_fetch_row, position, row, source, settings, fetch))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
@@ -78,18 +80,39 @@ def fetched_items(
             future.cancel()
 
 
-def _fetch_row(position: int, row: lists.Row, settings: ReadSettings, fetch: Callable[[str], bytes]) -> Item:
-    key = public_uri(row.uri).encode("utf-8", "surrogateescape")
-    if settings.key_feature and settings.key_feature in row.columns:
-        key = str(row.columns[settings.key_feature]).encode("utf-8", "surrogateescape")
-    if row.error:
-        return Failure(key or b"row#%d" % position, position, "read", row.error.code, str(row.error))
+def _fetch_row(
+    position: int, row: lists.Row, source: UriSlice, settings: ReadSettings, fetch: Callable[[str], bytes]
+) -> Item:
+    key = f"{posixpath.basename(source.uri)}[{source.start}]#{position}".encode("utf-8", "surrogateescape")
+    try:
+        if row.error:
+            raise row.error
+        key = _row_key(row, settings)
+        passed = records.from_columns({n: row.columns[n] for n in settings.pass_through if n in row.columns})
+    except ItemError as error:
+        return Failure(key, position, "read", error.code, str(error))
+    except (ValueError, OverflowError) as error:  # text that is no Unicode, a number beyond 64 bits
+        return Failure(key, position, "read", "bad_row", f"a value cannot be stored: {error}")
     try:
         data = fetch(row.uri)
     except ItemError as error:
         return Failure(key, position, "fetch", error.code, str(error))
-    passed = {name: row.columns[name] for name in settings.pass_through if name in row.columns}
-    return Encoded(key, position, data, records.from_columns(passed))
+    return Encoded(key, position, data, passed)
+
+
+def _row_key(row: lists.Row, settings: ReadSettings) -> bytes:
+    """The key of a row: its URI, or what its key column holds; never with the signature of a signed URL."""
+    value: object = row.uri
+    if settings.key_feature:
+        value = row.columns.get(
+            settings.key_feature, row.uri if settings.key_feature == settings.uri_column else None
+        )
+        if value is None or value == "":
+            raise ItemError(
+                "missing_feature", f"the row has nothing in its key column {settings.key_feature!r}"
+            )
+    text = str(value)
+    return (public_uri(text) if "://" in text else text).encode("utf-8", "surrogateescape")
 
 
 def chunks(shard: Shard, items: Iterable[Item], batch_size: int) -> Iterator[EncodedChunk]:
@@ -121,8 +144,7 @@ class ReadShards(beam.DoFn):
         self._is_done = is_done
 
     def setup(self):
-        self._fetcher = Fetcher(self._settings.fetch)
-        self._pool = ThreadPoolExecutor(self._settings.fetch.concurrency, "fetch")
+        self._fetcher, self._pool = _fetching(self._settings.fetch)
 
     def process(self, shard: Shard) -> Iterator[EncodedChunk]:
         if self._is_done(shard):
@@ -133,9 +155,17 @@ class ReadShards(beam.DoFn):
             items = fetched_items(shard.source, self._settings, self._fetcher.fetch, self._pool)
         yield from _timed(chunks(shard, items, self._settings.batch_size))
 
-    def teardown(self):
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._fetcher.close()
+
+_FETCHING_LOCK = threading.Lock()
+_FETCHING: dict[FetchSettings, tuple[Fetcher, ThreadPoolExecutor]] = {}
+
+
+def _fetching(settings: FetchSettings) -> tuple[Fetcher, ThreadPoolExecutor]:
+    """The client and threads of this process, however many DoFn instances a runner makes: their limits hold for it."""
+    with _FETCHING_LOCK:
+        if settings not in _FETCHING:
+            _FETCHING[settings] = Fetcher(settings), ThreadPoolExecutor(settings.concurrency, "fetch")
+        return _FETCHING[settings]
 
 
 def _timed(found: Iterator[EncodedChunk]) -> Iterator[EncodedChunk]:

@@ -104,7 +104,14 @@ def read_receipts(layout: Layout) -> list[Receipt]:
     """All receipts of the folder, in the order of their shards."""
     found = storage.match(storage.join(layout.folder, "receipts", "*.json"))
     contents = storage.read_many([metadata.path for metadata in found])
-    return [Receipt.from_json(data) for data in contents if data is not None]
+    return [_parsed(file.path, data) for file, data in zip(found, contents, strict=True) if data is not None]
+
+
+def _parsed(path: str, data: bytes) -> Receipt:
+    try:
+        return Receipt.from_json(data)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no receipt ({error}): delete it, and its shard is done anew") from error
 
 
 def labels(layout: Layout) -> list[str]:
@@ -147,6 +154,11 @@ def _agreed(mappings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             if value not in values:
                 values.append(value)
     return {name: values[0] if len(values) == 1 else values for name, values in sorted(seen.items())}
+
+
+def same_making(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two fingerprints stand for the same features. The model's name is for people: its weights decide."""
+    return not set(differences(old, new)) - {"model.name"}
 
 
 def differences(

@@ -133,8 +133,13 @@ def from_columns(columns: Mapping[str, object]) -> bytes:
         elif all(isinstance(v, (bool, int, float)) for v in values):
             feature.float_list.value.extend(float(v) for v in values)
         else:
-            feature.bytes_list.value.extend(v if isinstance(v, bytes) else str(v).encode() for v in values)
+            feature.bytes_list.value.extend(map(_as_bytes, values))
     return features.SerializeToString(deterministic=True)
+
+
+def _as_bytes(value: object) -> bytes:
+    """Bytes as they are, text as UTF-8; bytes of a list that were no UTF-8 come out as they went in."""
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
 
 
 def encode(item: Decoded, outputs: Mapping[str, np.ndarray]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import uuid
@@ -77,22 +78,34 @@ def open_input(path: str, start: int = 0):
 
     Compression goes by the suffix, and gzip also by its first bytes: sharded names often hide the suffix.
     """
-    if CompressionTypes.detect_compression_type(path) == CompressionTypes.UNCOMPRESSED:
+    stream: Any
+    compression = CompressionTypes.detect_compression_type(path)
+    if compression not in (CompressionTypes.UNCOMPRESSED, CompressionTypes.GZIP):
+        stream = FileSystems.open(path)
+    else:
         stream = open_binary(path)
         zipped = stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         stream.seek(0)
-        if zipped:
-            stream = CompressedFile(stream, CompressionTypes.GZIP)
-    else:
-        stream = FileSystems.open(path)
+        if zipped:  # Beam's own reader takes a file that was cut short for one that has ended
+            stream = _Gzip(fileobj=stream)
     if start:
         stream.seek(start)
     return stream
 
 
+class _Gzip(gzip.GzipFile):
+    """Closes the file below it, too."""
+
+    def close(self) -> None:
+        below: Any = self.fileobj
+        super().close()
+        if below:
+            below.close()
+
+
 def is_compressed(stream) -> bool:
     """Whether offsets in a stream of `open_input` are not offsets in the file."""
-    return isinstance(stream, CompressedFile)
+    return isinstance(stream, (CompressedFile, gzip.GzipFile))
 
 
 def open_binary(path: str):
@@ -229,7 +242,14 @@ def write_atomic(path: str, data: bytes) -> None:
         stream.write(data)
         stream.close()  # an object appears when its upload is finished
         return
-    os.replace(_write_temporary(path, data), local(path))
+    while True:
+        temporary = _write_temporary(path, data)
+        try:
+            os.replace(temporary, local(path))
+            break
+        except FileNotFoundError:  # another run that ended has swept the folder
+            if os.path.exists(temporary):
+                raise
     _make_names_durable(os.path.dirname(local(path)))
 
 
@@ -274,6 +294,20 @@ def remove_folder_if_empty(folder: str) -> None:
             os.rmdir(local(folder))
         except OSError:
             return
+
+
+def checksum(source: str) -> str:
+    """SHA-256, in hexadecimal, over the names and checksums that a store gives for a file or all files of a folder.
+
+    Raises FileNotFoundError where there is none.
+    """
+    found = match(source) or match(join(source.rstrip("/"), "**"))
+    if not found:
+        raise FileNotFoundError(f"nothing there; check the path and the permissions of {source}")
+    digest = hashlib.sha256()
+    for file in found:
+        digest.update(f"{file.path[len(source) :]}\0{FileSystems.checksum(file.path)}\0".encode())
+    return digest.hexdigest()
 
 
 def copy_to_local(source: str, folder: str) -> str:

@@ -6,6 +6,7 @@ Runners that work in the launching process share these counts with it. They are 
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ class Counts:
     units: int = 0  # of input: bytes of record files, rows of lists; comparable with the plan's total
     images_read: int = 0
     models_loaded: int = 0
+    loaded_at: float = 0.0  # time.monotonic() when the last model was ready
     read_seconds: float = 0.0  # the stages' times say which of them holds the job back
     decode_wait_seconds: float = 0.0
     model_seconds: float = 0.0
@@ -35,6 +37,12 @@ class Tally:
         with self._lock:
             for name, amount in amounts.items():
                 self._values[name] += amount
+
+    def loaded(self) -> None:
+        """A model is ready; rates count from here on."""
+        with self._lock:
+            self._values["models_loaded"] += 1
+            self._values["loaded_at"] = time.monotonic()
 
     def counts(self) -> Counts:
         with self._lock:

@@ -6,7 +6,10 @@ A record is: length (uint64 LE), masked CRC-32C of the length, the data, masked 
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -16,6 +19,7 @@ import numpy as np
 
 _HEADER_BYTES = 12
 _FOOTER_BYTES = 4
+_DAMAGED_COMPRESSION = (zlib.error, EOFError, gzip.BadGzipFile, lzma.LZMAError)
 _READ_BYTES = 1 << 20  # 1 MiB
 NO_HEADER = "no valid record header"
 MAX_RECORD_BYTES = 1 << 30  # 1 GiB; a longer one is taken for damage, so that memory stays bounded
@@ -66,6 +70,10 @@ def read(stream: BinaryIO, start: int = 0, end: int | None = None) -> Iterator[R
         _skip_to_header(window)
     while end is None or window.offset < end:
         if not window.need(1):
+            if window.broken:
+                yield Damage(
+                    window.offset, 0, f"the compressed file is damaged from here on ({window.broken})"
+                )
             return
         offset, length = window.offset, window.header()
         if length is None:
@@ -76,7 +84,8 @@ def read(stream: BinaryIO, start: int = 0, end: int | None = None) -> Iterator[R
         if not window.need(whole):
             left = len(window)
             window.drop(left)
-            yield Damage(offset, left, f"the file ends inside a record of {whole} bytes")
+            reason = f"the compressed file is damaged ({window.broken})" if window.broken else "the file ends"
+            yield Damage(offset, left, f"{reason} inside a record of {whole} bytes")
             return
         data = window.peek(_HEADER_BYTES, length)
         (crc,) = struct.unpack("<I", window.peek(_HEADER_BYTES + length, _FOOTER_BYTES))
@@ -91,9 +100,11 @@ class _Window:
 
     def __init__(self, stream: BinaryIO, offset: int):
         self.offset = offset
-        self._stream = stream
+        # read1 gives what there is before it meets damage; read would lose that with the error.
+        self._read = getattr(stream, "read1", stream.read)
         self._buffer = bytearray()
         self._at = 0
+        self.broken = ""  # why the compressed stream could not be read on
 
     def __len__(self) -> int:
         return len(self._buffer) - self._at
@@ -101,7 +112,10 @@ class _Window:
     def need(self, count: int) -> bool:
         """Reads until `count` bytes are there; False if the file ends before."""
         while len(self) < count:
-            more = self._stream.read(max(_READ_BYTES, count - len(self)))
+            try:
+                more = self._read(max(_READ_BYTES, count - len(self)))
+            except _DAMAGED_COMPRESSION as error:
+                self.broken, more = str(error), b""
             if not more:
                 return False
             del self._buffer[: self._at]

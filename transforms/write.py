@@ -16,7 +16,7 @@ import apache_beam as beam
 import google_crc32c
 
 from transforms import commit, receipts, records, storage, tally, tfrecord
-from transforms.commit import Claim
+from transforms.commit import Claim, LostCommit
 from transforms.elements import Decoded, Failure, FeatureChunk, RecordFile, Shard
 from transforms.receipts import FileSummary, Layout, Receipt
 
@@ -205,12 +205,26 @@ class WriteShards(beam.DoFn):
 
 
 def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) -> None:
-    """Closes a run: the manifest from all receipts, those of earlier runs included."""
+    """Closes a run: the manifest from all receipts, those of earlier runs included; and no other file is left.
+
+    Raises LostCommit if the receipts are not those of this run, as when another job has the same output folder.
+    """
     done = receipts.read_receipts(layout)
-    storage.write_atomic(layout.manifest, receipts.manifest(done, fingerprint, shards))
-    left = storage.match(storage.join(layout.temporary, "*"))
-    storage.delete([found.path for found in left])
-    storage.remove_folder_if_empty(layout.temporary)
+    of_this_run = [
+        receipt
+        for receipt in done
+        if receipt.shard.endswith(f"-of-{shards:05d}")
+        and receipts.same_making(receipt.fingerprint, fingerprint)
+    ]
+    if not len(done) == len(of_this_run) == shards:
+        raise LostCommit(
+            f"{layout.folder} holds {len(of_this_run)} of this run's {shards} shards and {len(done) - len(of_this_run)} "
+            "of another run: two jobs write to one output; stop one of them, then run the other with --overwrite"
+        )
+    content = receipts.manifest(done, fingerprint, shards)
+    if storage.read_if_there(layout.manifest) != content:
+        storage.write_atomic(layout.manifest, content)
+    commit.sweep_all(layout)
 
 
 class WriteManifest(beam.DoFn):

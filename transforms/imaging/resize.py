@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 
 import cv2
 import numpy as np
@@ -13,6 +14,9 @@ cv2.setNumThreads(1)
 _BAND_ROWS = 28  # of output: the float32 source of so many stays in a core's second-level cache
 _PICK_ROWS_FROM = 4  # source rows an output row, from which on copying the rows in use beats converting all
 _PICK_COLUMNS_FROM = 16_384  # source columns; OpenCV addresses fewer than 32,768
+_KEPT_VALUES = 1 << 20  # float32 values that each thread keeps room for
+
+_scratch = threading.local()
 
 
 @functools.lru_cache(maxsize=1024)
@@ -66,11 +70,24 @@ def resize(pixels: np.ndarray, out: np.ndarray) -> None:
         in_use = slice(first, int(rows[end - 1]) + 2)
         band = pixels[in_use if used_rows is None else used_rows[in_use]]
         row_map[: end - start] = (rows[start:end] - np.float32(first))[:, None]
-        cv2.remap(
-            band.astype(np.float32, order="C"),
+        # With a fourth channel, since OpenCV interpolates four floats as one vector: twice as fast as three.
+        rgba = cv2.cvtColor(np.ascontiguousarray(band), cv2.COLOR_RGB2RGBA)
+        interpolated = cv2.remap(
+            _as_float32(rgba),
             column_map[: end - start],
             row_map[: end - start],
             cv2.INTER_LINEAR,
-            dst=out[start:end],
             borderMode=cv2.BORDER_REPLICATE,
         )
+        cv2.cvtColor(interpolated, cv2.COLOR_RGBA2RGB, dst=out[start:end])
+
+
+def _as_float32(band: np.ndarray) -> np.ndarray:
+    """A copy, valid until the thread's next call. Reused, because fresh memory is slow to write."""
+    if band.size > _KEPT_VALUES:
+        return band.astype(np.float32)
+    if not hasattr(_scratch, "values"):
+        _scratch.values = np.empty(_KEPT_VALUES, np.float32)
+    copy = _scratch.values[: band.size].reshape(band.shape)
+    np.copyto(copy, band)
+    return copy
