@@ -16,7 +16,7 @@ from pipeline import flags
 from samples.make_input import write_input
 from tests import engines, helpers
 
-pytestmark = pytest.mark.xdist_group("airflow")
+pytestmark = [pytest.mark.optional, pytest.mark.xdist_group("airflow")]
 
 DEPLOY = helpers.REPO / "deploy" / "airflow"
 LOCK = DEPLOY / "requirements.txt"

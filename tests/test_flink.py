@@ -10,7 +10,7 @@ import pytest
 
 from tests import engines, helpers
 
-pytestmark = pytest.mark.xdist_group("engines")
+pytestmark = [pytest.mark.optional, pytest.mark.xdist_group("engines")]
 
 # Long enough to be met in the middle, on any machine: an image a model call, and shards enough for both workers.
 LONG = (24,) * 12
