@@ -73,7 +73,7 @@ def sweep_all(layout: Layout) -> None:
     """Drops what killed runs left behind in an output whose shards are all committed."""
     left = storage.match(storage.join(layout.temporary, "*"))
     for folder in (layout.folder, storage.join(layout.folder, "receipts")):
-        if storage.is_local(folder):  # small files are written beside their place and renamed
+        if storage.leaves_temporaries(folder):  # small files are written beside their place and renamed
             left += storage.match(storage.join(folder, "*.tmp"))
     storage.delete([found.path for found in left])
     storage.remove_folder_if_empty(layout.temporary)
