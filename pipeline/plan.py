@@ -15,7 +15,7 @@ from apache_beam.io.filesystem import BeamIOError
 from pipeline import inputs
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
-from transforms import lists, receipts, storage
+from transforms import identity, lists, receipts, storage
 from transforms.elements import RecordFile, Shard, UriSlice
 from transforms.fetch import public_uri
 from transforms.receipts import Layout, Receipt
@@ -187,9 +187,8 @@ def _check_same(
         raise RequestError(
             f"--output={config.output} was made with {name} = {old!r}, this run asks for {new!r}: {remedy}"
         )
-    now = receipts.input_identity(shard)
-    if receipt.name != shard.name or dict(receipt.input) != now:
-        field = next((name for name in now if receipt.input.get(name) != now[name]), "name")
+    field = "name" if receipt.name != shard.name else identity.change(receipt.input, shard)
+    if field:
         raise RequestError(
             f"the input of shard {receipt.shard} has changed since it was made: {shard.source.uri} "
             f"({field} differs): {remedy}"

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 
 import google_crc32c
 
-from transforms import receipts, storage
+from transforms import identity, receipts, storage
 from transforms.receipts import FileSummary, Layout, Receipt
 
 
@@ -110,7 +110,7 @@ def _claim(layout: Layout, mine: Claim, number: int) -> Claim | None:
 
 def _same_request(one: Receipt, other: Receipt) -> bool:
     """Whether two receipts are answers to the same request on the same input."""
-    same_input = (one.name, dict(one.input)) == (other.name, dict(other.input))
+    same_input = one.name == other.name and identity.same_bytes(one.input, other.input)
     return same_input and receipts.same_making(one.fingerprint, other.fingerprint)
 
 

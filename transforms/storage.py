@@ -75,7 +75,7 @@ def exists(path: str) -> bool:
     return patience.call("looking for", path, lambda: _store(path).exists(path))
 
 
-def open_input(path: str, start: int = 0, watch: Callable[[Reader], Reader] | None = None):
+def open_input(path: str, start: int = 0, watch: Callable[[Reader], io.RawIOBase] | None = None):
     """Opens a file for reading at offset `start` of its decompressed bytes.
 
     Compression goes by the suffix, and gzip also by its first bytes: sharded names often hide the suffix. `watch` may
@@ -83,7 +83,7 @@ def open_input(path: str, start: int = 0, watch: Callable[[Reader], Reader] | No
     """
     stream: Any
     compression = CompressionTypes.detect_compression_type(path)
-    reader = _reader(path)
+    reader = open_unbuffered(path)
     stream = io.BufferedReader(watch(reader) if watch else reader)
     if compression not in (CompressionTypes.UNCOMPRESSED, CompressionTypes.GZIP):
         stream = CompressedFile(stream, compression)
@@ -97,7 +97,8 @@ def open_input(path: str, start: int = 0, watch: Callable[[Reader], Reader] | No
     return stream
 
 
-def _reader(path: str) -> Reader:
+def open_unbuffered(path: str) -> Reader:
+    """Opens a file for reading its bytes as they are, for who puts a buffer above it."""
     return Reader(
         path, lambda: _store(path).open(path), _DISK_BLOCK_BYTES if is_local(path) else _STORE_BLOCK_BYTES
     )
@@ -120,7 +121,7 @@ def is_compressed(stream) -> bool:
 
 def open_binary(path: str) -> io.BufferedReader:
     """Opens a file for reading its bytes as they are."""
-    return io.BufferedReader(_reader(path))
+    return io.BufferedReader(open_unbuffered(path))
 
 
 def read_bytes(path: str) -> bytes:
