@@ -50,7 +50,7 @@ def kind_of(path: str) -> str:
     folder, name = os.path.split(storage.local(path))
     if os.path.basename(folder) == "receipts":
         return "receipt"
-    for part in ("probe", "manifest", "inputs", "features", "failures", "claim"):
+    for part in ("request", "manifest", "inputs", "features", "failures", "claim"):
         if part in name:
             return part
     return f"temporary{os.path.splitext(name)[1]}"

@@ -43,6 +43,11 @@ class Layout:
         return storage.join(self.temporary, f"{label}-claim-{number}.json")
 
     @property
+    def request(self) -> str:
+        """What the job that is at work here was asked for."""
+        return storage.join(self.temporary, "request.json")
+
+    @property
     def temporary(self) -> str:
         return storage.join(self.folder, ".tmp")
 
