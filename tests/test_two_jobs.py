@@ -63,7 +63,7 @@ def test_a_job_that_is_overtaken_by_the_same_request_ends_well(
 
     monkeypatch.setattr(write.ShardWriter, "commit", held)
     helpers.job(*flags, output=output)
-    assert len(commits) == commits_before + 1
+    assert len(commits) > commits_before
     assert helpers.contents(output) == whole
     assert not (output / ".tmp").exists()
 

@@ -129,5 +129,5 @@ def advice(cause: Any) -> str:
     if number == errno.EROFS:
         return f"; the disk is mounted read-only, often after errors of its own: mend that, then {again}"
     if isinstance(cause, FileNotFoundError) or status_of(cause) == 404:
-        return f"; it was there when the job was planned: bring it back, then {again}"
+        return f"; it is not there, or not any more: bring it back, then {again}"
     return f"; {again}" if is_transient(cause) else ""

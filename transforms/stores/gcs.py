@@ -8,7 +8,7 @@ from typing import IO, Any
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from transforms.stores.errors import Changed
+from transforms.stores.errors import Changed, CutShort
 from transforms.stores.names import CONNECTIONS, split
 from transforms.stores.other import matched
 
@@ -41,8 +41,15 @@ class GcsStore:
 
     def upload(self, path: str, file: IO[bytes]) -> None:
         """Writes an object from the start of `file`, over an older one. Atomic."""
+        from google.api_core.exceptions import GoogleAPICallError
+
         bucket, name = split(path)
-        self._client.bucket(bucket).blob(name).upload_from_file(file, rewind=True)
+        try:
+            self._client.bucket(bucket).blob(name).upload_from_file(file, rewind=True)
+        except GoogleAPICallError as error:
+            if error.code in (404, 410) and "upload_id=" in str(error):  # a session, not the bucket
+                raise CutShort("the store forgot the upload") from error
+            raise
 
     def read(self, path: str) -> bytes | None:
         """An object's bytes; None if there is none."""
