@@ -26,6 +26,7 @@ from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
 from pipeline.progress import Progress
+from transforms.commit import IsFirstAttempt
 from transforms.decode import DecodeImages
 from transforms.infer import BitModelHandler
 from transforms.read import ReadShards
@@ -80,7 +81,7 @@ def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
         pipeline,
         plan.todo,
         ReadShards(config.read, IsDone(plan.layout)),
-        DecodeImages(config.decode),
+        DecodeImages(config.decode, IsFirstAttempt(plan.layout)),
         BitModelHandler(config.model),
         WriteShards(plan.layout, plan.fingerprint),
         WriteManifest(plan.layout, plan.fingerprint, len(plan.shards)),

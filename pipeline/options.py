@@ -101,7 +101,9 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
             tuple(flags.pass_through),
             fetch,
         ),
-        decode=DecodeSettings(preprocessing, flags.batch_size, flags.decode_threads or 0),
+        decode=DecodeSettings(
+            preprocessing, flags.batch_size, flags.decode_threads or 0, flags.decode_timeout
+        ),
         model=ModelSettings(model, image_size, flags.batch_size, flags.precision, asked, top_k),
     )
     return config, beam_options

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import UnidentifiedImageError
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 from transforms.imaging.containers import (
     Stored,
     corrupt,
@@ -30,7 +30,8 @@ from transforms.imaging.resize import resize
 from transforms.imaging.tiff import read_tiff
 
 _LARGE_PIXELS = 32_000_000
-_one_large_at_a_time = threading.Lock()  # so that peak memory does not grow with the number of threads
+# So that peak memory does not grow with the number of threads; where processes decode, they set another.
+one_large_at_a_time: contextlib.AbstractContextManager = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def decode(data: bytes, preprocessing: Preprocessing, out: np.ndarray) -> tuple[
                 f"{image_format} of {width} x {height} pixels is over the limit of "
                 f"{preprocessing.max_pixels} pixels; if the picture is genuine, raise --max_pixels",
             )
-        with _one_large_at_a_time if width * height > _LARGE_PIXELS else contextlib.nullcontext():
+        with one_large_at_a_time if width * height > _LARGE_PIXELS else contextlib.nullcontext():
             pixels = _pixels(image_format, stored, preprocessing)
             if preprocessing.exif_orientation == "apply":
                 pixels = _turned(pixels, stored.orientation)

@@ -12,7 +12,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 
 _ORIENTATION_TAG = 0x0112
 

@@ -16,7 +16,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, TiffImagePlugin  # noqa: F401  (makes Image.open know TIFF without a search for plugins)
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 from transforms.imaging.containers import Stored, corrupt
 
 # Whatever stops a decoder becomes an ItemError; that OpenCV and libtiff tell it to stderr too helps nobody.

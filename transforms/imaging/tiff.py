@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import simplejpeg
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 from transforms.imaging.containers import Stored, corrupt, truncated
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
