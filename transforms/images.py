@@ -20,14 +20,14 @@ from transforms.imaging.containers import (
     corrupt,
     read_bmp,
     read_gif,
-    read_jpeg,
     read_png,
     read_webp,
 )
-from transforms.imaging.decoders import decode_gif, decode_jpeg, decode_webp, decode_with_pillow
+from transforms.imaging.decoders import decode_gif, decode_jpeg, decode_tiff, decode_webp, decode_with_pillow
 from transforms.imaging.formats import format_of
+from transforms.imaging.jpeg import StoredJpeg, read_jpeg
 from transforms.imaging.resize import resize
-from transforms.imaging.tiff import read_tiff
+from transforms.imaging.tiff import StoredTiff, read_tiff
 
 _LARGE_PIXELS = 32_000_000
 # So that peak memory does not grow with the number of threads; where processes decode, they set another.
@@ -114,12 +114,14 @@ _READERS = {
 
 
 def _pixels(image_format: str, stored: Stored, preprocessing: Preprocessing) -> np.ndarray:
-    if image_format == "JPEG":
+    if isinstance(stored, StoredJpeg):
         return decode_jpeg(stored, preprocessing.image_size if preprocessing.scaled_decoding else 0)
     if image_format == "WEBP":
         return decode_webp(stored)
     if image_format == "GIF":
         return decode_gif(stored)
+    if isinstance(stored, StoredTiff):
+        return decode_tiff(stored)
     return decode_with_pillow(stored, image_format)
 
 
