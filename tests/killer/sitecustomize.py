@@ -11,7 +11,6 @@ import time
 from transforms import images
 from transforms.imaging import formats
 
-
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # to dump the whole of TensorFlow takes a minute
 
 

@@ -18,7 +18,7 @@ from PIL import Image, TiffImagePlugin  # noqa: F401  (makes Image.open know TIF
 
 from transforms.errors import ItemError
 from transforms.imaging.containers import Stored, corrupt
-from transforms.imaging.jpeg import StoredJpeg, check_scans, read_jpeg
+from transforms.imaging.jpeg import StoredJpeg, check_scans, read_jpeg, without_profile
 from transforms.imaging.tiff import StoredTiff
 
 # Whatever stops a decoder becomes an ItemError; that OpenCV and libtiff tell it to stderr too helps nobody.
@@ -75,6 +75,8 @@ def _without_harmless_fault(data: bytes, error: ValueError) -> bytes:
         return _SCAN.sub(lambda scan: scan[1] + b"\x00\x3f\x00", data)
     if message.startswith("Warning: unknown JFIF revision number"):
         return data.replace(b"JFIF\0" + data[11:13], b"JFIF\0\1\1", 1)
+    if message == "Corrupt JPEG data: bad ICC marker":
+        return without_profile(data)
     padding = re.fullmatch(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9", message)
     end = data.rfind(b"\xff\xd9")
     start = end - int(padding[1]) if padding else -1

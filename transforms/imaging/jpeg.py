@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from transforms.errors import ItemError
@@ -33,27 +34,39 @@ class StoredJpeg(Stored):
     least_bytes: int = 0
 
 
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of what stands before the first scan and has a length, and of the scan's marker.
+
+    Raises ItemError, and IndexError or struct.error where the data end too early.
+    """
+    at = 2
+    while data[at + 1] != 0xDA:
+        marker, length = struct.unpack_from(">xBH", data, at)
+        if data[at] != 0xFF:
+            raise corrupt("JPEG", f"no marker at byte {at}")
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:
+            at += 1 if marker == 0xFF else 2  # a fill byte, or a marker that stands alone
+            continue
+        if marker == 0xD9 or length < 2:
+            raise corrupt("JPEG", f"marker {marker:#04x} at byte {at}")
+        yield marker, at, at + 2 + length
+        at += 2 + length
+    yield 0xDA, at, at + 2
+
+
 def read_jpeg(data: bytes) -> StoredJpeg:
-    orientation, adobe, size, at, least = 1, False, None, 2, 0
+    orientation, adobe, size, scan_at, least = 1, False, None, 0, 0
     try:
-        while data[at + 1] != 0xDA:  # the first scan: what stands before it describes the picture
-            marker, length = struct.unpack_from(">xBH", data, at)
-            if data[at] != 0xFF:
-                raise corrupt("JPEG", f"no marker at byte {at}")
-            if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:
-                at += 1 if marker == 0xFF else 2  # a fill byte, or a marker that stands alone
-                continue
+        for marker, at, end in _segments(data):
             if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
-                orientation = exif_orientation(data[at + 4 : at + 2 + length])
+                orientation = exif_orientation(data[at + 4 : end])
             elif marker == 0xEE and data.startswith(b"Adobe", at + 4):
                 adobe = True
             elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not size:
                 size = struct.unpack_from(">BHHB", data, at + 4)
                 _check_kind(marker, *size)
                 least = _least_bytes(marker, size[1], size[2], data[at + 10 : at + 10 + 3 * size[3]])
-            elif marker == 0xD9 or length < 2:
-                raise corrupt("JPEG", f"marker {marker:#04x} at byte {at}")
-            at += 2 + length
+            scan_at = at
     except (IndexError, struct.error):
         raise truncated("JPEG", f"at byte {len(data)}, inside its header") from None
     if not size:
@@ -66,7 +79,7 @@ def read_jpeg(data: bytes) -> StoredJpeg:
         orientation,
         components=components,
         adobe=adobe,
-        scan_at=at,
+        scan_at=scan_at,
         least_bytes=least,
     )
 
@@ -117,3 +130,14 @@ def _scans(data: bytes, at: int) -> int:
         scans += found[1] == _SCAN[1:]
         at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
     return scans
+
+
+def without_profile(data: bytes) -> bytes:
+    """The JPEG without its colour profile."""
+    parts = [data[:2]]
+    for marker, at, end in _segments(data):
+        if marker == 0xDA:
+            parts.append(data[at:])
+        elif not (marker == 0xE2 and data.startswith(b"ICC_PROFILE\0", at + 4)):
+            parts.append(data[at:end])
+    return b"".join(parts)
