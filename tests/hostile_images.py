@@ -141,11 +141,12 @@ def cases() -> Iterator[tuple[str, bytes, set[str]]]:
         yield f"{name} in one column", jpeg_of_size(300, 65000, data), {"truncated"}
     yield "jpeg flat", flat("JPEG", "RGB"), fine
     yield "progressive flat", flat("JPEG", "RGB", progressive=True), fine
+    yield "cmyk progressive flat", flat("JPEG", "CMYK", progressive=True), fine
     yield "jpeg of 100 scans", jpeg_of_many_scans(2000, 100), fine
     yield "jpeg of 101 scans", jpeg_of_many_scans(SIDE, 101), {"too_many_scans"}
     yield "jpeg of 1,000,000 scans", jpeg_of_many_scans(500, 1_000_000), {"too_many_scans"}
     yield "png flat", files.flat_png(SIDE, SIDE), fine
-    yield "png flat 16 bits", files.png(header(2000, 2000, 16, 6), png_pixels(2000, 2000, 16, 4)), fine
+    yield "png flat 16 bits", files.png(header(SIDE, SIDE, 16, 6), png_pixels(SIDE, SIDE, 16, 4)), fine
     yield "png that lacks all", files.png(header(SIDE, SIDE, 16, 6), (b"IDAT", zlib.compress(b""))), either
     yield (
         "png with too much",
@@ -157,6 +158,7 @@ def cases() -> Iterator[tuple[str, bytes, set[str]]]:
     yield "webp flat lossy", flat("WEBP", "RGB"), fine
     yield "bmp of one bit", flat("BMP", "1"), fine
     yield "tiff flat", flat("TIFF", "RGB", compression="tiff_adobe_deflate"), fine
+    yield "tiff cmyk flat", flat("TIFF", "CMYK", compression="tiff_lzw"), fine
     yield "tiff bilevel flat", flat("TIFF", "1", compression="group4"), fine
     yield "tiff of JPEG flat", flat("TIFF", "RGB", compression="jpeg"), fine
     # Metadata.
