@@ -29,7 +29,8 @@ from pipeline.progress import Progress
 from transforms.decode import DecodeImages
 from transforms.infer import BitModelHandler
 from transforms.read import ReadShards
-from transforms.write import IsDone, WriteManifest, WriteShards
+from transforms.retry import Due
+from transforms.write import WriteManifest, WriteShards
 
 LOCAL = "FnApiRunner"
 _POLL_SECONDS = 0.25
@@ -79,7 +80,7 @@ def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
     graph.define(
         pipeline,
         plan.todo,
-        ReadShards(config.read, IsDone(plan.layout)),
+        ReadShards(config.read, Due(plan.layout)),
         DecodeImages(config.decode),
         BitModelHandler(config.model),
         WriteShards(plan.layout, plan.fingerprint),

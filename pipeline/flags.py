@@ -98,6 +98,7 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     "output": [
         ("--output", {"metavar": "FOLDER"}, "where features, ledgers, receipts and the manifest go"),
         ("--overwrite", _SWITCH, "drop what is there instead of resuming it"),
+        ("--retry_failures", _SWITCH, "try the failures of a finished run again; what works now joins its shard"),
         ("--max_failure_rate", {"type": _rate, "default": 0.5, "metavar": "RATE"}, "more failures: exit 3 (%(default)s)"),
         ("--report_file", {"default": "", "metavar": "PATH"}, "write a summary of the run as JSON"),
         ("--dry_run", _SWITCH, "sample a few images, tell what the job would take, write nothing"),

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         return report.failed(error)
     began, before = time.monotonic(), tally.PROCESS.counts()
-    say(f"{len(made.todo)} of {len(made.shards)} shards to do with {runner}")
+    say(made.summary(runner))
     if made.todo:
         try:
             if not engine.run(config, made, beam_options, runner):

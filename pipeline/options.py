@@ -33,6 +33,7 @@ class JobConfig:
     images_per_shard: int
     output: str
     overwrite: bool
+    retry_failures: bool
     max_failure_rate: float
     report_file: str
     dry_run: bool
@@ -75,6 +76,9 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         raise RequestError(
             f"--pass_through={','.join(reserved)}: the feature records use this name themselves"
         )
+    for name in ("overwrite", "dry_run"):
+        if flags.retry_failures and getattr(flags, name):
+            raise RequestError(f"--retry_failures and --{name} exclude each other: leave one of them out")
     image_size = flags.image_size or model.image_size
     try:
         fetch = _fetch_settings(flags)
@@ -89,6 +93,7 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         images_per_shard=flags.images_per_shard,
         output=_folder(flags.output),
         overwrite=flags.overwrite,
+        retry_failures=flags.retry_failures,
         max_failure_rate=flags.max_failure_rate,
         report_file=flags.report_file,
         dry_run=flags.dry_run,

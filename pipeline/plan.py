@@ -7,7 +7,7 @@ import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
@@ -15,7 +15,8 @@ from apache_beam.io.filesystem import BeamIOError
 from pipeline import inputs
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
-from transforms import lists, receipts, storage
+from transforms import lists, receipts, retry, storage
+from transforms import replace as replacing
 from transforms.elements import RecordFile, Shard, UriSlice
 from transforms.fetch import public_uri
 from transforms.receipts import Layout, Receipt
@@ -34,6 +35,18 @@ class Plan:
     fingerprint: Mapping[str, Any]
     listing: bytes | None  # the image files that a glob or folder matched, when shards refer to such a list
     stale: tuple[str, ...]  # files of an output to be overwritten or redone
+    begun: tuple[Receipt, ...] = ()  # replacements of a retry that was killed, to be carried to their end
+    retried: tuple[Receipt, ...] = ()  # of the shards of which only the failures are to be done
+
+    def summary(self, runner: str) -> str:
+        """What there is to do, in one line."""
+        again = f", {self.tried_again} failures of {len(self.retried)} of them again" if self.retried else ""
+        return f"{len(self.todo)} of {len(self.shards)} shards to do{again} with {runner}"
+
+    @property
+    def tried_again(self) -> int:
+        """Failures of earlier runs that this one tries again."""
+        return sum(shard.retry.inputs for shard in self.todo if shard.retry)
 
     @property
     def units(self) -> int:
@@ -43,6 +56,8 @@ class Plan:
 
 def units(shard: Shard) -> int:
     source = shard.source
+    if shard.retry and isinstance(source, UriSlice):
+        return shard.retry.inputs
     return (source.end or source.size_bytes) - source.start if isinstance(source, RecordFile) else source.rows
 
 
@@ -86,6 +101,10 @@ def prepare(plan: Plan) -> None:
             [path for path in plan.stale if path.endswith(".json")]
         )  # first, nothing is "done" any more
         storage.delete([path for path in plan.stale if not path.endswith(".json")])
+        for receipt in plan.begun:
+            replacing.settle(layout, receipt)
+        if plan.retried:
+            retry.write_marker(layout, plan.todo)
         if plan.listing is not None and (plan.todo or not storage.exists(layout.listing)):
             storage.write_atomic(layout.listing, plan.listing)
         elif plan.todo:
@@ -154,14 +173,30 @@ def _resume(
     by_label = {shard.label: shard for shard in shards}
     for receipt in found:
         _check_same(config, receipt, by_label.get(receipt.shard), fingerprint, len(shards))
-    broken = [receipt for receipt in found if not _whole(layout, receipt, files)]
-    done = tuple(receipt for receipt in found if receipt not in broken)
+    begun = tuple(receipt for receipt in found if receipt.replacing and replacing.can_settle(layout, receipt))
+    broken = [receipt for receipt in found if receipt not in begun and not _whole(layout, receipt, files)]
+    done = tuple(replace(receipt, replacing="") for receipt in found if receipt not in broken)
     labels = {receipt.shard for receipt in done}
     todo = tuple(shard for shard in shards if shard.label not in labels)
     stale = [layout.receipt(receipt.shard) for receipt in broken]
+    marker = retry.read_marker(layout)
+    if config.retry_failures and marker is None and todo:
+        raise RequestError(
+            f"--retry_failures: --output={config.output} holds no finished run, {len(done)} of {len(shards)} shards are "
+            "done: run the job without this flag first"
+        )
+    again = {
+        receipt.shard: failed
+        for receipt in done
+        if (failed := retry.of_receipt(receipt))
+        and (config.retry_failures if marker is None else marker.get(receipt.shard) == failed.base)
+    }
+    retried = tuple(receipt for receipt in done if receipt.shard in again)
+    done = tuple(receipt for receipt in done if receipt.shard not in again)
+    todo += tuple(replace(shard, retry=again[shard.label]) for shard in shards if shard.label in again)
     if todo:  # until the run has ended there is no manifest that holds
         stale += [file.path for file in storage.match(layout.manifest)]
-    return Plan(layout, shards, done, todo, fingerprint, listing, tuple(stale))
+    return Plan(layout, shards, done, todo, fingerprint, listing, tuple(stale), begun, retried)
 
 
 def _data(files: Iterable[str]) -> list[str]:
@@ -170,7 +205,9 @@ def _data(files: Iterable[str]) -> list[str]:
 
 def _whole(layout: Layout, receipt: Receipt, files: Mapping[str, int]) -> bool:
     """Whether the files that a receipt tells of are there, at their size."""
-    return all(files.get(storage.join(layout.folder, file.name)) == file.bytes for file in receipt.files)
+    return not receipt.replacing and all(
+        files.get(storage.join(layout.folder, file.name)) == file.bytes for file in receipt.files
+    )
 
 
 def _check_same(

@@ -77,7 +77,7 @@ class Report:
             )
             return self.failed(lost, plan)
         inputs, features, failures = (manifest[name] for name in ("inputs", "features", "failures"))
-        earlier = sum(receipt.inputs for receipt in plan.done)
+        earlier = sum(receipt.inputs for receipt in (*plan.done, *plan.retried)) - plan.tried_again
         rate = failures / inputs if inputs else 0.0
         too_many = rate > config.max_failure_rate or (inputs > 0 and features == 0)
         if plan.todo:
@@ -85,6 +85,8 @@ class Report:
             say(f"{inputs - earlier} images in {seconds:.1f} s ({speed:.1f}/s)")
             if found := verdict.judge(stages, config, isinstance(plan.todo[0].source, UriSlice)):
                 say(found.line())
+        elif config.retry_failures:
+            say("nothing to do: there is no failure that could be tried again")
         else:
             say("nothing to do: every shard is committed already")
         codes = ", ".join(f"{code}: {count}" for code, count in manifest["failures_by_code"].items())
@@ -107,6 +109,7 @@ class Report:
             "failures": failures,
             "failures_by_code": manifest["failures_by_code"],
             "failure_rate": rate,
+            "tried_again": plan.tried_again,
             "untrained": manifest["untrained"],
             "seconds": round(seconds, 3),
             "stage_seconds": {name: round(value, 3) for name, value in stages.items()},

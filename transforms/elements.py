@@ -49,6 +49,14 @@ class UriSlice:
 
 
 @dataclass(frozen=True)
+class Retry:
+    """That a committed shard is done again, but only the inputs that failed."""
+
+    base: str  # digest of the receipt that is to be replaced
+    inputs: int  # how many there are
+
+
+@dataclass(frozen=True)
 class Shard:
     """The unit of distribution, order and commit: one input slice, one output file."""
 
@@ -56,6 +64,7 @@ class Shard:
     of: int
     source: RecordFile | UriSlice
     name: str  # what a person calls the input; also the stem of default keys
+    retry: Retry | None = None
 
     @property
     def label(self) -> str:
@@ -102,7 +111,7 @@ class EncodedChunk:
     """Consecutive items of one shard, at most `batch_size` of them encoded images, the rest failures."""
 
     shard: Shard
-    position: int  # of the first item, in the shard
+    position: int  # of the first item, among the items that are done of this shard
     is_last: bool
     items: tuple[Encoded | Failure, ...]
 

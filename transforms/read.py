@@ -6,7 +6,7 @@ import posixpath
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -15,6 +15,7 @@ import apache_beam as beam
 from transforms import lists, records, storage, tally, tfrecord
 from transforms.elements import Encoded, EncodedChunk, Failure, ItemError, RecordFile, Shard, UriSlice
 from transforms.fetch import Fetcher, FetchSettings, public_uri
+from transforms.retry import EVERY
 
 Item = Encoded | Failure
 
@@ -36,8 +37,10 @@ class ReadSettings:
         return lists.Columns(self.uri_column, self.pass_through + extra)
 
 
-def record_items(shard: Shard, source: RecordFile, settings: ReadSettings) -> Iterator[Item]:
-    """The images of a TFRecord file; damage and unusable records as failures."""
+def record_items(
+    shard: Shard, source: RecordFile, settings: ReadSettings, due: Container[int] = EVERY
+) -> Iterator[Item]:
+    """The images at the positions `due` of a TFRecord file; damage and unusable records as failures."""
     with storage.open_input(source.uri, source.start) as stream:
         seen = source.start
         in_file = not storage.is_compressed(stream)
@@ -45,6 +48,8 @@ def record_items(shard: Shard, source: RecordFile, settings: ReadSettings) -> It
             if in_file:
                 tally.PROCESS.add(units=found.offset - seen)
                 seen = found.offset
+            if position not in due:
+                continue
             key = f"{shard.name}#{position}".encode("utf-8", "surrogateescape")
             if isinstance(found, tfrecord.Damage):
                 where = f"{found.length} bytes at offset {found.offset} of {public_uri(source.uri)}"
@@ -63,13 +68,19 @@ def record_items(shard: Shard, source: RecordFile, settings: ReadSettings) -> It
 
 
 def fetched_items(
-    source: UriSlice, settings: ReadSettings, fetch: Callable[[str], bytes], pool: ThreadPoolExecutor
+    source: UriSlice,
+    settings: ReadSettings,
+    fetch: Callable[[str], bytes],
+    pool: ThreadPoolExecutor,
+    due: Container[int] = EVERY,
 ) -> Iterator[Item]:
-    """The images of a list's rows, fetched ahead on `pool` within a bounded window, in the list's order."""
+    """The images of a list's rows `due`, fetched ahead on `pool` within a bounded window, in the list's order."""
     ahead = 2 * max(settings.batch_size, settings.fetch.concurrency)
     waiting: deque = deque()
     try:
         for position, row in enumerate(lists.rows(source, settings.columns)):
+            if position not in due:
+                continue
             waiting.append(pool.submit(_fetch_row, position, row, source, settings, fetch))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
@@ -132,27 +143,28 @@ def chunks(shard: Shard, items: Iterable[Item], batch_size: int) -> Iterator[Enc
 
 
 class ReadShards(beam.DoFn):
-    """Shard -> EncodedChunk... Skips a shard that was committed meanwhile, as after a retry.
+    """Shard -> EncodedChunk... Skips a shard that was committed meanwhile, as by another attempt.
 
     Args:
       settings: how to read.
-      is_done: whether a shard's receipt is there.
+      due: the positions in a shard that are to be done, or None if it is committed.
     """
 
-    def __init__(self, settings: ReadSettings, is_done: Callable[[Shard], bool]):
+    def __init__(self, settings: ReadSettings, due: Callable[[Shard], Container[int] | None]):
         self._settings = settings
-        self._is_done = is_done
+        self._due = due
 
     def setup(self):
         self._fetcher, self._pool = _fetching(self._settings.fetch)
 
     def process(self, shard: Shard) -> Iterator[EncodedChunk]:
-        if self._is_done(shard):
+        due = self._due(shard)
+        if due is None:
             return
         if isinstance(shard.source, RecordFile):
-            items = record_items(shard, shard.source, self._settings)
+            items = record_items(shard, shard.source, self._settings, due)
         else:
-            items = fetched_items(shard.source, self._settings, self._fetcher.fetch, self._pool)
+            items = fetched_items(shard.source, self._settings, self._fetcher.fetch, self._pool, due)
         yield from _timed(chunks(shard, items, self._settings.batch_size))
 
 
