@@ -93,6 +93,7 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("--uri_column", {"default": "uri", "metavar": "NAME"}, "CSV, JSON lines, Parquet: holds the URI (%(default)s)"),
         ("--key_feature", {"default": "", "metavar": "NAME"}, "feature or column to use as the record's key"),
         ("--pass_through", {**_LIST, "default": []}, "features or columns to copy"),
+        ("--split_bytes", {"type": _size, "metavar": "SIZE"}, "cut TFRecord files above this into a shard a SIZE (256MiB)"),
         ("--images_per_shard", {**_COUNT, "default": 1000}, "lists: rows a shard (%(default)s)"),
     ],
     "output": [

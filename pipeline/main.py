@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         engine.configure_logging(runner)
         storage.configure(beam_options, (*config.inputs, config.output, config.model.model.uri))
         made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
+        for note in made.notes:
+            say(note)
         if config.dry_run:
             return report.looked(dry_run.run(config, made))
         if config.overwrite and made.stale and runner == engine.LOCAL:

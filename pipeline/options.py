@@ -31,6 +31,7 @@ class JobConfig:
     inputs: tuple[str, ...]
     input_format: str
     images_per_shard: int
+    split_bytes: int | None
     output: str
     overwrite: bool
     retry_failures: bool
@@ -91,6 +92,7 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         inputs=tuple(_path(pattern) for group in flags.input for pattern in group),
         input_format=flags.input_format,
         images_per_shard=flags.images_per_shard,
+        split_bytes=flags.split_bytes,
         output=_folder(flags.output),
         overwrite=flags.overwrite,
         retry_failures=flags.retry_failures,

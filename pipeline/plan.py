@@ -12,7 +12,7 @@ from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
 
-from pipeline import inputs
+from pipeline import inputs, splits
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from transforms import lists, receipts, retry, storage
@@ -37,6 +37,7 @@ class Plan:
     stale: tuple[str, ...]  # files of an output to be overwritten or redone
     begun: tuple[Receipt, ...] = ()  # replacements of a retry that was killed, to be carried to their end
     retried: tuple[Receipt, ...] = ()  # of the shards of which only the failures are to be done
+    notes: tuple[str, ...] = ()  # what the user ought to know
 
     def summary(self, runner: str) -> str:
         """What there is to do, in one line."""
@@ -65,13 +66,18 @@ def make(config: JobConfig, weights: str) -> Plan:
     """The plan of a run. `weights` identifies the model's weights. Raises RequestError for a wrong request."""
     layout = Layout(config.output)
     kind, files = inputs.find(config)
-    listing = None
+    listing, notes = None, tuple[str, ...]()
     if kind == "tfrecord":
         inputs.look_into(files, config)
-        sources: Iterable[RecordFile | UriSlice] = [
-            RecordFile(file.path, file.size_in_bytes, file.last_updated_in_seconds or 0.0) for file in files
-        ]
-        names = inputs.short_names([file.path for file in files])
+        cut, notes = splits.cut(files, config)
+        sources: Iterable[RecordFile | UriSlice] = [source for file in cut for source in file]
+        short = inputs.short_names([file.path for file in files])
+        names = [name for name, file in zip(short, cut, strict=True) for _ in file]
+    elif config.split_bytes:
+        raise RequestError(
+            f"--split_bytes cuts TFRecord files, and --input={','.join(config.inputs)} has none; --images_per_shard "
+            "says how lists and image files are cut"
+        )
     else:
         if kind == "images":
             listing = b"".join(file.path.encode("utf-8", "surrogateescape") + b"\n" for file in files)
@@ -87,7 +93,8 @@ def make(config: JobConfig, weights: str) -> Plan:
         Shard(index, len(sources), source, name)
         for index, (source, name) in enumerate(zip(sources, names, strict=True))
     )
-    return _resume(config, layout, shards, _fingerprint(config, weights), listing)
+    made = _resume(config, layout, shards, _fingerprint(config, weights), listing)
+    return replace(made, notes=notes)
 
 
 def prepare(plan: Plan) -> None:
@@ -118,7 +125,7 @@ def prepare(plan: Plan) -> None:
 
 
 def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
-    """Everything that decides the bytes of a feature record, besides the input."""
+    """Everything that decides the bytes of a shard, besides the input."""
     made_of = {
         "model": {"name": public_uri(config.model.model.name), "weights": weights},
         "untrained": config.model.model.kind == "untrained",
@@ -132,6 +139,7 @@ def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
             "key_feature": config.read.key_feature,
             "pass_through": list(config.read.pass_through),
         },
+        "split_bytes": config.split_bytes,
     }
     return json.loads(json.dumps(made_of))  # as a receipt gives it back
 
@@ -214,15 +222,15 @@ def _check_same(
     config: JobConfig, receipt: Receipt, shard: Shard | None, fingerprint: dict[str, Any], of: int
 ) -> None:
     remedy = "use another --output, or --overwrite to start anew"
-    if shard is None:
-        raise RequestError(
-            f"--output={config.output} holds shard {receipt.shard}, but the input now makes {of} shards: {remedy}"
-        )
     for name, (old, new) in receipts.differences(receipt.fingerprint, fingerprint).items():
         if name == "model.name":  # the same weights by another path
             continue
         raise RequestError(
             f"--output={config.output} was made with {name} = {old!r}, this run asks for {new!r}: {remedy}"
+        )
+    if shard is None:
+        raise RequestError(
+            f"--output={config.output} holds shard {receipt.shard}, but the input now makes {of} shards: {remedy}"
         )
     now = receipts.input_identity(shard)
     if receipt.name != shard.name or dict(receipt.input) != now:

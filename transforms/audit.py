@@ -82,7 +82,8 @@ def _keys(layout: Layout, receipt: Receipt) -> KeyAt:
     if schema.get("key_feature"):
         return lambda position: None
     if "rows" not in receipt.input:
-        return lambda position: f"{receipt.name}#{position}".encode("utf-8", "surrogateescape")
+        first = receipt.input.get("first", 0)
+        return lambda position: f"{receipt.name}#{first + position}".encode("utf-8", "surrogateescape")
     if receipt.name.startswith("inputs.txt[") and storage.exists(layout.listing):
         content = storage.read_bytes(layout.listing)[receipt.input["start"] : receipt.input["end"]]
         if hashlib.sha256(content).hexdigest() != receipt.input["sha256"]:

@@ -24,13 +24,18 @@ class ItemError(Exception):
 
 @dataclass(frozen=True)
 class RecordFile:
-    """A TFRecord file, or a byte range of one: the records that start in [start, end)."""
+    """A TFRecord file, or a byte range of one: the records that start in [start, end).
+
+    `first` is the position in the file of the range's first record or damage, where that was counted: then `start` is
+    exactly where it begins. None: `start` may lie inside a record, which belongs to the range before.
+    """
 
     uri: str
     size_bytes: int
     modified: float  # seconds since the epoch, as the file system gives it; 0 where it gives none
     start: int = 0
     end: int | None = None
+    first: int | None = 0
 
 
 @dataclass(frozen=True)

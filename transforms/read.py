@@ -44,13 +44,14 @@ def record_items(
     with storage.open_input(source.uri, source.start) as stream:
         seen = source.start
         in_file = not storage.is_compressed(stream)
-        for position, found in enumerate(tfrecord.read(stream, source.start, source.end)):
+        aligned = source.first is not None
+        for position, found in enumerate(tfrecord.read(stream, source.start, source.end, aligned)):
             if in_file:
                 tally.PROCESS.add(units=found.offset - seen)
                 seen = found.offset
             if position not in due:
                 continue
-            key = f"{shard.name}#{position}".encode("utf-8", "surrogateescape")
+            key = _default_key(shard.name, source, position)
             if isinstance(found, tfrecord.Damage):
                 where = f"{found.length} bytes at offset {found.offset} of {public_uri(source.uri)}"
                 yield Failure(key, position, "read", "damaged_record", f"{found.reason}: {where}")
@@ -65,6 +66,14 @@ def record_items(
             else:
                 yield Encoded(key, position, image, records.select(example, settings.pass_through))
         tally.PROCESS.add(units=(source.end or source.size_bytes) - seen)
+
+
+def _default_key(name: str, source: RecordFile, position: int) -> bytes:
+    """`name#position` in the whole file; `name[start]#position` in a range whose place was not counted."""
+    stem = (
+        f"{name}[{source.start}]#{position}" if source.first is None else f"{name}#{source.first + position}"
+    )
+    return stem.encode("utf-8", "surrogateescape")
 
 
 def fetched_items(

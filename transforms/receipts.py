@@ -131,8 +131,10 @@ def input_identity(shard: Shard) -> dict[str, Any]:
     """What a shard was made of, as far as it can be told without reading the input again."""
     source = shard.source
     if isinstance(source, RecordFile):
-        known = {"size_bytes": source.size_bytes, "modified": source.modified}
-        return known | ({"start": source.start, "end": source.end} if source.end is not None else {})
+        known: dict[str, Any] = {"size_bytes": source.size_bytes, "modified": source.modified}
+        if source.end is not None:
+            known |= {"start": source.start, "end": source.end, "first": source.first}
+        return known
     return {"start": source.start, "end": source.end, "rows": source.rows, "sha256": source.sha256}
 
 
