@@ -53,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return report.failed(error, made)
     else:  # the run before may have been killed between its last receipt and its end
         write_manifest(made.layout, made.fingerprint, len(made.shards))
-    stages = verdict.stage_seconds(before, tally.PROCESS.counts())
-    return report.finished(config, made, runner, time.monotonic() - began, stages)
+    after = tally.PROCESS.counts()
+    stages, smaller = verdict.stage_seconds(before, after), verdict.smaller_batch(before, after)
+    return report.finished(config, made, runner, time.monotonic() - began, stages, smaller)
 
 
 if __name__ == "__main__":

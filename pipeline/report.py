@@ -62,11 +62,18 @@ class Report:
         return self._end(DONE, {"status": "submitted", "runner": runner})
 
     def finished(
-        self, config: JobConfig, plan: Plan, runner: str, seconds: float, stages: Mapping[str, float]
+        self,
+        config: JobConfig,
+        plan: Plan,
+        runner: str,
+        seconds: float,
+        stages: Mapping[str, float],
+        smaller_batch: int | None = None,
     ) -> int:
         """Sums the whole output up, earlier runs included, from its receipts.
 
-        `stages` holds the seconds that this process's workers spent in each stage.
+        `stages` holds the seconds that this process's workers spent in each stage, `smaller_batch` the size to which
+        batches came down for want of memory.
         """
         manifest = json.loads(storage.read_bytes(plan.layout.manifest))
         if manifest["shards_done"] != len(plan.shards):
@@ -85,6 +92,11 @@ class Report:
             say(f"{inputs - earlier} images in {seconds:.1f} s ({speed:.1f}/s)")
             if found := verdict.judge(stages, config, isinstance(plan.todo[0].source, UriSlice)):
                 say(found.line())
+            if smaller_batch:
+                say(
+                    f"batches of {config.model.batch_size} images were too large for the device's memory: "
+                    f"--batch_size={smaller_batch} starts with what fitted"
+                )
         elif config.retry_failures:
             say("nothing to do: there is no failure that could be tried again")
         else:
@@ -112,6 +124,7 @@ class Report:
             "tried_again": plan.tried_again,
             "untrained": manifest["untrained"],
             "seconds": round(seconds, 3),
+            "smaller_batch": smaller_batch,
             "stage_seconds": {name: round(value, 3) for name, value in stages.items()},
         }
         return self._end(TOO_MANY_FAILURES if too_many else DONE, summary)
