@@ -28,9 +28,10 @@ from pipeline.plan import Plan
 from pipeline.progress import Progress
 from transforms.decode import DecodeImages
 from transforms.infer import BitModelHandler
+from transforms.manifest import WriteManifest
 from transforms.read import ReadShards
 from transforms.retry import Due
-from transforms.write import WriteManifest, WriteShards
+from transforms.write import WriteShards
 
 LOCAL = "FnApiRunner"
 _POLL_SECONDS = 0.25

@@ -15,7 +15,7 @@ from pipeline import dry_run, engine, options, plan, verdict, weights
 from pipeline.flags import RequestError
 from pipeline.report import Report, say
 from transforms import storage, tally
-from transforms.write import write_manifest
+from transforms.manifest import write_manifest
 
 
 def main(argv: Sequence[str] | None = None) -> int:

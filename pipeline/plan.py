@@ -168,6 +168,7 @@ def _resume(
 ) -> Plan:
     try:
         found = receipts.read_receipts(layout)
+        marker = retry.read_marker(layout) if found else None
         files = {file.path: file.size_in_bytes for file in storage.match(storage.join(layout.folder, "f*"))}
     except (BeamIOError, ValueError, ImportError, KeyError, TypeError) as error:
         raise RequestError(
@@ -187,7 +188,6 @@ def _resume(
     labels = {receipt.shard for receipt in done}
     todo = tuple(shard for shard in shards if shard.label not in labels)
     stale = [layout.receipt(receipt.shard) for receipt in broken]
-    marker = retry.read_marker(layout)
     if config.retry_failures and marker is None and todo:
         raise RequestError(
             f"--retry_failures: --output={config.output} holds no finished run, {len(done)} of {len(shards)} shards are "

@@ -232,7 +232,7 @@ def test_old_features_that_do_not_agree_with_their_receipt_are_not_merged(tmp_pa
     data = bytearray(path.read_bytes())
     data[-20] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ChangedMeanwhile, match="CRC-32C"):
+    with pytest.raises(ChangedMeanwhile, match="wrong data checksum"):
         Retried(layout, 2, (3, 4)).finish()
     assert receipts.read_receipt(layout, LABEL).features == 3
 

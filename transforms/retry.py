@@ -95,8 +95,11 @@ def _lines(layout: Layout, receipt: Receipt) -> Iterator[Line]:
         if path == layout.failures(receipt.shard):
             with storage.open_binary(path) as stream:
                 for raw in _checked_lines(path, file, stream):
-                    values = json.loads(raw)
-                    yield Line(values["position"], values["code"], raw)
+                    try:
+                        values = json.loads(raw)
+                        yield Line(values["position"], values["code"], raw)
+                    except (ValueError, KeyError, TypeError) as error:
+                        raise _changed(path, f"a line is none of a ledger ({error})") from error
 
 
 def _checked_lines(path: str, file: FileSummary, stream) -> Iterator[bytes]:
@@ -115,16 +118,21 @@ def _records(layout: Layout, receipt: Receipt) -> Iterator[bytes]:
             with storage.open_binary(path) as stream:
                 summed = Summed(stream)
                 for found in tfrecord.read(summed):  # type: ignore[arg-type]
-                    if isinstance(found, tfrecord.Record):
-                        yield tfrecord.frame(found.data)
+                    if isinstance(found, tfrecord.Damage):
+                        raise _changed(path, f"{found.reason} at offset {found.offset}")
+                    yield tfrecord.frame(found.data)
                 _check(path, summed, file)
 
 
 def _check(path: str, summed: Summed, file: FileSummary) -> None:
     if differs := summed.difference(file):
-        raise ChangedMeanwhile(
-            f"{path}: {differs}; `python -m pipeline.verify` tells what is wrong with the output"
-        )
+        raise _changed(path, differs)
+
+
+def _changed(path: str, what: str) -> ChangedMeanwhile:
+    return ChangedMeanwhile(
+        f"{path}: {what}; `python -m pipeline.verify` tells what is wrong with the output"
+    )
 
 
 def read_marker(layout: Layout) -> Mapping[str, str] | None:
