@@ -7,7 +7,9 @@ import shutil
 
 import pytest
 
-from pipeline import verify
+from pipeline import options, verify, weights
+from pipeline.plan import make
+from pipeline.progress import Progress
 from tests import helpers
 from tests.http_server import HttpServer
 from tests.test_kill import KILLED, Server
@@ -98,8 +100,13 @@ def test_records_that_decode_now_join_their_shards_and_damage_stays(tmp_path, mo
     assert helpers.manifest(output)["failures_by_code"]["truncated"] == 4
     bad = {helpers.encoded(2)}
     calls.clear()
+    config, _ = options.parse([*helpers.TINY, *flags, "--retry_failures", f"--output={output}"])
+    plan = make(config, weights.identify(config.model, is_local_run=True))
+    far = Progress(plan, in_process=False)  # of workers elsewhere, which only receipts tell of
+    assert (far.snapshot().images, far.snapshot().shards_total) == (0, 2)
     helpers.job(*flags, "--retry_failures", output=output)
     assert len(calls) == 4
+    assert (far.snapshot().images, far.snapshot().failures, far.snapshot().shards) == (4, 1, 2)
     assert helpers.manifest(output)["failures_by_code"]["truncated"] == 1
     assert whole(output)
     bad = set()
