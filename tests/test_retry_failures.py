@@ -1,9 +1,16 @@
-"""--retry_failures: afterwards the output is, byte for byte, that of a run in which all had worked at once."""
+"""--retry_failures: afterwards the output is, byte for byte, that of a run in which all had worked at once.
+
+`python -m tests.test_retry_failures KILLS [SEED]` goes on until that many kills have hit retries at random moments.
+"""
 
 from __future__ import annotations
 
 import json
+import random
 import shutil
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -224,3 +231,35 @@ def test_wrong_use_is_refused_in_clear_words(tmp_path, capsys):
     helpers.job(flags[0], output=tmp_path / "out")
     helpers.job(*flags, output=tmp_path / "out")
     assert helpers.contents(tmp_path / "out") == before
+
+
+def soak(kills: int, seed: int) -> None:
+    """Random stories of killed retries until `kills` kills have hit."""
+    draw = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(Path(folder))
+        late = Late(Path(folder) / "job", server)
+        hit, stories, output = 0, 0, Path(folder) / "out"
+        while hit < kills:
+            shutil.copytree(late.folder / "first", output)
+            # The first start must ask for the retry; once it has noted what is to be tried, none needs to.
+            for number in range(draw.randint(1, 5)):
+                moment = draw.choice(sorted(late.moments))
+                kill = [moment, draw.randint(1, late.moments[moment])]
+                flag = [] if number and draw.random() < 0.5 else ["--retry_failures"]
+                code, _, _ = late.run(output, *flag, kill=kill)
+                assert code in (0, KILLED), server.errors()
+                late.states(output)
+                hit += code == KILLED
+            code, _, _ = late.run(output, "--retry_failures")
+            assert code == 0, server.errors()
+            assert helpers.contents(output) == late.expected, f"story {stories} of seed {seed}"
+            assert whole(output)
+            shutil.rmtree(output)
+            stories += 1
+        server.close()
+    print(f"{hit} kills in {stories} stories from seed {seed}: each ended byte-identical")
+
+
+if __name__ == "__main__":
+    soak(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1)
