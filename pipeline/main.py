@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow
 from pipeline import dry_run, engine, options, plan, verdict, weights
 from pipeline.flags import RequestError
 from pipeline.report import Report, say
-from transforms import storage, tally
+from transforms import patience, storage, tally
 from transforms.manifest import write_manifest
 
 
@@ -27,14 +27,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         runner = options.runner_name(beam_options)
         engine.configure_logging(runner)
         storage.configure(beam_options, (*config.inputs, config.output, config.model.model.uri))
-        made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
+        with patience.hurried():
+            made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
         for note in made.notes:
             say(note)
         if config.dry_run:
             return report.looked(dry_run.run(config, made))
         if config.overwrite and made.stale and runner == engine.LOCAL:
             engine.check_model(config)  # before anything of the old output goes
-        plan.prepare(made)
+        with patience.hurried():
+            plan.prepare(made)
     except RequestError as error:
         return report.refused(str(error))
     except Exception as error:

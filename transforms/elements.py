@@ -36,6 +36,7 @@ class RecordFile:
     start: int = 0
     end: int | None = None
     first: int | None = 0
+    crc32c: str = ""  # of the bytes in [start, end), eight hexadecimal digits; '' until they have been read
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from typing import Any
 import google_crc32c
 
 from transforms import storage
-from transforms.elements import RecordFile, Shard
 
 FORMAT = 1  # of receipts and manifest
 
@@ -50,6 +49,11 @@ class Layout:
     def retrying(self) -> str:
         """Which shards a run with --retry_failures tries again; there until that run has ended."""
         return storage.join(self.temporary, "retrying.json")
+
+    @property
+    def request(self) -> str:
+        """What the job that is at work here was asked for."""
+        return storage.join(self.temporary, "request.json")
 
     @property
     def temporary(self) -> str:
@@ -125,17 +129,6 @@ class Receipt:
         values = json.loads(data)
         files = tuple(FileSummary(**file) for file in values.pop("files"))
         return cls(files=files, **values)
-
-
-def input_identity(shard: Shard) -> dict[str, Any]:
-    """What a shard was made of, as far as it can be told without reading the input again."""
-    source = shard.source
-    if isinstance(source, RecordFile):
-        known: dict[str, Any] = {"size_bytes": source.size_bytes, "modified": source.modified}
-        if source.end is not None:
-            known |= {"start": source.start, "end": source.end, "first": source.first}
-        return known
-    return {"start": source.start, "end": source.end, "rows": source.rows, "sha256": source.sha256}
 
 
 def read_receipt(layout: Layout, label: str) -> Receipt | None:

@@ -15,7 +15,7 @@ from typing import Any
 import apache_beam as beam
 import google_crc32c
 
-from transforms import commit, receipts, records, replace, retry, storage, tally, tfrecord
+from transforms import commit, identity, records, replace, retry, storage, tally, tfrecord
 from transforms.commit import Claim
 from transforms.elements import Decoded, Failure, FeatureChunk, Shard, UriSlice
 from transforms.receipts import FileSummary, Layout, Receipt
@@ -112,6 +112,7 @@ class ShardWriter:
                 self._features.write(tfrecord.frame(records.encode(item, values)))
                 self._written += 1
             self._position += 1
+        self._shard = chunk.shard  # the last one tells what was read
         self._model = chunk.model
         self._outputs |= {name: output.shape[1] for name, output in chunk.outputs.items()}
 
@@ -173,7 +174,7 @@ class ShardWriter:
         receipt = Receipt(
             shard=label,
             name=self._shard.name,
-            input=receipts.input_identity(self._shard),
+            input=self._input(),
             inputs=expected,
             features=self._written,
             failures=failed,
@@ -190,6 +191,16 @@ class ShardWriter:
             self.abort()
             return receipt
         return replace.replace(self._layout, self._old.digest, Claim(self._attempt, receipt))
+
+    def _input(self) -> Mapping[str, Any]:
+        now = identity.input_identity(self._shard)
+        if self._old is None:
+            return now
+        if not identity.same_bytes(self._old.input, now):
+            raise BrokenShard(
+                f"shard {self._shard.label} ({self._shard.name}): the input is not the one that the shard was made of"
+            )
+        return self._old.input
 
     def abort(self) -> None:
         """Drops this attempt's files."""
