@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError, FileMetadata
 
@@ -56,8 +57,10 @@ def _blind(file: RecordFile, split_bytes: int) -> Iterator[RecordFile]:
 
 def _counted(file: RecordFile, split_bytes: int) -> Iterator[RecordFile]:
     """Ranges that begin with the first record at or after a multiple of `split_bytes`; none is empty."""
+    # A block for each header would be the whole file; on a store a request for each header costs more than that.
+    opened: Any = storage.open_unbuffered if storage.is_local(file.uri) else storage.open_binary
     try:
-        with storage.open_binary(file.uri) as stream:
+        with opened(file.uri) as stream:
             start = first = 0
             border = split_bytes
             for position, offset in enumerate(tfrecord.starts(stream, file.size_bytes)):
