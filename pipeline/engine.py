@@ -28,8 +28,10 @@ from pipeline.plan import Plan
 from pipeline.progress import Progress
 from transforms.decode import DecodeImages
 from transforms.infer import BitModelHandler
+from transforms.manifest import WriteManifest
 from transforms.read import ReadShards
-from transforms.write import IsDone, WriteManifest, WriteShards
+from transforms.retry import Due
+from transforms.write import WriteShards
 
 LOCAL = "FnApiRunner"
 _POLL_SECONDS = 0.25
@@ -79,7 +81,7 @@ def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
     graph.define(
         pipeline,
         plan.todo,
-        ReadShards(config.read, IsDone(plan.layout)),
+        ReadShards(config.read, Due(plan.layout)),
         DecodeImages(config.decode),
         BitModelHandler(config.model),
         WriteShards(plan.layout, plan.fingerprint),

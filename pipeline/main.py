@@ -15,7 +15,7 @@ from pipeline import dry_run, engine, options, plan, verdict, weights
 from pipeline.flags import RequestError
 from pipeline.report import Report, say
 from transforms import patience, storage, tally
-from transforms.write import write_manifest
+from transforms.manifest import write_manifest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         storage.configure(beam_options, (*config.inputs, config.output, config.model.model.uri))
         with patience.hurried():
             made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
+        for note in made.notes:
+            say(note)
         if config.dry_run:
             return report.looked(dry_run.run(config, made))
         if config.overwrite and made.stale and runner == engine.LOCAL:
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         return report.failed(error)
     began, before = time.monotonic(), tally.PROCESS.counts()
-    say(f"{len(made.todo)} of {len(made.shards)} shards to do with {runner}")
+    say(made.summary(runner))
     if made.todo:
         try:
             if not engine.run(config, made, beam_options, runner):
@@ -53,8 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return report.failed(error, made)
     else:  # the run before may have been killed between its last receipt and its end
         write_manifest(made.layout, made.fingerprint, len(made.shards))
-    stages = verdict.stage_seconds(before, tally.PROCESS.counts())
-    return report.finished(config, made, runner, time.monotonic() - began, stages)
+    after = tally.PROCESS.counts()
+    stages, smaller = verdict.stage_seconds(before, after), verdict.smaller_batch(before, after)
+    return report.finished(config, made, runner, time.monotonic() - began, stages, smaller)
 
 
 if __name__ == "__main__":

@@ -125,7 +125,9 @@ def _put_in_place(layout: Layout, claim: Claim) -> bool:
     """Puts the files of a claim under their final names. False if one is neither here nor there any more."""
     for file in claim.receipt.files:
         target = storage.join(layout.folder, file.name)
-        if not storage.place(temporary(layout, claim.attempt, file.name), target) and not _is(target, file):
+        if not storage.place(temporary(layout, claim.attempt, file.name), target) and not is_whole(
+            target, file
+        ):
             return False
     ledger = layout.failures(claim.receipt.shard)
     if not claim.receipt.failures and storage.exists(ledger):
@@ -133,7 +135,7 @@ def _put_in_place(layout: Layout, claim: Claim) -> bool:
     return True
 
 
-def _is(path: str, file: FileSummary) -> bool:
+def is_whole(path: str, file: FileSummary) -> bool:
     """Whether a file is there with the size and checksum that it must have."""
     if not storage.exists(path):
         return False
