@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config.dry_run:
             return report.looked(dry_run.run(config, made))
         if config.overwrite and made.stale and runner == engine.LOCAL:
-            engine.check_model(config)  # before anything of the old output goes
+            engine.check_model(config, beam_options)  # before anything of the old output goes
         plan.prepare(made)
     except RequestError as error:
         return report.refused(str(error))
