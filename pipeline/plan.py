@@ -154,11 +154,10 @@ def _resume(
     by_label = {shard.label: shard for shard in shards}
     for receipt in found:
         _check_same(config, receipt, by_label.get(receipt.shard), fingerprint, len(shards))
-    broken = [receipt for receipt in found if not _whole(layout, receipt, files)]
-    done = tuple(receipt for receipt in found if receipt not in broken)
+    done = tuple(receipt for receipt in found if _whole(layout, receipt, files))
     labels = {receipt.shard for receipt in done}
     todo = tuple(shard for shard in shards if shard.label not in labels)
-    stale = [layout.receipt(receipt.shard) for receipt in broken]
+    stale = [layout.receipt(receipt.shard) for receipt in found if receipt.shard not in labels]
     if todo:  # until the run has ended there is no manifest that holds
         stale += [file.path for file in storage.match(layout.manifest)]
     return Plan(layout, shards, done, todo, fingerprint, listing, tuple(stale))
