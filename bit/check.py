@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from bit.checkpoint import open_checkpoint
 from bit.models import UnusableModel
-from bit.weights import open_checkpoint
 
 
 def check(path: str, architecture: str = "") -> int | None:

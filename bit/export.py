@@ -1,36 +1,51 @@
 """Writes a model of the family as a SavedModel that behaves like the TF-Hub module of the same name.
 
-`python -m bit.export --model=bit/m-r101x3 --output=DIR`
+`python -m bit.export --model=bit/m-r101x3 --output=DIR`, and for serving
+`python -m bit.export --model=bit/m-r101x3 --output=DIR --optimized --precision=bfloat16`
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 
 import tensorflow as tf
 
-from bit import network
+from bit import network, self_test
+from bit.checkpoint import open_checkpoint
 from bit.download import WeightsUnreachable, local_path
-from bit.models import ARCHITECTURES, HEADS, UnknownModel, UnusableModel, resolve
-from bit.weights import STANDARDIZED, Untrained, Weights, open_checkpoint, shapes
+from bit.models import ARCHITECTURES, HEADS, Model, UnknownModel, UnusableModel, resolve
+from bit.weights import STANDARDIZED, Untrained, Weights, folded, shapes
 
 
-def module(weights: Weights, head: bool = False) -> tf.train.Checkpoint:
+def module(weights: Weights, head: bool = False, optimized_for: str = "") -> tf.train.Checkpoint:
     """A reusable SavedModel: callable on float32 (n, h, w, 3) RGB in [0, 1], gives float32 (n, d).
 
-    Kernels are standardized in the graph, so that the standardization follows when the weights are trained.
-    With `head` it gives logits, else features.
+    Kernels are standardized in the graph, so that the standardization follows when the weights are trained; with
+    `optimized_for`, a precision, they are standardized and cast now, and nothing is left to train.
+    With `head` it gives logits, else features. Raises UnusableModel where there is no head.
     """
     if head and not weights.classes:
         raise UnusableModel("the model has no head to export: leave --head away")
-    names = shapes(weights.architecture, weights.classes if head else 0)
-    named = {name: tf.Variable(weights.array(name), name=f"resnet/{name}") for name in names}
+    if optimized_for:
+        compute = tf.as_dtype(optimized_for)
+        named = {
+            name: tf.Variable(
+                tf.cast(value, network.dtype_of(name, compute)), trainable=False, name=f"resnet/{name}"
+            )
+            for name, value in folded(weights, head)
+        }
+    else:
+        names = shapes(weights.architecture, weights.classes if head else 0)
+        named = {name: tf.Variable(weights.array(name), name=f"resnet/{name}") for name in names}
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32)], autograph=False)
     def call(images: tf.Tensor) -> tf.Tensor:
         current = {
-            name: network.standardize(value) if name.endswith(STANDARDIZED) else tf.convert_to_tensor(value)
+            name: network.standardize(value)
+            if name.endswith(STANDARDIZED) and not optimized_for
+            else tf.convert_to_tensor(value)
             for name, value in named.items()
         }
         embedding = network.embed(images * 2.0 - 1.0, current, weights.architecture)
@@ -40,15 +55,24 @@ def module(weights: Weights, head: bool = False) -> tf.train.Checkpoint:
     reusable = tf.train.Checkpoint()
     reusable.__call__ = call
     reusable.variables = list(named.values())
-    reusable.trainable_variables = list(named.values())
-    reusable.regularization_losses = []
+    reusable.trainable_variables = [] if optimized_for else list(named.values())
+    reusable.regularization_losses = []  # BiT-HyperRule fine-tunes without weight decay
     return reusable
 
 
-def export(weights: Weights, output: str, head: bool = False) -> None:
-    """Writes the SavedModel into the folder `output`: the call, and the same as 'serving_default'."""
-    reusable = module(weights, head)
+def export(
+    weights: Weights, output: str, head: bool = False, optimized_for: str = "", side: int = 224
+) -> None:
+    """Writes the SavedModel into the folder `output`: the call, and the same as 'serving_default'.
+
+    Beside it, what it gives for the self-test's picture at `side`, for whoever loads it.
+    """
+    reusable = module(weights, head, optimized_for)
     tf.saved_model.save(reusable, output, signatures=reusable.__call__)
+    if optimized_for in ("", "float32"):  # a record is what float32 gives
+        vectors = reusable.__call__(tf.constant(self_test.picture(side) / 255.0)).numpy()
+        name = "logits" if head else "embedding"
+        self_test.write(os.path.join(output, self_test.EXPORTED), {name: vectors}, side)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,21 +80,32 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="a name of `python -m bit.models`, or an .npz file")
     parser.add_argument("--output", required=True, help="folder for the SavedModel")
     parser.add_argument("--head", action="store_true", help="export logits, not features")
+    parser.add_argument(
+        "--optimized", action="store_true", help="for serving: weights standardized now, not trainable"
+    )
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16", "float16"), help="of an --optimized export (float32)"
+    )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
+        if args.precision and not args.optimized:
+            raise UnusableModel("--precision is for --optimized: a module that can be trained is float32")
         model = resolve(args.model)
-        if model.kind == "saved_model":
-            raise UnusableModel(f"{model.name} is a SavedModel already: copy it")
-        if model.kind == "untrained":
-            weights: Weights = Untrained(ARCHITECTURES[model.architecture], HEADS.get(model.head, 0))
-        else:
-            weights = open_checkpoint(local_path(model), model.architecture)
-        export(weights, args.output, args.head)
+        optimized_for = (args.precision or "float32") if args.optimized else ""
+        export(_weights(model), args.output, args.head, optimized_for, model.image_size)
     except (UnknownModel, UnusableModel, WeightsUnreachable) as error:
         parser.error(str(error))
     logging.info("wrote %s of %s to %s", "logits" if args.head else "features", model.name, args.output)
     return 0
+
+
+def _weights(model: Model) -> Weights:
+    if model.kind == "saved_model":
+        raise UnusableModel(f"{model.name} is a SavedModel already: copy it")
+    if model.kind == "untrained":
+        return Untrained(ARCHITECTURES[model.architecture], HEADS.get(model.head, 0))
+    return open_checkpoint(local_path(model), model.architecture)
 
 
 if __name__ == "__main__":

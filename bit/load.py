@@ -1,25 +1,27 @@
-"""Loads a model of the family into memory: pixels in, vectors out.
-
-The weights of an `.npz` are standardized once, here; a SavedModel is called as it is.
-"""
+"""Loads a model of the family into memory: pixels in, vectors out; and tests it once, on a bundled picture."""
 
 from __future__ import annotations
 
+import functools
+import logging
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
 import numpy as np
 import tensorflow as tf
 
-from bit import network, saved_model
+from bit import network, saved_model, self_test
 from bit import outputs as output_names
+from bit.checkpoint import open_checkpoint
+from bit.from_weights import Loaded, build
 from bit.labels import Labels, read_labels
-from bit.models import ARCHITECTURES, HEADS, Model, UnusableModel
+from bit.models import ARCHITECTURES, HEADS, PRECISIONS, Model, UnusableModel
 from bit.outputs import TOP_CLASS, TOP_NAME, TOP_PROBABILITY, TOP_SYNSET
-from bit.weights import UNTRAINED_VERSION, Untrained, Weights, folded, open_checkpoint
+from bit.weights import UNTRAINED_VERSION, Untrained
 
-PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float16")
+log = logging.getLogger(__name__)
 _device_lock = threading.Lock()
 
 Graph = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
@@ -49,7 +51,7 @@ class Extractor:
         self._shape = (batch_size, image_size, image_size, 3)
         self._graph = graph  # holds a SavedModel's variables: functions refer to them weakly
         # XLA fuses the norms on a GPU; on a CPU it is slower than oneDNN and knows no bfloat16 instructions.
-        compiled = True if _gpus() and identity["route"] == "npz" else None
+        compiled = True if _gpus() and identity["route"] != "saved_model" else None
         spec = tf.TensorSpec(self._shape, tf.float32)
         self._function = tf.function(graph, autograph=False, jit_compile=compiled).get_concrete_function(spec)
         given = self._function.structured_outputs
@@ -88,7 +90,7 @@ def load(
     """Loads `model`, whose weights lie at the local `path` ('' for untrained ones), for one batch shape.
 
     `outputs` are among bit.outputs.OUTPUTS, `top_k` classes for the last of them. Raises UnusableModel where the
-    model cannot give them, take `image_size`, or run in `precision`.
+    model cannot give them, take `image_size`, or run in `precision`; SelfTestFailed where it computes wrongly.
     """
     outputs = output_names.in_order(outputs)
     output_names.check(model, outputs, top_k, output_names.classes(model))
@@ -96,17 +98,16 @@ def load(
         raise UnusableModel(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
     _prepare_device(precision)
     wanted = {"logits" if name == "top_k" else name for name in outputs}
-    network_graph: Graph
     if model.kind == "saved_model":
-        network_graph, classes, identity = saved_model.graph(model, path, image_size, precision, wanted)
+        loaded, identity = saved_model.load(model, path, image_size, precision, wanted)
+        output_names.check(model, outputs, top_k, loaded.classes or None)
     else:
-        source, identity = _source(model, path)
-        output_names.check(model, outputs, top_k, source.classes)
-        network_graph, classes = _network_graph(source, precision, "logits" in wanted), source.classes
-    task = output_names.task(model, classes)
+        loaded, identity = _from_arrays(model, path, image_size, precision, outputs, top_k)
+    identity = {**identity, **_self_test(loaded, identity["weights"], path, image_size, precision)}
+    task = output_names.task(model, loaded.classes)
 
     def graph(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        given = dict(network_graph(pixels))
+        given = loaded.graph(pixels)
         out = {name: given[name] for name in outputs if name in given}
         if "top_k" in outputs:
             best, probabilities = network.most_likely(given["logits"], top_k, task == "imagenet21k")
@@ -121,6 +122,43 @@ def load(
         identity=identity,
         labels=read_labels(task) if "top_k" in outputs else None,
     )
+
+
+def _from_arrays(
+    model: Model, path: str, image_size: int, precision: str, outputs: tuple[str, ...], top_k: int
+) -> tuple[Loaded, dict[str, str]]:
+    exact_at = image_size if precision != "float32" or _gpus() else 0
+    head = outputs != ("embedding",)
+    if model.kind == "untrained":
+        made = Untrained(ARCHITECTURES[model.architecture], HEADS.get(model.head, 0))
+        name = f"{UNTRAINED_VERSION}/{model.architecture}{f'/{model.head}' if model.head else ''}"
+        loaded = build(made, precision, head, exact_at)
+        return loaded, {"route": "npz", "weights": name, "untrained": "true"}
+    checkpoint = open_checkpoint(path, model.architecture)
+    output_names.check(model, outputs, top_k, checkpoint.classes)
+    with ThreadPoolExecutor(1) as beside:
+        digest = beside.submit(checkpoint.sha256)
+        loaded = build(checkpoint, precision, head, exact_at)
+        return loaded, {"route": "npz", "weights": f"sha256:{digest.result()}"}
+
+
+def _self_test(loaded: Loaded, weights: str, path: str, side: int, precision: str) -> dict[str, str]:
+    """Runs the picture through the network; the error of a reduced precision against float32, for the manifest."""
+    picture = tf.constant(self_test.picture(side))
+    got = {name: value.numpy() for name, value in loaded.graph(picture).items()}
+    exact = got if loaded.exact is None else loaded.exact
+    if known := self_test.recall(weights, side, path):
+        self_test.compare(exact, known[0], "float32", f"what {known[1]} holds")
+    if not known or exact.keys() - known[0].keys():
+        self_test.remember(weights, exact, side)
+    if precision == "float32":
+        if exact is not got:
+            self_test.compare(got, exact, precision, "what float32 gives on the CPU")
+        return {}
+    off = self_test.compare(got, exact, precision, "what float32 gives")
+    # Two digits: the last bits of float32 must not show in the manifest.
+    error = {"relative_l2": f"{off.relative_l2:.1e}", "cosine": f"{off.cosine:.4f}"}
+    return {f"self_test/{name}": value for name, value in error.items()}
 
 
 def _gpus() -> list[tf.config.PhysicalDevice]:
@@ -139,32 +177,14 @@ def _prepare_device(precision: str) -> None:
         raise UnusableModel(
             f"--precision={precision} needs a GPU, and there is none: take float32 or bfloat16"
         )
+    if precision == "float32" and _gpus():
+        _tell_of_reduced_precisions()
 
 
-def _network_graph(source: Weights, precision: str, head: bool) -> Graph:
-    compute = tf.as_dtype("float32" if precision == "tensorfloat32" else precision)
-    weights = {
-        name: tf.cast(tf.constant(value), network.dtype_of(name, compute))
-        for name, value in folded(source, head)
-    }
-    # On a GPU, XLA gets the whole graph; on a CPU only what oneDNN leaves.
-    compiled = not _gpus()
-
-    def graph(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        embedding = network.embed(pixels / 127.5 - 1.0, weights, source.architecture, compiled)
-        return {"embedding": embedding} | ({"logits": network.classify(embedding, weights)} if head else {})
-
-    return graph
-
-
-def _source(model: Model, path: str) -> tuple[Weights, Mapping[str, str]]:
-    if model.kind == "untrained":
-        made = Untrained(ARCHITECTURES[model.architecture], HEADS.get(model.head, 0))
-        suffix = f"/{model.head}" if model.head else ""
-        return made, {
-            "route": "npz",
-            "weights": f"{UNTRAINED_VERSION}/{model.architecture}{suffix}",
-            "untrained": "true",
-        }
-    checkpoint = open_checkpoint(path, model.architecture)
-    return checkpoint, {"route": "npz", "weights": f"sha256:{checkpoint.sha256()}"}
+@functools.cache
+def _tell_of_reduced_precisions() -> None:
+    """Says it once a process."""
+    log.warning(
+        "float32 on a GPU leaves most of it idle: its matrix units have several times the rate in --precision=bfloat16, "
+        "float16 or tensorfloat32. What they cost in exactness: docs/models.md"
+    )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 BUCKET = "https://storage.googleapis.com/bit_models"
 TFHUB = "https://tfhub.dev/google/bit"
+PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float16")
 
 
 class UnknownModel(ValueError):

@@ -1,49 +1,103 @@
-"""Calls a TF-Hub module, or any SavedModel of an image network, as it is.
+"""A TF-Hub module, or any SavedModel of an image network: by its weights where that is proven, else called as it is.
 
-A module of the family takes float32 (n, h, w, 3) RGB in [0, 1] and standardizes its weights inside.
+A module of the family takes float32 (n, h, w, 3) RGB in [0, 1] and standardizes its weights in each call.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from bit import self_test
 from bit.check import check
+from bit.checkpoint import of_arrays
+from bit.from_weights import Loaded, build
 from bit.models import HEADS, Model, UnusableModel
+from bit.weights import Arrays
 
 _NEEDED = (
     "it takes a function of float32 images (n, height, width, 3) in [0, 1] that gives one float32 (n, d), "
     "as the module's own call or as a signature with that single input"
 )
+# Of the largest value: the module's own standardization sums in float32 and is off by up to 1e-5 itself; another
+# epsilon, another padding or another scale of the input shows from 1e-3 on.
+_SAME = 1e-4
+
+log = logging.getLogger(__name__)
 
 
-def graph(
+def load(
     model: Model, path: str, image_size: int, precision: str, wanted: set[str]
-) -> tuple[Callable[[tf.Tensor], dict[str, tf.Tensor]], int, Mapping[str, str]]:
-    """Returns a function of float32 pixels (n, image_size, image_size, 3) in [0, 255], its classes, its identity.
+) -> tuple[Loaded, dict[str, str]]:
+    """Returns the network of the SavedModel in the folder `path`, and what identifies it.
 
-    Raises UnusableModel: no usable function, an image size or a precision that it cannot take.
+    Where its variables are those of a member of the family, and that member, built from them, gives for the
+    self-test's picture what the module itself gives, the weights are standardized once, here: then every output and
+    precision is to be had. Otherwise the module is called as it is. The log says which, and why.
+    Raises UnusableModel: no usable function, an image size, an output or a precision that it cannot take.
     """
     check(path)
+    module = tf.saved_model.load(path)
+    output = "logits" if model.head else "embedding"
+    called = Called(module, _usable(module, path, image_size), output)
+    weights = f"sha256:{_digest(path)}"
+    own = called(tf.constant(self_test.picture(image_size)))[output].numpy()
+    folded, why = _folded(module, own, image_size, precision, wanted)
+    if folded:
+        log.info(
+            "%s: its weights are standardized once, at load; it gives the same vector as the module", path
+        )
+        return folded, {"route": "folded_saved_model", "weights": weights}
+    log.info("%s is called as it is: %s", path, why)
     if precision not in ("float32", "tensorfloat32"):
         raise UnusableModel(
-            f"--precision={precision} is not for {model.name}, which is called as it is, in its own float32; "
+            f"--precision={precision} is not for {model.name}, which is called as it is, in its own float32 ({why}); "
             "take the .npz of the same model, such as --model=bit/m-r101x3"
         )
-    output = "logits" if model.head else "embedding"
     if wanted != {output}:
         raise UnusableModel(
-            f"{model.name} gives {output} only, not {min(wanted - {output})}; take the .npz of the same model"
+            f"{model.name} gives {output} only, not {min(wanted - {output})} ({why}); "
+            "take the .npz of the same model"
         )
-    module = tf.saved_model.load(path)
-    called = Called(module, _usable(module, path, image_size), output)
-    classes = HEADS.get(model.head, 0)
-    return called, classes, {"route": "saved_model", "weights": f"sha256:{_digest(path)}"}
+    loaded = Loaded(called, HEADS.get(model.head, 0), None)
+    return loaded, {"route": "saved_model", "weights": weights}
+
+
+def _folded(
+    module: Any, own: np.ndarray, image_size: int, precision: str, wanted: set[str]
+) -> tuple[Loaded | None, str]:
+    """The network built from the module's variables if it gives `own` for the picture, else None and why not."""
+    variables = {v.name.removesuffix(":0"): v for v in getattr(module, "variables", ())}
+    found = of_arrays({name: tuple(v.shape) for name, v in variables.items()})
+    if isinstance(found, str):
+        return None, found
+    prefix, architecture, classes = found
+    if any(v.dtype != tf.float32 for v in variables.values()):
+        return None, "its variables are not float32"
+    if not classes and "logits" in wanted:
+        return None, "it has no head"
+    source = Arrays(architecture, classes, lambda name: variables[prefix + name].numpy())
+    output = "logits" if classes and own.shape[1] == classes else "embedding"
+    head = output == "logits" or "logits" in wanted
+    loaded = build(source, precision, head, exact_at=image_size)
+    assert loaded.exact is not None
+    ours = loaded.exact[output]
+    if ours.shape != own.shape:
+        return None, f"it gives {own.shape[1]} values, not the {output} of its architecture"
+    off = float(abs(ours - own).max() / (abs(own).max() or 1.0))
+    if not off <= _SAME:
+        return (
+            None,
+            f"the family's network with its weights gives another vector (off by {off:.1g} of the largest value)",
+        )
+    return loaded, ""
 
 
 @dataclass(frozen=True)

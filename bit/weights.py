@@ -1,4 +1,4 @@
-"""Weights of the family: official names and shapes, `.npz` checkpoints, untrained weights, standardization.
+"""Weights of the family: official names and shapes, untrained weights, standardization.
 
 NumPy only. Kernels are HWIO float32, as in the official checkpoints.
 """
@@ -7,25 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
-from bit.models import ARCHITECTURES, Architecture, UnusableModel
+from bit.models import Architecture
 
 HEAD_KERNEL = "head/conv2d/kernel"
 HEAD_BIAS = "head/conv2d/bias"
+ALIGNMENT_BYTES = 64
 STANDARDIZED = "standardized_conv2d/kernel"
 # Names what Untrained makes: other values need another number.
 UNTRAINED_VERSION = "untrained-v1"
-_PREFIX = "resnet/"
-_HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-_LIKELY = "a checkpoint of another family, or a download cut short"
 
 
 def shapes(architecture: Architecture, classes: int = 0) -> dict[str, tuple[int, ...]]:
@@ -89,125 +85,43 @@ class Untrained:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """An `.npz` in the official format whose names and shapes were found right; see `open_checkpoint`."""
+class Arrays:
+    """Weights that `read` gives by name; see bit.checkpoint.of_arrays."""
 
-    path: str
     architecture: Architecture
     classes: int
-
-    @cached_property
-    def _archive(self) -> zipfile.ZipFile:
-        return zipfile.ZipFile(self.path)
+    read: Callable[[str], np.ndarray]
 
     def array(self, name: str) -> np.ndarray:
-        try:
-            with self._archive.open(f"{_PREFIX}{name}.npy") as file:
-                value = np.lib.format.read_array(file, allow_pickle=False)
-        except (zipfile.BadZipFile, EOFError, ValueError) as error:
-            raise UnusableModel(
-                f"{self.path}: array {_PREFIX}{name} is damaged ({error}); fetch the file again"
-            ) from error
-        return np.ascontiguousarray(value, np.float32)
-
-    def sha256(self) -> str:
-        """Hexadecimal digest of the file, as `sha256sum` prints it."""
-        digest = hashlib.sha256()
-        with open(self.path, "rb", buffering=0) as file:
-            while piece := file.read(8 << 20):  # 8 MiB
-                digest.update(piece)
-        return digest.hexdigest()
+        return self.read(name)
 
 
-def open_checkpoint(path: str, architecture: str = "") -> Checkpoint:
-    """Reads the directory and the array headers of an `.npz`; tells the architecture by its arrays.
+def aligned(count: int) -> np.ndarray:
+    """uint8 (count,) of any content that starts where a tensor may: TensorFlow takes such memory over uncopied.
 
-    Raises UnusableModel that names every missing, unexpected and misshapen array, or says that it is not
-    `architecture` (a key of ARCHITECTURES; '' accepts any member).
+    An array in the `.npy` format that is read into it has its numbers at such a place too.
     """
-    found, dtypes = _headers(path)
-    member = _nearest_member(found)
-    if not member:
-        some = ", ".join(sorted(map(_full, found))[:5]) or "nothing"
-        raise UnusableModel(
-            f"{path} is no BiT checkpoint: it has no arrays {_PREFIX}block1/... (it holds {some}); {_LIKELY}"
-        )
-    classes = found.get(HEAD_BIAS, found.get(HEAD_KERNEL, (0,)))[-1]
-    if problems := _problems(found, dtypes, shapes(ARCHITECTURES[member], classes)):
-        first = f"{path} does not hold {member} as the official checkpoints do ({_LIKELY}):"
-        raise UnusableModel("\n  ".join([first, *problems]))
-    if architecture and architecture != member:
-        raise UnusableModel(f"{path} holds {member}, not {architecture}: rename it, or take the right file")
-    return Checkpoint(path, ARCHITECTURES[member], classes)
-
-
-def _headers(path: str) -> tuple[dict[str, tuple[int, ...]], dict[str, np.dtype]]:
-    """Shapes and dtypes by name without 'resnet/'; a name that lacks it gets a leading '/'."""
-    found, dtypes = {}, {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                with archive.open(member) as file:
-                    version = np.lib.format.read_magic(file)
-                    shape, _, dtype = _HEADER_READERS[version](file)
-                name = member.removesuffix(".npy")
-                name = name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else f"/{name}"
-                found[name], dtypes[name] = shape, dtype
-    except FileNotFoundError:
-        raise UnusableModel(f"no file {path}: check it, or take a name from `python -m bit.models`") from None
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
-        raise UnusableModel(
-            f"{path} is no .npz archive ({error}); a download cut short, or an error page saved"
-        ) from error
-    return found, dtypes
-
-
-def _nearest_member(found: dict[str, tuple[int, ...]]) -> str:
-    """The member of the family whose arrays are most like the found ones; '' where there is no likeness."""
-    if not any(name.startswith("block1/unit01/") for name in found):
-        return ""
-
-    def differences(member: str) -> int:
-        expected = shapes(ARCHITECTURES[member])
-        return sum(found.get(name) != expected.get(name) for name in expected.keys() | found.keys())
-
-    return min(ARCHITECTURES, key=differences)
-
-
-def _problems(
-    found: dict[str, tuple[int, ...]], dtypes: dict[str, np.dtype], expected: dict[str, tuple[int, ...]]
-) -> list[str]:
-    common = expected.keys() & found.keys()
-    problems = [f"missing: {_full(name)} {expected[name]}" for name in expected.keys() - found.keys()]
-    problems += [
-        f"misshapen: {_full(name)} has {found[name]}, expected {expected[name]}"
-        for name in common
-        if found[name] != expected[name]
-    ]
-    problems += [
-        f"no floating-point numbers: {_full(name)} holds {dtypes[name]}"
-        for name in common
-        if dtypes[name].kind != "f"
-    ]
-    problems += [f"unexpected: {_full(name)} {found[name]}" for name in found.keys() - expected.keys()]
-    return sorted(problems)
-
-
-def _full(name: str) -> str:
-    return name[1:] if name.startswith("/") else _PREFIX + name
+    raw = np.empty(count + ALIGNMENT_BYTES, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT_BYTES
+    return raw[start : start + count]
 
 
 def standardize(kernel: np.ndarray) -> np.ndarray:
-    """HWIO float32 -> the same, with mean 0 and variance 1 over HWI for each output channel.
+    """HWIO float32, contiguous -> the same array, changed to mean 0 and variance 1 over HWI for each output channel.
 
     Population variance, 1e-10 inside the root (`StandardizedConv2D` in the authors' `bit_tf2/models.py`).
-    Sums run in float64: a float32 sum over 13,824 values would show in the features.
     """
     flat = kernel.reshape(-1, kernel.shape[-1])
-    centred = flat - flat.mean(axis=0, dtype=np.float64).astype(np.float32)
-    variance = np.square(centred).mean(axis=0, dtype=np.float64)
-    centred *= (1.0 / np.sqrt(variance + 1e-10)).astype(np.float32)
-    return centred.reshape(kernel.shape)
+    rows, channels = flat.shape
+    inner = next(size for size in range(math.isqrt(rows), 0, -1) if rows % size == 0)
+
+    # Averages in two steps: one float32 sum over 13,824 values would show in the features. And in place, without
+    # temporaries: the first touch of fresh memory costs more than the arithmetic.
+    sliced = flat.reshape(-1, inner, channels)
+    flat -= sliced.mean(axis=1).mean(axis=0, dtype=np.float64).astype(np.float32)
+    squares = np.einsum("ijk,ijk->ik", sliced, sliced).sum(axis=0, dtype=np.float64)
+    flat *= (1.0 / np.sqrt(squares / rows + 1e-10)).astype(np.float32)
+    return kernel
 
 
 def folded(weights: Weights, head: bool) -> Iterator[tuple[str, np.ndarray]]:

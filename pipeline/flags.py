@@ -7,11 +7,11 @@ import re
 from typing import Any, NoReturn
 
 from bit import outputs
+from bit.models import PRECISIONS
 from transforms.fetch import FetchSettings
 from transforms.images import Preprocessing
 
 INPUT_FORMATS = ("auto", "tfrecord", "txt", "csv", "jsonl", "parquet", "images")
-PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float16")
 
 _EPILOG = """\
 one example for each kind of input:

@@ -1,16 +1,20 @@
 """bit.export: a SavedModel that behaves like the TF-Hub module."""
 
 import gc
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_hub as hub
+import tf_keras
 
+from bit.checkpoint import open_checkpoint
 from bit.export import export, main
 from bit.load import load
 from bit.models import ARCHITECTURES, resolve
-from bit.weights import Untrained, open_checkpoint
+from bit.weights import Untrained
 from tests.checkpoints import R101X3, worst
 
 FLOAT32 = 1e-5
@@ -56,7 +60,89 @@ def test_exports_logits_with_the_head(tmp_path):
     assert worst(got, extractor(batch)["logits"]) < FLOAT32
 
 
-@pytest.mark.parametrize("arguments", [["--model=untrained/tin"], ["--model=untrained/tiny", "--head"]])
+def test_saved_model_cli_shows_and_runs_it(tiny_module, tmp_path):
+    images = np.random.default_rng(0).uniform(0, 1, (2, 32, 32, 3)).astype(np.float32)
+    np.save(tmp_path / "images.npy", images)
+    command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"]
+    tags = [f"--dir={tiny_module}", "--tag_set=serve", "--signature_def=serving_default"]
+    shown = subprocess.run([*command, "show", *tags], capture_output=True, text=True, check=True).stdout
+    assert "inputs['images'] tensor_info: dtype: DT_FLOAT shape: (-1, -1, -1, 3)" in " ".join(shown.split())
+    run = [*command, "run", *tags, f"--inputs=images={tmp_path}/images.npy", f"--outdir={tmp_path}/out"]
+    subprocess.run(run, capture_output=True, text=True, check=True)
+    (written,) = (tmp_path / "out").glob("*.npy")
+    np.testing.assert_allclose(
+        np.load(written), hub.load(tiny_module)(tf.constant(images)).numpy(), rtol=1e-5
+    )
+
+
+def test_a_keras_layer_fine_tunes_it(tiny_module):
+    layer = hub.KerasLayer(tiny_module, trainable=True)
+    model = tf_keras.Sequential([tf_keras.Input((32, 32, 3)), layer, tf_keras.layers.Dense(3)])
+    assert layer.losses == []
+    images = np.random.default_rng(0).uniform(0, 1, (12, 32, 32, 3)).astype(np.float32)
+    labels = np.arange(12) % 3
+    kernel = next(
+        w for w in layer.trainable_weights if w.name.endswith("root_block/standardized_conv2d/kernel:0")
+    )
+    before = kernel.numpy()
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(tf_keras.optimizers.SGD(0.003, momentum=0.9), loss)
+    losses = model.fit(images, labels, batch_size=12, epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    assert np.abs(kernel.numpy() - before).max() > 0
+    assert len(layer.trainable_weights) == len(layer.weights)
+
+
+def test_standardization_follows_the_weights(tiny_module):
+    module = hub.load(tiny_module)
+    images = tf.constant(np.random.default_rng(0).uniform(0, 1, (2, 32, 32, 3)), tf.float32)
+    before = module(images).numpy()
+    kernel = next(v for v in module.trainable_variables if "block1/unit01/b/standardized" in v.name)
+    kernel.assign(kernel * 3.0 + 1.0)  # what standardization takes out again
+    assert worst(module(images).numpy(), before) < FLOAT32
+    with tf.GradientTape() as tape:
+        target = tf.reduce_sum(tf.square(module(images)))
+    gradient = tape.gradient(target, kernel)
+    # The gradient lies in what standardization leaves: no mean, nothing along the kernel itself.
+    centred = kernel - tf.reduce_mean(kernel, [0, 1, 2])
+    size = tf.norm(gradient) * tf.norm(centred)
+    assert float(tf.norm(gradient)) > 0
+    assert abs(float(tf.reduce_sum(gradient * centred)) / float(size)) < 1e-4
+    kernel.assign_sub(gradient)
+    assert worst(module(images).numpy(), before) > 1e-3
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("float32", FLOAT32), ("bfloat16", 0.1)])
+def test_an_optimized_export_holds_folded_weights(precision, allowed, tmp_path):
+    path = str(tmp_path / "m")
+    assert (
+        main(["--model=untrained/tiny", f"--output={path}", "--optimized", f"--precision={precision}"]) == 0
+    )
+    module = hub.load(path)
+    assert list(module.trainable_variables) == []
+    dtypes = {v.name: v.dtype.name for v in module.variables if "block2" in v.name and "kernel" in v.name}
+    assert set(dtypes.values()) == {precision}
+    for value in (v for v in module.variables if "standardized" in v.name):
+        flat = tf.cast(value, tf.float32).numpy().reshape(-1, value.shape[-1])
+        np.testing.assert_allclose(flat.mean(0), 0, atol=2e-3)
+        np.testing.assert_allclose(flat.var(0), 1, atol=6e-3)
+    batch = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    expected = load(resolve("untrained/tiny"), "", image_size=32, batch_size=2)(batch)["embedding"]
+    off = worst(module(tf.constant(batch / 255)).numpy(), expected)
+    assert off < allowed
+    assert precision == "float32" or off > 1e-4
+    got = load(resolve(path), path, image_size=32, batch_size=2)(batch)["embedding"]
+    assert worst(got, expected) < allowed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model=untrained/tin"],
+        ["--model=untrained/tiny", "--head"],
+        ["--model=untrained/tiny", "--precision=float16"],
+    ],
+)
 def test_a_wrong_request_is_refused(arguments, tmp_path, capsys):
     with pytest.raises(SystemExit) as raised:
         main([*arguments, f"--output={tmp_path / 'm'}"])
@@ -72,4 +158,5 @@ def test_parity_of_r101x3_through_an_exported_module(r101x3_checkpoint, tmp_path
     export(open_checkpoint(r101x3_checkpoint), path)
     gc.collect()
     extractor = load(resolve(path), path, image_size=R101X3.side, batch_size=R101X3.count)
+    assert extractor.identity["route"] == "folded_saved_model"
     assert worst(extractor(R101X3.pictures())["embedding"], R101X3.expected()["embedding"]) < FLOAT32

@@ -5,8 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 
+from bit.checkpoint import open_checkpoint
 from bit.models import ARCHITECTURES, UnusableModel
-from bit.weights import STANDARDIZED, Untrained, folded, open_checkpoint, shapes, standardize
+from bit.weights import STANDARDIZED, Untrained, folded, shapes, standardize
 from tests.golden import weights as golden
 
 TINY = ARCHITECTURES["tiny"]

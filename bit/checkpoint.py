@@ -1,0 +1,176 @@
+"""Which member of the family a set of named arrays is; and `.npz` checkpoints in the official format. NumPy only."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bit.models import ARCHITECTURES, Architecture, UnusableModel
+from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZED, aligned, shapes
+
+_PREFIX = "resnet/"
+_HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_MOST_HEADER_BYTES = 4096  # of an array; they take 128
+_LIKELY = "a checkpoint of another family, or a download cut short"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An `.npz` in the official format whose names and shapes were found right; see `open_checkpoint`."""
+
+    path: str
+    architecture: Architecture
+    classes: int
+
+    @cached_property
+    def _archive(self) -> zipfile.ZipFile:
+        return zipfile.ZipFile(self.path)
+
+    def array(self, name: str) -> np.ndarray:
+        member = self._archive.getinfo(f"{_PREFIX}{name}.npy")
+        try:
+            data = (
+                self._stored(member)
+                if member.compress_type == zipfile.ZIP_STORED
+                else self._archive.read(member)
+            )
+            header = io.BytesIO(data[:_MOST_HEADER_BYTES])
+            shape, is_fortran, dtype = _HEADER_READERS[np.lib.format.read_magic(header)](header)
+            value = np.frombuffer(data, dtype, offset=header.tell())
+        except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
+            raise UnusableModel(
+                f"{self.path}: array {_PREFIX}{name} is damaged ({error}); fetch the file again"
+            ) from error
+        value = value.reshape(shape, order="F" if is_fortran else "C")
+        return np.ascontiguousarray(value, np.float32)
+
+    def _stored(self, member: zipfile.ZipInfo) -> memoryview:
+        """The bytes of a member that is not compressed, in one read: zipfile takes them in small pieces."""
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(member.header_offset + 26)
+            name_bytes, extra_bytes = struct.unpack("<HH", file.read(4))
+            file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
+            data = aligned(member.file_size).data
+            rest = data
+            while rest:
+                count = file.readinto(rest)
+                if not count:
+                    raise EOFError("the file ends within it")
+                rest = rest[count:]
+        if zlib.crc32(data) != member.CRC:
+            raise ValueError("its checksum does not fit")
+        return data
+
+    def sha256(self) -> str:
+        """Hexadecimal digest of the file, as `sha256sum` prints it."""
+        digest = hashlib.sha256()
+        with open(self.path, "rb", buffering=0) as file:
+            while piece := file.read(8 << 20):  # 8 MiB
+                digest.update(piece)
+        return digest.hexdigest()
+
+
+def of_arrays(found: Mapping[str, tuple[int, ...]]) -> tuple[str, Architecture, int] | str:
+    """The member of the family whose names and shapes `found` holds, all below one prefix.
+
+    Returns (prefix, architecture, classes); or, in words, why there is none.
+    """
+    root = f"root_block/{STANDARDIZED}"
+    prefixes = [name.removesuffix(root) for name in found if name.endswith(root)]
+    if len(prefixes) != 1:
+        return "its variables have not the names of the family"
+    bare = {
+        name.removeprefix(prefixes[0]): shape for name, shape in found.items() if name.startswith(prefixes[0])
+    }
+    member = _nearest_member(bare)
+    classes = bare.get(HEAD_BIAS, (0,))[-1]
+    if not member or len(bare) < len(found) or bare != shapes(ARCHITECTURES[member], classes):
+        return "its variables are not those of any member of the family"
+    return prefixes[0], ARCHITECTURES[member], classes
+
+
+def open_checkpoint(path: str, architecture: str = "") -> Checkpoint:
+    """Reads the directory and the array headers of an `.npz`; tells the architecture by its arrays.
+
+    Raises UnusableModel that names every missing, unexpected and misshapen array, or says that it is not
+    `architecture` (a key of ARCHITECTURES; '' accepts any member).
+    """
+    found, dtypes = _headers(path)
+    member = _nearest_member(found)
+    if not member:
+        some = ", ".join(sorted(map(_full, found))[:5]) or "nothing"
+        raise UnusableModel(
+            f"{path} is no BiT checkpoint: it has no arrays {_PREFIX}block1/... (it holds {some}); {_LIKELY}"
+        )
+    classes = found.get(HEAD_BIAS, found.get(HEAD_KERNEL, (0,)))[-1]
+    if problems := _problems(found, dtypes, shapes(ARCHITECTURES[member], classes)):
+        first = f"{path} does not hold {member} as the official checkpoints do ({_LIKELY}):"
+        raise UnusableModel("\n  ".join([first, *problems]))
+    if architecture and architecture != member:
+        raise UnusableModel(f"{path} holds {member}, not {architecture}: rename it, or take the right file")
+    return Checkpoint(path, ARCHITECTURES[member], classes)
+
+
+def _headers(path: str) -> tuple[dict[str, tuple[int, ...]], dict[str, np.dtype]]:
+    """Shapes and dtypes by name without 'resnet/'; a name that lacks it gets a leading '/'."""
+    found, dtypes = {}, {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                with archive.open(member) as file:
+                    version = np.lib.format.read_magic(file)
+                    shape, _, dtype = _HEADER_READERS[version](file)
+                name = member.removesuffix(".npy")
+                name = name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else f"/{name}"
+                found[name], dtypes[name] = shape, dtype
+    except FileNotFoundError:
+        raise UnusableModel(f"no file {path}: check it, or take a name from `python -m bit.models`") from None
+    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+        raise UnusableModel(
+            f"{path} is no .npz archive ({error}); a download cut short, or an error page saved"
+        ) from error
+    return found, dtypes
+
+
+def _nearest_member(found: dict[str, tuple[int, ...]]) -> str:
+    """The member of the family whose arrays are most like the found ones; '' where there is no likeness."""
+    if not any(name.startswith("block1/unit01/") for name in found):
+        return ""
+
+    def differences(member: str) -> int:
+        expected = shapes(ARCHITECTURES[member])
+        return sum(found.get(name) != expected.get(name) for name in expected.keys() | found.keys())
+
+    return min(ARCHITECTURES, key=differences)
+
+
+def _problems(
+    found: dict[str, tuple[int, ...]], dtypes: dict[str, np.dtype], expected: dict[str, tuple[int, ...]]
+) -> list[str]:
+    common = expected.keys() & found.keys()
+    problems = [f"missing: {_full(name)} {expected[name]}" for name in expected.keys() - found.keys()]
+    problems += [
+        f"misshapen: {_full(name)} has {found[name]}, expected {expected[name]}"
+        for name in common
+        if found[name] != expected[name]
+    ]
+    problems += [
+        f"no floating-point numbers: {_full(name)} holds {dtypes[name]}"
+        for name in common
+        if dtypes[name].kind != "f"
+    ]
+    problems += [f"unexpected: {_full(name)} {found[name]}" for name in found.keys() - expected.keys()]
+    return sorted(problems)
+
+
+def _full(name: str) -> str:
+    return name[1:] if name.startswith("/") else _PREFIX + name

@@ -1,0 +1,245 @@
+"""bit.self_test and its use in bit.load: recorded vectors, errors of reduced precisions, folding of hub modules."""
+
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bit import from_weights, network, self_test
+from bit import load as loading
+from bit.export import export, main
+from bit.load import load
+from bit.models import ARCHITECTURES, UnusableModel, resolve
+from bit.weights import Untrained, shapes
+from tests.checkpoints import worst
+
+TINY = ARCHITECTURES["tiny"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("BIT_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "self-test"
+
+
+def tiny(name="untrained/tiny", path="", **options):
+    return load(resolve(name), path, image_size=options.pop("image_size", 32), batch_size=2, **options)
+
+
+def pixels():
+    return np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+
+
+def test_the_picture_has_the_side_asked_for():
+    whole = self_test.picture(224)
+    assert whole.shape == (1, 224, 224, 3)
+    assert whole.dtype == np.float32
+    assert whole.min() >= 0
+    assert 200 < whole.max() <= 255
+    np.testing.assert_array_equal(self_test.picture(448)[:, ::2, 1::2], whole)
+    np.testing.assert_array_equal(self_test.picture(112), whole[:, 1::2, 1::2])
+
+
+def test_the_first_load_records_and_later_ones_compare(cache):
+    tiny()
+    (record,) = cache.iterdir()
+    before = record.read_bytes()
+    tiny()
+    assert [p.read_bytes() for p in cache.iterdir()] == [before]
+    with np.load(record) as stored:
+        vectors = {name: stored[name] for name in stored.files}
+    vectors["embedding"][0, 0] += 0.01 * np.abs(vectors["embedding"]).max()
+    np.savez(record, **vectors)
+    with pytest.raises(
+        self_test.SelfTestFailed, match=rf"off by 0\.0\d+ .* from what {re.escape(str(record))} holds"
+    ):
+        tiny()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_device_that_computes_wrongly_is_found(precision, monkeypatch):
+    tiny()
+    right = from_weights.build
+
+    def wrong(*arguments, **options):
+        loaded = right(*arguments, **options)
+
+        def graph(pixels):
+            return {name: value * 1.5 for name, value in loaded.graph(pixels).items()}
+
+        return from_weights.Loaded(graph, loaded.classes, loaded.exact)
+
+    monkeypatch.setattr(loading, "build", wrong)
+    with pytest.raises(
+        self_test.SelfTestFailed, match=f"in {precision} .* is off by 0.5 .*Likely causes: memory or"
+    ):
+        tiny(precision=precision)
+
+
+def test_a_vector_that_is_not_finite_fails():
+    right = {"embedding": np.ones((1, 4), np.float32)}
+    with pytest.raises(self_test.SelfTestFailed, match="off by nan"):
+        self_test.compare({"embedding": np.full((1, 4), np.nan, np.float32)}, right, "bfloat16", "the record")
+
+
+def test_a_reduced_precision_tells_its_error(monkeypatch):
+    assert not [name for name in tiny().identity if name.startswith("self_test/")]
+    identity = tiny(precision="bfloat16").identity
+    said = float(identity["self_test/relative_l2"])
+    exact = tiny()._function  # the batch has two places for pictures
+    batch = np.repeat(self_test.picture(32), 2, 0)
+    reduced = tiny(precision="bfloat16")(batch)["embedding"][:1]
+    off = self_test.distance(reduced, exact(tf.constant(batch))["embedding"].numpy()[:1])
+    assert said == pytest.approx(off.relative_l2, rel=0.06)
+    assert 1e-4 < said < 5e-2
+    assert float(identity["self_test/cosine"]) == pytest.approx(off.cosine, abs=1e-4)
+
+
+def test_a_damaged_record_is_made_anew(cache, caplog):
+    tiny()
+    (record,) = cache.iterdir()
+    before = record.read_bytes()
+    record.write_bytes(before[:100])
+    tiny()
+    assert "is damaged" in caplog.text
+    assert record.read_bytes() == before
+
+
+def test_a_cache_that_cannot_be_written_costs_the_check_only(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("BIT_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    assert tiny()(pixels())["embedding"].shape == (2, 256)
+    assert "the self-test is not recorded" in caplog.text
+
+
+def test_outputs_are_recorded_as_they_are_asked_for(cache):
+    name = "untrained/tiny/ilsvrc2012_classification"
+    for outputs in (("embedding",), ("logits",), ("embedding", "logits")):
+        tiny(name, outputs=outputs)
+    (record,) = cache.iterdir()
+    with np.load(record) as stored:
+        assert {key: stored[key].shape for key in stored.files} == {
+            "side": (),
+            "embedding": (1, 256),
+            "logits": (1, 1000),
+        }
+
+
+def test_an_export_carries_its_record(tmp_path, cache):
+    path = str(tmp_path / "m")
+    export(Untrained(TINY), path, side=32)
+    tiny(path, path)
+    assert not cache.exists()
+    record = Path(path) / self_test.EXPORTED
+    np.savez(record, side=np.int64(32), embedding=np.ones((1, 256), np.float32))
+    with pytest.raises(self_test.SelfTestFailed, match=r"what \S+self_test.npz holds"):
+        tiny(path, path)
+
+
+def test_a_hub_module_of_the_family_is_folded(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    path, weights = str(tmp_path / "m"), Untrained(TINY, 1000)
+    export(weights, path)
+    expected = tiny()(pixels())["embedding"]
+    extractor = tiny(path, path)
+    assert extractor.identity["route"] == "folded_saved_model"
+    assert "its weights are standardized once" in caplog.text
+    np.testing.assert_array_equal(extractor(pixels())["embedding"], expected)
+    reduced = tiny(path, path, precision="bfloat16")
+    np.testing.assert_array_equal(
+        reduced(pixels())["embedding"], tiny(precision="bfloat16")(pixels())["embedding"]
+    )
+    assert float(reduced.identity["self_test/relative_l2"]) < 5e-2
+
+
+def test_a_classifier_module_gives_embedding_and_logits(tmp_path):
+    name = "untrained/tiny/ilsvrc2012_classification"
+    path = str(tmp_path / "m")
+    assert main([f"--model={name}", f"--output={path}", "--head"]) == 0
+    both = tiny(name, outputs=("embedding", "logits"))(pixels())
+    given = tiny(path, path, outputs=("embedding", "logits"))(pixels())
+    for output, expected in both.items():
+        np.testing.assert_array_equal(given[output], expected)
+
+
+class Lookalike(tf.Module):
+    """Has the names and shapes of the family but does something else with them."""
+
+    def __init__(self, change):
+        super().__init__()
+        source = Untrained(TINY)
+        self.named = {
+            name: tf.Variable(source.array(name), name=f"hub/resnet/{name}") for name in shapes(TINY)
+        }
+        self.variables_ = list(self.named.values())
+
+        @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32)], autograph=False)
+        def call(images):
+            return change(self, images)
+
+        self.__call__ = call
+
+
+def saved(tmp_path, change):
+    module = Lookalike(change)
+    reusable = tf.train.Checkpoint()
+    reusable.__call__ = module.__call__
+    reusable.variables = module.variables_
+    tf.saved_model.save(reusable, str(tmp_path / "m"))
+    return str(tmp_path / "m")
+
+
+def folded_by(self, images, epsilon=1e-10, scale=2.0):
+    current = {}
+    for name, value in self.named.items():
+        if "standardized" in name:
+            mean, variance = tf.nn.moments(value, [0, 1, 2])
+            current[name] = (value - mean) / tf.sqrt(variance + epsilon)
+        else:
+            current[name] = tf.convert_to_tensor(value)
+    return network.embed(images * scale - 1.0, current, TINY)
+
+
+def test_another_prefix_of_the_names_is_folded_too(tmp_path):
+    path = saved(tmp_path, folded_by)
+    extractor = tiny(path, path)
+    assert extractor.identity["route"] == "folded_saved_model"
+    assert worst(extractor(pixels())["embedding"], tiny()(pixels())["embedding"]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda self, x: folded_by(self, x, epsilon=1e-2), "gives another vector"),
+        (lambda self, x: folded_by(self, x, scale=1.9), "gives another vector"),
+        (lambda self, x: folded_by(self, x)[:, :100], "gives 100 values"),
+    ],
+    ids=["epsilon", "scale", "width"],
+)
+def test_a_lookalike_is_called_as_it_is(change, why, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    path = saved(tmp_path, change)
+    extractor = tiny(path, path)
+    assert extractor.identity["route"] == "saved_model"
+    assert "is called as it is: " in caplog.text
+    assert why in caplog.text
+    own = tf.saved_model.load(path)(tf.constant(pixels() / 255)).numpy()
+    assert worst(extractor(pixels())["embedding"], own) < 1e-5
+    with pytest.raises(UnusableModel, match=f"--precision=bfloat16 is not for .*{why}.*take the .npz"):
+        tiny(path, path, precision="bfloat16")
+
+
+def test_float32_on_a_gpu_is_told_of_what_it_leaves_once(monkeypatch, caplog):
+    # No GPU is needed to see what is said: the device is only asked for its memory settings here.
+    monkeypatch.setattr(loading, "_gpus", lambda: ["GPU:0"])
+    monkeypatch.setattr(tf.config.experimental, "get_memory_growth", lambda gpu: True)
+    tf_32 = []
+    monkeypatch.setattr(tf.config.experimental, "enable_tensor_float_32_execution", tf_32.append)
+    loading._tell_of_reduced_precisions.cache_clear()
+    for precision in ("float32", "float32", "tensorfloat32", "bfloat16"):
+        loading._prepare_device(precision)
+    assert caplog.text.count("float32 on a GPU leaves most of it idle") == 1
+    assert tf_32 == [False, False, True, False]
