@@ -1,7 +1,7 @@
 """Cost of growth: python -m benchmarks.growth engines|shards
 
-engines: images a second of the whole job with the tiny network, with 1 and with 2 workers on each engine. Each is run
-         on few and on many images; the difference gives the rate, what remains is the engine's fixed cost.
+engines: images a second of the whole job with the tiny network, with 1 and with 2 workers on each engine, once it works;
+         and the seconds that the run took besides: start, loading, end.
 shards:  seconds to plan, to describe the job to an engine, to reach the first commit, and to resume a finished output.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from transforms import receipts
 
 MODEL = ("--model=untrained/tiny", "--image_size=64")
 LOCAL = "--direct_running_mode="
+SHARDS = 40
 FIRST_COMMIT_SECONDS = 1800.0
 
 
@@ -66,23 +68,28 @@ def engines_here(chosen: list[str], cluster_folder: Path) -> Iterator[tuple[str,
                 yield "Flink, a cluster", workers, (*flags, f"--parallelism={workers}")
 
 
-def measure_engines(chosen: list[str], few: int, many: int) -> None:
-    print("| engine | workers | images a second | fixed seconds |\n|---|---|---|---|")
+def measure_engines(chosen: list[str], images: int, rounds: int) -> None:
+    print("| engine | workers | images a second | seconds besides |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         folder = Path(scratch)
-        patterns = {
-            count: inputs.write_shards(folder / str(count), count, 16, width=500, height=375)[0]
-            for count in (few, many)
-        }
+        pattern, _ = inputs.write_shards(folder / "in", images, SHARDS)
         found = engines_here(chosen, folder / "cluster")
         stack.callback(found.close)  # type: ignore[attr-defined]
-        for number, (name, workers, flags) in enumerate(found):
-            took = {}
-            for count, pattern in patterns.items():
-                output = folder / f"out-{number}-{count}"
-                took[count] = run(*flags, f"--input={pattern}", f"--output={output}")["wall_seconds"]
-            image = (took[many] - took[few]) / (many - few)
-            print(f"| {name} | {workers} | {1 / image:.0f} | {took[few] - few * image:.1f} |", flush=True)
+        for name, workers, flags in found:
+            rates, rests = [], []
+            for number in range(rounds):
+                output = folder / f"out-{name}-{workers}-{number}"
+                wall = run(*flags, f"--input={pattern}", f"--output={output}")["wall_seconds"]
+                rates.append(rate(output, workers, images // SHARDS))
+                rests.append(wall - images / rates[-1])
+            told = f"{statistics.median(rates):.0f} (from {min(rates):.0f} to {max(rates):.0f})"
+            print(f"| {name} | {workers} | {told} | {statistics.median(rests):.0f} |", flush=True)
+
+
+def rate(output: Path, workers: int, shard_images: int) -> float:
+    """Images a second from the first shard of each worker to the last of all, by the times of their receipts."""
+    times = sorted(path.stat().st_mtime for path in (output / "receipts").glob("*.json"))
+    return (len(times) - workers) * shard_images / (times[-1] - times[workers - 1])
 
 
 def measure_shards(count: int, done: int) -> None:
@@ -156,13 +163,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("engines", "shards"))
     parser.add_argument("--engines", nargs="+", default=["direct", "prism", "spark", "flink"])
-    parser.add_argument("--images", type=int, nargs=2, default=[320, 6400], metavar=("FEW", "MANY"))
+    parser.add_argument("--images", type=int, default=6400)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shards", type=int, default=100_000)
     parser.add_argument("--done", type=int, default=10_000)
     flags = parser.parse_args()
     print(machine.describe())
     if flags.what == "engines":
-        measure_engines(flags.engines, *flags.images)
+        measure_engines(flags.engines, flags.images, flags.rounds)
     else:
         measure_shards(flags.shards, flags.done)
 
