@@ -263,6 +263,25 @@ def test_run_tests_takes_groups_by_name(project, given, passed):
     assert project.calls()[-1] == f"-m pytest -n 2 --dist loadgroup {passed}".strip()
 
 
+def test_tests_of_a_group_run_in_one_process(tmp_path):
+    """As those that share a server or a large checkpoint need: some versions of pytest and xdist lose the groups."""
+    (tmp_path / "test_group.py").write_text(
+        """
+import os, pytest
+pytestmark = pytest.mark.xdist_group("together")
+@pytest.mark.parametrize("number", range(4))
+def test_one(number, request):
+    (request.config.rootpath / f"{number}-{os.getpid()}").touch()
+"""
+    )
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "--rootdir", str(tmp_path)]
+    done = subprocess.run([*command, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    processes = [path.name.partition("-")[2] for path in tmp_path.glob("?-*")]
+    assert len(processes) == 4
+    assert len(set(processes)) == 1
+
+
 def locked(name: str) -> dict[str, str]:
     """Each requirement of a lock, with its marker -> its line and hashes."""
     blocks = re.split(r"\n(?=[a-z0-9])", (ROOT / name).read_text(encoding="utf-8"), flags=re.IGNORECASE)
