@@ -1,8 +1,10 @@
 """Images a second of the network, side by side in one call: `python -m benchmarks.model [--batch_size=32]`
 
 (a) the network as the authors' TF2 code runs it: kernels standardized in each call, GroupNorm by moments of groups;
-(b) ours in float32; (c) ours in bfloat16. Each runs in a process of its own, so that its peak memory is its own;
-they take turns, batch by batch, and the best batch of each counts. Weights are random.
+(b) ours in float32; (c) ours in bfloat16; (c') the same with every convolution in bfloat16, to see what the few
+that stay in float32 cost; (d) the same network in PyTorch's best setting, where torch is installed or `--pytorch` may
+install it. Each runs in a process of its own, so that its peak memory is its own; they take turns, batch by batch, and
+the best batch of each counts. Weights are random.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
 
-from benchmarks import machine
+from benchmarks import environments, machine
 from bit import network
 from bit.models import ARCHITECTURES, Architecture
 from bit.weights import STANDARDIZED, shapes
@@ -27,6 +30,7 @@ VARIANTS = {
     "authors": "(a) standardizing in each call",
     "float32": "(b) ours, float32",
     "bfloat16": "(c) ours, bfloat16",
+    "all_bfloat16": "(c') no convolution in float32",
 }
 _MATRIX_SIDE = 4096
 
@@ -77,13 +81,13 @@ def authors_embed(images: tf.Tensor, weights: dict[str, tf.Tensor], architecture
     return tf.reduce_mean(norm_relu(x, ""), [1, 2])
 
 
-def random_weights(architecture: Architecture, compute: tf.DType) -> dict[str, tf.Tensor]:
+def random_weights(architecture: Architecture, compute: tf.DType, all_reduced: bool) -> dict[str, tf.Tensor]:
     """Kernels of variance 1 and norms that change nothing, by name."""
     values = tf.random.Generator.from_seed(0)
 
     def one(name: str, shape: tuple[int, ...]) -> tf.Tensor:
         if name.endswith(STANDARDIZED):
-            return tf.cast(values.normal(shape), network.dtype_of(name, compute))
+            return tf.cast(values.normal(shape), compute if all_reduced else network.dtype_of(name, compute))
         return tf.ones(shape) if name.endswith("gamma") else tf.zeros(shape)
 
     return {name: one(name, shape) for name, shape in shapes(architecture).items()}
@@ -91,7 +95,8 @@ def random_weights(architecture: Architecture, compute: tf.DType) -> dict[str, t
 
 def serve(variant: str, architecture: Architecture, side: int, batch_size: int) -> None:
     """Runs one batch for each line on stdin and prints its seconds; at the end the peak memory in GiB."""
-    weights = random_weights(architecture, tf.bfloat16 if variant == "bfloat16" else tf.float32)
+    compute = tf.bfloat16 if "bfloat16" in variant else tf.float32
+    weights = random_weights(architecture, compute, variant == "all_bfloat16")
     images = tf.random.Generator.from_seed(1).uniform((batch_size, side, side, 3), -1, 1)
 
     @tf.function(autograph=False)
@@ -128,17 +133,21 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pytorch", action="store_true", help="install PyTorch and timm for (d) if need be")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     architecture = ARCHITECTURES[args.architecture]
     if args.variant:
         return serve(args.variant, architecture, args.side, args.batch_size)
     command = [sys.executable, "-m", "benchmarks.model", *sys.argv[1:]]
+    commands = {name: [*command, f"--variant={name}"] for name in VARIANTS}
+    labels = dict(VARIANTS)
+    if python := environments.python_of("torch", install=args.pytorch):
+        commands["torch"] = [python, str(Path(__file__).with_name("torch_model.py")), *sys.argv[1:]]
+        labels["torch"] = "(d) PyTorch, folded, bfloat16"
     running = {
-        name: subprocess.Popen(
-            [*command, f"--variant={name}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for name in VARIANTS
+        name: subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for name, line in commands.items()
     }
 
     def answer(name: str, go: bool = False) -> str:
@@ -150,26 +159,28 @@ def main() -> None:
             process.stdin.flush()
         line = process.stdout.readline()
         if not line:
-            raise SystemExit(f"{VARIANTS[name]} ended with {process.wait()}")
+            raise SystemExit(f"{labels[name]} ended with {process.wait()}")
         return line.strip()
 
-    assert all(answer(name) == "ready" for name in VARIANTS)
+    for name in running:
+        while answer(name) != "ready":  # compilers talk on stdout
+            pass
     peaks = {"float32": matrix_rate(tf.float32), "bfloat16": matrix_rate(tf.bfloat16)}
-    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    seconds: dict[str, list[float]] = {name: [] for name in running}
     for _ in range(args.rounds):
-        for name in VARIANTS:
+        for name in running:
             seconds[name].append(float(answer(name, go=True)))
     work = gflop(architecture, args.side)
     print(f"{machine.describe()}; {args.architecture} at {args.side}, batches of {args.batch_size}\n")
     print("| variant | images/s | worst | GFLOP/s | to (a) | share of matrix rate | peak memory, GiB |")
     print("|---|---|---|---|---|---|---|")
     base = args.batch_size / min(seconds["authors"])
-    for name, label in VARIANTS.items():
+    for name, label in labels.items():
         stdin = running[name].stdin
         assert stdin
         stdin.close()
         rate, worst = args.batch_size / min(seconds[name]), args.batch_size / max(seconds[name])
-        share = rate * work / peaks["bfloat16" if name == "bfloat16" else "float32"]
+        share = rate * work / peaks["float32" if name in ("authors", "float32") else "bfloat16"]
         memory = float(answer(name))
         print(
             f"| {label} | {rate:.2f} | {worst:.2f} | {rate * work:.0f} | {rate / base:.2f} | {share:.0%} | {memory:.1f} |"

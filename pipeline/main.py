@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow
 from pipeline import dry_run, engine, options, plan, reach, verdict, weights
 from pipeline.flags import RequestError
 from pipeline.report import Report, say
-from transforms import storage, tally
+from transforms import patience, storage, tally
 from transforms.write import write_manifest
 
 
@@ -29,12 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         paths = (*config.inputs, config.output, config.model.model.uri)
         reach.check(beam_options, runner, paths)
         storage.configure(beam_options, paths)
-        made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
+        with patience.hurried():
+            made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
         if config.dry_run:
             return report.looked(dry_run.run(config, made))
         if config.overwrite and made.stale and runner == engine.LOCAL:
             engine.check_model(config, beam_options)  # before anything of the old output goes
-        plan.prepare(made)
+        with patience.hurried():
+            plan.prepare(made)
     except RequestError as error:
         return report.refused(str(error))
     except Exception as error:

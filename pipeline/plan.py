@@ -12,10 +12,10 @@ from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
 
-from pipeline import inputs
+from pipeline import inputs, together
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
-from transforms import lists, receipts, storage
+from transforms import identity, lists, receipts, storage
 from transforms.elements import RecordFile, Shard, UriSlice
 from transforms.fetch import public_uri
 from transforms.receipts import Layout, Receipt
@@ -78,20 +78,23 @@ def make(config: JobConfig, weights: str) -> Plan:
 def prepare(plan: Plan) -> None:
     """Makes the output folder ready for the run: the only step of planning that writes.
 
-    Raises RequestError if the folder cannot be written to.
+    Raises RequestError if the folder cannot be written to, or another job is at work there.
     """
     layout = plan.layout
+    note = layout, plan.fingerprint, len(plan.shards), plan.listing
     try:
+        if plan.todo and layout.request not in plan.stale:
+            together.enter(*note)
         storage.delete(
             [path for path in plan.stale if path.endswith(".json")]
         )  # first, nothing is "done" any more
         storage.delete([path for path in plan.stale if not path.endswith(".json")])
         if plan.listing is not None and (plan.todo or not storage.exists(layout.listing)):
             storage.write_atomic(layout.listing, plan.listing)
-        elif plan.todo:
-            probe = storage.join(layout.temporary, "probe")
-            storage.write_atomic(probe, b"")
-            storage.delete([probe])
+        if layout.request in plan.stale:
+            together.enter(*note)
+    except RequestError:
+        raise
     except (OSError, BeamIOError, ValueError, ImportError) as error:
         raise RequestError(
             f"--output={layout.folder} cannot be written to: {storage.explain(layout.folder, error)}"
@@ -186,9 +189,8 @@ def _check_same(
         raise RequestError(
             f"--output={config.output} was made with {name} = {old!r}, this run asks for {new!r}: {remedy}"
         )
-    now = receipts.input_identity(shard)
-    if receipt.name != shard.name or dict(receipt.input) != now:
-        field = next((name for name in now if receipt.input.get(name) != now[name]), "name")
+    field = "name" if receipt.name != shard.name else identity.change(receipt.input, shard)
+    if field:
         raise RequestError(
             f"the input of shard {receipt.shard} has changed since it was made: {shard.source.uri} "
             f"({field} differs): {remedy}"

@@ -136,4 +136,4 @@ def _root_cause(error: BaseException) -> str:
     # Beam passes a worker's traceback on as text; other errors of several lines say the cause in the first ones.
     last = (lines[-1] if traced else " ".join(lines)[:1000]) if lines else ""
     told = f"{type(error).__name__}: {last}" if last else type(error).__name__
-    return re.sub(r"^(RuntimeError: )+(?=RuntimeError: |\w+(Error|Exception|Shard|Failed): )", "", told)
+    return re.sub(r"^(RuntimeError: )+([\w.]+\.)?(?=\w+(Error|Exception|Shard|Failed|Commit): )", "", told)

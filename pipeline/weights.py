@@ -7,7 +7,7 @@ import os
 
 from bit import check, download, models, outputs
 from pipeline.flags import RequestError
-from transforms import storage
+from transforms import copying, storage
 from transforms.fetch import public_uri
 from transforms.infer import ModelSettings
 
@@ -33,7 +33,7 @@ def identify(settings: ModelSettings, is_local_run: bool) -> str:
             path = storage.local(model.uri)
             _check(settings, path)
             return f"sha256:{_digest(path)}"
-        return f"checksums:{storage.checksum(model.uri)}"
+        return f"checksums:{copying.checksum(model.uri)}"
     except (download.WeightsUnreachable, models.UnusableModel, OSError, ValueError, ImportError) as error:
         raise RequestError(
             f"--model={public_uri(model.name)}: {storage.explain(model.uri, error)}"

@@ -18,6 +18,7 @@ import time
 import pipeline.main
 from transforms import decode, images, infer, read, storage, write
 from transforms.fetch import Fetcher
+from transforms.stores import disk
 
 
 class Moments:
@@ -49,7 +50,7 @@ def kind_of(path: str) -> str:
     folder, name = os.path.split(storage.local(path))
     if os.path.basename(folder) == "receipts":
         return "receipt"
-    for part in ("probe", "manifest", "inputs", "features", "failures", "claim"):
+    for part in ("request", "manifest", "inputs", "features", "failures", "claim"):
         if part in name:
             return part
     return f"temporary{os.path.splitext(name)[1]}"
@@ -84,7 +85,7 @@ def install(moments: Moments) -> None:
     around(storage, "place", moments, lambda source, target: kind_of(target))
     around(storage, "create_only", moments, lambda path, data: kind_of(path))
     around(storage, "write_atomic", moments, lambda path, data: kind_of(path))
-    around(storage, "_write_temporary", moments, lambda path, data: kind_of(path))
+    around(disk, "write_temporary", moments, lambda path, data: kind_of(path))
     around(storage, "delete", moments, lambda paths: kind_of(paths[0]) if paths else None)
     around(storage, "remove_folder_if_empty", moments)
 

@@ -201,15 +201,15 @@ def test_a_ledger_that_belongs_to_no_receipt_goes(store, steps):
     assert check(layout, seen) == attempt.receipt
 
 
-def test_an_unfinished_commit_of_another_request_is_passed_over(store, steps):
+def test_an_unfinished_commit_of_another_request_is_left_alone(store, steps):
     layout = Layout(store.folder())
     seen = steps.setdefault(layout.folder, [])
     old, new = Attempt(layout, 1, 3, 0), Attempt(layout, 2, 2, 1, {"precision": "float16"})
-    old.run_until(2)
-    old.kill()
-    new.finish()
-    assert check(layout, seen) == new.receipt
-    assert new.receipt.features == 2
+    old.run_until(3)
+    with pytest.raises(commit.LostCommit, match=r"claim-0\.json is of another request or input"):
+        new.finish()
+    old.finish()
+    assert check(layout, seen) == old.receipt
 
 
 def test_a_claim_without_its_files_is_passed_over(store, steps):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests import helpers
-from transforms import infer, lists, storage
+from transforms import copying, infer, lists
 from transforms.elements import Decoded, PixelChunk, RecordFile, Shard
 
 
@@ -175,6 +175,6 @@ def test_shards_that_vanish_are_not_called_done(tmp_path, monkeypatch, capsys):
 
 def test_the_copy_of_a_model_follows_its_content(tmp_path):
     (tmp_path / "m.npz").write_bytes(b"a" * 100)
-    before = storage.checksum(str(tmp_path / "m.npz"))
+    before = copying.checksum(str(tmp_path / "m.npz"))
     (tmp_path / "m.npz").write_bytes(b"b" * 101)
-    assert storage.checksum(str(tmp_path / "m.npz")) != before
+    assert copying.checksum(str(tmp_path / "m.npz")) != before

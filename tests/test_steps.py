@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests import helpers
-from transforms import infer, lists, receipts, storage
+from transforms import copying, infer, lists, receipts
 from transforms.decode import CHUNKS_AHEAD, DecodeImages, DecodeSettings
 from transforms.elements import (
     ChunkCoder,
@@ -296,21 +296,21 @@ def test_copying_a_model_leaves_no_half_file_under_its_name(tmp_path, monkeypatc
     (source / "saved_model.pb").write_bytes(b"a" * 10)
     (source / "variables" / "variables.index").write_bytes(b"b" * 20)
     target = tmp_path / "cache"
-    original = storage._blocks
+    original = copying._blocks
 
     def broken(stream):
         yield next(original(stream))
         raise OSError("connection lost")
 
-    monkeypatch.setattr(storage, "_blocks", broken)
+    monkeypatch.setattr(copying, "_blocks", broken)
     with pytest.raises(OSError, match="connection lost"):
-        storage.copy_to_local(str(source), str(target))
+        copying.copy_to_local(str(source), str(target))
     assert not [p for p in target.rglob("*") if p.is_file() and not p.name.endswith(".part")]
-    monkeypatch.setattr(storage, "_blocks", original)
-    copied = Path(storage.copy_to_local(str(source), str(target)))
+    monkeypatch.setattr(copying, "_blocks", original)
+    copied = Path(copying.copy_to_local(str(source), str(target)))
     assert (copied / "variables" / "variables.index").read_bytes() == b"b" * 20
     os.utime(source / "variables" / "variables.index", (1, 1))
-    assert Path(storage.copy_to_local(str(source), str(target))) != copied
+    assert Path(copying.copy_to_local(str(source), str(target))) != copied
 
 
 def test_the_process_counts_are_safe_under_threads():

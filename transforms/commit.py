@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 
 import google_crc32c
 
-from transforms import receipts, storage
+from transforms import identity, receipts, storage
 from transforms.receipts import FileSummary, Layout, Receipt
 
 
@@ -54,12 +54,12 @@ def commit(layout: Layout, mine: Claim) -> Receipt:
     """
     label = mine.receipt.shard
     done = _carry_out_first(layout, mine)
+    sweep(layout, label)
     if not _same_request(done, mine.receipt):
         raise LostCommit(
             f"shard {label}: {layout.receipt(label)} is of another request than this job's: two jobs write to "
             "one output; stop one of them, then run the other with --overwrite"
         )
-    sweep(layout, label)
     return done
 
 
@@ -73,7 +73,7 @@ def sweep_all(layout: Layout) -> None:
     """Drops what killed runs left behind in an output whose shards are all committed."""
     left = storage.match(storage.join(layout.temporary, "*"))
     for folder in (layout.folder, storage.join(layout.folder, "receipts")):
-        if storage.is_local(folder):  # small files are written beside their place and renamed
+        if storage.leaves_temporaries(folder):  # small files are written beside their place and renamed
             left += storage.match(storage.join(folder, "*.tmp"))
     storage.delete([found.path for found in left])
     storage.remove_folder_if_empty(layout.temporary)
@@ -86,8 +86,15 @@ def _carry_out_first(layout: Layout, mine: Claim) -> Receipt:
         done = receipts.read_receipt(layout, label)
         if done is not None:
             return done
-        # A claim of another request, or without its files, was left by a run that nobody can go on with.
-        if claim and _same_request(claim.receipt, mine.receipt) and _put_in_place(layout, claim):
+        if claim and not _same_request(claim.receipt, mine.receipt):
+            # Its claimant may be alive, and then the files of two would mix.
+            raise LostCommit(
+                f"shard {label}: {layout.claim(label, number)} is of another request or input than this job's: two "
+                "jobs write to one output; stop one of them, then run the other with --overwrite. If no other job "
+                "runs, the input changed after one was killed: delete that file and run the same command again"
+            )
+        # A claim without its files was left by a run that nobody can go on with.
+        if claim and _put_in_place(layout, claim):
             if storage.create_only(layout.receipt(label), claim.receipt.to_json()):
                 return claim.receipt
             return receipts.read_receipt(layout, label) or claim.receipt
@@ -110,7 +117,7 @@ def _claim(layout: Layout, mine: Claim, number: int) -> Claim | None:
 
 def _same_request(one: Receipt, other: Receipt) -> bool:
     """Whether two receipts are answers to the same request on the same input."""
-    same_input = (one.name, dict(one.input)) == (other.name, dict(other.input))
+    same_input = one.name == other.name and identity.same_bytes(one.input, other.input)
     return same_input and receipts.same_making(one.fingerprint, other.fingerprint)
 
 

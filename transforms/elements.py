@@ -31,6 +31,7 @@ class RecordFile:
     modified: float  # seconds since the epoch, as the file system gives it; 0 where it gives none
     start: int = 0
     end: int | None = None
+    crc32c: str = ""  # of the bytes in [start, end), eight hexadecimal digits; '' until they have been read
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
 from bit.models import Model
-from transforms import devices, storage, tally
+from transforms import copying, devices, storage, tally
 from transforms.elements import Decoded, Failure, FeatureChunk, PixelChunk
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         model = settings.model
         if model.kind != "untrained" and not storage.is_local(model.uri) and not model.uri.startswith("http"):
             # By checksum too: a model that was trained on has the same name and often the same size.
-            folder = f"{_folder_name(model.uri)}-{storage.checksum(model.uri)[:16]}"
-            path = storage.copy_to_local(model.uri, os.path.join(download.cache_folder(), folder))
+            folder = f"{_folder_name(model.uri)}-{copying.checksum(model.uri)[:16]}"
+            path = copying.copy_to_local(model.uri, os.path.join(download.cache_folder(), folder))
             path = download.local_path(replace(model, uri=path))  # unpacks a tarball
         else:
             path = download.local_path(model)

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from transforms import storage
 from transforms.elements import ItemError, UriSlice
+from transforms.stores.errors import StorageFailed
 
 _MAX_ROW_BYTES = 16 << 20  # 16 MiB; a quote that is never closed must not swallow the file
 _LINES_SAMPLED = 100
@@ -98,15 +99,32 @@ def _cut_text(path: str, kind: str, stream: BinaryIO, rows_per_slice: int) -> It
 def rows(source: UriSlice, columns: Columns) -> Iterator[Row]:
     """The rows of a slice, in order; a row that cannot be used comes with its error."""
     if source.format == "parquet":
+        held = hashlib.sha256()
         for values in _parquet_rows(source.uri, columns, source.start, source.end):
+            held.update(_parquet_row_bytes(values))
             yield _row(values, columns)
+        _check_unchanged(source, held.hexdigest())
         return
     with storage.open_input(source.uri) as stream:
         names = _header(stream, source.format)
+    digest = hashlib.sha256()
     with storage.open_input(source.uri, source.start) as stream:
         for raw in _raw_rows(stream, source.format, source.end - source.start):
+            digest.update(raw)
             if raw.strip():
                 yield _parse(raw, source.format, names, columns)
+    _check_unchanged(source, digest.hexdigest())
+
+
+def _check_unchanged(source: UriSlice, found: str) -> None:
+    """Raises StorageFailed if the rows that were read are not those that were planned."""
+    if source.sha256 != found:
+        where = f"reading {source.uri}[{source.start}:{source.end}] failed"
+        raise StorageFailed(
+            f"{where}: the list has changed since the job was planned; run the same command again",
+            source.uri,
+            None,
+        )
 
 
 def _header(stream, kind: str) -> list[str]:
@@ -212,13 +230,17 @@ def _cut_parquet(path: str, columns: Columns, rows_per_slice: int) -> Iterator[U
     start, held = 0, hashlib.sha256()
     count = 0
     for values in _parquet_rows(path, columns):
-        held.update(repr(sorted(values.items())).encode("utf-8", "surrogateescape"))
+        held.update(_parquet_row_bytes(values))
         count += 1
         if count == rows_per_slice:
             yield UriSlice(path, "parquet", start, start + count, count, held.hexdigest())
             start, count, held = start + count, 0, hashlib.sha256()
     if count:
         yield UriSlice(path, "parquet", start, start + count, count, held.hexdigest())
+
+
+def _parquet_row_bytes(values: dict[str, object]) -> bytes:
+    return repr(sorted(values.items())).encode("utf-8", "surrogateescape")
 
 
 def _parquet_rows(

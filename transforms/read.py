@@ -6,15 +6,18 @@ import posixpath
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 import apache_beam as beam
 
 from transforms import lists, records, storage, tally, tfrecord
 from transforms.elements import Encoded, EncodedChunk, Failure, ItemError, RecordFile, Shard, UriSlice
 from transforms.fetch import Fetcher, FetchSettings, public_uri
+from transforms.identity import Summed
+from transforms.stores.reading import Reader
 
 Item = Encoded | Failure
 
@@ -36,9 +39,17 @@ class ReadSettings:
         return lists.Columns(self.uri_column, self.pass_through + extra)
 
 
-def record_items(shard: Shard, source: RecordFile, settings: ReadSettings) -> Iterator[Item]:
-    """The images of a TFRecord file; damage and unusable records as failures."""
-    with storage.open_input(source.uri, source.start) as stream:
+def record_items(
+    shard: Shard, source: RecordFile, settings: ReadSettings
+) -> Generator[Item, None, RecordFile]:
+    """The images of a TFRecord file; damage and unusable records as failures. Returns the file with its sum."""
+    watched: list[Summed] = []
+
+    def watch(reader: Reader) -> Summed:
+        watched.append(Summed(reader, source))
+        return watched[0]
+
+    with storage.open_input(source.uri, source.start, watch) as stream:
         seen = source.start
         in_file = not storage.is_compressed(stream)
         for position, found in enumerate(tfrecord.read(stream, source.start, source.end)):
@@ -60,6 +71,7 @@ def record_items(shard: Shard, source: RecordFile, settings: ReadSettings) -> It
             else:
                 yield Encoded(key, position, image, records.select(example, settings.pass_through))
         tally.PROCESS.add(units=(source.end or source.size_bytes) - seen)
+        return watched[0].finish()
 
 
 def fetched_items(
@@ -118,17 +130,24 @@ def _row_key(row: lists.Row, settings: ReadSettings) -> bytes:
 def chunks(shard: Shard, items: Iterable[Item], batch_size: int) -> Iterator[EncodedChunk]:
     """Groups items so that a chunk has `batch_size` images, failures not counted; the last one says so.
 
-    Failures travel in the chunk at their place. A run of them does not grow a chunk without bound.
+    Failures travel in the chunk at their place. A run of them does not grow a chunk without bound. The shard of the
+    last chunk has the source that `items` returned, if they did.
     """
+    source = shard.source
+
+    def to_the_end() -> Iterator[Item]:
+        nonlocal source
+        source = (yield from cast(Generator[Item, None, RecordFile | None], items)) or source
+
     held: list[Item] = []
     start = images = 0
-    for item in items:
+    for item in to_the_end():
         if images == batch_size or len(held) == 8 * batch_size:
             yield EncodedChunk(shard, start, False, tuple(held))
             start, images, held = start + len(held), 0, []
         held.append(item)
         images += isinstance(item, Encoded)
-    yield EncodedChunk(shard, start, True, tuple(held))
+    yield EncodedChunk(replace(shard, source=source), start, True, tuple(held))
 
 
 class ReadShards(beam.DoFn):
@@ -150,7 +169,7 @@ class ReadShards(beam.DoFn):
         if self._is_done(shard):
             return
         if isinstance(shard.source, RecordFile):
-            items = record_items(shard, shard.source, self._settings)
+            items: Iterable[Item] = record_items(shard, shard.source, self._settings)
         else:
             items = fetched_items(shard.source, self._settings, self._fetcher.fetch, self._pool)
         yield from _timed(chunks(shard, items, self._settings.batch_size))

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from transforms import storage
-from transforms.elements import RecordFile, Shard
 
 FORMAT = 1  # of receipts and manifest
 
@@ -42,6 +41,11 @@ class Layout:
 
     def claim(self, label: str, number: int) -> str:
         return storage.join(self.temporary, f"{label}-claim-{number}.json")
+
+    @property
+    def request(self) -> str:
+        """What the job that is at work here was asked for."""
+        return storage.join(self.temporary, "request.json")
 
     @property
     def temporary(self) -> str:
@@ -83,15 +87,6 @@ class Receipt:
         values = json.loads(data)
         files = tuple(FileSummary(**file) for file in values.pop("files"))
         return cls(files=files, **values)
-
-
-def input_identity(shard: Shard) -> dict[str, Any]:
-    """What a shard was made of, as far as it can be told without reading the input again."""
-    source = shard.source
-    if isinstance(source, RecordFile):
-        known = {"size_bytes": source.size_bytes, "modified": source.modified}
-        return known | ({"start": source.start, "end": source.end} if source.end is not None else {})
-    return {"start": source.start, "end": source.end, "rows": source.rows, "sha256": source.sha256}
 
 
 def read_receipt(layout: Layout, label: str) -> Receipt | None:

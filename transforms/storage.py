@@ -1,25 +1,38 @@
-"""Files by path or URI, local or on an object store, through Beam's FileSystems; and the atomic steps of a commit."""
+"""Files by path or URI, local or on any store: what the job does with them, patiently, and the atomic steps of a commit.
+
+Each kind of store is a class with the same methods, here used through `transforms.patience`: what may pass is tried
+again, and what does not raises StorageFailed, which says what, where and why.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
-import hashlib
+import io
 import os
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from apache_beam.io.filesystem import BeamIOError, CompressedFile, CompressionTypes, FileMetadata
+from apache_beam.io.filesystem import CompressedFile, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from transforms import object_stores
+from transforms import object_stores, patience
 from transforms.object_stores import explain
+from transforms.stores import disk, uploads
+from transforms.stores.disk import local
+from transforms.stores.errors import StorageFailed
+from transforms.stores.names import CONNECTIONS
+from transforms.stores.other import OTHER
+from transforms.stores.reading import Reader
+from transforms.stores.store import Store
 
-__all__ = ["explain"]
+__all__ = ["explain", "local"]
 
 GZIP_MAGIC = b"\x1f\x8b"
+_DISK_BLOCK_BYTES = 1 << 20
+_STORE_BLOCK_BYTES = 8 << 20  # a request each
 T = TypeVar("T")
 
 
@@ -30,12 +43,19 @@ def configure(options: PipelineOptions, paths: Iterable[str]) -> None:
         object_stores.settle_google_credentials(options)
 
 
+def _store(path: str) -> Store:
+    if is_local(path):
+        return disk.DISK
+    return object_stores.store_of(path) or OTHER
+
+
 def is_local(path: str) -> bool:
     return FileSystems.get_scheme(path) in (None, "file")
 
 
-def local(path: str) -> str:
-    return path[len("file://") :] if path.startswith("file://") else path
+def leaves_temporaries(folder: str) -> bool:
+    """Whether a killed run can leave half-written small files beside their place."""
+    return is_local(folder) or object_stores.store_of(folder) is None
 
 
 def join(folder: str, *parts: str) -> str:
@@ -47,43 +67,27 @@ def match(pattern: str) -> list[FileMetadata]:
 
     A bucket that does not exist is a BeamIOError, not an empty one.
     """
-    try:
-        found = FileSystems.match([pattern])[0].metadata_list
-    except BeamIOError as error:
-        if FileSystems.get_scheme(pattern) != "gs" and _means_missing(error):
-            return []
-        raise
-    store = None if found else object_stores.store_of(pattern)
-    if isinstance(store, object_stores.S3Store) and not store.has_bucket(pattern):  # Beam lists it as empty
-        raise BeamIOError("Match operation failed", {pattern: 404})
-    files = [file for file in found if not (is_local(file.path) and os.path.isdir(local(file.path)))]
-    return sorted(files, key=lambda file: file.path)
-
-
-def _means_missing(error: BeamIOError) -> bool:
-    causes = (error.exception_details or {}).values()
-    return any(
-        isinstance(cause, FileNotFoundError) or 404 in (cause, getattr(cause, "code", None))
-        for cause in causes
-    )
+    found = patience.call("listing", pattern, lambda: _store(pattern).match(pattern))
+    return sorted(found, key=lambda file: file.path)
 
 
 def exists(path: str) -> bool:
-    store = object_stores.store_of(path)
-    return store.exists(path) if store else FileSystems.exists(path)
+    return patience.call("looking for", path, lambda: _store(path).exists(path))
 
 
-def open_input(path: str, start: int = 0):
+def open_input(path: str, start: int = 0, watch: Callable[[Reader], io.RawIOBase] | None = None):
     """Opens a file for reading at offset `start` of its decompressed bytes.
 
-    Compression goes by the suffix, and gzip also by its first bytes: sharded names often hide the suffix.
+    Compression goes by the suffix, and gzip also by its first bytes: sharded names often hide the suffix. `watch` may
+    put itself between the file's own bytes and their decompression.
     """
     stream: Any
     compression = CompressionTypes.detect_compression_type(path)
+    reader = open_unbuffered(path)
+    stream = io.BufferedReader(watch(reader) if watch else reader)
     if compression not in (CompressionTypes.UNCOMPRESSED, CompressionTypes.GZIP):
-        stream = FileSystems.open(path)
+        stream = CompressedFile(stream, compression)
     else:
-        stream = open_binary(path)
         zipped = stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         stream.seek(0)
         if zipped:  # Beam's own reader takes a file that was cut short for one that has ended
@@ -91,6 +95,13 @@ def open_input(path: str, start: int = 0):
     if start:
         stream.seek(start)
     return stream
+
+
+def open_unbuffered(path: str) -> Reader:
+    """Opens a file for reading its bytes as they are, for who puts a buffer above it."""
+    return Reader(
+        path, lambda: _store(path).open(path), _DISK_BLOCK_BYTES if is_local(path) else _STORE_BLOCK_BYTES
+    )
 
 
 class _Gzip(gzip.GzipFile):
@@ -108,18 +119,14 @@ def is_compressed(stream) -> bool:
     return isinstance(stream, (CompressedFile, gzip.GzipFile))
 
 
-def open_binary(path: str):
+def open_binary(path: str) -> io.BufferedReader:
     """Opens a file for reading its bytes as they are."""
-    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return io.BufferedReader(open_unbuffered(path))
 
 
 def read_bytes(path: str) -> bytes:
     """A small file as a whole."""
-    store = object_stores.store_of(path)
-    if store is None:
-        with open_binary(path) as stream:
-            return stream.read()
-    data = store.read(path)
+    data = read_if_there(path)
     if data is None:
         raise FileNotFoundError(f"nothing at {path}")
     return data
@@ -127,162 +134,74 @@ def read_bytes(path: str) -> bytes:
 
 def read_if_there(path: str) -> bytes | None:
     """A small file's bytes; None if there is none."""
-    store = object_stores.store_of(path)
-    if store:
-        return store.read(path)
-    try:
-        return read_bytes(path)
-    except FileNotFoundError:
-        return None
-    except BeamIOError as error:
-        if _means_missing(error):
-            return None
-        raise
+    return patience.call("reading", path, lambda: _store(path).read(path))
 
 
 def read_many(paths: Sequence[str]) -> list[bytes | None]:
     """What `read_if_there` gives for each of many small files of one store, read side by side."""
-    store = object_stores.store_of(paths[0]) if paths else None
-    return _side_by_side(store.read if store else read_if_there, paths)  # a disk may be behind a network, too
+    return _side_by_side(read_if_there, paths)
 
 
-def _side_by_side(call: Callable[[str], T], paths: Sequence[str]) -> list[T]:
-    with ThreadPoolExecutor(object_stores.CONNECTIONS) as pool:
-        return list(pool.map(call, paths))
+def _side_by_side(work: Callable[[str], T], paths: Sequence[str]) -> list[T]:
+    if not paths or is_local(paths[0]):
+        return [work(path) for path in paths]
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        return list(pool.map(work, paths))
 
 
 def create(path: str):
     """Opens `path` for writing its bytes as they are; folders above it are made. End it by close_durably or discard."""
-    store = object_stores.store_of(path)
-    if store:
-        return object_stores.Upload(store, path)
-    return FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return disk.writer(path) if is_local(path) else uploads.Upload(_store(path), path)
 
 
 def close_durably(stream: Any, path: str) -> None:
     """Closes a stream of `create`, its bytes forced to the disk; what an object store has taken is durable."""
     if is_local(path):
         stream.flush()
-        os.fsync(stream.fileno())
+        patience.once("writing", path, stream.raw.make_durable)
     stream.close()
 
 
 def discard(stream: Any, path: str) -> None:
-    """Drops the file that a stream of `create` was to become, also if it was closed already."""
-    if isinstance(stream, object_stores.Upload):
+    """Drops the file that a stream of `create` was to become, as far as that goes: a sweep takes what is left."""
+    if isinstance(stream, uploads.Upload):
         stream.discard()
     else:
-        stream.close()
-    delete([path])
+        stream.raw.close()  # what it still holds is not wanted
+    with contextlib.suppress(StorageFailed):
+        patience.once("deleting", path, lambda: _store(path).delete(path))
 
 
 def place(source: str, target: str) -> bool:
     """Gives a durable file its final name, over an older file; False if there is no `source`.
 
-    `target` never holds a part of a file. A local `source` is moved; on a store it stays.
+    `target` never holds a part of a file. A `source` on an object store stays, others are moved.
     """
-    if is_local(source):
-        source, target = local(source), local(target)
-        try:
-            os.replace(source, target)
-        except FileNotFoundError:
-            return False
-        _make_names_durable(os.path.dirname(target))
-        return True
-    store = object_stores.store_of(source)
-    if store:
-        return store.copy(source, target)
-    try:
-        FileSystems.copy([source], [target])
-    except BeamIOError as error:
-        if _means_missing(error):
-            return False
-        raise
-    return True
+    return patience.call("renaming to", target, lambda: _store(target).place(source, target))
 
 
 def create_only(path: str, data: bytes) -> bool:
     """Writes a small file if there is none of this name; whether it did. It appears as a whole or not at all.
 
     Of several callers at most one succeeds: by a precondition on gs:// and s3://, by a hard link on local disks. Disks
-    without hard links and other stores cannot promise that; there the name is looked up just before.
+    without hard links and other stores cannot promise that; there the name is looked up just before. After
+    an answer that was lost it may say False of a file that is the caller's own.
     """
-    store = object_stores.store_of(path)
-    if store:
-        return store.create_only(path, data)
-    if not is_local(path):
-        if exists(path):
-            return False
-        write_atomic(path, data)
-        return True
-    temporary = _write_temporary(path, data)
-    try:
-        os.link(temporary, local(path))
-    except FileExistsError:
-        return False
-    except OSError:
-        if os.path.exists(local(path)):
-            return False
-        os.replace(temporary, local(path))
-    else:
-        return True
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        _make_names_durable(os.path.dirname(local(path)))
-    return True
+    return patience.call("creating", path, lambda: _store(path).create_only(path, data))
 
 
 def write_atomic(path: str, data: bytes) -> None:
     """Writes a whole small file so that no reader ever sees a part of it, over an older one."""
-    if not is_local(path):
-        stream = create(path)
-        stream.write(data)
-        stream.close()  # an object appears when its upload is finished
-        return
-    while True:
-        temporary = _write_temporary(path, data)
-        try:
-            os.replace(temporary, local(path))
-            break
-        except FileNotFoundError:  # another run that ended has swept the folder
-            if os.path.exists(temporary):
-                raise
-    _make_names_durable(os.path.dirname(local(path)))
-
-
-def _write_temporary(path: str, data: bytes) -> str:
-    temporary = f"{local(path)}.{uuid.uuid4().hex}.tmp"
-    os.makedirs(os.path.dirname(temporary) or ".", exist_ok=True)
-    with open(temporary, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    return temporary
-
-
-def _make_names_durable(folder: str) -> None:
-    descriptor = os.open(folder or ".", os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    uploads.send(_store(path), path, io.BytesIO(data))
 
 
 def delete(paths: list[str]) -> None:
     """Deletes files of one store; one that is gone already is no error."""
-    if not paths:
-        return
-    store = object_stores.store_of(paths[0])
-    if store:
-        _side_by_side(store.delete, paths)
-        return
-    try:
-        FileSystems.delete(paths)
-    except BeamIOError:
-        left = [path for path in paths if FileSystems.exists(path)]
-        if left:
-            raise
+    _side_by_side(_delete, paths)
+
+
+def _delete(path: str) -> None:
+    patience.call("deleting", path, lambda: _store(path).delete(path))
 
 
 def remove_folder_if_empty(folder: str) -> None:
@@ -292,48 +211,3 @@ def remove_folder_if_empty(folder: str) -> None:
             os.rmdir(local(folder))
         except OSError:
             return
-
-
-def checksum(source: str) -> str:
-    """SHA-256, in hexadecimal, over the names and checksums that a store gives for a file or all files of a folder.
-
-    Raises FileNotFoundError where there is none.
-    """
-    found = match(source) or match(join(source.rstrip("/"), "**"))
-    if not found:
-        raise FileNotFoundError(f"nothing there; check the path and the permissions of {source}")
-    digest = hashlib.sha256()
-    for file in found:
-        digest.update(f"{file.path[len(source) :]}\0{FileSystems.checksum(file.path)}\0".encode())
-    return digest.hexdigest()
-
-
-def copy_to_local(source: str, folder: str) -> str:
-    """Copies a file, or everything below a folder, from a store to below the local `folder`; returns the local path.
-
-    Files land under their final name only when whole, so an interrupted copy is taken up again. The path
-    changes with the sizes and times of the files, so that a replaced source is copied anew.
-    """
-    files = match(source) or match(join(source.rstrip("/"), "**"))
-    if not files:
-        raise FileNotFoundError(f"nothing at {source}")
-    root = source.rstrip("/")
-    told = "".join(f"{file.path}\0{file.size_in_bytes}\0{file.last_updated_in_seconds}\n" for file in files)
-    folder = os.path.join(folder, hashlib.sha256(told.encode()).hexdigest()[:16])
-    for metadata in files:
-        relative = metadata.path[len(root) :].lstrip("/") or os.path.basename(root)
-        target = os.path.join(folder, relative)
-        if os.path.exists(target):
-            continue
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        partial = f"{target}.{uuid.uuid4().hex}.part"
-        with open_binary(metadata.path) as stream, open(partial, "wb") as out:
-            for block in _blocks(stream):
-                out.write(block)
-        os.replace(partial, target)
-    return os.path.join(folder, os.path.basename(root)) if files[0].path == root else folder
-
-
-def _blocks(stream: Any, size: int = 16 << 20) -> Iterator[bytes]:
-    while block := stream.read(size):
-        yield block

@@ -15,7 +15,7 @@ from typing import Any
 import apache_beam as beam
 import google_crc32c
 
-from transforms import commit, receipts, records, storage, tally, tfrecord
+from transforms import commit, identity, receipts, records, storage, tally, tfrecord
 from transforms.commit import Claim, LostCommit
 from transforms.elements import Decoded, Failure, FeatureChunk, RecordFile, Shard
 from transforms.receipts import FileSummary, Layout, Receipt
@@ -99,6 +99,7 @@ class ShardWriter:
                 self._features.write(tfrecord.frame(records.encode(item, values)))
                 self._written += 1
             self._position += 1
+        self._shard = chunk.shard  # the last one tells what was read
         self._model = chunk.model
         self._outputs |= {name: output.shape[1] for name, output in chunk.outputs.items()}
 
@@ -131,7 +132,7 @@ class ShardWriter:
         receipt = Receipt(
             shard=label,
             name=self._shard.name,
-            input=receipts.input_identity(self._shard),
+            input=identity.input_identity(self._shard),
             inputs=expected,
             features=self._written,
             failures=failed,

@@ -1,0 +1,42 @@
+"""Peers live in environments of their own, below local/benchmarks: their packages and ours ask for different versions.
+
+Each is made from PyPI when a benchmark first needs it, and kept. $BIT_BENCHMARK_ENVIRONMENTS names another folder.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+# What each peer needs, at the versions measured. PyTorch brings its CUDA libraries along: about 5 GB.
+PEERS = {
+    "torch": ("torch==2.15.0", "torchvision==0.29.2", "timm==1.0.31", "pillow==12.3.0"),
+    "jax": ("jax==0.10.2",),
+}
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def python_of(peer: str, install: bool = True) -> str | None:
+    """The interpreter of a peer's environment, made if it is not there; None, with the reason said, where it cannot be.
+
+    Without `install` only one that is there is taken.
+    """
+    folder = Path(os.environ.get("BIT_BENCHMARK_ENVIRONMENTS") or REPOSITORY / "local" / "benchmarks") / peer
+    python, done = folder / "bin" / "python", folder / "installed"
+    wanted = "\n".join(PEERS[peer])
+    if done.exists() and done.read_text() == wanted:
+        return str(python)
+    if not install:
+        return None
+    print(f"installing {', '.join(PEERS[peer])} into {folder}", file=sys.stderr)
+    venv.create(folder, clear=True, with_pip=True)
+    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PEERS[peer]]
+    pip = subprocess.run(command, stdout=sys.stderr, check=False)
+    if pip.returncode:
+        print(f"{peer} could not be installed (pip ended with {pip.returncode}): left out", file=sys.stderr)
+        return None
+    done.write_text(wanted)
+    return str(python)

@@ -1,0 +1,35 @@
+"""Two jobs on one output folder: harmless when they ask for the same, else the second is refused by name.
+
+A job that starts leaves a note of its request beside the attempts in flight; it goes with them at the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.flags import RequestError
+from transforms import receipts, storage
+from transforms.receipts import Layout
+
+
+def enter(layout: Layout, fingerprint: Mapping[str, Any], shards: int, listing: bytes | None) -> None:
+    """Leaves the note. Raises RequestError if there is one of another request, whose job runs or was killed."""
+    now: dict[str, Any] = {"request": dict(fingerprint), "shards": shards}
+    if listing is not None:
+        now["list of images"] = hashlib.sha256(listing).hexdigest()
+    data = json.dumps(now, sort_keys=True).encode() + b"\n"
+    while not storage.create_only(layout.request, data):
+        found = storage.read_if_there(layout.request)
+        if found is None:  # a job that ended took it away
+            continue
+        for name, (old, new) in receipts.differences(json.loads(found), now).items():
+            if name != "request.model.name":  # the same weights by another path
+                raise RequestError(
+                    f"--output={layout.folder} is in the hands of a job with {name.removeprefix('request.')} = {old!r}, "
+                    f"this run asks for {new!r}: let that one end or stop it and use --overwrite, which drops its work; "
+                    "or use another --output"
+                )
+        return

@@ -1,0 +1,130 @@
+"""The local disk in trouble: full, read-only, or without a file that was there. Full and read-only disks are real."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline import plan, verify
+from tests import helpers
+from transforms import write
+
+
+def mounted(folder: Path, options: str) -> bool:
+    folder.mkdir()
+    return (
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True
+        ).returncode
+        == 0
+    )
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str):
+    """A disk of this size; skips where this user may not mount one."""
+    if not mounted(folder, f"size={size}"):
+        pytest.skip("this user may not mount a tmpfs")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def request_of(tmp_path):
+    flags = [f"--input={helpers.write_shards(tmp_path / 'in', (3, 2, 40))}", "--batch_size=2"]
+    helpers.job(*flags, output=tmp_path / "whole")
+    return flags, helpers.contents(tmp_path / "whole")
+
+
+def check_committed(output: Path, whole: dict[str, bytes]) -> int:
+    """What has a receipt is as the undisturbed run left it; returns how many have."""
+    found = helpers.contents(output)
+    labels = [name[9:-5] for name in found if name.startswith("receipts/") and name.endswith(".json")]
+    for label in labels:
+        due = {name: data for name, data in whole.items() if label in name}
+        assert {name: found.get(name) for name in due} == due
+    assert "manifest.json" not in found
+    return len(labels)
+
+
+def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(tmp_path, request_of, capsys):
+    flags, whole = request_of
+    disk = tmp_path / "disk"
+    with small_disk(disk, "128k"):
+        (disk / "ballast").write_bytes(bytes(88 << 10))
+        helpers.job(*flags, output=disk / "out", expect=1)
+        said = capsys.readouterr().err
+        assert (
+            "failed: No space left on device (ENOSPC); make room there, then run the same command again"
+            in said
+        )
+        assert str(disk / "out") in said
+        assert check_committed(disk / "out", whole) < 3
+        (disk / "ballast").unlink()
+        subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+        helpers.job(*flags, output=disk / "out")
+        assert helpers.contents(disk / "out") == whole
+        assert verify.main([str(disk / "out")]) == verify.WHOLE
+
+
+def test_a_disk_that_becomes_read_only_ends_the_job(tmp_path, request_of, capsys, monkeypatch):
+    flags, whole = request_of
+    disk = tmp_path / "disk"
+    with small_disk(disk, "4m"):
+        plain = write.ShardWriter.commit
+
+        def commit(self):
+            receipt = plain(self)
+            if receipt.shard.startswith("00000"):  # as a kernel does after errors of the disk
+                subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+            return receipt
+
+        monkeypatch.setattr(write.ShardWriter, "commit", commit)
+        helpers.job(*flags, output=disk / "out", expect=1)
+        said = capsys.readouterr().err
+        assert "Read-only file system (EROFS); the disk is mounted read-only" in said
+        assert check_committed(disk / "out", whole) == 1
+        helpers.job(*flags, output=disk / "out", expect=2)
+        assert f"--output={disk / 'out'} cannot be written to" in capsys.readouterr().err
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        monkeypatch.undo()
+        helpers.job(*flags, output=disk / "out")
+        assert helpers.contents(disk / "out") == whole
+
+
+@pytest.mark.parametrize("fate", ["gone", "shorter", "replaced by a folder"])
+def test_an_input_that_is_not_what_it_was_when_its_turn_comes_is_named(
+    tmp_path, request_of, capsys, monkeypatch, fate
+):
+    flags, whole = request_of
+    victim = tmp_path / "in" / "in-00002-of-00003.tfrecord"
+    content, status = victim.read_bytes(), os.stat(victim)
+    plain = plan.prepare
+
+    def prepare(made):
+        plain(made)
+        victim.unlink()
+        if fate == "shorter":
+            victim.write_bytes(content[: len(content) // 2])
+        elif fate == "replaced by a folder":
+            victim.mkdir()
+
+    monkeypatch.setattr(plan, "prepare", prepare)
+    helpers.job(*flags, output=tmp_path / "out", expect=1)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert str(victim) in line
+    assert {"gone": "ENOENT", "shorter": "has changed since the job was planned"}.get(fate, "EISDIR") in line
+    assert check_committed(tmp_path / "out", whole) < 3
+    if victim.is_dir():
+        victim.rmdir()
+    victim.write_bytes(content)
+    os.utime(victim, ns=(status.st_atime_ns, status.st_mtime_ns))
+    monkeypatch.undo()
+    helpers.job(*flags, output=tmp_path / "out")
+    assert helpers.contents(tmp_path / "out") == whole

@@ -1,0 +1,162 @@
+"""What is tried again, for how long, and what is said in the end."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import os
+import threading
+import time
+
+import pytest
+from apache_beam.io.filesystem import BeamIOError
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+from google.api_core.exceptions import Forbidden, NotFound, TooManyRequests
+from requests.exceptions import ConnectionError as RequestsConnectionError
+
+from transforms import patience
+from transforms.patience import Beat, Limits
+from transforms.stores.errors import Changed, CutShort, StorageFailed, is_transient
+
+
+@pytest.fixture(autouse=True)
+def limits(monkeypatch):
+    monkeypatch.setattr(patience, "LIMITS", Limits(30, 0.0001, 0.001))
+
+
+def from_s3(status: int, code: str = "") -> ClientError:
+    answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "GetObject")
+
+
+def of_errno(name: str) -> OSError:
+    number = getattr(errno, name)
+    return OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *map(of_errno, ("EIO", "EAGAIN", "ESTALE", "ETIMEDOUT", "ECONNRESET", "EHOSTUNREACH")),
+        TimeoutError("timed out"),
+        ConnectionResetError(),
+        BeamIOError("Copy", {("a", "b"): 503}),
+        BeamIOError("Rename", {("a", "b"): OSError(of_errno("EIO"))}),  # as Beam wraps the disk's errors
+        from_s3(503, "SlowDown"),
+        from_s3(400, "RequestTimeout"),
+        EndpointConnectionError(endpoint_url="http://x"),
+        ReadTimeoutError(endpoint_url="http://x"),
+        TooManyRequests("slowly"),
+        RequestsConnectionError("reset"),
+        http.client.IncompleteRead(b""),
+        CutShort("short"),
+    ],
+    ids=repr,
+)
+def test_what_may_pass_is_tried_again(error):
+    answers = [error, error, "value"]
+
+    def action():
+        answer = answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    assert is_transient(error)
+    assert patience.call("reading", "path", action) == "value"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *map(of_errno, ("ENOENT", "EACCES", "EPERM", "ENOSPC", "EROFS", "EDQUOT", "EISDIR", "ENAMETOOLONG")),
+        BeamIOError("Copy", {("a", "b"): 404}),
+        BeamIOError("Copy", {("a", "b"): PermissionError(errno.EACCES, "no")}),
+        from_s3(403, "AccessDenied"),
+        from_s3(404),
+        NoCredentialsError(),
+        Forbidden("no"),
+        NotFound("none"),
+        Changed("changed"),
+    ],
+    ids=repr,
+)
+def test_what_stays_is_told_at_once(error):
+    tries = []
+
+    def action():
+        tries.append(1)
+        raise error
+
+    with pytest.raises(StorageFailed, match=r"^reading the/path failed: ") as told:
+        patience.call("reading", "the/path", action)
+    assert len(tries) == 1
+    assert told.value.__cause__ is error
+
+
+def test_a_mistake_is_not_taken_for_storage():
+    with pytest.raises(KeyError):
+        patience.call("reading", "path", lambda: {}["none"])
+
+
+def test_patience_ends_and_says_how_often_it_tried(monkeypatch):
+    monkeypatch.setattr(patience, "LIMITS", Limits(0.2, 0.001, 0.01))
+    with pytest.raises(
+        StorageFailed, match=r"writing x failed \(\d+ tries\): Input/output error \(EIO\); run the"
+    ):
+        patience.call("writing", "x", lambda: (_ for _ in ()).throw(of_errno("EIO")))
+    with pytest.raises(StorageFailed, match=r"writing x failed: Input/output error \(EIO\)"):
+        patience.once("writing", "x", lambda: (_ for _ in ()).throw(of_errno("EIO")))
+
+
+def test_silence_ends_while_what_hangs_is_left_alone(monkeypatch):
+    monkeypatch.setattr(patience, "LIMITS", Limits(0.2, 0.001, 0.01))
+    over = threading.Event()
+    with pytest.raises(StorageFailed, match=r"opening x failed: nothing came back for 0\.2 s"):
+        patience.call("opening", "x", lambda: over.wait(100))
+    assert patience.call("opening", "x", lambda: "alive") == "alive"
+    over.set()
+
+
+def test_a_long_operation_that_gets_on_is_not_silent(monkeypatch):
+    monkeypatch.setattr(patience, "LIMITS", Limits(5, 0.001, 0.01))
+    beat = Beat()
+
+    def slow():
+        for _ in range(8):
+            time.sleep(1)
+            beat()
+        return "done"
+
+    assert patience.call("writing", "x", slow, beat) == "done"
+
+
+def test_before_the_start_patience_is_short(monkeypatch):
+    monkeypatch.setattr(patience, "_BEFORE_THE_START_SECONDS", 0.1)
+    began = threading.Event()
+    with patience.hurried(), pytest.raises(StorageFailed, match=r"nothing came back for 0\.1 s"):
+        patience.call("opening", "x", lambda: began.wait(100))
+    began.set()
+    assert Limits(30, 0.0001, 0.001) == patience.LIMITS
+
+
+def test_a_failure_survives_the_way_from_a_worker():
+    import pickle
+
+    error = StorageFailed("writing x failed: why", "x", of_errno("EIO"))
+    assert str(pickle.loads(pickle.dumps(error))) == "writing x failed: why"
+
+
+def test_an_action_keeps_nothing_alive():
+    class Big:
+        gone = threading.Event()
+
+        def __del__(self):
+            self.gone.set()
+
+    def use() -> None:
+        held = Big()
+        patience.call("reading", "x", lambda: held and None)
+
+    use()
+    assert Big.gone.wait(30)

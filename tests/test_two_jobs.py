@@ -1,0 +1,123 @@
+"""Two jobs on one output folder at once: harmless when they ask for the same, refused by name when not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pipeline import options, plan, verify, weights
+from tests import helpers
+from transforms import commit, write
+
+SIZES = (3, 2, 4, 1, 3)
+
+
+@pytest.fixture
+def request_of(tmp_path):
+    """Flags of a job, and what an undisturbed run of it leaves."""
+    flags = [f"--input={helpers.write_shards(tmp_path / 'in', SIZES)}", "--batch_size=2"]
+    helpers.job(*flags, output=tmp_path / "whole")
+    return flags, helpers.contents(tmp_path / "whole")
+
+
+def begin(flags, output) -> plan.Plan:
+    """A job that has planned and begun, and has no shard yet."""
+    config, _ = options.parse([*helpers.TINY, *flags, f"--output={output}"])
+    made = plan.make(config, weights.identify(config.model, True))
+    plan.prepare(made)
+    return made
+
+
+def test_two_processes_with_the_same_request_leave_what_one_leaves(tmp_path, request_of):
+    flags, whole = request_of
+    command = [sys.executable, "-m", "pipeline.main", *helpers.TINY, *flags, f"--output={tmp_path / 'out'}"]
+    jobs = [
+        subprocess.Popen(command, cwd=helpers.REPO, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    said = [job.communicate(timeout=300)[1].decode() for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], said
+    assert helpers.contents(tmp_path / "out") == whole
+    assert verify.main([str(tmp_path / "out")]) == verify.WHOLE
+
+
+def test_a_job_that_is_overtaken_by_the_same_request_ends_well(tmp_path, request_of, monkeypatch):
+    """It stands still before its second commit until another process has done the whole job and swept the folder."""
+    flags, whole = request_of
+    output = tmp_path / "out"
+    commits = []
+    plain = write.ShardWriter.commit
+
+    def held(self):
+        if len(commits) == 1:
+            helpers.job_process(*helpers.TINY, *flags, f"--output={output}")
+            assert helpers.contents(output) == whole
+            assert not (output / ".tmp").exists()
+        commits.append(self)
+        return plain(self)
+
+    monkeypatch.setattr(write.ShardWriter, "commit", held)
+    helpers.job(*flags, output=output)
+    assert len(commits) > 1
+    assert helpers.contents(output) == whole
+    assert not (output / ".tmp").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "name"),
+    [
+        ("--image_size=48", "preprocessing.image_size = 32, this run asks for 48"),
+        ("--precision=bfloat16", "precision = 'float32', this run asks for 'bfloat16'"),
+    ],
+)
+def test_another_request_is_refused_by_name_before_there_is_a_receipt(
+    tmp_path, request_of, capsys, flag, name
+):
+    flags, whole = request_of
+    output = tmp_path / "out"
+    begin(flags, output)
+    before = helpers.contents(output)
+    helpers.job(*flags, flag, output=output, expect=2)
+    assert f"--output={output} is in the hands of a job with {name}" in capsys.readouterr().err
+    assert helpers.contents(output) == before
+    helpers.job(*flags, output=output)  # the same request goes on
+    assert helpers.contents(output) == whole
+
+
+def test_other_images_under_the_same_number_of_shards_are_refused(tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(helpers.encoded(1))
+    begin([f"--input={tmp_path}/a"], tmp_path / "out")
+    helpers.job(f"--input={tmp_path}/b", output=tmp_path / "out", expect=2)
+    assert "list of images" in capsys.readouterr().err
+    assert (tmp_path / "out" / "inputs.txt").read_text() == f"{tmp_path}/a/1.jpg\n"
+
+
+def test_overwrite_takes_the_folder_over_and_the_other_job_cannot_commit(tmp_path, request_of, monkeypatch):
+    flags, _ = request_of
+    output = tmp_path / "out"
+    other = [*flags, "--image_size=48"]
+    helpers.job(*other, output=tmp_path / "fresh")
+    commits = []
+    plain = write.ShardWriter.commit
+
+    def held(self):
+        if not commits:
+            helpers.job_process(*helpers.TINY, *other, "--overwrite", f"--output={output}")
+        commits.append(self)
+        return plain(self)
+
+    monkeypatch.setattr(write.ShardWriter, "commit", held)
+    helpers.job(*flags, output=output, expect=1)
+    assert helpers.contents(output) == helpers.contents(tmp_path / "fresh")
+
+
+def test_the_note_of_a_job_goes_with_it(tmp_path, request_of):
+    flags, _ = request_of
+    made = begin(flags, tmp_path / "out")
+    assert (tmp_path / "out" / ".tmp" / "request.json").exists()
+    commit.sweep_all(made.layout)
+    assert not (tmp_path / "out" / ".tmp").exists()

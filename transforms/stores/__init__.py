@@ -1,0 +1,1 @@
+"""The kinds of stores behind transforms.storage: each a class with the same methods, without any patience."""

@@ -1,0 +1,97 @@
+"""A file as a stream of bytes that is either whole or an error: taken up again where a read failed, never cut short."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+from typing import Protocol
+
+from transforms import patience
+from transforms.stores.errors import Changed, CutShort
+
+
+class Opened(Protocol):
+    """A file of a store, opened for reading."""
+
+    size: int
+    version: str  # another one means another content
+
+    def read_at(self, offset: int, count: int) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class Reader(io.RawIOBase):
+    """Reads a file block by block through `patience`.
+
+    Args:
+      path: for messages.
+      open_file: opens it, again after an error.
+      block_bytes: read at once while the reading goes straight on.
+    """
+
+    def __init__(self, path: str, open_file: Callable[[], Opened], block_bytes: int):
+        self._path, self._open_file, self._block_bytes = path, open_file, block_bytes
+        self._file: Opened | None = patience.call("opening", path, open_file)
+        self.size, self._version = self._file.size, self._file.version
+        self._position = self._start = 0  # of the reading, and of the block that is held
+        self._block = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer) -> int:
+        held = self._held()
+        if not held and self._position < self.size:
+            straight = self._position == self._start + len(self._block)
+            count = max(len(buffer), self._block_bytes) if straight else len(buffer)
+            self._start = self._position
+            self._block = patience.call("reading", self._path, lambda: self._read(self._start, count))
+            held = self._held()
+        data = held[: len(buffer)]
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def _held(self) -> memoryview:
+        at = self._position - self._start
+        return memoryview(self._block)[at:] if 0 <= at <= len(self._block) else memoryview(b"")
+
+    def _read(self, offset: int, count: int) -> bytes:
+        try:
+            if self._file is None:
+                self._file = self._open_file()
+                if (self._file.size, self._file.version) != (self.size, self._version):
+                    raise Changed(
+                        f"it was changed while it was read: {self.size} bytes before, {self._file.size} now"
+                    )
+            data = self._file.read_at(offset, min(count, self.size - offset))
+            if not data:
+                raise CutShort(f"it has {self.size} bytes, but reading ends at {offset}")
+            return data
+        except BaseException:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        file, self._file = self._file, None
+        if file:
+            with contextlib.suppress(Exception):
+                file.close()
+
+    def close(self) -> None:
+        if not self.closed:
+            patience.call("closing", self._path, self._drop)  # its errors do not matter, but it may hang
+            super().close()
