@@ -89,12 +89,13 @@ def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
     )
 
 
-def check_model(config: JobConfig) -> None:
+def check_model(config: JobConfig, beam_options: PipelineOptions) -> None:
     """Loads a SavedModel to see whether it can do what is asked; the others were seen through by their headers.
 
     Raises RequestError if not.
     """
-    if config.model.model.kind == "saved_model":
+    # Not where the workers are processes of their own: they need the GPU's memory that this one would keep.
+    if config.model.model.kind == "saved_model" and _in_process(beam_options):
         try:
             BitModelHandler(config.model).load_model()
         except UnusableModel as error:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow's errors is raised, too
 
-from pipeline import dry_run, engine, options, plan, verdict, weights
+from pipeline import dry_run, engine, options, plan, reach, verdict, weights
 from pipeline.flags import RequestError
 from pipeline.report import Report, say
 from transforms import patience, storage, tally
@@ -26,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, beam_options = options.parse(argv)
         runner = options.runner_name(beam_options)
         engine.configure_logging(runner)
-        storage.configure(beam_options, (*config.inputs, config.output, config.model.model.uri))
+        paths = (*config.inputs, config.output, config.model.model.uri)
+        reach.check(beam_options, runner, paths)
+        storage.configure(beam_options, paths)
         with patience.hurried():
             made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
         for note in made.notes:
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config.dry_run:
             return report.looked(dry_run.run(config, made))
         if config.overwrite and made.stale and runner == engine.LOCAL:
-            engine.check_model(config)  # before anything of the old output goes
+            engine.check_model(config, beam_options)  # before anything of the old output goes
         with patience.hurried():
             plan.prepare(made)
     except RequestError as error:
