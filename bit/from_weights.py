@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from bit import network
+from bit.models import NETWORK_RANGE
 from bit.self_test import picture
 from bit.weights import ALIGNMENT_BYTES, Weights, folded
 
@@ -51,7 +52,7 @@ def build(source: Weights, precision: str, head: bool, exact_at: int = 0) -> Loa
 def _outputs(
     pixels: tf.Tensor, weights: Mapping[str, tf.Tensor], source: Weights, head: bool, compiled: bool
 ) -> dict[str, tf.Tensor]:
-    embedding = network.embed(pixels / 127.5 - 1.0, weights, source.architecture, compiled)
+    embedding = network.embed(network.scaled(pixels, NETWORK_RANGE), weights, source.architecture, compiled)
     return {"embedding": embedding} | ({"logits": network.classify(embedding, weights)} if head else {})
 
 

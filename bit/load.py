@@ -61,6 +61,17 @@ class Extractor:
             widths |= dict.fromkeys((TOP_SYNSET, TOP_NAME), widths[TOP_CLASS])
         self.outputs = MappingProxyType(widths)
 
+    def resized(self, batch_size: int) -> Extractor:
+        """The same network, its weights shared, for batches of another size."""
+        return Extractor(
+            self._graph,
+            batch_size=batch_size,
+            image_size=self.image_size,
+            precision=self.precision,
+            identity=self.identity,
+            labels=self._labels,
+        )
+
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """float32 (batch_size, image_size, image_size, 3) RGB in [0, 255] -> (batch_size, d) each.
 
@@ -162,7 +173,8 @@ def _self_test(loaded: Loaded, weights: str, path: str, side: int, precision: st
 
 
 def _gpus() -> list[tf.config.PhysicalDevice]:
-    return tf.config.list_physical_devices("GPU")
+    """Those that this process works on: it may see others that were left to other processes."""
+    return tf.config.get_visible_devices("GPU")
 
 
 def _prepare_device(precision: str) -> None:

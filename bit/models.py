@@ -15,6 +15,10 @@ from dataclasses import dataclass
 
 BUCKET = "https://storage.googleapis.com/bit_models"
 TFHUB = "https://tfhub.dev/google/bit"
+NETWORK_RANGE, MODULE_RANGE = (
+    (-1.0, 1.0),
+    (0.0, 1.0),
+)  # of the pixels that the authors' arrays and TF-Hub modules take
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float16")
 
 
@@ -95,6 +99,11 @@ class Model:
     image_size: int  # default side in pixels
     embedding_size: int  # 0 when the name does not tell
     head: str  # what logits stand for: a key of HEADS; '' for none or unknown
+
+    @property
+    def input_range(self) -> tuple[float, float]:
+        """Of the pixels that the model itself takes; jobs give [0, 255]."""
+        return MODULE_RANGE if self.kind == "saved_model" else NETWORK_RANGE
 
 
 _ARCHITECTURE = "|".join(OFFICIAL)
@@ -201,18 +210,19 @@ def names() -> list[str]:
 
 def main() -> None:
     """Prints the family as a table."""
-    row = "{:46} {:>9} {:>6} {:>13} {:>8}  {}".format
-    print(row("name", "embedding", "side", "logits", "classes", "weights"))
+    row = "{:46} {:>9} {:>6} {:>13} {:>8} {:>7}  {}".format
+    print(row("name", "embedding", "side", "logits", "classes", "input", "weights"))
     for model in map(resolve, names()):
         classes = HEADS.get(model.head, "")
         weights = model.uri or "seeded"
-        print(row(model.name, model.embedding_size, model.image_size, model.head, classes, weights))
+        takes = "{:g}..{:g}".format(*model.input_range)
+        print(row(model.name, model.embedding_size, model.image_size, model.head, classes, takes, weights))
     tasks = ", ".join(head.removeprefix("vtab/") for head in HEADS if head.startswith("vtab/"))
     print(
         f"\nAlso: {TFHUB}/m-r101x3/1 and its sisters; vtab/BiT-M-R101x3-run0-caltech101.npz and its sisters\n"
         f"(runs 0 to 2 of {tasks});\n"
         "any .npz of the family; a SavedModel's folder or tarball.\n"
-        "All of them take RGB pixels in [0, 255] here; --image_size sets another side."
+        "Jobs give all of them RGB pixels in [0, 255], which are scaled to the input range; --image_size sets another side."
     )
 
 

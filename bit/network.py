@@ -25,6 +25,12 @@ def dtype_of(name: str, compute: tf.DType) -> tf.DType:
     return tf.float32 if layer == name or layer in ALWAYS_FLOAT32 else compute
 
 
+def scaled(pixels: tf.Tensor, to: tuple[float, float]) -> tf.Tensor:
+    """Pixels in [0, 255] -> the same in `to`."""
+    low, high = to
+    return pixels / (255.0 / (high - low)) + low
+
+
 def embed(
     images: tf.Tensor, weights: Mapping[str, tf.Tensor], architecture: Architecture, compiled: bool = False
 ) -> tf.Tensor:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bit import self_test
+from bit import network, self_test
 from bit.check import check
 from bit.checkpoint import of_arrays
 from bit.from_weights import Loaded, build
-from bit.models import HEADS, Model, UnusableModel
+from bit.models import HEADS, MODULE_RANGE, Model, UnusableModel
 from bit.weights import Arrays
 
 _NEEDED = (
@@ -109,7 +109,7 @@ class Called:
     output: str
 
     def __call__(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        vectors = self.vectors(pixels / 255.0)
+        vectors = self.vectors(network.scaled(pixels, MODULE_RANGE))
         return {self.output: tf.ensure_shape(vectors, (pixels.shape[0], vectors.shape[1]))}
 
 

@@ -29,8 +29,10 @@ from pipeline.progress import Progress
 from transforms.commit import IsFirstAttempt
 from transforms.decode import DecodeImages
 from transforms.infer import BitModelHandler
+from transforms.manifest import WriteManifest
 from transforms.read import ReadShards
-from transforms.write import IsDone, WriteManifest, WriteShards
+from transforms.retry import Due
+from transforms.write import WriteShards
 
 LOCAL = "FnApiRunner"
 _POLL_SECONDS = 0.25
@@ -80,7 +82,7 @@ def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
     graph.define(
         pipeline,
         plan.todo,
-        ReadShards(config.read, IsDone(plan.layout)),
+        ReadShards(config.read, Due(plan.layout)),
         DecodeImages(config.decode, IsFirstAttempt(plan.layout)),
         BitModelHandler(config.model),
         WriteShards(plan.layout, plan.fingerprint),
@@ -88,12 +90,13 @@ def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
     )
 
 
-def check_model(config: JobConfig) -> None:
+def check_model(config: JobConfig, beam_options: PipelineOptions) -> None:
     """Loads a SavedModel to see whether it can do what is asked; the others were seen through by their headers.
 
     Raises RequestError if not.
     """
-    if config.model.model.kind == "saved_model":
+    # Not where the workers are processes of their own: they need the GPU's memory that this one would keep.
+    if config.model.model.kind == "saved_model" and _in_process(beam_options):
         try:
             BitModelHandler(config.model).load_model()
         except UnusableModel as error:

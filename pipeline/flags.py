@@ -100,11 +100,13 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("--uri_column", {"default": "uri", "metavar": "NAME"}, "CSV, JSON lines, Parquet: holds the URI (%(default)s)"),
         ("--key_feature", {"default": "", "metavar": "NAME"}, "feature or column to use as the record's key"),
         ("--pass_through", {**_LIST, "default": []}, "features or columns to copy"),
+        ("--split_bytes", {"type": _size, "metavar": "SIZE"}, "cut TFRecord files above this into a shard a SIZE (256MiB)"),
         ("--images_per_shard", {**_COUNT, "default": 1000}, "lists: rows a shard (%(default)s)"),
     ],
     "output": [
         ("--output", {"metavar": "FOLDER"}, "where features, ledgers, receipts and the manifest go"),
         ("--overwrite", _SWITCH, "drop what is there instead of resuming it"),
+        ("--retry_failures", _SWITCH, "try the failures of a finished run again; what works now joins its shard"),
         ("--max_failure_rate", {"type": _rate, "default": 0.5, "metavar": "RATE"}, "more failures: exit 3 (%(default)s)"),
         ("--report_file", {"default": "", "metavar": "PATH"}, "write a summary of the run as JSON"),
         ("--dry_run", _SWITCH, "sample a few images, tell what the job would take, write nothing"),

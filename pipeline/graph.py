@@ -9,8 +9,9 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from transforms.decode import DecodeImages
 from transforms.elements import EncodedChunk, FeatureChunk, PixelChunk, Shard
+from transforms.manifest import WriteManifest
 from transforms.read import ReadShards
-from transforms.write import WriteManifest, WriteShards
+from transforms.write import WriteShards
 
 
 def define(

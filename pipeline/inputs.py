@@ -88,7 +88,7 @@ def _kind(file: FileMetadata) -> str:
 def _sample(path: str) -> list[tfrecord.Record | tfrecord.Damage]:
     """What stands in the first MiB of a file."""
     with storage.open_input(path) as stream:
-        return list(itertools.islice(tfrecord.read(stream, 0, 1 << 20), 1000))
+        return list(itertools.islice(tfrecord.read(stream, 0, 1 << 20, aligned=True), 1000))
 
 
 def _is_tfrecord(found: list[tfrecord.Record | tfrecord.Damage]) -> bool:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow's errors is raised, too
 
-from pipeline import dry_run, engine, options, plan, verdict, weights
+from pipeline import dry_run, engine, options, plan, reach, verdict, weights
 from pipeline.flags import RequestError
 from pipeline.report import Report, say
 from transforms import patience, storage, tally
-from transforms.write import write_manifest
+from transforms.manifest import write_manifest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,13 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, beam_options = options.parse(argv)
         runner = options.runner_name(beam_options)
         engine.configure_logging(runner)
-        storage.configure(beam_options, (*config.inputs, config.output, config.model.model.uri))
+        paths = (*config.inputs, config.output, config.model.model.uri)
+        reach.check(beam_options, runner, paths)
+        storage.configure(beam_options, paths)
         with patience.hurried():
             made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
+        for note in made.notes:
+            say(note)
         if config.dry_run:
             return report.looked(dry_run.run(config, made))
         if config.overwrite and made.stale and runner == engine.LOCAL:
-            engine.check_model(config)  # before anything of the old output goes
+            engine.check_model(config, beam_options)  # before anything of the old output goes
         with patience.hurried():
             plan.prepare(made)
     except RequestError as error:
@@ -40,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         return report.failed(error)
     began, before = time.monotonic(), tally.PROCESS.counts()
-    say(f"{len(made.todo)} of {len(made.shards)} shards to do with {runner}")
+    say(made.summary(runner))
     if made.todo:
         try:
             if not engine.run(config, made, beam_options, runner):
@@ -53,8 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return report.failed(error, made)
     else:  # the run before may have been killed between its last receipt and its end
         write_manifest(made.layout, made.fingerprint, len(made.shards))
-    stages = verdict.stage_seconds(before, tally.PROCESS.counts())
-    return report.finished(config, made, runner, time.monotonic() - began, stages)
+    after = tally.PROCESS.counts()
+    stages, smaller = verdict.stage_seconds(before, after), verdict.smaller_batch(before, after)
+    return report.finished(config, made, runner, time.monotonic() - began, stages, smaller)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,10 @@ class JobConfig:
     inputs: tuple[str, ...]
     input_format: str
     images_per_shard: int
+    split_bytes: int | None
     output: str
     overwrite: bool
+    retry_failures: bool
     max_failure_rate: float
     report_file: str
     dry_run: bool
@@ -75,6 +77,9 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         raise RequestError(
             f"--pass_through={','.join(reserved)}: the feature records use this name themselves"
         )
+    for name in ("overwrite", "dry_run"):
+        if flags.retry_failures and getattr(flags, name):
+            raise RequestError(f"--retry_failures and --{name} exclude each other: leave one of them out")
     image_size = flags.image_size or model.image_size
     try:
         fetch = _fetch_settings(flags)
@@ -87,8 +92,10 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         inputs=tuple(_path(pattern) for group in flags.input for pattern in group),
         input_format=flags.input_format,
         images_per_shard=flags.images_per_shard,
+        split_bytes=flags.split_bytes,
         output=_folder(flags.output),
         overwrite=flags.overwrite,
+        retry_failures=flags.retry_failures,
         max_failure_rate=flags.max_failure_rate,
         report_file=flags.report_file,
         dry_run=flags.dry_run,

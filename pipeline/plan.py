@@ -7,15 +7,16 @@ import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
 
-from pipeline import inputs, together
+from pipeline import inputs, splits, together
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
-from transforms import identity, lists, receipts, storage
+from transforms import identity, lists, receipts, retry, storage
+from transforms import replace as replacing
 from transforms.elements import RecordFile, Shard, UriSlice
 from transforms.fetch import public_uri
 from transforms.receipts import Layout, Receipt
@@ -34,6 +35,19 @@ class Plan:
     fingerprint: Mapping[str, Any]
     listing: bytes | None  # the image files that a glob or folder matched, when shards refer to such a list
     stale: tuple[str, ...]  # files of an output to be overwritten or redone
+    begun: tuple[Receipt, ...] = ()  # replacements of a retry that was killed, to be carried to their end
+    retried: tuple[Receipt, ...] = ()  # of the shards of which only the failures are to be done
+    notes: tuple[str, ...] = ()  # what the user ought to know
+
+    def summary(self, runner: str) -> str:
+        """What there is to do, in one line."""
+        again = f", {self.tried_again} failures of {len(self.retried)} of them again" if self.retried else ""
+        return f"{len(self.todo)} of {len(self.shards)} shards to do{again} with {runner}"
+
+    @property
+    def tried_again(self) -> int:
+        """Failures of earlier runs that this one tries again."""
+        return sum(shard.retry.inputs for shard in self.todo if shard.retry)
 
     @property
     def units(self) -> int:
@@ -43,6 +57,8 @@ class Plan:
 
 def units(shard: Shard) -> int:
     source = shard.source
+    if shard.retry and isinstance(source, UriSlice):
+        return shard.retry.inputs
     return (source.end or source.size_bytes) - source.start if isinstance(source, RecordFile) else source.rows
 
 
@@ -50,13 +66,18 @@ def make(config: JobConfig, weights: str) -> Plan:
     """The plan of a run. `weights` identifies the model's weights. Raises RequestError for a wrong request."""
     layout = Layout(config.output)
     kind, files = inputs.find(config)
-    listing = None
+    listing, notes = None, tuple[str, ...]()
     if kind == "tfrecord":
         inputs.look_into(files, config)
-        sources: Iterable[RecordFile | UriSlice] = [
-            RecordFile(file.path, file.size_in_bytes, file.last_updated_in_seconds or 0.0) for file in files
-        ]
-        names = inputs.short_names([file.path for file in files])
+        cut, notes = splits.cut(files, config)
+        sources: Iterable[RecordFile | UriSlice] = [source for file in cut for source in file]
+        short = inputs.short_names([file.path for file in files])
+        names = [name for name, file in zip(short, cut, strict=True) for _ in file]
+    elif config.split_bytes:
+        raise RequestError(
+            f"--split_bytes cuts TFRecord files, and --input={','.join(config.inputs)} has none; --images_per_shard "
+            "says how lists and image files are cut"
+        )
     else:
         if kind == "images":
             listing = b"".join(file.path.encode("utf-8", "surrogateescape") + b"\n" for file in files)
@@ -72,7 +93,8 @@ def make(config: JobConfig, weights: str) -> Plan:
         Shard(index, len(sources), source, name)
         for index, (source, name) in enumerate(zip(sources, names, strict=True))
     )
-    return _resume(config, layout, shards, _fingerprint(config, weights), listing)
+    made = _resume(config, layout, shards, _fingerprint(config, weights), listing)
+    return replace(made, notes=notes)
 
 
 def prepare(plan: Plan) -> None:
@@ -89,6 +111,10 @@ def prepare(plan: Plan) -> None:
             [path for path in plan.stale if path.endswith(".json")]
         )  # first, nothing is "done" any more
         storage.delete([path for path in plan.stale if not path.endswith(".json")])
+        for receipt in plan.begun:
+            replacing.settle(layout, receipt)
+        if plan.retried:
+            retry.write_marker(layout, plan.todo)
         if plan.listing is not None and (plan.todo or not storage.exists(layout.listing)):
             storage.write_atomic(layout.listing, plan.listing)
         if layout.request in plan.stale:
@@ -102,7 +128,7 @@ def prepare(plan: Plan) -> None:
 
 
 def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
-    """Everything that decides the bytes of a feature record, besides the input."""
+    """Everything that decides the bytes of a shard, besides the input."""
     made_of = {
         "model": {"name": public_uri(config.model.model.name), "weights": weights},
         "untrained": config.model.model.kind == "untrained",
@@ -116,6 +142,7 @@ def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
             "key_feature": config.read.key_feature,
             "pass_through": list(config.read.pass_through),
         },
+        "split_bytes": config.split_bytes,
     }
     return json.loads(json.dumps(made_of))  # as a receipt gives it back
 
@@ -144,6 +171,7 @@ def _resume(
 ) -> Plan:
     try:
         found = receipts.read_receipts(layout)
+        marker = retry.read_marker(layout) if found else None
         files = {file.path: file.size_in_bytes for file in storage.match(storage.join(layout.folder, "f*"))}
     except (BeamIOError, ValueError, ImportError, KeyError, TypeError) as error:
         raise RequestError(
@@ -157,14 +185,30 @@ def _resume(
     by_label = {shard.label: shard for shard in shards}
     for receipt in found:
         _check_same(config, receipt, by_label.get(receipt.shard), fingerprint, len(shards))
-    broken = [receipt for receipt in found if not _whole(layout, receipt, files)]
-    done = tuple(receipt for receipt in found if receipt not in broken)
+    begun = tuple(receipt for receipt in found if receipt.replacing and replacing.can_settle(layout, receipt))
+    settling = {receipt.shard for receipt in begun}
+    whole = [r for r in found if r.shard in settling or _whole(layout, r, files)]
+    done = tuple(replace(receipt, replacing="") if receipt.replacing else receipt for receipt in whole)
     labels = {receipt.shard for receipt in done}
     todo = tuple(shard for shard in shards if shard.label not in labels)
-    stale = [layout.receipt(receipt.shard) for receipt in broken]
+    stale = [layout.receipt(receipt.shard) for receipt in found if receipt.shard not in labels]
+    if config.retry_failures and marker is None and todo:
+        raise RequestError(
+            f"--retry_failures: --output={config.output} holds no finished run, {len(done)} of {len(shards)} shards are "
+            "done: run the job without this flag first"
+        )
+    again = {
+        receipt.shard: failed
+        for receipt in done
+        if (failed := retry.of_receipt(receipt))
+        and (config.retry_failures if marker is None else marker.get(receipt.shard) == failed.base)
+    }
+    retried = tuple(receipt for receipt in done if receipt.shard in again)
+    done = tuple(receipt for receipt in done if receipt.shard not in again)
+    todo += tuple(replace(shard, retry=again[shard.label]) for shard in shards if shard.label in again)
     if todo:  # until the run has ended there is no manifest that holds
         stale += [file.path for file in storage.match(layout.manifest)]
-    return Plan(layout, shards, done, todo, fingerprint, listing, tuple(stale))
+    return Plan(layout, shards, done, todo, fingerprint, listing, tuple(stale), begun, retried)
 
 
 def _data(files: Iterable[str]) -> list[str]:
@@ -173,22 +217,24 @@ def _data(files: Iterable[str]) -> list[str]:
 
 def _whole(layout: Layout, receipt: Receipt, files: Mapping[str, int]) -> bool:
     """Whether the files that a receipt tells of are there, at their size."""
-    return all(files.get(storage.join(layout.folder, file.name)) == file.bytes for file in receipt.files)
+    return not receipt.replacing and all(
+        files.get(storage.join(layout.folder, file.name)) == file.bytes for file in receipt.files
+    )
 
 
 def _check_same(
     config: JobConfig, receipt: Receipt, shard: Shard | None, fingerprint: dict[str, Any], of: int
 ) -> None:
     remedy = "use another --output, or --overwrite to start anew"
-    if shard is None:
-        raise RequestError(
-            f"--output={config.output} holds shard {receipt.shard}, but the input now makes {of} shards: {remedy}"
-        )
     for name, (old, new) in receipts.differences(receipt.fingerprint, fingerprint).items():
         if name == "model.name":  # the same weights by another path
             continue
         raise RequestError(
             f"--output={config.output} was made with {name} = {old!r}, this run asks for {new!r}: {remedy}"
+        )
+    if shard is None:
+        raise RequestError(
+            f"--output={config.output} holds shard {receipt.shard}, but the input now makes {of} shards: {remedy}"
         )
     field = "name" if receipt.name != shard.name else identity.change(receipt.input, shard)
     if field:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TextIO
 
 from pipeline.plan import Plan, units
-from transforms import receipts, storage, tally
+from transforms import receipts, retry, storage, tally
 from transforms.elements import UriSlice
 
 _LIVE_SECONDS = 0.5
@@ -38,13 +38,18 @@ class Snapshot:
         total = f"/{self.images_total}" if self.images_total else ""
         parts = [
             f"{self.images}{total} images",
-            f"{self.rate:.1f}/s",
+            speed(self.rate),
             f"{self.failures} failed",
             f"shard {self.shards}/{self.shards_total}",
         ]
         if 0 < self.fraction < 1 and self.images:
             parts.append(f"about {duration(self.seconds * (1 - self.fraction) / self.fraction)} left")
         return ", ".join(parts)
+
+
+def speed(rate: float) -> str:
+    """Images a second as a person says it: 12.3/s; a slow one with two digits: 0.053/s."""
+    return f"{rate:.1f}/s" if rate >= 1 or not rate else f"{rate:.2g}/s"
 
 
 def duration(seconds: float) -> str:
@@ -67,10 +72,9 @@ class Progress:
         self._before = tally.PROCESS.counts()
         sources = [shard.source for shard in plan.todo]
         by_row = all(isinstance(source, UriSlice) for source in sources)
-        self._images_total = (
-            sum(source.rows for source in sources if isinstance(source, UriSlice)) if by_row else 0
-        )
+        self._images_total = sum(map(units, plan.todo)) if by_row else 0
         self._weights = {shard.label: units(shard) for shard in plan.todo}
+        self._retries = {shard.label: shard.retry for shard in plan.todo if shard.retry}
         self._counted: dict[str, receipts.Receipt] = {}
 
     def snapshot(self) -> Snapshot:
@@ -100,8 +104,16 @@ class Progress:
             label = found.path.rsplit("/", 1)[-1].removesuffix(".json")
             if label in self._weights and label not in self._counted:
                 receipt = receipts.read_receipt(layout, label)
-                if receipt:
-                    self._counted[label] = receipt
+                if receipt and (label not in self._retries or receipt.digest != self._retries[label].base):
+                    self._counted[label] = self._of_this_run(receipt)
+
+    def _of_this_run(self, receipt: receipts.Receipt) -> receipts.Receipt:
+        """A receipt that counts, after a retry, only what was tried again."""
+        again = retry.of_receipt(receipt)
+        if receipt.shard not in self._retries:
+            return receipt
+        failed = again.inputs if again else 0
+        return replace(receipt, failures=failed, features=self._retries[receipt.shard].inputs - failed)
 
     @property
     def interval_seconds(self) -> float:

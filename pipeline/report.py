@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline import verdict
+from pipeline import progress, verdict
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
 from transforms import receipts, storage
@@ -62,11 +62,18 @@ class Report:
         return self._end(DONE, {"status": "submitted", "runner": runner})
 
     def finished(
-        self, config: JobConfig, plan: Plan, runner: str, seconds: float, stages: Mapping[str, float]
+        self,
+        config: JobConfig,
+        plan: Plan,
+        runner: str,
+        seconds: float,
+        stages: Mapping[str, float],
+        smaller_batch: int | None = None,
     ) -> int:
         """Sums the whole output up, earlier runs included, from its receipts.
 
-        `stages` holds the seconds that this process's workers spent in each stage.
+        `stages` holds the seconds that this process's workers spent in each stage, `smaller_batch` the size to which
+        batches came down for want of memory.
         """
         manifest = json.loads(storage.read_bytes(plan.layout.manifest))
         if manifest["shards_done"] != len(plan.shards):
@@ -77,14 +84,21 @@ class Report:
             )
             return self.failed(lost, plan)
         inputs, features, failures = (manifest[name] for name in ("inputs", "features", "failures"))
-        earlier = sum(receipt.inputs for receipt in plan.done)
+        earlier = sum(receipt.inputs for receipt in (*plan.done, *plan.retried)) - plan.tried_again
         rate = failures / inputs if inputs else 0.0
         too_many = rate > config.max_failure_rate or (inputs > 0 and features == 0)
         if plan.todo:
             speed = (inputs - earlier) / seconds if seconds else 0.0
-            say(f"{inputs - earlier} images in {seconds:.1f} s ({speed:.1f}/s)")
+            say(f"{inputs - earlier} images in {seconds:.1f} s ({progress.speed(speed)})")
             if found := verdict.judge(stages, config, isinstance(plan.todo[0].source, UriSlice)):
                 say(found.line())
+            if smaller_batch:
+                say(
+                    f"batches of {config.model.batch_size} images were too large for the device's memory: "
+                    f"--batch_size={smaller_batch} starts with what fitted"
+                )
+        elif config.retry_failures:
+            say("nothing to do: there is no failure that could be tried again")
         else:
             say("nothing to do: every shard is committed already")
         codes = ", ".join(f"{code}: {count}" for code, count in manifest["failures_by_code"].items())
@@ -107,8 +121,10 @@ class Report:
             "failures": failures,
             "failures_by_code": manifest["failures_by_code"],
             "failure_rate": rate,
+            "tried_again": plan.tried_again,
             "untrained": manifest["untrained"],
             "seconds": round(seconds, 3),
+            "smaller_batch": smaller_batch,
             "stage_seconds": {name: round(value, 3) for name, value in stages.items()},
         }
         return self._end(TOO_MANY_FAILURES if too_many else DONE, summary)

@@ -46,6 +46,11 @@ def stage_seconds(before: Counts, after: Counts) -> dict[str, float]:
     }
 
 
+def smaller_batch(before: Counts, after: Counts) -> int | None:
+    """The batch size to which this process's workers came down for want of memory; None if they did not."""
+    return after.batch_fitted if after.batch_fitted != before.batch_fitted else None
+
+
 def judge(seconds: Mapping[str, float], config: JobConfig, is_list: bool) -> Verdict | None:
     """The verdict on a run; None where too little time was counted: short runs, workers in other processes."""
     total = sum(seconds.values())

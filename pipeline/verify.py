@@ -81,6 +81,11 @@ def check_folder(layout: Layout) -> Iterator[Problem]:
         if receipt.shard != label:
             yield Problem(path, f"is the receipt of shard {receipt.shard}")
             continue
+        if receipt.replacing:
+            yield Problem(
+                path, "a retry of the shard's failures was killed here: run the job again and it goes on"
+            )
+            continue
         done.append(receipt)
         yield from check_shard(layout, receipt)
     yield from _between(layout, done)

@@ -43,6 +43,7 @@ class HttpServer:
     Attributes:
       port: on 127.0.0.1, plain HTTP.
       tls_port: the same behind TLS, where a context was given.
+      files: what `/file/...` has to give, by path; may be changed at any time.
       requests: how often each path with its query was asked for.
       accepted: connections so far.
       peak_connections: the most of them that were open at once.
@@ -54,6 +55,7 @@ class HttpServer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="http-server")
         self._servers: list[asyncio.Server] = []
+        self.files: dict[str, bytes] = {}
         self.requests: Counter[str] = Counter()
         self.connections = self.peak_connections = self.accepted = 0
         self.at_once: Counter[str] = Counter()
@@ -133,6 +135,11 @@ class HttpServer:
     async def _do_image(self, ask):
         """A good answer."""
         ask.writer.write(answer())
+
+    async def _do_file(self, ask):
+        """One of `files`."""
+        body = self.files.get(ask.target)
+        ask.writer.write(answer(b"", "404 Not Found") if body is None else answer(body))
 
     async def _do_echo(self, ask):
         """The request's headers as JSON."""

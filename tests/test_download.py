@@ -15,8 +15,10 @@ import pytest
 import tensorflow as tf
 
 from bit.download import WeightsUnreachable, cache_folder, local_path, main
+from bit.export import export
 from bit.load import load
-from bit.models import UnusableModel, resolve
+from bit.models import ARCHITECTURES, UnusableModel, resolve
+from bit.weights import Untrained
 
 CONTENT = bytes(range(256)) * 40_000  # 10 MB: several pieces
 
@@ -207,6 +209,18 @@ def test_a_tarball_over_http_goes_through_tf_hubs_cache(tarball, tmp_path, monke
     assert asked == len(server.requests)
     assert path.startswith(str(tmp_path / "hub"))
     assert embedding_size(path) == 3
+
+
+def test_an_official_handle_is_taken_from_tf_hubs_cache(tmp_path, monkeypatch):
+    handle = "https://tfhub.dev/google/bit/m-r50x1/1"
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("BIT_CACHE_DIR", str(tmp_path / "ours"))
+    folder = str(tmp_path / hashlib.sha1(handle.encode()).hexdigest())  # where TF-Hub keeps what it fetched
+    export(Untrained(ARCHITECTURES["r50x1"]), folder, side=32)
+    assert local_path(resolve(handle)) == folder
+    extractor = load(resolve(handle), folder, image_size=32, batch_size=1)
+    assert extractor.identity["route"] == "folded_saved_model"
+    assert extractor.outputs["embedding"] == 2048
 
 
 def test_a_local_tarball_is_unpacked_once(tarball, tmp_path):

@@ -159,16 +159,16 @@ def test_overwrite_that_cannot_run_leaves_the_old_output(tmp_path, capsys):
 
 
 def test_shards_that_vanish_are_not_called_done(tmp_path, monkeypatch, capsys):
-    from transforms import write
+    from transforms import manifest
 
     pattern = helpers.write_shards(tmp_path / "in", (2, 2))
-    original = write.write_manifest
+    original = manifest.write_manifest
 
     def losing(layout, *rest):
         (tmp_path / "out" / "receipts" / "00001-of-00002.json").unlink()
         original(layout, *rest)
 
-    monkeypatch.setattr(write, "write_manifest", losing)
+    monkeypatch.setattr(manifest, "write_manifest", losing)
     helpers.job(f"--input={pattern}", output=tmp_path / "out", expect=1)
     assert "1 of this run's 2 shards" in capsys.readouterr().err
 

@@ -6,16 +6,15 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
 from transforms import records, storage, tfrecord
 from transforms.elements import ItemError
 from transforms.fetch import public_uri
-from transforms.receipts import FileSummary, Layout, Receipt
+from transforms.receipts import FileSummary, Layout, Receipt, Summed
 
 _SHOWN = 5  # problems of one file; a file of garbage must not print a line a record
 _LEDGER_FIELDS = {"key", "position", "stage", "code", "message"}
@@ -35,21 +34,6 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what}"
-
-
-@dataclass
-class _Summed:
-    """A stream that sums up what is read from it."""
-
-    stream: Any
-    size: int = field(default=0, init=False)
-    crc: int = field(default=0, init=False)
-
-    def read(self, count: int) -> bytes:
-        data = self.stream.read(count)
-        self.size += len(data)
-        self.crc = google_crc32c.extend(self.crc, data)
-        return data
 
 
 def check_shard(layout: Layout, receipt: Receipt) -> Iterator[Problem]:
@@ -98,7 +82,8 @@ def _keys(layout: Layout, receipt: Receipt) -> KeyAt:
     if schema.get("key_feature"):
         return lambda position: None
     if "rows" not in receipt.input:
-        return lambda position: f"{receipt.name}#{position}".encode("utf-8", "surrogateescape")
+        first = receipt.input.get("first", 0)
+        return lambda position: f"{receipt.name}#{first + position}".encode("utf-8", "surrogateescape")
     if receipt.name.startswith("inputs.txt[") and storage.exists(layout.listing):
         content = storage.read_bytes(layout.listing)[receipt.input["start"] : receipt.input["end"]]
         if hashlib.sha256(content).hexdigest() != receipt.input["sha256"]:
@@ -110,13 +95,6 @@ def _keys(layout: Layout, receipt: Receipt) -> KeyAt:
     return lambda position: None
 
 
-def _stream_problems(file: FileSummary, summed: _Summed) -> Iterator[str]:
-    if summed.size != file.bytes:
-        yield f"{summed.size} bytes, the receipt says {file.bytes}"
-    elif f"{summed.crc:08x}" != file.crc32c:
-        yield f"CRC-32C {summed.crc:08x}, the receipt says {file.crc32c}"
-
-
 def _feature_problems(
     path: str, file: FileSummary, receipt: Receipt, key_at: KeyAt, failed: set[int]
 ) -> Iterator[str]:
@@ -126,7 +104,7 @@ def _feature_problems(
     positions = (position for position in range(receipt.inputs) if position not in failed)
     count = 0
     with storage.open_binary(path) as stream:
-        summed = _Summed(stream)
+        summed = Summed(stream)
         for found in tfrecord.read(summed):  # type: ignore[arg-type]
             if isinstance(found, tfrecord.Damage):
                 yield f"{found.length} bytes at offset {found.offset} are no record: {found.reason}"
@@ -137,7 +115,8 @@ def _feature_problems(
                 yield f"record {count - 1} at offset {found.offset}: {what}"
     if count != receipt.features:
         yield f"{count} records, the receipt says {receipt.features}"
-    yield from _stream_problems(file, summed)
+    if differs := summed.difference(file):
+        yield differs
 
 
 def _record_problems(data: bytes, receipt: Receipt, key: bytes | None) -> Iterator[str]:
@@ -186,7 +165,7 @@ def _ledger_problems(
         return
     codes: dict[str, int] = {}
     with storage.open_binary(path) as stream:
-        summed = _Summed(stream)
+        summed = Summed(stream)
         content = b"".join(iter(lambda: summed.read(1 << 20), b""))
     for number, line in enumerate(content.splitlines(), 1):
         try:
@@ -202,7 +181,8 @@ def _ledger_problems(
             codes[values["code"]] = codes.get(values["code"], 0) + 1
     if codes != dict(receipt.failures_by_code):
         yield f"failures by code {codes}, the receipt says {dict(receipt.failures_by_code)}"
-    yield from _stream_problems(file, summed)
+    if differs := summed.difference(file):
+        yield differs
 
 
 def _line_problem(values: Mapping[str, Any], receipt: Receipt, key_at: KeyAt, before: int) -> str:

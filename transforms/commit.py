@@ -49,7 +49,7 @@ def temporary(layout: Layout, attempt: str, name: str) -> str:
 
 
 class IsFirstAttempt:
-    """Whether no attempt at a shard has begun before this call, in any process. (A class: see `write.IsDone`.)
+    """Whether no attempt at a shard has begun before this call, in any process. (A class: see `retry.Due`.)
 
     It leaves a note, which goes when the shard is committed. Where an earlier attempt died without a word, all that
     is left is this note.
@@ -140,7 +140,9 @@ def _put_in_place(layout: Layout, claim: Claim) -> bool:
     """Puts the files of a claim under their final names. False if one is neither here nor there any more."""
     for file in claim.receipt.files:
         target = storage.join(layout.folder, file.name)
-        if not storage.place(temporary(layout, claim.attempt, file.name), target) and not _is(target, file):
+        if not storage.place(temporary(layout, claim.attempt, file.name), target) and not is_whole(
+            target, file
+        ):
             return False
     ledger = layout.failures(claim.receipt.shard)
     if not claim.receipt.failures and storage.exists(ledger):
@@ -148,7 +150,7 @@ def _put_in_place(layout: Layout, claim: Claim) -> bool:
     return True
 
 
-def _is(path: str, file: FileSummary) -> bool:
+def is_whole(path: str, file: FileSummary) -> bool:
     """Whether a file is there with the size and checksum that it must have."""
     if not storage.exists(path):
         return False

@@ -188,7 +188,8 @@ class DecodeImages(beam.DoFn):
 
     def process(self, chunk: EncodedChunk) -> Iterator[PixelChunk]:
         if chunk.position == 0:
-            self._apart = not self._is_first_attempt(chunk.shard)
+            # Among the failures that are tried again may be the pictures that crashed a process before.
+            self._apart = chunk.shard.retry is not None or not self._is_first_attempt(chunk.shard)
         self._pending.append(submit(chunk, self._settings, self._apart or _distrusted.is_set()))
         while len(self._pending) > CHUNKS_AHEAD:
             yield self._next()

@@ -14,13 +14,18 @@ from transforms.errors import ItemError as ItemError
 
 @dataclass(frozen=True)
 class RecordFile:
-    """A TFRecord file, or a byte range of one: the records that start in [start, end)."""
+    """A TFRecord file, or a byte range of one: the records that start in [start, end).
+
+    `first` is the position in the file of the range's first record or damage, where that was counted: then `start` is
+    exactly where it begins. None: `start` may lie inside a record, which belongs to the range before.
+    """
 
     uri: str
     size_bytes: int
     modified: float  # seconds since the epoch, as the file system gives it; 0 where it gives none
     start: int = 0
     end: int | None = None
+    first: int | None = 0
     crc32c: str = ""  # of the bytes in [start, end), eight hexadecimal digits; '' until they have been read
 
 
@@ -40,6 +45,14 @@ class UriSlice:
 
 
 @dataclass(frozen=True)
+class Retry:
+    """That a committed shard is done again, but only the inputs that failed."""
+
+    base: str  # digest of the receipt that is to be replaced
+    inputs: int  # how many there are
+
+
+@dataclass(frozen=True)
 class Shard:
     """The unit of distribution, order and commit: one input slice, one output file."""
 
@@ -47,6 +60,7 @@ class Shard:
     of: int
     source: RecordFile | UriSlice
     name: str  # what a person calls the input; also the stem of default keys
+    retry: Retry | None = None
 
     @property
     def label(self) -> str:
@@ -93,7 +107,7 @@ class EncodedChunk:
     """Consecutive items of one shard, at most `batch_size` of them encoded images, the rest failures."""
 
     shard: Shard
-    position: int  # of the first item, in the shard
+    position: int  # of the first item, among the items that are done of this shard
     is_last: bool
     items: tuple[Encoded | Failure, ...]
 

@@ -22,7 +22,8 @@ def input_identity(shard: Shard) -> dict[str, Any]:
     source = shard.source
     if isinstance(source, RecordFile):
         known = {"size_bytes": source.size_bytes, "modified": source.modified, "crc32c": source.crc32c}
-        return known | ({"start": source.start, "end": source.end} if source.end is not None else {})
+        cut = {"start": source.start, "end": source.end, "first": source.first}
+        return known | (cut if source.end is not None else {})
     return {"start": source.start, "end": source.end, "rows": source.rows, "sha256": source.sha256}
 
 

@@ -6,17 +6,15 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
 from bit.models import Model
-from transforms import copying, storage, tally
+from transforms import copying, devices, storage, tally
 from transforms.elements import Decoded, Failure, FeatureChunk, PixelChunk
-
-if TYPE_CHECKING:
-    from bit.load import Extractor
+from transforms.fitting import Fitted, OutOfMemory
 
 
 class ModelFailed(RuntimeError):
@@ -46,7 +44,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         super().__init__()
         self._settings = settings
 
-    def load_model(self) -> Extractor:
+    def load_model(self) -> Fitted:
         from bit import download, load
 
         settings = self._settings
@@ -58,6 +56,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
             path = download.local_path(replace(model, uri=path))  # unpacks a tarball
         else:
             path = download.local_path(model)
+        devices.take_one()  # before anything touches a GPU
         loaded = load.load(
             model,
             path,
@@ -68,10 +67,10 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
             top_k=settings.top_k,
         )
         tally.PROCESS.loaded()
-        return loaded
+        return Fitted(loaded)
 
     def run_inference(  # type: ignore[override]  # a chunk is a batch already
-        self, batch: PixelChunk, model: Extractor, inference_args: dict[str, Any] | None = None
+        self, batch: PixelChunk, model: Fitted, inference_args: dict[str, Any] | None = None
     ) -> Sequence[FeatureChunk]:
         began = time.monotonic()
         features = infer(batch, model)
@@ -94,7 +93,7 @@ def _folder_name(uri: str) -> str:
     return "".join(c if c.isalnum() or c in ".-" else "_" for c in uri)
 
 
-def infer(chunk: PixelChunk, model: Extractor) -> FeatureChunk:
+def infer(chunk: PixelChunk, model: Fitted) -> FeatureChunk:
     """The chunk's features. Images that make the model fail, or come out not finite, become failures."""
     rows = [item.row for item in chunk.items if isinstance(item, Decoded)]
     if not rows or chunk.pixels is None:
@@ -115,7 +114,7 @@ def infer(chunk: PixelChunk, model: Extractor) -> FeatureChunk:
     return FeatureChunk(chunk.shard, chunk.position, chunk.is_last, items, outputs, dict(model.identity))
 
 
-def _works(model: Extractor, pixels: np.ndarray) -> bool:
+def _works(model: Fitted, pixels: np.ndarray) -> bool:
     """Whether the model runs at all: without this a dead device would end as failures of good images."""
     try:
         model(np.zeros_like(pixels))
@@ -125,11 +124,13 @@ def _works(model: Extractor, pixels: np.ndarray) -> bool:
 
 
 def _run(
-    pixels: np.ndarray, rows: list[int], model: Extractor
+    pixels: np.ndarray, rows: list[int], model: Fitted
 ) -> tuple[dict[str, np.ndarray], dict[int, tuple]]:
     """Outputs for the batch, and (code, message) for each row without one; a failing batch is bisected."""
     try:
         outputs = model(pixels)
+    except OutOfMemory:
+        raise
     except Exception as error:
         if len(rows) == 1:
             return {}, {rows[0]: ("model_error", f"{type(error).__name__}: {error}"[:500])}
@@ -145,7 +146,7 @@ def _run(
 
 
 def _bisect(
-    pixels: np.ndarray, rows: list[int], model: Extractor
+    pixels: np.ndarray, rows: list[int], model: Fitted
 ) -> tuple[dict[str, np.ndarray], dict[int, tuple]]:
     merged: dict[str, np.ndarray] = {}
     refused: dict[int, tuple] = {}

@@ -6,7 +6,7 @@ import posixpath
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -17,6 +17,7 @@ from transforms import lists, records, storage, tally, tfrecord
 from transforms.elements import Encoded, EncodedChunk, Failure, ItemError, RecordFile, Shard, UriSlice
 from transforms.fetch import Fetcher, FetchSettings, public_uri
 from transforms.identity import Summed
+from transforms.retry import EVERY
 from transforms.stores.reading import Reader
 
 Item = Encoded | Failure
@@ -40,9 +41,12 @@ class ReadSettings:
 
 
 def record_items(
-    shard: Shard, source: RecordFile, settings: ReadSettings
+    shard: Shard, source: RecordFile, settings: ReadSettings, due: Container[int] = EVERY
 ) -> Generator[Item, None, RecordFile]:
-    """The images of a TFRecord file; damage and unusable records as failures. Returns the file with its sum."""
+    """The images at the positions `due` of a TFRecord file; damage and unusable records as failures.
+
+    Returns the file with its sum.
+    """
     watched: list[Summed] = []
 
     def watch(reader: Reader) -> Summed:
@@ -52,11 +56,14 @@ def record_items(
     with storage.open_input(source.uri, source.start, watch) as stream:
         seen = source.start
         in_file = not storage.is_compressed(stream)
-        for position, found in enumerate(tfrecord.read(stream, source.start, source.end)):
+        aligned = source.first is not None
+        for position, found in enumerate(tfrecord.read(stream, source.start, source.end, aligned)):
             if in_file:
                 tally.PROCESS.add(units=found.offset - seen)
                 seen = found.offset
-            key = f"{shard.name}#{position}".encode("utf-8", "surrogateescape")
+            if position not in due:
+                continue
+            key = _default_key(shard.name, source, position)
             if isinstance(found, tfrecord.Damage):
                 where = f"{found.length} bytes at offset {found.offset} of {public_uri(source.uri)}"
                 yield Failure(key, position, "read", "damaged_record", f"{found.reason}: {where}")
@@ -74,14 +81,28 @@ def record_items(
         return watched[0].finish()
 
 
+def _default_key(name: str, source: RecordFile, position: int) -> bytes:
+    """`name#position` in the whole file; `name[start]#position` in a range whose place was not counted."""
+    stem = (
+        f"{name}[{source.start}]#{position}" if source.first is None else f"{name}#{source.first + position}"
+    )
+    return stem.encode("utf-8", "surrogateescape")
+
+
 def fetched_items(
-    source: UriSlice, settings: ReadSettings, fetch: Callable[[str], bytes], pool: ThreadPoolExecutor
+    source: UriSlice,
+    settings: ReadSettings,
+    fetch: Callable[[str], bytes],
+    pool: ThreadPoolExecutor,
+    due: Container[int] = EVERY,
 ) -> Iterator[Item]:
-    """The images of a list's rows, fetched ahead on `pool` within a bounded window, in the list's order."""
+    """The images of a list's rows `due`, fetched ahead on `pool` within a bounded window, in the list's order."""
     ahead = 2 * max(settings.batch_size, settings.fetch.concurrency)
     waiting: deque = deque()
     try:
         for position, row in enumerate(lists.rows(source, settings.columns)):
+            if position not in due:
+                continue
             waiting.append(pool.submit(_fetch_row, position, row, source, settings, fetch))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
@@ -151,27 +172,28 @@ def chunks(shard: Shard, items: Iterable[Item], batch_size: int) -> Iterator[Enc
 
 
 class ReadShards(beam.DoFn):
-    """Shard -> EncodedChunk... Skips a shard that was committed meanwhile, as after a retry.
+    """Shard -> EncodedChunk... Skips a shard that was committed meanwhile, as by another attempt.
 
     Args:
       settings: how to read.
-      is_done: whether a shard's receipt is there.
+      due: the positions in a shard that are to be done, or None if it is committed.
     """
 
-    def __init__(self, settings: ReadSettings, is_done: Callable[[Shard], bool]):
+    def __init__(self, settings: ReadSettings, due: Callable[[Shard], Container[int] | None]):
         self._settings = settings
-        self._is_done = is_done
+        self._due = due
 
     def setup(self):
         self._fetcher, self._pool = _fetching(self._settings.fetch)
 
     def process(self, shard: Shard) -> Iterator[EncodedChunk]:
-        if self._is_done(shard):
+        due = self._due(shard)
+        if due is None:
             return
         if isinstance(shard.source, RecordFile):
-            items: Iterable[Item] = record_items(shard, shard.source, self._settings)
+            items: Iterable[Item] = record_items(shard, shard.source, self._settings, due)
         else:
-            items = fetched_items(shard.source, self._settings, self._fetcher.fetch, self._pool)
+            items = fetched_items(shard.source, self._settings, self._fetcher.fetch, self._pool, due)
         yield from _timed(chunks(shard, items, self._settings.batch_size))
 
 

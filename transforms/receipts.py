@@ -5,10 +5,13 @@ A receipt is written after the shard's files are in place; its presence is what 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import google_crc32c
 
 from transforms import storage
 
@@ -47,6 +50,11 @@ class Layout:
         return storage.join(self.temporary, f"{label}-begun")
 
     @property
+    def retrying(self) -> str:
+        """Which shards a run with --retry_failures tries again; there until that run has ended."""
+        return storage.join(self.temporary, "retrying.json")
+
+    @property
     def request(self) -> str:
         """What the job that is at work here was asked for."""
         return storage.join(self.temporary, "request.json")
@@ -63,6 +71,29 @@ class FileSummary:
     name: str
     bytes: int
     crc32c: str  # of the whole file, eight hexadecimal digits
+
+
+@dataclass
+class Summed:
+    """A stream that sums up what is read from it."""
+
+    stream: Any
+    size: int = field(default=0, init=False)
+    crc: int = field(default=0, init=False)
+
+    def read(self, count: int) -> bytes:
+        data = self.stream.read(count)
+        self.size += len(data)
+        self.crc = google_crc32c.extend(self.crc, data)
+        return data
+
+    def difference(self, file: FileSummary) -> str:
+        """How what was read differs from what a receipt says; '' if it does not."""
+        if self.size != file.bytes:
+            return f"{self.size} bytes, the receipt says {file.bytes}"
+        if f"{self.crc:08x}" != file.crc32c:
+            return f"CRC-32C {self.crc:08x}, the receipt says {file.crc32c}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -82,9 +113,20 @@ class Receipt:
     model: Mapping[str, str]  # what the loaded model said of itself
     versions: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
+    replacing: str = (
+        ""  # the attempt whose files are just being put in the place of older ones; see replace.py
+    )
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=1, sort_keys=True).encode() + b"\n"
+        values = asdict(self)
+        if not self.replacing:
+            del values["replacing"]
+        return json.dumps(values, indent=1, sort_keys=True).encode() + b"\n"
+
+    @property
+    def digest(self) -> str:
+        """Tells the states of a shard apart that follow one another."""
+        return hashlib.sha256(self.to_json()).hexdigest()[:16]
 
     @classmethod
     def from_json(cls, data: bytes) -> Receipt:

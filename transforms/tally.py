@@ -19,6 +19,7 @@ class Counts:
     units: int = 0  # of input: bytes of record files, rows of lists; comparable with the plan's total
     images_read: int = 0
     models_loaded: int = 0
+    batch_fitted: int = 0  # images a call, where the device's memory did not hold as many as were asked for
     loaded_at: float = 0.0  # time.monotonic() when the last model was ready
     read_seconds: float = 0.0  # the stages' times say which of them holds the job back
     decode_wait_seconds: float = 0.0
@@ -43,6 +44,11 @@ class Tally:
         with self._lock:
             self._values["models_loaded"] += 1
             self._values["loaded_at"] = time.monotonic()
+
+    def fitted(self, images: int) -> None:
+        """The device's memory holds batches of this size, and no larger ones."""
+        with self._lock:
+            self._values["batch_fitted"] = images
 
     def counts(self) -> Counts:
         with self._lock:

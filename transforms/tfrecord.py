@@ -56,19 +56,23 @@ def frame(data: bytes) -> bytes:
     )
 
 
-def read(stream: BinaryIO, start: int = 0, end: int | None = None) -> Iterator[Record | Damage]:
+def read(
+    stream: BinaryIO, start: int = 0, end: int | None = None, aligned: bool = False
+) -> Iterator[Record | Damage]:
     """Yields the records that start in [start, end), and the damage found between them.
 
     Args:
       stream: a readable binary file, positioned at `start`.
       start: offset of the stream's position. When it is not 0 it may lie inside a record: reading begins at the
-        next valid header.
-      end: offsets from here on belong to somebody else; None for the end of the file.
+        next valid header, unless `aligned`.
+      end: records that start here or later belong to somebody else; None for the end of the file. Damage that follows
+        the last record is told of, unless `aligned`: who reads on from here takes it for the rest of that record.
+      aligned: `start` is where a record or damage begins, as `starts` tells.
     """
     window = _Window(stream, start)
-    if start:
+    if start and not aligned:
         _skip_to_header(window)
-    while end is None or window.offset < end:
+    while end is None or window.offset < end or (not aligned and window.header() is None):
         if not window.need(1):
             if window.broken:
                 yield Damage(
@@ -93,6 +97,32 @@ def read(stream: BinaryIO, start: int = 0, end: int | None = None) -> Iterator[R
         yield (
             Record(offset, data) if crc == masked_crc(data) else Damage(offset, whole, "wrong data checksum")
         )
+
+
+def starts(stream: BinaryIO, size_bytes: int) -> Iterator[int]:
+    """Where each record and each damage begins that `read` finds in a whole uncompressed file.
+
+    Hops from header to header; only where there is none are the bytes searched for the next one.
+    """
+    offset = 0
+    while offset < size_bytes:
+        yield offset
+        stream.seek(offset)
+        header = stream.read(_HEADER_BYTES)
+        length = _length(header) if len(header) == _HEADER_BYTES else None
+        if length is None:
+            stream.seek(offset)
+            window = _Window(stream, offset)
+            _skip_to_header(window)
+            offset = window.offset
+        else:
+            offset += _HEADER_BYTES + length + _FOOTER_BYTES
+
+
+def _length(header: bytes) -> int | None:
+    """The record length that a header tells; None if it is not a valid one."""
+    value, crc = struct.unpack("<QI", header)
+    return value if value <= MAX_RECORD_BYTES and crc == masked_crc(header[:8]) else None
 
 
 class _Window:
@@ -134,10 +164,7 @@ class _Window:
         """The record length if a valid header starts `at` bytes into the window."""
         if not self.need(at + _HEADER_BYTES):
             return None
-        length = self.peek(at, 8)
-        (crc,) = struct.unpack("<I", self.peek(at + 8, 4))
-        (value,) = struct.unpack("<Q", length)
-        return value if value <= MAX_RECORD_BYTES and crc == masked_crc(length) else None
+        return _length(self.peek(at, _HEADER_BYTES))
 
     def candidates(self) -> np.ndarray:
         """Where a header may start after the first byte: four zero bytes on top of a length that is not all zero.

@@ -1,4 +1,4 @@
-"""WriteShards: feature chunks in, committed shards out; and the manifest that closes a run."""
+"""WriteShards: feature chunks in, committed shards out."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 import apache_beam as beam
 import google_crc32c
 
-from transforms import commit, identity, receipts, records, storage, tally, tfrecord
-from transforms.commit import Claim, LostCommit
-from transforms.elements import Decoded, Failure, FeatureChunk, RecordFile, Shard
+from transforms import commit, identity, records, replace, retry, storage, tally, tfrecord
+from transforms.commit import Claim
+from transforms.elements import Decoded, Failure, FeatureChunk, Shard, UriSlice
 from transforms.receipts import FileSummary, Layout, Receipt
 
 _PACKAGES = ("apache-beam", "numpy", "opencv-python-headless", "pillow", "simplejpeg", "tensorflow")
@@ -63,31 +63,44 @@ class _File:
 
 
 class ShardWriter:
-    """Writes one attempt at one shard: append chunks in order, then commit; or abort."""
+    """Writes one attempt at one shard: append chunks in order, then commit; or abort.
+
+    A retry merges what it gets with what the shard holds.
+    """
 
     def __init__(self, layout: Layout, shard: Shard, fingerprint: Mapping[str, Any]):
         self._layout = layout
         self._shard = shard
         self._fingerprint = fingerprint
-        self._attempt = f"{shard.label}-{uuid.uuid4().hex}"
+        self._old = retry.standing(layout, shard, shard.retry) if shard.retry else None
+        self._committed = retry.committed(layout, self._old) if self._old else None
+        self._attempt = (
+            replace.attempt_name(shard.label, self._old.digest)
+            if self._old
+            else f"{shard.label}-{uuid.uuid4().hex}"
+        )
         self._features = self._open(f"features-{shard.label}.tfrecord")
         self._ledger: _File | None = None
-        self._position = self._written = 0
+        self._arrived = self._position = self._written = 0
         self._codes: dict[str, int] = {}
-        self._model: Mapping[str, str] = {}
-        self._outputs: dict[str, int] = {}
+        self._model: Mapping[str, str] = self._old.model if self._old else {}
+        self._outputs: dict[str, int] = dict(self._old.outputs) if self._old else {}
 
     def _open(self, name: str) -> _File:
         return _File(commit.temporary(self._layout, self._attempt, name), name)
 
     def append(self, chunk: FeatureChunk) -> None:
         """Writes a chunk's records and ledger lines; BrokenShard if it is not the next one."""
-        if chunk.position != self._position:
+        if chunk.position != self._arrived:
             raise BrokenShard(
-                f"shard {self._shard.label} ({self._shard.name}): expected the chunk at position {self._position}, "
+                f"shard {self._shard.label} ({self._shard.name}): expected the chunk at position {self._arrived}, "
                 f"got {chunk.position}: this runner reordered or lost chunks"
             )
+        self._arrived += len(chunk.items)
         for item in chunk.items:
+            if self._committed:
+                self._keep(item.position)
+                self._drop_line()
             if item.position != self._position:
                 raise BrokenShard(
                     f"shard {self._shard.label}: item {item.position} stands at {self._position}"
@@ -103,9 +116,30 @@ class ShardWriter:
         self._model = chunk.model
         self._outputs |= {name: output.shape[1] for name, output in chunk.outputs.items()}
 
+    def _keep(self, end: int) -> None:
+        """Copies what the shard holds from here up to the position `end`."""
+        while self._committed and self._position < end:
+            kept = next(self._committed, None)
+            if isinstance(kept, bytes):
+                self._features.write(kept)
+                self._written += 1
+            elif kept and not kept.can_be_tried:
+                self._write_line(kept.raw, kept.code)
+            else:
+                raise BrokenShard(
+                    f"shard {self._shard.label} ({self._shard.name}): position {self._position} was not tried again"
+                )
+            self._position += 1
+
+    def _drop_line(self) -> None:
+        """Passes over the ledger line that a new item replaces."""
+        old = next(self._committed, None) if self._committed else None
+        if not isinstance(old, retry.Line) or not old.can_be_tried:
+            raise BrokenShard(
+                f"shard {self._shard.label} ({self._shard.name}): position {self._position} had not failed"
+            )
+
     def _fail(self, failure: Failure) -> None:
-        if self._ledger is None:
-            self._ledger = self._open(f"failures-{self._shard.label}.jsonl")
         line = {
             "key": failure.key.decode("utf-8", "backslashreplace"),
             "position": failure.position,
@@ -113,17 +147,25 @@ class ShardWriter:
             "code": failure.code,
             "message": failure.message,
         }
-        self._ledger.write(json.dumps(line).encode() + b"\n")
-        self._codes[failure.code] = self._codes.get(failure.code, 0) + 1
+        self._write_line(json.dumps(line).encode() + b"\n", failure.code)
+
+    def _write_line(self, line: bytes, code: str) -> None:
+        if self._ledger is None:
+            self._ledger = self._open(f"failures-{self._shard.label}.jsonl")
+        self._ledger.write(line)
+        self._codes[code] = self._codes.get(code, 0) + 1
 
     def commit(self) -> Receipt:
         """Commits this attempt, or what another attempt has claimed or committed before; returns what stands."""
         label, source = self._shard.label, self._shard.source
+        if self._old and self._committed:
+            self._keep(self._old.inputs)
+            next(self._committed, None)  # checks what was read
         files = [file for file in (self._features, self._ledger) if file]
         for file in files:
             file.close()
         failed = sum(self._codes.values())
-        expected = self._position if isinstance(source, RecordFile) else source.rows
+        expected = source.rows if isinstance(source, UriSlice) else self._position
         if self._written + failed != expected:
             raise BrokenShard(
                 f"shard {label} ({self._shard.name}): {self._written} features and {failed} failures "
@@ -132,7 +174,7 @@ class ShardWriter:
         receipt = Receipt(
             shard=label,
             name=self._shard.name,
-            input=identity.input_identity(self._shard),
+            input=self._input(),
             inputs=expected,
             features=self._written,
             failures=failed,
@@ -141,9 +183,24 @@ class ShardWriter:
             outputs=dict(sorted(self._outputs.items())),
             fingerprint=self._fingerprint,
             model=dict(self._model),
-            versions=versions(),
+            versions=_both(self._old.versions, versions()) if self._old else versions(),
         )
-        return commit.commit(self._layout, Claim(self._attempt, receipt))
+        if self._old is None:
+            return commit.commit(self._layout, Claim(self._attempt, receipt))
+        if receipt == self._old:  # all failed again, in the same way
+            self.abort()
+            return receipt
+        return replace.replace(self._layout, self._old.digest, Claim(self._attempt, receipt))
+
+    def _input(self) -> Mapping[str, Any]:
+        now = identity.input_identity(self._shard)
+        if self._old is None:
+            return now
+        if not identity.same_bytes(self._old.input, now):
+            raise BrokenShard(
+                f"shard {self._shard.label} ({self._shard.name}): the input is not the one that the shard was made of"
+            )
+        return self._old.input
 
     def abort(self) -> None:
         """Drops this attempt's files."""
@@ -152,14 +209,12 @@ class ShardWriter:
                 file.discard()
 
 
-class IsDone:
-    """Whether a shard is committed. (A class, because Beam pickles functions of a module by value.)"""
-
-    def __init__(self, layout: Layout):
-        self._layout = layout
-
-    def __call__(self, shard: Shard) -> bool:
-        return storage.exists(self._layout.receipt(shard.label))
+def _both(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
+    """The versions that made a shard; of what was upgraded before a retry, both."""
+    return {
+        name: " and ".join(dict.fromkeys(filter(None, (old.get(name), new.get(name)))))
+        for name in {**old, **new}
+    }
 
 
 class WriteShards(beam.DoFn):
@@ -203,37 +258,3 @@ class WriteShards(beam.DoFn):
         for writer in self._writers.values():
             writer.abort()
         self._writers = {}
-
-
-def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) -> None:
-    """Closes a run: the manifest from all receipts, those of earlier runs included; and no other file is left.
-
-    Raises LostCommit if the receipts are not those of this run, as when another job has the same output folder.
-    """
-    done = receipts.read_receipts(layout)
-    of_this_run = [
-        receipt
-        for receipt in done
-        if receipt.shard.endswith(f"-of-{shards:05d}")
-        and receipts.same_making(receipt.fingerprint, fingerprint)
-    ]
-    if not len(done) == len(of_this_run) == shards:
-        raise LostCommit(
-            f"{layout.folder} holds {len(of_this_run)} of this run's {shards} shards and {len(done) - len(of_this_run)} "
-            "of another run: two jobs write to one output; stop one of them, then run the other with --overwrite"
-        )
-    content = receipts.manifest(done, fingerprint, shards)
-    if storage.read_if_there(layout.manifest) != content:
-        storage.write_atomic(layout.manifest, content)
-    commit.sweep_all(layout)
-
-
-class WriteManifest(beam.DoFn):
-    """Any one element, after all shards are committed -> the manifest's path."""
-
-    def __init__(self, layout: Layout, fingerprint: Mapping[str, Any], shards: int):
-        self._arguments = (layout, fingerprint, shards)
-
-    def process(self, _) -> Iterator[str]:
-        write_manifest(*self._arguments)
-        yield self._arguments[0].manifest

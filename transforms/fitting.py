@@ -1,0 +1,100 @@
+"""A model whose batch grows smaller where the device's memory cannot hold it. No TensorFlow is imported here."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from transforms import tally
+
+if TYPE_CHECKING:
+    from bit.load import Extractor
+
+_SIGNS = (
+    "RESOURCE_EXHAUSTED",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+)  # of errors that libraries below TensorFlow pass on
+
+
+class OutOfMemory(RuntimeError):
+    """The device's memory cannot hold a single image; no fault of the image."""
+
+
+class Fitted:
+    """Calls a model; one that runs out of memory is called with halves of the batch from then on.
+
+    The size that fitted is kept for the process, and said once. It is a second compiled shape of the same weights; its
+    vectors differ from those of the whole batch in their last bits. Calls from several threads are safe.
+    """
+
+    def __init__(self, model: Extractor):
+        self.batch_size = model.batch_size
+        self.identity = model.identity
+        self._fitting = model
+        self._told_size = model.batch_size
+        self._lock = threading.Lock()
+
+    def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """What the model gives for the batch: float32 (batch_size, side, side, 3) -> (batch_size, d) each.
+
+        Raises OutOfMemory if a batch of one image does not fit.
+        """
+        while True:
+            model = self._fitting
+            try:
+                outputs = _in_parts(pixels, model)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = f"{type(error).__name__}: {error}"[:500]
+            else:
+                self._tell(model.batch_size)
+                return outputs
+            self._halve(model, reason)  # out here, where the failed call's arrays are free again
+
+    def _halve(self, model: Extractor, reason: str) -> None:
+        with self._lock:
+            if self._fitting is not model:  # another thread was here
+                return
+            if model.batch_size == 1:
+                raise OutOfMemory(
+                    f"the device's memory does not hold one image of {model.image_size} pixels a side ({reason}): "
+                    "take a smaller --image_size, or free memory that other processes hold"
+                )
+            self._fitting = model.resized((model.batch_size + 1) // 2)
+
+    def _tell(self, size: int) -> None:
+        with self._lock:
+            if size == self._told_size:
+                return
+            self._told_size = size
+        tally.PROCESS.fitted(size)
+        logging.getLogger(__name__).warning(
+            "the device ran out of memory with batches of %d images; going on with %d: --batch_size=%d starts so",
+            self.batch_size,
+            size,
+            size,
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"ResourceExhaustedError", "MemoryError"}) or any(
+        sign in str(error) for sign in _SIGNS
+    )
+
+
+def _in_parts(pixels: np.ndarray, model: Extractor) -> dict[str, np.ndarray]:
+    """The outputs for a batch of any size, by calls of the model's size; the last part is padded."""
+    count, size = len(pixels), model.batch_size
+    if count == size:
+        return model(pixels)
+    parts = []
+    for start in range(0, count, size):
+        part = np.zeros((size, *pixels.shape[1:]), pixels.dtype)
+        part[: count - start] = pixels[start : start + size]
+        parts.append(model(part))
+    return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
