@@ -66,6 +66,9 @@ def test_a_picture_that_crashes_the_job_costs_one_attempt_and_then_itself(tmp_pa
     check(tmp_path / "out", tmp_path, dict.fromkeys(lethal, "decoder_crash"))
     messages = [line["message"] for line in helpers.read_ledger(tmp_path / "out")]
     assert [m.split("(")[1].split(")")[0] for m in messages] == ["SIGABRT", "SIGSEGV", "SIGABRT"]
+    before = helpers.contents(tmp_path / "out")
+    run([*flags, "--retry_failures"], tmp_path / "out", 0)
+    assert helpers.contents(tmp_path / "out") == before
 
 
 def test_a_picture_that_hangs_costs_its_time_limit(tmp_path):
