@@ -253,9 +253,9 @@ def test_worker_threads_take_shards_at_once(tmp_path, monkeypatch):
     both = threading.Barrier(2, timeout=60)
     original = read.record_items
 
-    def meeting(shard, source, settings):
+    def meeting(*arguments):
         both.wait()
-        return original(shard, source, settings)
+        return original(*arguments)
 
     monkeypatch.setattr(read, "record_items", meeting)
     pattern = helpers.write_shards(tmp_path / "in", (2, 2))
