@@ -20,8 +20,8 @@ from pipeline.progress import Progress
 from tests import helpers
 from tests.http_server import HttpServer
 from tests.test_kill import KILLED, Server
-from transforms import images, receipts
-from transforms.elements import ItemError
+from transforms import decode, receipts
+from transforms.elements import Failure
 from transforms.receipts import Layout
 
 FETCH = ("--allow_private_networks=127.0.0.0/8", "--retries=0", "--images_per_shard=5", "--batch_size=2")
@@ -92,16 +92,16 @@ def test_records_that_decode_now_join_their_shards_and_damage_stays(tmp_path, mo
     flags = [f"--input={pattern}", "--batch_size=2", "--pass_through=image/class/label", LENIENT]
     helpers.job(*flags, output=tmp_path / "at-once")
     bad = {helpers.encoded(seed) for seed in (0, 2, 6, 8)}
-    decode = images.decode
+    original = decode.decode_item  # images that failed are decoded in other processes
     calls = []
 
-    def failing(data, *rest):
-        calls.append(data)
-        if data in bad:
-            raise ItemError("truncated", "a decoder of another day")
-        return decode(data, *rest)
+    def failing(item, *rest):
+        calls.append(item.data)
+        if item.data in bad:
+            return Failure(item.key, item.position, "decode", "truncated", "a decoder of another day")
+        return original(item, *rest)
 
-    monkeypatch.setattr(images, "decode", failing)
+    monkeypatch.setattr(decode, "decode_item", failing)
     output = tmp_path / "out"
     helpers.job(*flags, output=output)
     assert helpers.manifest(output)["failures_by_code"]["truncated"] == 4

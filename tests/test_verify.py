@@ -162,8 +162,8 @@ FILE_CASES = {
         ".tmp/x: belongs to no committed shard",
     ),
     "stray half of a manifest": (
-        lambda o: (o / "manifest.json.1f.tmp").write_text(""),
-        "manifest.json.1f.tmp: belongs to no committed shard",
+        lambda o: (o / f"manifest.json.{31:032x}.tmp").write_text(""),
+        f"manifest.json.{31:032x}.tmp: belongs to no committed shard",
     ),
     "ledger line lost": (
         lambda o: (o / LEDGER).write_bytes((o / LEDGER).read_bytes().splitlines(True)[0]),
