@@ -242,9 +242,9 @@ def test_worker_threads_take_shards_at_once(tmp_path, monkeypatch):
     both = threading.Barrier(2, timeout=60)
     original = read.record_items
 
-    def meeting(shard, source, settings):
+    def meeting(*given):
         both.wait()
-        return original(shard, source, settings)
+        return original(*given)
 
     monkeypatch.setattr(read, "record_items", meeting)
     pattern = helpers.write_shards(tmp_path / "in", (2, 2))
