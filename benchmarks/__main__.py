@@ -20,7 +20,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "device": ("--images=2560", "--rounds=3"),
     "encode": (),
     "start": ("--rounds=3",),
-    "memory": ("--images", "1000", "5000"),
+    "memory": ("--images", "1000", "5000", "--sizes", "500x375"),
     "model": ("--batch_size=2", "--rounds=2"),
     "load": (),
     "error": (),
