@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--architecture", default="r101x3", choices=OFFICIAL)
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--side", type=int, default=224)
-    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--step", choices=("load", "read"), help=argparse.SUPPRESS)
     parser.add_argument("--path", help=argparse.SUPPRESS)

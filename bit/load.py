@@ -173,7 +173,8 @@ def _self_test(loaded: Loaded, weights: str, path: str, side: int, precision: st
 
 
 def _gpus() -> list[tf.config.PhysicalDevice]:
-    return tf.config.list_physical_devices("GPU")
+    """Those that this process works on: it may see others that were left to other processes."""
+    return tf.config.get_visible_devices("GPU")
 
 
 def _prepare_device(precision: str) -> None:

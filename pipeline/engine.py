@@ -26,6 +26,7 @@ from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
 from pipeline.progress import Progress
+from transforms.commit import IsFirstAttempt
 from transforms.decode import DecodeImages
 from transforms.infer import BitModelHandler
 from transforms.manifest import WriteManifest
@@ -82,19 +83,20 @@ def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
         pipeline,
         plan.todo,
         ReadShards(config.read, Due(plan.layout)),
-        DecodeImages(config.decode),
+        DecodeImages(config.decode, IsFirstAttempt(plan.layout)),
         BitModelHandler(config.model),
         WriteShards(plan.layout, plan.fingerprint),
         WriteManifest(plan.layout, plan.fingerprint, len(plan.shards)),
     )
 
 
-def check_model(config: JobConfig) -> None:
+def check_model(config: JobConfig, beam_options: PipelineOptions) -> None:
     """Loads a SavedModel to see whether it can do what is asked; the others were seen through by their headers.
 
     Raises RequestError if not.
     """
-    if config.model.model.kind == "saved_model":
+    # Not where the workers are processes of their own: they need the GPU's memory that this one would keep.
+    if config.model.model.kind == "saved_model" and _in_process(beam_options):
         try:
             BitModelHandler(config.model).load_model()
         except UnusableModel as error:

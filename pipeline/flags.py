@@ -61,6 +61,13 @@ def _rate(text: str) -> float:
     return value
 
 
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not a time above 0 and below 1,000,000 s")
+    return value
+
+
 def _size(text: str) -> int:
     match = re.fullmatch(r"(\d+)\s*(|B|KiB|MiB|GiB)", text)
     if not match or int(match[1]) < 1:
@@ -113,8 +120,10 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("--image_size", {"type": _side, "metavar": "SIDE"}, "pixels; default: what the model was trained at, or 224"),
         ("--batch_size", {**_COUNT, "default": 32}, "images a model call; 128 suits a GPU (%(default)s)"),
         ("--exif_orientation", {"choices": ("ignore", "apply"), "default": _IMAGES.exif_orientation}, "(%(default)s)"),
+        ("--scaled_decoding", _SWITCH, "large JPEGs: several times faster, but other pixels"),
         ("--max_pixels", {**_COUNT, "default": _IMAGES.max_pixels}, "larger: ledger (%(default)s)"),
         ("--decode_threads", _COUNT, "a process; default: one a CPU"),
+        ("--decode_timeout", {"type": _seconds, "default": 60.0, "metavar": "SECONDS"}, "an image (%(default)s)"),
     ],
     "fetching images by URI": [
         ("--timeout", {"type": float, "default": _FETCH.timeout_seconds, "metavar": "SECONDS"}, "an image, in all (%(default)s)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow's errors is raised, too
 
-from pipeline import dry_run, engine, options, plan, verdict, weights
+from pipeline import dry_run, engine, options, plan, reach, together, verdict, weights
 from pipeline.flags import RequestError
 from pipeline.report import Report, say
 from transforms import patience, storage, tally
@@ -26,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, beam_options = options.parse(argv)
         runner = options.runner_name(beam_options)
         engine.configure_logging(runner)
-        storage.configure(beam_options, (*config.inputs, config.output, config.model.model.uri))
+        paths = (*config.inputs, config.output, config.model.model.uri)
+        reach.check(beam_options, runner, paths)
+        storage.configure(beam_options, paths)
         with patience.hurried():
             made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
         for note in made.notes:
@@ -34,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config.dry_run:
             return report.looked(dry_run.run(config, made))
         if config.overwrite and made.stale and runner == engine.LOCAL:
-            engine.check_model(config)  # before anything of the old output goes
+            engine.check_model(config, beam_options)  # before anything of the old output goes
         with patience.hurried():
             plan.prepare(made)
     except RequestError as error:
@@ -47,12 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             if not engine.run(config, made, beam_options, runner):
                 return report.submitted(runner)
-        except engine.Stopped as stop:
-            return report.stopped(str(stop), made)
-        except RequestError as error:
-            return report.refused(str(error))
         except Exception as error:
-            return report.failed(error, made)
+            if runner == engine.LOCAL:  # whose workers end with this process
+                with contextlib.suppress(Exception):  # a store that failed the run may fail here too
+                    together.leave(made.layout)
+            if isinstance(error, engine.Stopped):
+                return report.stopped(str(error), made)
+            return (
+                report.refused(str(error)) if isinstance(error, RequestError) else report.failed(error, made)
+            )
     else:  # the run before may have been killed between its last receipt and its end
         write_manifest(made.layout, made.fingerprint, len(made.shards))
     after = tally.PROCESS.counts()

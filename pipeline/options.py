@@ -86,7 +86,10 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
     except ValueError as error:
         raise RequestError(f"{_flag_named(str(error))}; see --help") from error
     preprocessing = Preprocessing(
-        image_size=image_size, exif_orientation=flags.exif_orientation, max_pixels=flags.max_pixels
+        image_size=image_size,
+        exif_orientation=flags.exif_orientation,
+        max_pixels=flags.max_pixels,
+        scaled_decoding=flags.scaled_decoding,
     )
     config = JobConfig(
         inputs=tuple(_path(pattern) for group in flags.input for pattern in group),
@@ -108,7 +111,9 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
             tuple(flags.pass_through),
             fetch,
         ),
-        decode=DecodeSettings(preprocessing, flags.batch_size, flags.decode_threads or 0),
+        decode=DecodeSettings(
+            preprocessing, flags.batch_size, flags.decode_threads or 0, flags.decode_timeout
+        ),
         model=ModelSettings(model, image_size, flags.batch_size, flags.precision, asked, top_k),
     )
     return config, beam_options

@@ -186,11 +186,12 @@ def _resume(
     for receipt in found:
         _check_same(config, receipt, by_label.get(receipt.shard), fingerprint, len(shards))
     begun = tuple(receipt for receipt in found if receipt.replacing and replacing.can_settle(layout, receipt))
-    broken = [receipt for receipt in found if receipt not in begun and not _whole(layout, receipt, files)]
-    done = tuple(replace(receipt, replacing="") for receipt in found if receipt not in broken)
+    settling = {receipt.shard for receipt in begun}
+    whole = [r for r in found if r.shard in settling or _whole(layout, r, files)]
+    done = tuple(replace(receipt, replacing="") if receipt.replacing else receipt for receipt in whole)
     labels = {receipt.shard for receipt in done}
     todo = tuple(shard for shard in shards if shard.label not in labels)
-    stale = [layout.receipt(receipt.shard) for receipt in broken]
+    stale = [layout.receipt(receipt.shard) for receipt in found if receipt.shard not in labels]
     if config.retry_failures and marker is None and todo:
         raise RequestError(
             f"--retry_failures: --output={config.output} holds no finished run, {len(done)} of {len(shards)} shards are "

@@ -38,13 +38,18 @@ class Snapshot:
         total = f"/{self.images_total}" if self.images_total else ""
         parts = [
             f"{self.images}{total} images",
-            f"{self.rate:.1f}/s",
+            speed(self.rate),
             f"{self.failures} failed",
             f"shard {self.shards}/{self.shards_total}",
         ]
         if 0 < self.fraction < 1 and self.images:
             parts.append(f"about {duration(self.seconds * (1 - self.fraction) / self.fraction)} left")
         return ", ".join(parts)
+
+
+def speed(rate: float) -> str:
+    """Images a second as a person says it: 12.3/s; a slow one with two digits: 0.053/s."""
+    return f"{rate:.1f}/s" if rate >= 1 or not rate else f"{rate:.2g}/s"
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline import verdict
+from pipeline import progress, verdict
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
 from transforms import receipts, storage
@@ -89,7 +89,7 @@ class Report:
         too_many = rate > config.max_failure_rate or (inputs > 0 and features == 0)
         if plan.todo:
             speed = (inputs - earlier) / seconds if seconds else 0.0
-            say(f"{inputs - earlier} images in {seconds:.1f} s ({speed:.1f}/s)")
+            say(f"{inputs - earlier} images in {seconds:.1f} s ({progress.speed(speed)})")
             if found := verdict.judge(stages, config, isinstance(plan.todo[0].source, UriSlice)):
                 say(found.line())
             if smaller_batch:

@@ -1,6 +1,7 @@
 """Two jobs on one output folder: harmless when they ask for the same, else the second is refused by name.
 
-A job that starts leaves a note of its request beside the attempts in flight; it goes with them at the end.
+A job that starts leaves a note of its request beside the attempts in flight; it goes with them at the end, or when a run
+ends early that has committed nothing.
 """
 
 from __future__ import annotations
@@ -33,3 +34,10 @@ def enter(layout: Layout, fingerprint: Mapping[str, Any], shards: int, listing: 
                     "or use another --output"
                 )
         return
+
+
+def leave(layout: Layout) -> None:
+    """After a run that ended early: takes the note away if no shard was committed or is being committed."""
+    begun = [path for path in storage.match(storage.join(layout.temporary, "*")) if "-claim-" in path.path]
+    if not begun and not receipts.labels(layout):
+        storage.delete([layout.request])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import random
@@ -11,6 +13,7 @@ import socket
 import subprocess
 import time
 import urllib.request
+import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,12 +38,19 @@ def require(program: str, packages: str) -> str:
 
 
 def install(target: Path, command: list[str], **environment: str) -> Path:
-    """Runs an installation whose last effect is `target`, unless it is there from an earlier run."""
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
-        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
-        assert target.exists(), f"{' '.join(command)} left no {target}"
+    """Runs an installation that makes `target`, unless an earlier one ran to its end."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    key = zlib.crc32(str(target).encode())
+    with open(CACHE / f"{target.name}-{key:08x}.installed", "a+") as note:
+        fcntl.flock(note, fcntl.LOCK_EX)  # another process of this test run may want the same
+        note.seek(0)
+        if note.read() != "yes" or not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+            assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
+            assert target.exists(), f"{' '.join(command)} left no {target}"
+            note.truncate(0)
+            note.write("yes")
     return target
 
 
@@ -53,18 +63,38 @@ def prism() -> Path:
     return install(folder / "prism", [go, "install", module], GOBIN=str(folder), GOFLAGS="-mod=mod")
 
 
-def running(name: str) -> set[int]:
-    """Ids of the processes whose program is called `name`."""
-    found = set()
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                program = (folder / "cmdline").read_bytes().split(b"\0")[0]
-            except OSError:
-                continue
-            if os.path.basename(program.decode()) == name:
-                found.add(int(folder.name))
-    return found
+class Offspring:
+    """The processes that were started with this object's environment, however far down and whoever their parent is now."""
+
+    def __init__(self) -> None:
+        self._mark = f"BIT_FEATURES_TEST_RUN={uuid.uuid4().hex}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return dict([self._mark.split("=")])
+
+    def alive(self) -> dict[int, str]:
+        """Id -> command of each."""
+        found = {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                try:
+                    if self._mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                        command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                        found[int(folder.name)] = command
+                except OSError:
+                    continue
+        return found
+
+    def left(self, seconds: float = 60) -> dict[int, str]:
+        """Those that have not ended by themselves within some time; they are then killed."""
+        deadline = time.monotonic() + seconds
+        while (found := self.alive()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for process in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        return found
 
 
 def flink_job_server() -> Path:
@@ -74,6 +104,30 @@ def flink_job_server() -> Path:
     description = helpers.REPO / "deploy" / "flink" / "job-server.xml"
     target = CACHE / f"flink-job-server-{zlib.crc32(description.read_bytes()):08x}.jar"
     return install(target, [str(LOCAL_CLUSTER), "build"], JOB_SERVER_JAR=str(target))
+
+
+def embedded_flink() -> tuple[str, ...]:
+    """Flags for Flink inside the job server, which tries nothing again."""
+    jar = flink_job_server()
+    return (
+        "--runner=FlinkRunner",
+        "--flink_master=[local]",
+        "--flink_version=1.19",
+        f"--flink_job_server_jar={jar}",
+    )
+
+
+def embedded_spark() -> tuple[str, ...]:
+    """Flags for Spark inside Beam's job server for it, with the workers in the launching process."""
+    require("java", "default-jdk-headless")
+    description = helpers.REPO / "deploy" / "spark" / "job-server.xml"
+    folder = CACHE / f"spark-job-server-{zlib.crc32(description.read_bytes()):08x}"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(description, folder / "pom.xml")
+    mvn = require("mvn", "maven")
+    command = [mvn, "--quiet", "--batch-mode", "--file", str(folder / "pom.xml"), "package"]
+    jar = install(folder / "target" / "spark-job-server-1.jar", command)
+    return ("--runner=SparkRunner", f"--spark_job_server_jar={jar}", "--environment_type=LOOPBACK")
 
 
 def free_ports(count: int) -> list[int]:

@@ -120,7 +120,7 @@ def job_process(*flags: str, expect: int | None = 0, **popen) -> subprocess.Comp
         capture_output=True,
         text=True,
         env={**os.environ, **popen.pop("env", {})},
-        timeout=300,
+        timeout=600,
         **popen,
     )
     if expect is not None:

@@ -15,7 +15,7 @@ from transforms.elements import Decoded, Failure, FeatureChunk, RecordFile, Shar
 from transforms.receipts import Layout
 from transforms.write import ShardWriter
 
-pytestmark = [pytest.mark.optional, pytest.mark.xdist_group("stores")]
+pytestmark = pytest.mark.xdist_group("stores")
 
 SHARD = Shard(1, 3, RecordFile("in", 100, 5.0), "in")
 LABEL = SHARD.label

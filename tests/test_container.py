@@ -20,8 +20,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-pytestmark = pytest.mark.optional
-
 DOCKERFILE = helpers.REPO / "deploy" / "Dockerfile"
 TEXT = DOCKERFILE.read_text()
 IMAGE = {

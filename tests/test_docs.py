@@ -49,6 +49,22 @@ def test_flags_named_in_the_input_table_exist():
         assert flag in OWN_FLAGS | BEAM_FLAGS, flag
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tests_that_a_page_names_exist(page):
+    for file, name in re.findall(r"`(?:tests/)?(test_\w+\.py)(?:::(\w+))?`", page.read_text()):
+        path = helpers.REPO / "tests" / file
+        assert path.exists(), f"{page.name} names {file}"
+        assert f"def {name}(" in path.read_text() or not name, f"{page.name} names {file}::{name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_flags_that_commands_of_a_page_give_to_the_job_exist(page):
+    text = re.sub(r"\\\n", " ", page.read_text())
+    for command in re.findall(r"python -m pipeline\.main[^`\n]*", text):
+        for flag in re.findall(r"(?<=\s)(--\w+)", command):
+            assert flag in OWN_FLAGS | BEAM_FLAGS, f"{page.name}: {flag} in {command}"
+
+
 def test_the_snippets_on_reading_features_run(tmp_path):
     pattern = helpers.write_shards(tmp_path / "in", (3, 2))
     helpers.job(f"--input={pattern}", output=tmp_path / "out")

@@ -299,6 +299,8 @@ def harmless(kind: str) -> bytes:
         return JPEG[: scan + 11] + bytes(3) + JPEG[scan + 14 :]
     if kind == "JFIF 7":
         return JPEG.replace(b"JFIF\0\1", b"JFIF\0\7")
+    if kind == "colour profile":
+        return JPEG[:2] + b"\xff\xe2\0\x10ICC_PROFILE\0\1\2" + JPEG[2:]
     if kind == "all of them":
         return (
             (JPEG[: scan + 11] + bytes(3) + JPEG[scan + 14 : -2]).replace(b"JFIF\0\1", b"JFIF\0\7")
@@ -313,7 +315,17 @@ def harmless(kind: str) -> bytes:
 
 @pytest.mark.parametrize(
     "kind",
-    ["zeros", "one zero", "0x55", "0xff", "scan parameters", "JFIF 7", "all of them", "trailing bytes"],
+    [
+        "zeros",
+        "one zero",
+        "0x55",
+        "0xff",
+        "scan parameters",
+        "JFIF 7",
+        "all of them",
+        "trailing bytes",
+        "colour profile",
+    ],
 )
 def test_faults_that_cameras_make_are_harmless(kind):
     np.testing.assert_array_equal(decoded(harmless(kind)), decoded(JPEG))

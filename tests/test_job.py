@@ -66,6 +66,17 @@ def test_a_vector_does_not_depend_on_neighbours_or_batch_size(tmp_path):
         np.testing.assert_allclose(one["embedding"], other["embedding"], rtol=0, atol=1e-5)
 
 
+def test_equal_images_get_equal_records(tmp_path):
+    """Duplicates are not merged: each input has its record, and its sha256 tells which are equal."""
+    first, other = helpers.image_example(1), helpers.image_example(2)
+    path = helpers.write_tfrecord(tmp_path / "in.tfrecord", [first, other, first])
+    helpers.job(f"--input={path}", output=tmp_path / "out")
+    one, two, again = helpers.read_all(tmp_path / "out")
+    assert one["image/sha256"] == again["image/sha256"] != two["image/sha256"]
+    assert one["embedding"].tobytes() == again["embedding"].tobytes() != two["embedding"].tobytes()
+    assert one["key"] != again["key"]
+
+
 def test_gzip_and_plain_input_give_the_same_bytes(tmp_path):
     plain = helpers.write_shards(tmp_path / "plain", (3, 2))
     helpers.write_shards(tmp_path / "zipped", (3, 2), ".gz")
@@ -242,9 +253,9 @@ def test_worker_threads_take_shards_at_once(tmp_path, monkeypatch):
     both = threading.Barrier(2, timeout=60)
     original = read.record_items
 
-    def meeting(*given):
+    def meeting(*arguments):
         both.wait()
-        return original(*given)
+        return original(*arguments)
 
     monkeypatch.setattr(read, "record_items", meeting)
     pattern = helpers.write_shards(tmp_path / "in", (2, 2))

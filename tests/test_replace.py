@@ -25,11 +25,7 @@ pytestmark = pytest.mark.xdist_group("stores")
 
 
 @pytest.fixture(
-    params=[
-        "disk",
-        pytest.param("gs", marks=pytest.mark.optional),
-        pytest.param("s3", marks=pytest.mark.optional),
-    ]
+    params=["disk", "gs", "s3"],
 )
 def folder(request, tmp_path):
     """Makes new output folders on a disk or a store."""

@@ -63,6 +63,7 @@ def test_a_lost_manifest_is_written_again(finished):
         ("--precision=bfloat16", "precision"),
         ("--pass_through=image/class/label", "schema.pass_through"),
         ("--exif_orientation=apply", "preprocessing.exif_orientation"),
+        ("--scaled_decoding", "preprocessing.scaled_decoding"),
         ("--model=untrained/r50x1", "model.weights"),
     ],
 )

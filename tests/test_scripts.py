@@ -241,6 +241,47 @@ def test_run_tests_serves_run_local_too(project):
     assert not any(call.startswith("-m pip ") for call in project.calls())
 
 
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        ("", ""),
+        ("flink", "tests/test_flink.py tests/test_flink_manifests.py"),
+        ("prism -x flink", "tests/test_prism.py -x tests/test_flink.py tests/test_flink_manifests.py"),
+        ("-k flink tests/test_prism.py", "-k flink tests/test_prism.py"),
+        ("nonsense", "nonsense"),  # pytest says that there is no such file
+    ],
+)
+def test_run_tests_takes_groups_by_name(project, given, passed):
+    (project.root / "tests").mkdir()
+    for name in ("flink", "flink_manifests", "prism"):
+        (project.root / "tests" / f"test_{name}.py").touch()
+    (project.root / ".venv/bin").mkdir(parents=True)
+    for tool in ("ruff", "mypy", "shellcheck"):
+        (project.root / ".venv/bin" / tool).symlink_to(shutil.which("true"))
+    done = project.run("run_tests.sh", *given.split())
+    assert done.returncode == 0, done.stderr
+    assert project.calls()[-1] == f"-m pytest -n 2 --dist loadgroup {passed}".strip()
+
+
+def test_tests_of_a_group_run_in_one_process(tmp_path):
+    """As those that share a server or a large checkpoint need: some versions of pytest and xdist lose the groups."""
+    (tmp_path / "test_group.py").write_text(
+        """
+import os, pytest
+pytestmark = pytest.mark.xdist_group("together")
+@pytest.mark.parametrize("number", range(4))
+def test_one(number, request):
+    (request.config.rootpath / f"{number}-{os.getpid()}").touch()
+"""
+    )
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "--rootdir", str(tmp_path)]
+    done = subprocess.run([*command, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    processes = [path.name.partition("-")[2] for path in tmp_path.glob("?-*")]
+    assert len(processes) == 4
+    assert len(set(processes)) == 1
+
+
 def locked(name: str) -> dict[str, str]:
     """Each requirement of a lock, with its marker -> its line and hashes."""
     blocks = re.split(r"\n(?=[a-z0-9])", (ROOT / name).read_text(encoding="utf-8"), flags=re.IGNORECASE)

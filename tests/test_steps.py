@@ -169,7 +169,7 @@ def test_what_fails_while_reading_ahead_is_raised_with_its_own_message(tmp_path)
 
 
 def test_decoding_runs_ahead_within_bounds_and_keeps_the_order():
-    step = DecodeImages(DecodeSettings(Preprocessing(image_size=8), batch_size=2, threads=2))
+    step = DecodeImages(DecodeSettings(Preprocessing(image_size=8), batch_size=2, threads=2), lambda _: True)
     step.start_bundle()
     sent = [
         EncodedChunk(SHARD, 2 * i, i == 4, (good(2 * i, helpers.encoded(i)), bad(2 * i + 1)))
@@ -190,7 +190,7 @@ def test_decoding_runs_ahead_within_bounds_and_keeps_the_order():
 
 
 def test_an_undecodable_image_leaves_a_zero_row():
-    step = DecodeImages(DecodeSettings(Preprocessing(image_size=8), batch_size=3, threads=1))
+    step = DecodeImages(DecodeSettings(Preprocessing(image_size=8), batch_size=3, threads=1), lambda _: True)
     step.start_bundle()
     items = (good(0, helpers.encoded(0)), good(1, b"no image"), good(2, helpers.encoded(2)))
     list(step.process(EncodedChunk(SHARD, 0, True, items)))

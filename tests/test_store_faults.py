@@ -14,7 +14,7 @@ from tests import faulty_proxy, helpers, stores
 from transforms import patience, storage
 from transforms.patience import Limits
 
-pytestmark = [pytest.mark.optional, pytest.mark.xdist_group("stores")]
+pytestmark = pytest.mark.xdist_group("stores")
 
 
 class Job:

@@ -13,7 +13,7 @@ from pipeline.main import main
 from tests import helpers, stores
 from transforms import object_stores, storage
 
-pytestmark = [pytest.mark.optional, pytest.mark.xdist_group("stores")]
+pytestmark = pytest.mark.xdist_group("stores")
 
 SIZES = (3, 2, 4)
 

@@ -93,7 +93,9 @@ def test_image_size_follows_the_model_unless_given():
 def test_a_line_of_progress():
     line = Snapshot(30, 120, 2, 1, 4, 0.25, 10.0).line()
     assert line == "30/120 images, 3.0/s, 2 failed, shard 1/4, about 30s left"
+    assert Snapshot(8, 0, 0, 0, 4, 0.0, 150.0).line() == "8 images, 0.053/s, 0 failed, shard 0/4"
     assert Snapshot(0, 0, 0, 0, 4, 0.0, 0.0).line() == "loading the model"
+    assert Snapshot(8, 0, 0, 0, 4, 0.0, 150.0).line() == "8 images, 0.053/s, 0 failed, shard 0/4"
     assert Snapshot(0, 0, 0, 0, 4, 0.0, 1.0).line() == "0 images, 0.0/s, 0 failed, shard 0/4"
     assert Snapshot(10, 0, 0, 1, 2, 0.5, 7265.0).line().endswith("about 2h01m left")
 

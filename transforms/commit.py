@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 import google_crc32c
 
 from transforms import identity, receipts, storage
+from transforms.elements import Shard
 from transforms.receipts import FileSummary, Layout, Receipt
 
 
@@ -45,6 +46,20 @@ class Claim:
 def temporary(layout: Layout, attempt: str, name: str) -> str:
     """Where an attempt writes the file that will be called `name`."""
     return storage.join(layout.temporary, attempt + posixpath.splitext(name)[1])
+
+
+class IsFirstAttempt:
+    """Whether no attempt at a shard has begun before this call, in any process. (A class: see `retry.Due`.)
+
+    It leaves a note, which goes when the shard is committed. Where an earlier attempt died without a word, all that
+    is left is this note.
+    """
+
+    def __init__(self, layout: Layout):
+        self._layout = layout
+
+    def __call__(self, shard: Shard) -> bool:
+        return storage.create_only(self._layout.begun(shard.label), b"")
 
 
 def commit(layout: Layout, mine: Claim) -> Receipt:

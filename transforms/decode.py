@@ -1,14 +1,22 @@
-"""DecodeImages: encoded chunks in, pixel chunks out, decoded ahead on a thread pool while the model runs."""
+"""DecodeImages: encoded chunks in, pixel chunks out, decoded ahead on a thread pool while the model runs.
+
+Decoding happens on threads of this process, which costs no copy. A library that crashes takes the process with it, and
+a thread that hangs in one can be neither ended nor waited for. So a shard whose earlier attempt began and never ended,
+and a picture that takes too long, are decoded once more in processes of their own (`imaging.isolated`): slower,
+with the same pixels, and what crashes or hangs there costs one picture. After the first such picture this process
+decodes no other way.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -18,9 +26,12 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import images, tally
-from transforms.elements import Decoded, Encoded, EncodedChunk, Failure, ItemError, PixelChunk
+from transforms.elements import Decoded, Encoded, EncodedChunk, Failure, ItemError, PixelChunk, Shard
+from transforms.imaging import isolated
 
 CHUNKS_AHEAD = 2
+_LOOK_SECONDS = 1.0  # how often one who waits for a picture asks whether waiting still makes sense
+_LETHAL = ("decoder_crash", "decode_timeout")
 
 
 @dataclass(frozen=True)
@@ -30,32 +41,81 @@ class DecodeSettings:
     preprocessing: images.Preprocessing
     batch_size: int
     threads: int = 0
+    timeout_seconds: float = 60.0  # of one image
 
 
 _POOL_LOCK = threading.Lock()
-_POOLS: dict[int, ThreadPoolExecutor] = {}
+_POOLS: dict[tuple[str, int], ThreadPoolExecutor] = {}
 
 
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """One pool a process, however many DoFn instances a runner makes."""
+def _pool(name: str, threads: int) -> ThreadPoolExecutor:
+    """One pool of a name a process, however many DoFn instances a runner makes."""
     with _POOL_LOCK:
-        if threads not in _POOLS:
-            _POOLS[threads] = ThreadPoolExecutor(threads or os.cpu_count() or 1, "decode")
-        return _POOLS[threads]
+        if (name, threads) not in _POOLS:
+            _POOLS[name, threads] = ThreadPoolExecutor(threads or os.cpu_count() or 1, name)
+        return _POOLS[name, threads]
+
+
+_distrusted = threading.Event()  # set once a picture has made decoding within this process look dangerous
+
+
+def _distrust(why: str) -> None:
+    if not _distrusted.is_set():
+        _distrusted.set()
+        logging.getLogger(__name__).warning(
+            "%s; from here on images are decoded in processes of their own", why
+        )
 
 
 def decode_item(
-    item: Encoded, row: int, preprocessing: images.Preprocessing, pixels: np.ndarray
+    item: Encoded,
+    row: int,
+    preprocessing: images.Preprocessing,
+    pixels: np.ndarray,
+    isolated_seconds: float | None = None,
 ) -> Decoded | Failure:
-    """Decodes one image into `pixels[row]`."""
+    """Decodes one image into `pixels[row]`; in another process, within so many seconds, if `isolated_seconds` is given."""
     try:
-        width, height = images.decode(item.data, preprocessing, pixels[row])
+        if isolated_seconds is None:
+            width, height = images.decode(item.data, preprocessing, pixels[row])
+        else:
+            width, height = isolated.decode(item.data, preprocessing, isolated_seconds, pixels[row])
     except ItemError as error:
         pixels[row] = 0
+        if error.code in _LETHAL:
+            _distrust(f"{item.key.decode('utf-8', 'backslashreplace')}: {error.code}")
         return Failure(item.key, item.position, "decode", error.code, str(error))
     return Decoded(
         item.key, item.position, row, width, height, hashlib.sha256(item.data).hexdigest(), item.passed
     )
+
+
+class _OnThread:
+    """One image that is decoded on a thread of this process."""
+
+    def __init__(self, item: Encoded, row: int, settings: DecodeSettings, pixels: np.ndarray):
+        self.item, self.row = item, row
+        self._settings = settings
+        self._began = 0.0
+        self.future = _pool("decode", settings.threads).submit(self._decode, pixels)
+
+    def _decode(self, pixels: np.ndarray) -> Decoded | Failure:
+        self._began = time.monotonic()
+        return decode_item(self.item, self.row, self._settings.preprocessing, pixels)
+
+    def ended(self) -> bool:
+        """Waits for the end; False if it is given up: it takes too long, or all threads are busy with such ones."""
+        while (
+            not self.future.done()
+            and not wait([self.future], min(_LOOK_SECONDS, self._settings.timeout_seconds)).done
+        ):
+            if self._began and time.monotonic() - self._began > self._settings.timeout_seconds:
+                key = self.item.key.decode("utf-8", "backslashreplace")
+                _distrust(f"{key}: decoding takes longer than {self._settings.timeout_seconds:g} s")
+                return self.future.done()
+            if _distrusted.is_set() and self.future.cancel():
+                return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -63,29 +123,49 @@ class _Pending:
     """A chunk whose images are being decoded."""
 
     chunk: EncodedChunk
+    settings: DecodeSettings
     pixels: np.ndarray
-    items: tuple[Future | Failure, ...]
+    items: tuple[_OnThread | Future | Failure, ...]
 
     def result(self) -> PixelChunk:
-        items = tuple(item.result() if isinstance(item, Future) else item for item in self.items)
-        pixels = self.pixels if any(isinstance(item, Decoded) for item in items) else None
-        return PixelChunk(self.chunk.shard, self.chunk.position, self.chunk.is_last, items, pixels)
+        late = [item for item in self.items if isinstance(item, _OnThread) and not item.ended()]
+        # The threads that were given up may still write into the old array.
+        pixels = self.pixels.copy() if late else self.pixels
+        again = {item.row: _isolated(item.item, item.row, self.settings, pixels) for item in late}
+        items: list[Decoded | Failure] = []
+        for item in self.items:
+            if isinstance(item, _OnThread):
+                items.append(again.get(item.row, item.future).result())
+            else:
+                items.append(item.result() if isinstance(item, Future) else item)
+        some = any(isinstance(item, Decoded) for item in items)
+        return PixelChunk(
+            self.chunk.shard, self.chunk.position, self.chunk.is_last, tuple(items), pixels if some else None
+        )
 
 
-def submit(chunk: EncodedChunk, settings: DecodeSettings, pool: ThreadPoolExecutor) -> _Pending:
-    """Starts decoding a chunk. Its images stand in rows 0, 1, ... in order, so an undecodable one leaves a zero row."""
+def _isolated(item: Encoded, row: int, settings: DecodeSettings, pixels: np.ndarray) -> Future:
+    pool = _pool("isolated", settings.threads)
+    return pool.submit(decode_item, item, row, settings.preprocessing, pixels, settings.timeout_seconds)
+
+
+def submit(chunk: EncodedChunk, settings: DecodeSettings, apart: bool = False) -> _Pending:
+    """Starts decoding a chunk, on threads of this process or `apart`, in processes of their own.
+
+    Its images stand in rows 0, 1, ... in order, so an undecodable one leaves a zero row.
+    """
     side = settings.preprocessing.image_size
     pixels = np.empty((settings.batch_size if len(chunk) else 0, side, side, 3), np.float32)
     pixels[len(chunk) :] = 0  # not all of it: clearing a batch takes the worker thread as long as reading it
-    items: list[Future | Failure] = []
+    items: list[_OnThread | Future | Failure] = []
     row = 0
     for item in chunk.items:
         if isinstance(item, Failure):
             items.append(item)
         else:
-            items.append(pool.submit(decode_item, item, row, settings.preprocessing, pixels))
+            items.append((_isolated if apart else _OnThread)(item, row, settings, pixels))
             row += 1
-    return _Pending(chunk, pixels, tuple(items))
+    return _Pending(chunk, settings, pixels, tuple(items))
 
 
 class DecodeImages(beam.DoFn):
@@ -93,16 +173,25 @@ class DecodeImages(beam.DoFn):
 
     What is still in flight at the end of a shard is emitted while the next shard is being decoded, so the model
     does not wait at shard boundaries; `finish_bundle` emits the rest.
+
+    Args:
+      settings: how to decode.
+      is_first_attempt: asked once for each shard; whether no attempt at it has begun before.
     """
 
-    def __init__(self, settings: DecodeSettings):
+    def __init__(self, settings: DecodeSettings, is_first_attempt: Callable[[Shard], bool]):
         self._settings = settings
+        self._is_first_attempt = is_first_attempt
 
     def start_bundle(self):
         self._pending: deque[_Pending] = deque()
+        self._apart = False
 
     def process(self, chunk: EncodedChunk) -> Iterator[PixelChunk]:
-        self._pending.append(submit(chunk, self._settings, _pool(self._settings.threads)))
+        if chunk.position == 0:
+            # Among the failures that are tried again may be the pictures that crashed a process before.
+            self._apart = chunk.shard.retry is not None or not self._is_first_attempt(chunk.shard)
+        self._pending.append(submit(chunk, self._settings, self._apart or _distrusted.is_set()))
         while len(self._pending) > CHUNKS_AHEAD:
             yield self._next()
 
@@ -114,4 +203,6 @@ class DecodeImages(beam.DoFn):
         began = time.monotonic()
         chunk = self._pending.popleft().result()
         tally.PROCESS.add(decode_wait_seconds=time.monotonic() - began)
+        if chunk.is_last and not _distrusted.is_set():
+            isolated.end_idle()
         return chunk

@@ -9,17 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from apache_beam import coders
 
-
-class ItemError(Exception):
-    """One input cannot become a vector; the job goes on and the ledger gets a line.
-
-    Attributes:
-      code: stable, lower_snake_case, listed in docs/failures.md; scripts may rely on it.
-    """
-
-    def __init__(self, code: str, message: str):
-        super().__init__(message)
-        self.code = code
+from transforms.errors import ItemError as ItemError
 
 
 @dataclass(frozen=True)

@@ -14,23 +14,24 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import UnidentifiedImageError
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 from transforms.imaging.containers import (
     Stored,
     corrupt,
     read_bmp,
     read_gif,
-    read_jpeg,
     read_png,
     read_webp,
 )
-from transforms.imaging.decoders import decode_gif, decode_jpeg, decode_webp, decode_with_pillow
+from transforms.imaging.decoders import decode_gif, decode_jpeg, decode_tiff, decode_webp, decode_with_pillow
 from transforms.imaging.formats import format_of
+from transforms.imaging.jpeg import StoredJpeg, read_jpeg
 from transforms.imaging.resize import resize
-from transforms.imaging.tiff import read_tiff
+from transforms.imaging.tiff import StoredTiff, read_tiff
 
 _LARGE_PIXELS = 32_000_000
-_one_large_at_a_time = threading.Lock()  # so that peak memory does not grow with the number of threads
+# So that peak memory does not grow with the number of threads; where processes decode, they set another.
+one_large_at_a_time: contextlib.AbstractContextManager = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def decode(data: bytes, preprocessing: Preprocessing, out: np.ndarray) -> tuple[
                 f"{image_format} of {width} x {height} pixels is over the limit of "
                 f"{preprocessing.max_pixels} pixels; if the picture is genuine, raise --max_pixels",
             )
-        with _one_large_at_a_time if width * height > _LARGE_PIXELS else contextlib.nullcontext():
+        with one_large_at_a_time if width * height > _LARGE_PIXELS else contextlib.nullcontext():
             pixels = _pixels(image_format, stored, preprocessing)
             if preprocessing.exif_orientation == "apply":
                 pixels = _turned(pixels, stored.orientation)
@@ -113,12 +114,14 @@ _READERS = {
 
 
 def _pixels(image_format: str, stored: Stored, preprocessing: Preprocessing) -> np.ndarray:
-    if image_format == "JPEG":
+    if isinstance(stored, StoredJpeg):
         return decode_jpeg(stored, preprocessing.image_size if preprocessing.scaled_decoding else 0)
     if image_format == "WEBP":
         return decode_webp(stored)
     if image_format == "GIF":
         return decode_gif(stored)
+    if isinstance(stored, StoredTiff):
+        return decode_tiff(stored)
     return decode_with_pillow(stored, image_format)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
 from bit.models import Model
-from transforms import copying, storage, tally
+from transforms import copying, devices, storage, tally
 from transforms.elements import Decoded, Failure, FeatureChunk, PixelChunk
 from transforms.fitting import Fitted, OutOfMemory
 
@@ -56,6 +56,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
             path = download.local_path(replace(model, uri=path))  # unpacks a tarball
         else:
             path = download.local_path(model)
+        devices.take_one()  # before anything touches a GPU
         loaded = load.load(
             model,
             path,

@@ -45,6 +45,10 @@ class Layout:
     def claim(self, label: str, number: int) -> str:
         return storage.join(self.temporary, f"{label}-claim-{number}.json")
 
+    def begun(self, label: str) -> str:
+        """Is there once an attempt at the shard has begun, until the shard is done."""
+        return storage.join(self.temporary, f"{label}-begun")
+
     @property
     def retrying(self) -> str:
         """Which shards a run with --retry_failures tries again; there until that run has ended."""

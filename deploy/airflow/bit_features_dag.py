@@ -2,7 +2,7 @@
 Dataflow; `bit_features_template` starts the Dataflow Flex Template, and needs nothing of the job on the Airflow host but
 the interpreter that verifies the output.
 
-BIT_FEATURES_PYTHON names the interpreter of the virtual environment in which the project is installed. See docs/airflow.md.
+BIT_FEATURES_PYTHON names the interpreter of the virtual environment in which the project is installed. See docs/running.md.
 """
 
 from __future__ import annotations

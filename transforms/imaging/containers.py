@@ -2,8 +2,8 @@
 
 Each function walks the file's structure, finds truncation, the size and the orientation, and leaves out
 all that the pixels of the first picture do not need: metadata (so that a compressed text that unpacks to
-gigabytes costs nothing), further frames, separate alpha. Formats: PNG 1.2, GIF89a, RFC 9649 (WebP), ITU-T
-T.81 (JPEG), Exif 2.32; TIFF has a module of its own.
+gigabytes costs nothing), further frames, separate alpha. Formats: PNG 1.2, GIF89a, RFC 9649 (WebP), Exif 2.32;
+JPEG and TIFF have modules of their own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 
 _ORIENTATION_TAG = 0x0112
 
@@ -26,7 +26,6 @@ class Stored:
       width, height: of the canvas, in pixels, before any turn.
       orientation: Exif 2.32's 1 to 8; 1 is upright.
       left, top: where the picture stands on the canvas, which is black around it.
-      components, adobe: of a JPEG: how many colour components, and whether it has Adobe's marker.
     """
 
     data: bytes
@@ -35,8 +34,6 @@ class Stored:
     orientation: int = 1
     left: int = 0
     top: int = 0
-    components: int = 3
-    adobe: bool = False
 
 
 def truncated(image_format: str, where: str) -> ItemError:
@@ -229,45 +226,3 @@ def exif_orientation(exif: bytes) -> int:
     except struct.error:
         pass
     return 1
-
-
-def read_jpeg(data: bytes) -> Stored:
-    orientation, adobe, size, at = 1, False, None, 2
-    try:
-        while data[at + 1] != 0xDA:  # the first scan: what stands before it describes the picture
-            marker, length = struct.unpack_from(">xBH", data, at)
-            if data[at] != 0xFF:
-                raise corrupt("JPEG", f"no marker at byte {at}")
-            if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:
-                at += 1 if marker == 0xFF else 2  # a fill byte, or a marker that stands alone
-                continue
-            if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
-                orientation = exif_orientation(data[at + 4 : at + 2 + length])
-            elif marker == 0xEE and data.startswith(b"Adobe", at + 4):
-                adobe = True
-            elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not size:
-                size = struct.unpack_from(">BHHB", data, at + 4)
-                _check_jpeg_kind(marker, *size)
-            elif marker == 0xD9 or length < 2:
-                raise corrupt("JPEG", f"marker {marker:#04x} at byte {at}")
-            at += 2 + length
-    except (IndexError, struct.error):
-        raise truncated("JPEG", f"at byte {len(data)}, inside its header") from None
-    if not size:
-        raise corrupt("JPEG", "no frame header")
-    _, height, width, components = size
-    return Stored(data, width, height, orientation, components=components, adobe=adobe)
-
-
-def _check_jpeg_kind(marker: int, bits: int, height: int, width: int, components: int) -> None:
-    if bits != 8:
-        problem = f"{bits} bits a sample"
-    elif marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
-        problem = "lossless or hierarchical coding"
-    elif components not in (1, 3, 4):
-        problem = f"{components} components"
-    elif height == 0 and width:
-        problem = "its height after the picture"
-    else:
-        return
-    raise ItemError("unsupported_format", f"JPEG with {problem} is not supported; save it as an 8-bit JPEG")

@@ -16,8 +16,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image, TiffImagePlugin  # noqa: F401  (makes Image.open know TIFF without a search for plugins)
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 from transforms.imaging.containers import Stored, corrupt
+from transforms.imaging.jpeg import StoredJpeg, check_scans, read_jpeg, without_profile
+from transforms.imaging.tiff import StoredTiff
 
 # Whatever stops a decoder becomes an ItemError; that OpenCV and libtiff tell it to stderr too helps nobody.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -28,20 +30,17 @@ Image.MAX_IMAGE_PIXELS = None
 # What Pillow warns of is metadata, which is not used here; a line on stderr for each picture helps nobody.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-_SCANS_MAX = 100  # of a large progressive JPEG: each scan is a pass over the picture, however few its bytes
-_COUNT_SCANS_FROM_PIXELS = 4_000_000
 _FAULTS_MAX = 3  # harmless ones that are mended in one JPEG
 _STRIP_PIXELS = 1 << 20
 
 
-def decode_jpeg(stored: Stored, least_side: int) -> np.ndarray:
+def decode_jpeg(stored: StoredJpeg, least_side: int) -> np.ndarray:
     """The picture in full; or, if `least_side` is not 0, at as few eighths as keep both sides that long.
 
     At four eighths or fewer: between a half and full size, scaling costs more than it saves.
     """
     data = stored.data
-    if stored.width * stored.height > _COUNT_SCANS_FROM_PIXELS and data.count(b"\xff\xda") > _SCANS_MAX:
-        raise ItemError("too_many_scans", f"JPEG with more than {_SCANS_MAX} scans; save it again")
+    check_scans(stored)
     options = {
         "colorspace": "CMYK" if stored.components == 4 else "RGB",
         "min_height": least_side,
@@ -76,6 +75,8 @@ def _without_harmless_fault(data: bytes, error: ValueError) -> bytes:
         return _SCAN.sub(lambda scan: scan[1] + b"\x00\x3f\x00", data)
     if message.startswith("Warning: unknown JFIF revision number"):
         return data.replace(b"JFIF\0" + data[11:13], b"JFIF\0\1\1", 1)
+    if message == "Corrupt JPEG data: bad ICC marker":
+        return without_profile(data)
     padding = re.fullmatch(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9", message)
     end = data.rfind(b"\xff\xd9")
     start = end - int(padding[1]) if padding else -1
@@ -96,6 +97,17 @@ def decode_webp(stored: Stored) -> np.ndarray:
 
 def decode_gif(stored: Stored) -> np.ndarray:
     return _on_canvas(decode_with_pillow(stored, "GIF"), stored)
+
+
+def decode_tiff(stored: StoredTiff) -> np.ndarray:
+    # libtiff goes on over damaged JPEG data and gives grey pixels; libjpeg can be told not to.
+    for jpeg in stored.jpegs():
+        strip = read_jpeg(jpeg)
+        if strip.width * strip.height > stored.strip_pixels:
+            raise corrupt("TIFF", f"a strip of {strip.width} x {strip.height} pixels")
+        check_scans(strip)
+        simplejpeg.decode_jpeg(jpeg)
+    return decode_with_pillow(stored, "TIFF")
 
 
 def _on_canvas(pixels: np.ndarray, stored: Stored) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 
 # What `images.decode` reads, under Pillow's names.
 _READABLE = (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import simplejpeg
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 from transforms.imaging.containers import Stored, corrupt, truncated
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
@@ -32,6 +32,27 @@ _UNIT_BYTES = dict(zip(range(1, 14), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), st
 _UNSIGNED = {1: "u1", 3: "u2", 4: "u4", 7: "u1", 16: "u8"}
 _TILE_PIXELS_MAX = 1 << 24  # a tile of a small picture may be larger than the picture, but not without limit
 _JPEG_COMPRESSION = 7
+
+
+@dataclass(frozen=True)
+class StoredTiff(Stored):
+    """A TIFF.
+
+    Attributes:
+      strips: where strips or tiles stand that are JPEGs, (start, size).
+      strip_pixels: no strip or tile can need more.
+      tables: what those JPEGs have in common, as a JPEG without a picture; or nothing.
+    """
+
+    strips: tuple[tuple[int, int], ...] = ()
+    strip_pixels: int = 0
+    tables: bytes = b""
+
+    def jpegs(self) -> Iterator[bytes]:
+        """Each strip as a JPEG that stands alone."""
+        for start, size in self.strips:
+            strip = self.data[start : start + size]
+            yield self.tables[:-2] + strip[2:] if self.tables else strip
 
 
 @dataclass(frozen=True)
@@ -63,9 +84,16 @@ def read_tiff(data: bytes) -> Stored:
     tile_pixels = page.one(_TILE_WIDTH, 0) * page.one(_TILE_HEIGHT, 0)
     if tile_pixels > max(_TILE_PIXELS_MAX, 4 * width * height):
         raise corrupt("TIFF", f"tiles of {tile_pixels} pixels for a picture of {width} x {height}")
-    _check_pixel_data(page, data)
     orientation = page.one(_ORIENTATION, 1)
-    return Stored(page.data, width, height, orientation if 1 <= orientation <= 8 else 1)
+    return StoredTiff(
+        page.data,
+        width,
+        height,
+        orientation if 1 <= orientation <= 8 else 1,
+        strips=_check_pixel_data(page, data),
+        strip_pixels=max(tile_pixels, width * height),
+        tables=page.tags.get(_JPEG_TABLES, np.empty(0, np.uint8)).tobytes(),
+    )
 
 
 def _first_page(data: bytes) -> _Page:
@@ -126,7 +154,9 @@ def _problem(page: _Page) -> str:
     return ""
 
 
-def _check_pixel_data(page: _Page, data: bytes) -> None:
+def _check_pixel_data(page: _Page, data: bytes) -> tuple[tuple[int, int], ...]:
+    """Raises ItemError unless all strips or tiles are there; (start, size) of those that are JPEGs, each once."""
+    jpegs: dict[tuple[int, int], None] = {}
     for offsets_tag, sizes_tag in ((_STRIP_OFFSETS, _STRIP_SIZES), (_TILE_OFFSETS, _TILE_SIZES)):
         offsets, sizes = page.all(offsets_tag, 0), page.all(sizes_tag, 0)
         if offsets_tag not in page.tags or sizes_tag not in page.tags:
@@ -136,10 +166,8 @@ def _check_pixel_data(page: _Page, data: bytes) -> None:
         end = max(offset + size for offset, size in zip(offsets, sizes, strict=True))
         if end > len(data):
             raise truncated("TIFF", f"at byte {len(data)} of {end}")
-        if page.one(_COMPRESSION, 1) != _JPEG_COMPRESSION:
-            continue
-        tables = page.tags.get(_JPEG_TABLES, np.empty(0, np.uint8)).tobytes()
-        for offset, size in zip(offsets, sizes, strict=True):
-            # libtiff goes on over damaged JPEG data and gives grey pixels; libjpeg can be told not to.
-            strip = data[offset : offset + size]
-            simplejpeg.decode_jpeg(tables[:-2] + strip[2:] if tables else strip)
+        if page.one(_COMPRESSION, 1) == _JPEG_COMPRESSION:
+            jpegs |= dict.fromkeys(zip(offsets, sizes, strict=True))
+    if sum(size for _, size in jpegs) > len(data):
+        raise corrupt("TIFF", "its strips overlap")
+    return tuple(jpegs)

@@ -1,0 +1,180 @@
+"""Cost of growth: python -m benchmarks.growth engines|shards
+
+engines: images a second of the whole job with the tiny network, with 1 and with 2 workers on each engine, once it works;
+         and the seconds that the run took besides: start, loading, end.
+shards:  seconds to plan, to describe the job to an engine, to reach the first commit, and to resume a finished output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import apache_beam as beam
+
+from benchmarks import inputs, machine
+from pipeline import engine, options, plan, weights
+from transforms import receipts
+
+MODEL = ("--model=untrained/tiny", "--image_size=64")
+LOCAL = "--direct_running_mode="
+SHARDS = 40
+FIRST_COMMIT_SECONDS = 1800.0
+
+
+def run(*flags: str) -> dict:
+    """Runs the job in a process of its own; returns its report and how long it took from start to end."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        command = [sys.executable, "-m", "pipeline.main", *MODEL, *flags, f"--report_file={report}"]
+        began = time.perf_counter()
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        seconds = time.perf_counter() - began
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}:\n{done.stderr}")
+        return {**json.loads(report.read_text()), "wall_seconds": seconds}
+
+
+def engines_here(chosen: list[str], cluster_folder: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+    """Name, number of workers and flags of each engine; those of the tests' cache are installed when missing."""
+    from tests import engines
+
+    if "direct" in chosen:
+        yield "DirectRunner", 1, ()
+        for mode in ("multi_threading", "multi_processing"):
+            yield f"DirectRunner, {mode}", 2, ("--direct_num_workers=2", f"{LOCAL}{mode}")
+    if "prism" in chosen:
+        yield "Prism", 1, ("--runner=PrismRunner", f"--prism_location={engines.prism()}")
+    if "spark" in chosen:
+        for workers in (1, 2):
+            yield (
+                "Spark, embedded",
+                workers,
+                (*engines.embedded_spark(), f"--spark_master_url=local[{workers}]"),
+            )
+    if "flink" in chosen:
+        with engines.flink_cluster(cluster_folder) as cluster:
+            flags = [flag for flag in cluster.flags if not flag.startswith("--parallelism")]
+            for workers in (1, 2):
+                yield "Flink, a cluster", workers, (*flags, f"--parallelism={workers}")
+
+
+def measure_engines(chosen: list[str], images: int, rounds: int) -> None:
+    print("| engine | workers | images a second | seconds besides |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+        folder = Path(scratch)
+        pattern, _ = inputs.write_shards(folder / "in", images, SHARDS)
+        found = engines_here(chosen, folder / "cluster")
+        stack.callback(found.close)  # type: ignore[attr-defined]
+        for name, workers, flags in found:
+            rates, rests = [], []
+            for number in range(rounds):
+                output = folder / f"out-{name}-{workers}-{number}"
+                wall = run(*flags, f"--input={pattern}", f"--output={output}")["wall_seconds"]
+                rates.append(rate(output, workers, images // SHARDS))
+                rests.append(wall - images / rates[-1])
+            told = f"{statistics.median(rates):.0f} (from {min(rates):.0f} to {max(rates):.0f})"
+            print(f"| {name} | {workers} | {told} | {statistics.median(rests):.0f} |", flush=True)
+
+
+def rate(output: Path, workers: int, shard_images: int) -> float:
+    """Images a second from the first shard of each worker to the last of all, by the times of their receipts."""
+    times = sorted(path.stat().st_mtime for path in (output / "receipts").glob("*.json"))
+    return (len(times) - workers) * shard_images / (times[-1] - times[workers - 1])
+
+
+def measure_shards(count: int, done: int) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        listing = folder / "list.txt"
+        (folder / "image.jpg").write_bytes(inputs.jpeg(0, 64, 48))
+        listing.write_text(f"{folder}/image.jpg\n" * count)
+        flags = [*MODEL, f"--input={listing}", f"--output={folder / 'out'}", "--images_per_shard=1"]
+        config, beam_options = options.parse(flags)
+        began = time.perf_counter()
+        made = plan.make(config, weights.identify(config.model, True))
+        print(f"plan {len(made.shards)} shards: {time.perf_counter() - began:.1f} s", flush=True)
+        began = time.perf_counter()
+        pipeline = beam.Pipeline(runner="FnApiRunner", options=beam_options)
+        engine.define(config, made, pipeline)
+        size = pipeline.to_runner_api().ByteSize()
+        print(f"describe the job: {time.perf_counter() - began:.1f} s, {size / 2**20:.1f} MiB", flush=True)
+        print(f"start to first commit: {first_commit(flags, folder / 'out'):.1f} s", flush=True)
+    for shards in dict.fromkeys((done, count)):
+        with tempfile.TemporaryDirectory() as scratch:
+            listing = finished(Path(scratch), shards)
+            report = run(f"--input={listing}", f"--output={scratch}/out", "--images_per_shard=1")
+            assert report["shards_done_before"] == shards
+            print(f"no-op resume over {shards} shards: {report['wall_seconds']:.1f} s", flush=True)
+
+
+def first_commit(flags: list[str], output: Path) -> float:
+    """Seconds from the start of a run to its first receipt; the run is then ended."""
+    began = time.perf_counter()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen([sys.executable, "-m", "pipeline.main", *flags], stderr=said)
+        try:
+            while not list((output / "receipts").glob("*.json")):
+                if process.poll() is not None or time.perf_counter() - began > FIRST_COMMIT_SECONDS:
+                    said.seek(0)
+                    raise RuntimeError(f"no shard was committed:\n{said.read().decode()}")
+                time.sleep(0.05)
+            return time.perf_counter() - began
+        finally:
+            process.kill()
+            process.wait()
+
+
+def finished(folder: Path, shards: int) -> Path:
+    """A list, and beside it the finished output of a job over it: one real shard, and as many copies as it takes."""
+    image = folder / "image.jpg"
+    image.write_bytes(inputs.jpeg(0, 64, 48))
+    listing = folder / "list.txt"
+    listing.write_text(f"{image}\n")
+    flags = ["--images_per_shard=1", f"--output={folder / 'one'}"]
+    run(f"--input={listing}", *flags)
+    (receipt,) = receipts.read_receipts(receipts.Layout(str(folder / "one")))
+    data = (folder / "one" / receipt.files[0].name).read_bytes()
+    listing.write_text(f"{image}\n" * shards)
+    config, _ = options.parse(
+        [*MODEL, f"--input={listing}", "--images_per_shard=1", f"--output={folder}/out"]
+    )
+    (folder / "out" / "receipts").mkdir(parents=True)
+    layout = receipts.Layout(str(folder / "out"))
+    for shard in plan.make(config, weights.identify(config.model, True)).shards:
+        file = replace(receipt.files[0], name=Path(layout.features(shard.label)).name)
+        (folder / "out" / file.name).write_bytes(data)
+        copy = replace(
+            receipt, shard=shard.label, name=shard.name, input=receipts.input_identity(shard), files=(file,)
+        )
+        Path(layout.receipt(shard.label)).write_bytes(copy.to_json())
+    return listing
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("engines", "shards"))
+    parser.add_argument("--engines", nargs="+", default=["direct", "prism", "spark", "flink"])
+    parser.add_argument("--images", type=int, default=6400)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shards", type=int, default=100_000)
+    parser.add_argument("--done", type=int, default=10_000)
+    flags = parser.parse_args()
+    print(machine.describe())
+    if flags.what == "engines":
+        measure_engines(flags.engines, flags.images, flags.rounds)
+    else:
+        measure_shards(flags.shards, flags.done)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,443 @@
+"""Image files made to do harm, and random damage to good ones.
+
+`python -m tests.hostile_images cases` decodes the files, `python -m tests.hostile_images COUNT [SEED]` so many damaged
+ones; within limits of memory and processor time, and the outcomes go to stdout as JSON lines.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import resource
+import struct
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from tests import image_files as files
+from transforms.errors import ItemError
+from transforms.images import Preprocessing, decode
+
+MAX_PIXELS = 20_000_000
+SIDE = 4472  # a square that is just below MAX_PIXELS
+SETTINGS = Preprocessing(image_size=32, exif_orientation="apply", max_pixels=MAX_PIXELS)
+CPU_SECONDS_MAX = 600
+RGB = files.picture()
+JPEG = files.save(RGB, "JPEG", quality=90)
+PROGRESSIVE = files.save(RGB, "JPEG", progressive=True)
+INDICES = np.tile(np.arange(4, dtype=np.uint8), (6, 2))
+_SIZE_OF_JPEG = struct.pack(">HH", *RGB.shape[:2])
+
+
+def jpeg_of_size(width: int, height: int, data: bytes = JPEG) -> bytes:
+    """A JPEG that claims a size."""
+    return data.replace(_SIZE_OF_JPEG, struct.pack(">HH", height, width), 1)
+
+
+def segments(marker: int, body: bytes, count: int) -> bytes:
+    """A JPEG with so many marker segments before the picture."""
+    return JPEG[:2] + (struct.pack(">BBH", 0xFF, marker, 2 + len(body)) + body) * count + JPEG[2:]
+
+
+def jpeg_of_many_scans(side: int, scans: int) -> bytes:
+    """A grey progressive JPEG, flat, whose scans of one coefficient each say in a few bytes that all is zero."""
+    blocks = (-(-side // 8)) ** 2
+    quantization = b"\xff\xdb\0\x43\0" + b"\1" * 64
+    frame = b"\xff\xc2" + struct.pack(">HBHHB", 11, 8, side, side, 1) + b"\1\x11\0"
+    # Of DC one code, '0', for "no difference"; of AC one code, '0', for a run of 2**14 + 14 bits blocks that end here.
+    codes = b"\xff\xc4" + struct.pack(">H", 20) + b"\0" + b"\1" + bytes(15) + b"\0"
+    codes += b"\xff\xc4" + struct.pack(">H", 20) + b"\x10" + b"\1" + bytes(15) + b"\xe0"
+    first = b"\xff\xda\0\x08\1\1\0\0\0\0" + bytes(-(-blocks // 8))
+    runs, bits = -(-blocks // ((1 << 15) - 1)), ""
+    for run in range(runs):
+        length = min((1 << 15) - 1, blocks - run * ((1 << 15) - 1))
+        bits += "0" + format(max(length - (1 << 14), 0), "014b")
+    bits += "1" * (-len(bits) % 8)
+    body = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    more = b"".join(
+        b"\xff\xda\0\x08\1\1\0" + bytes([1 + i % 63, 1 + i % 63, 0]) + body for i in range(scans - 1)
+    )
+    return b"\xff\xd8" + quantization + frame + codes + first + more + b"\xff\xd9"
+
+
+def header(width: int, height: int, bits: int = 8, colour: int = 2, interlace: int = 0) -> bytes:
+    """PNG's."""
+    return struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlace)
+
+
+def png_pixels(width: int, height: int, bits: int, samples: int) -> tuple[bytes, bytes]:
+    return b"IDAT", zlib.compress(bytes((1 + -(-width * bits * samples // 8)) * height), 9)
+
+
+def bmp(
+    width: int, height: int, bits: int = 24, compression: int = 0, colours: int = 0, at: int = 54
+) -> bytes:
+    head = struct.pack(
+        "<2sIIIIiiHHIIiiII", b"BM", 154, 0, at, 40, width, height, 1, bits, compression, 0, 1, 1, colours, 0
+    )
+    return head + bytes(100)
+
+
+def webp_canvas(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    size = b"\x02\0\0\0" + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return files.riff((b"VP8X", size), *chunks)
+
+
+def webp_frame(left: int, top: int) -> tuple[bytes, bytes]:
+    place = b"".join(n.to_bytes(3, "little") for n in (left // 2, top // 2, 60, 46, 100)) + b"\0"
+    return b"ANMF", place + files.save(RGB, "WEBP", lossless=True)[12:]
+
+
+def tiff_of_jpeg(strip: bytes, strips: int = 1) -> bytes:
+    """A small TIFF whose strips are all this JPEG."""
+    plain = files.tiff(RGB, 2, more={259: ("H", [7])})
+    at = len(plain) + (len(plain) & 1)
+    more = {259: ("H", [7]), 273: ("I", [at] * strips), 279: ("I", [len(strip)] * strips), 278: ("I", [1])}
+    rough = files.tiff(RGB, 2, more=more)
+    more[273] = ("I", [len(rough)] * strips)
+    return files.tiff(RGB, 2, more=more) + strip
+
+
+def with_next_page(data: bytes, at: bytes) -> bytes:
+    """A TIFF that says that its next page's tags are there."""
+    (table,) = struct.unpack_from("<I", data, 4)
+    end = table + 2 + 12 * struct.unpack_from("<H", data, table)[0]
+    return data[:end] + at + data[end + 4 :]
+
+
+def flat(image_format: str, mode: str, side: int = SIDE, **options) -> bytes:
+    return files.save(Image.new(mode, (side, side)), image_format, **options)
+
+
+def cases() -> Iterator[tuple[str, bytes, set[str]]]:
+    """Name, file, and the outcomes that are right: 'pixels' or codes."""
+    fine, many, either = {"pixels"}, {"too_many_pixels"}, {"corrupt", "truncated"}
+    zeros = bytes(50_000_000)
+    # More pixels than allowed, by the header.
+    yield "jpeg bomb", jpeg_of_size(65500, 65500), many
+    yield "progressive bomb", jpeg_of_size(65500, 65500, PROGRESSIVE), many
+    yield "png bomb", files.flat_png(100_000, 100_000), many
+    yield "png of 2**31 - 1", files.png(header(2**31 - 1, 2**31 - 1), (b"IDAT", b"x")), many
+    yield "gif bomb", files.gif((65535, 65535), INDICES), many
+    yield "gif frame beyond its screen", files.gif((8, 6), INDICES, (65000, 65000)), many
+    yield "webp bomb", webp_canvas(1 << 24, 1 << 24, (b"VP8L", b"\x2f" + bytes(20))), many
+    yield "webp frame far off", webp_canvas(61, 47, (b"ANIM", bytes(6)), webp_frame(1 << 24, 1 << 24)), many
+    yield (
+        "webp of 16383",
+        files.riff((b"VP8L", b"\x2f" + ((16382 << 14) | 16382).to_bytes(4, "little") + bytes(20))),
+        many,
+    )
+    yield "bmp bomb", bmp(2**31 - 1, 2**31 - 1), many
+    yield "bmp upside down", bmp(2**31 - 1, -(2**31)), many
+    yield "tiff bomb", files.tiff(RGB, 2, more={256: ("I", [2**32 - 1]), 257: ("I", [2**32 - 1])}), many
+    # As many pixels as allowed, in few bytes.
+    for name, data in (("jpeg", JPEG), ("progressive", PROGRESSIVE)):
+        yield f"{name} that lacks nearly all", jpeg_of_size(SIDE, SIDE, data), {"truncated"}
+        yield f"{name} in one column", jpeg_of_size(300, 65000, data), {"truncated"}
+    yield "jpeg flat", flat("JPEG", "RGB"), fine
+    yield "progressive flat", flat("JPEG", "RGB", progressive=True), fine
+    yield "cmyk progressive flat", flat("JPEG", "CMYK", progressive=True), fine
+    yield "jpeg of 100 scans", jpeg_of_many_scans(2000, 100), fine
+    yield "jpeg of 101 scans", jpeg_of_many_scans(SIDE, 101), {"too_many_scans"}
+    yield "jpeg of 1,000,000 scans", jpeg_of_many_scans(500, 1_000_000), {"too_many_scans"}
+    yield "png flat", files.flat_png(SIDE, SIDE), fine
+    yield "png flat 16 bits", files.png(header(SIDE, SIDE, 16, 6), png_pixels(SIDE, SIDE, 16, 4)), fine
+    yield "png that lacks all", files.png(header(SIDE, SIDE, 16, 6), (b"IDAT", zlib.compress(b""))), either
+    yield (
+        "png with too much",
+        files.png(header(8, 8), (b"IDAT", zlib.compress(zeros, 9))),
+        {"pixels", "corrupt"},
+    )
+    yield "gif flat", flat("GIF", "P"), fine
+    yield "webp flat", flat("WEBP", "RGB", lossless=True), fine
+    yield "webp flat lossy", flat("WEBP", "RGB"), fine
+    yield "bmp of one bit", flat("BMP", "1"), fine
+    yield "tiff flat", flat("TIFF", "RGB", compression="tiff_adobe_deflate"), fine
+    yield "tiff cmyk flat", flat("TIFF", "CMYK", compression="tiff_lzw"), fine
+    yield "tiff bilevel flat", flat("TIFF", "1", compression="group4"), fine
+    yield "tiff of JPEG flat", flat("TIFF", "RGB", compression="jpeg"), fine
+    # Metadata.
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 65535) + bytes(60_000)
+    for name, marker, body in (
+        ("exif", 0xE1, exif),
+        ("comments", 0xFE, b"c" * 65_000),
+        ("profiles", 0xE2, b"ICC_PROFILE\0\1\1" + bytes(65_000)),
+        ("nothings", 0xFE, b""),
+    ):
+        yield f"jpeg of {name}", segments(marker, body, 300), fine
+    yield "jpeg before a film", JPEG + random.Random(1).randbytes(8_000_000), fine
+    yield "progressive before a film", PROGRESSIVE + random.Random(1).randbytes(8_000_000), fine
+    bomb = zlib.compress(zeros, 9)
+    yield "png zTXt bomb", files.flat_png(8, 8, *[(b"zTXt", b"key\0\0" + bomb)] * 20), fine
+    yield "png iTXt bomb", files.flat_png(8, 8, *[(b"iTXt", b"key\0\1\0\0\0" + bomb)] * 20), fine
+    yield "png iCCP bomb", files.flat_png(8, 8, (b"iCCP", b"key\0\0" + bomb)), fine
+    yield "png iTXt of 10 MB", files.flat_png(8, 8, (b"iTXt", b"key\0\0\0\0\0" + zeros[:10_000_000])), fine
+    yield "png of 100,000 chunks", files.flat_png(8, 8, *[(b"tEXt", b"key\0x")] * 100_000), fine
+    yield "png eXIf", files.flat_png(8, 8, (b"eXIf", exif[6:])), fine
+    still = files.save(RGB, "WEBP")[12:]
+    pieces = [(b"VP8 ", still[8:]), *((kind, zeros[:10_000_000]) for kind in (b"ICCP", b"EXIF", b"XMP "))]
+    yield "webp metadata", webp_canvas(61, 47, *pieces), fine
+    comment = b"!\xfe" + (b"\xff" + b"c" * 255) * 40_000 + b"\0"
+    yield "gif comment", files.gif((8, 6), INDICES, before=comment), fine
+    yield (
+        "gif extensions",
+        files.gif((8, 6), INDICES, before=b"!\xff\x0bNETSCAPE2.0\3\1\0\0\0" * 50_000),
+        fine,
+    )
+    yield "tiff of 65,000 tags", files.tiff(RGB, 2, more={n: ("H", [1]) for n in range(400, 65_400)}), fine
+    yield "tiff profile", files.tiff(RGB, 2, more={34675: ("B", zeros[:10_000_000])}), fine
+    # Tags that promise more than there is.
+    good = files.tiff(RGB, 2)
+    for tag in (258, 273, 279):
+        entry = struct.pack("<H", tag)
+        at = good.index(entry, struct.unpack_from("<I", good, 4)[0])
+        huge = good[: at + 4] + struct.pack("<I", 2**32 - 1) + good[at + 8 :]
+        yield f"tiff of 2**32 - 1 values of tag {tag}", huge, either
+    yield (
+        "tiff of many strips",
+        files.tiff(RGB, 2, more={273: ("I", [8] * 500_000), 279: ("I", [3] * 500_000)}),
+        {"pixels", *either},
+    )
+    yield "tiff in a circle", with_next_page(good, good[4:8]), fine
+    yield "tiff of a huge JPEG", tiff_of_jpeg(jpeg_of_size(65500, 65500)), either
+    yield "tiff of a JPEG that lacks nearly all", tiff_of_jpeg(jpeg_of_size(SIDE, SIDE)), either
+    yield "tiff of many scans", tiff_of_jpeg(jpeg_of_many_scans(200, 5000)), {"too_many_scans", *either}
+    yield "tiff of one JPEG many times", tiff_of_jpeg(flat("JPEG", "RGB", 2000), 5000), either
+    yield (
+        "tiff of huge tiles",
+        files.tiff(RGB, 2, more={322: ("I", [65520]), 323: ("I", [65520]), 324: ("I", [8]), 325: ("I", [8])}),
+        either,
+    )
+    # More than one picture.
+    control = b"fcTL", struct.pack(">IIIIIHHBB", 0, 2**31 - 1, 2**31 - 1, 0, 0, 1, 1, 0, 0)
+    later = [control, (b"fdAT", bytes(4) + bomb)] * 50
+    yield "apng", files.flat_png(8, 8, (b"acTL", struct.pack(">II", 2**31 - 1, 0)), *later), fine
+    yield "webp of 2000 frames", webp_canvas(61, 47, (b"ANIM", bytes(6)), *[webp_frame(0, 0)] * 2000), fine
+    frame = files.gif((8, 6), INDICES)
+    frames = b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\2\1\0\0"
+    yield "gif of 100,000 frames", frame[:-1] + frames * 100_000 + b";", fine
+    second = struct.pack("<HHHII", 1, 256, 4, 1, 2**32 - 1)
+    yield "tiff with a huge second page", with_next_page(good, struct.pack("<I", len(good))) + second, fine
+    yield "icon of BMP", files.save(RGB, "ICO", sizes=[(16, 16)], bitmap_format="bmp"), {"unsupported_format"}
+    # Files that are two things, or none.
+    yield "png that is a jpeg", b"\x89PNG\r\n\x1a\n" + JPEG, either
+    yield "gif that is a png", b"GIF89a" + files.save(RGB, "PNG"), either
+    yield "jpeg, then png", JPEG + files.save(RGB, "PNG"), fine
+    for magic in (
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+        b"GIF89a",
+        b"RIFF\0\0\0\0WEBP",
+        b"II*\0",
+        b"MM\0*",
+        b"II+\0",
+        b"BM" + bytes(12) + b"\x28\0\0\0",
+    ):
+        yield f"{magic[:4]!r} and no more", magic, either
+        yield f"{magic[:4]!r} and zeros", magic + bytes(1000), {*either, "unsupported_format"}
+        yield f"{magic[:4]!r} and ones", magic + b"\xff" * 1000, {*either, "unsupported_format"}
+    yield "zeros", bytes(1000), {"not_image"}
+    # Colours.
+    pixels = png_pixels(8, 8, 8, 1)
+    yield (
+        "png palette that lacks colours",
+        files.png(
+            header(8, 8, 8, 3),
+            (b"PLTE", b"\1\2\3"),
+            (b"IDAT", zlib.compress(b"\0" + b"\xff" * 8 + bytes(63))),
+        ),
+        {"pixels", "corrupt"},
+    )
+    yield "png without palette", files.png(header(8, 8, 8, 3), pixels), {"pixels", "corrupt"}
+    yield (
+        "png palette of 1000",
+        files.png(header(8, 8, 8, 3), (b"PLTE", bytes(3000)), pixels),
+        {"pixels", "corrupt"},
+    )
+    for bits, colour in ((3, 0), (16, 3), (1, 2), (8, 5), (255, 255)):
+        yield (
+            f"png of {bits} bits, colour {colour}",
+            files.png(header(8, 8, bits, colour), pixels),
+            {"corrupt"},
+        )
+    yield "png without size", files.png(header(0, 8), pixels), {"corrupt"}
+    at = JPEG.index(b"\xff\xc0") + 11
+    for sampling in (0x00, 0x10, 0x5F, 0xFF):
+        yield f"jpeg sampling {sampling:#04x}", JPEG[:at] + bytes([sampling]) + JPEG[at + 1 :], {"corrupt"}
+    for bits, compression, colours in (
+        (2, 0, 0),
+        (64, 0, 0),
+        (0, 0, 0),
+        (8, 0, 2**31),
+        (24, 4, 0),
+        (24, 5, 0),
+        (32, 3, 0),
+        (32, 6, 0),
+    ):
+        yield (
+            f"bmp of {bits} bits, compression {compression}, {colours} colours",
+            bmp(4, 4, bits, compression, colours),
+            {"pixels", *either, "unsupported_format"},
+        )
+    yield "bmp whose pixels are elsewhere", bmp(4, 4, at=2**31), either
+    whole = files.gif((8, 6), INDICES)
+    for size in (0, 1, 12, 255):
+        yield f"gif codes of {size} bits", whole[:35] + bytes([size]) + whole[36:], {"pixels", *either}
+    for tag, kind, values in (
+        (258, "H", [8, 4, 16]),
+        (277, "H", [65535]),
+        (277, "H", [0]),
+        (278, "I", [0]),
+        (317, "H", [3]),
+        (284, "H", [9]),
+        (262, "H", [99]),
+        (259, "H", [65535]),
+        (320, "H", [1]),
+    ):
+        yield (
+            f"tiff with tag {tag} of {values}",
+            files.tiff(RGB, 2, more={tag: (kind, values)}),
+            {"pixels", *either, "unsupported_format"},
+        )
+
+
+def good_ones() -> list[bytes]:
+    """Small good pictures of many kinds, to be damaged."""
+    small = files.picture(29, 23)
+    deep = np.random.RandomState(1).randint(0, 65536, (23, 29, 3)).astype(np.uint16)
+    frames = {"save_all": True, "append_images": [Image.fromarray(255 - small)]}
+
+    def saved(image_format: str, *modes: str, **options) -> list[bytes]:
+        return [files.save(small, image_format, mode, **options) for mode in modes or ("RGB",)]
+
+    return [
+        *saved("JPEG", "RGB", "L", "CMYK"),
+        *saved("JPEG", progressive=True),
+        *saved("JPEG", subsampling="4:4:4"),
+        *saved("JPEG", restart_marker_blocks=1),
+        *saved("JPEG", exif=files.exif(6)),
+        files.grey_jpeg_of_odd_sampling(),
+        *saved("PNG", "RGB", "L", "P", "1", "RGBA"),
+        files.interlaced_png(small),
+        files.deep(deep, ".png"),
+        *saved("WEBP", "RGB", "RGBA"),
+        *saved("WEBP", lossless=True),
+        *saved("WEBP", **frames),
+        *saved("GIF"),
+        *saved("GIF", **frames),
+        files.gif((20, 16), INDICES, (3, 7), transparent=1),
+        files.gif((8, 24), np.tile(INDICES, (4, 1)), interlaced=True),
+        *saved("BMP", "RGB", "P", "1", "RGBA"),
+        *saved("TIFF", "RGB", "P", "CMYK"),
+        *itertools.chain.from_iterable(saved("TIFF", compression=name) for name in _TIFF_COMPRESSIONS),
+        *saved("TIFF", "1", compression="group3"),
+        *saved("TIFF", "1", compression="group4"),
+        *saved("TIFF", big_tiff=True),
+        files.tiff(deep, 2, ">"),
+        files.tiff(small, 2, planes=2),
+    ]
+
+
+_TIFF_COMPRESSIONS = ("tiff_lzw", "tiff_adobe_deflate", "packbits", "lzma", "zstd", "jpeg")
+_TELLING = [byte * count for byte in (b"\0", b"\xff") for count in (1, 2, 4)]
+_TELLING += [b"\x7f\xff", b"\x80\0", b"\0\0\0\1", b"\1\0\0\0", b"\xff\xd9", b"\xff\xda"]
+
+
+def damaged(data: bytes, others: list[bytes], chance: random.Random) -> bytes:
+    """One to six random changes."""
+    new = bytearray(data)
+    for _ in range(chance.choice((1, 1, 1, 2, 3, 6))):
+        at = chance.randrange(len(new)) if len(new) > 1 else 0
+        if chance.random() < 0.5:
+            at = min(at, chance.randrange(200))  # headers are where the harm is done
+        kind, length = chance.randrange(8), chance.choice((1, 2, 4, 16, 100))
+        if kind <= 2:
+            new[at : at + 1] = bytes([(new[at] if new else 0) ^ 1 << chance.randrange(8)])
+        elif kind == 3:
+            value = chance.choice(_TELLING)
+            new[at : at + len(value)] = value
+        elif kind == 4:
+            new[at : at + length] = chance.randbytes(length)
+        elif kind == 5:
+            del new[at : at + length]
+        elif kind == 6:
+            new[at:at] = new[at : at + length] * chance.choice((1, 2, 50))
+        else:
+            other = chance.choice(others)
+            new[at:] = other[min(at, len(other)) :]
+    return _with_right_checksums(bytes(new)) if chance.random() < 0.8 else bytes(new)
+
+
+def _with_right_checksums(data: bytes) -> bytes:
+    """A damaged PNG whose chunks say that they are whole, so that the damage gets further than their checksums."""
+    if not data.startswith(b"\x89PNG"):
+        return data
+    new, at = bytearray(data), 8
+    while at + 12 <= len(new) and at + 12 + (size := int.from_bytes(new[at : at + 4], "big")) <= len(new):
+        new[at + 8 + size : at + 12 + size] = struct.pack(">I", zlib.crc32(new[at + 4 : at + 8 + size]))
+        at += 12 + size
+    return bytes(new)
+
+
+def outcome(data: bytes, pixels: np.ndarray) -> str:
+    """'pixels', a code, or what else was raised."""
+    try:
+        width, height = decode(data, SETTINGS, pixels)
+    except ItemError as error:
+        return error.code
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+    if not (0 <= pixels.min() <= pixels.max() <= 255) or width * height > MAX_PIXELS:
+        return f"{width} x {height} pixels from {pixels.min()} to {pixels.max()}"
+    return "pixels"
+
+
+def _peak_mib(anew: bool = False) -> int:
+    """The most memory that this process had; since the last time it was asked `anew`, where the system can say."""
+    try:
+        with open("/proc/self/status") as status:
+            peak = next(int(line.split()[1]) >> 10 for line in status if line.startswith("VmHWM"))
+        if anew:
+            with open("/proc/self/clear_refs", "w") as switch:
+                switch.write("5")
+        return peak
+    except OSError:
+        unit = 20 if sys.platform == "darwin" else 10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> unit
+
+
+def main(what: str, seed: int = 1) -> None:
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (CPU_SECONDS_MAX, CPU_SECONDS_MAX) if what == "cases" else (-1, -1)
+    )
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    pixels = np.empty((SETTINGS.image_size, SETTINGS.image_size, 3), np.float32)
+    if what == "cases":
+        for name, data, right in cases():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+            base = _peak_mib(anew=True) and _peak_mib()
+            found = outcome(data, pixels)
+            seconds = resource.getrusage(resource.RUSAGE_SELF).ru_utime - before
+            told = {"name": name, "found": found, "right": sorted(right), "bytes": len(data)}
+            print(json.dumps({**told, "seconds": seconds, "mib": _peak_mib() - base}), flush=True)
+        return
+    pictures, counts = good_ones(), Counter[str]()
+    _peak_mib(anew=True)
+    base = _peak_mib()
+    for number in itertools.islice(itertools.count(), int(what)):
+        chance = random.Random(f"{seed} {number}")
+        data = damaged(chance.choice(pictures), pictures, chance)
+        found = outcome(data, pixels)
+        counts[found] += 1
+        if counts[found] == 1:
+            print(json.dumps({"number": number, "found": found, "data": data.hex()}), flush=True)
+    print(json.dumps({"counts": counts, "mib": _peak_mib() - base}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:]))

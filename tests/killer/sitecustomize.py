@@ -1,0 +1,33 @@
+"""On PYTHONPATH, this gives each Python process a format whose decoder does not come back: an abort, a wild pointer, a
+sleep in C. It stands in the same tables as the real ones."""
+
+import ctypes
+import os
+import re
+import resource
+import signal
+import time
+
+from transforms import images
+from transforms.imaging import formats
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # to dump the whole of TensorFlow takes a minute
+
+
+def read_lethal(data: bytes):
+    how = data[6:].decode()
+    if how == "abort":
+        os.abort()
+    if how == "wild pointer":
+        ctypes.string_at(1)
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "sleep in C":
+        ctypes.CDLL(None).sleep(100_000)
+    if how == "nap":  # longer than the tests' time limit, but it ends
+        time.sleep(3)
+    raise ValueError(f"survived {how!r}")
+
+
+formats._READABLE_MAGICS = (*formats._READABLE_MAGICS, ("LETHAL", re.compile(rb"LETHAL")))
+images._READERS["LETHAL"] = read_lethal

@@ -1,0 +1,13 @@
+"""The error that concerns one input; a part of `elements` that can be had without importing Beam."""
+
+
+class ItemError(Exception):
+    """One input cannot become a vector; the job goes on and the ledger gets a line.
+
+    Attributes:
+      code: stable, lower_snake_case, listed in docs/failures.md; scripts may rely on it.
+    """
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
