@@ -46,12 +46,12 @@ class Checkpoint:
             header = io.BytesIO(data[:_MOST_HEADER_BYTES])
             shape, is_fortran, dtype = _HEADER_READERS[np.lib.format.read_magic(header)](header)
             value = np.frombuffer(data, dtype, offset=header.tell())
-        except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
+        except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, ValueError) as error:
             raise UnusableModel(
                 f"{self.path}: array {_PREFIX}{name} is damaged ({error}); fetch the file again"
             ) from error
-        value = value.reshape(shape, order="F" if is_fortran else "C")
-        return np.ascontiguousarray(value, np.float32)
+        value = np.ascontiguousarray(value.reshape(shape, order="F" if is_fortran else "C"), np.float32)
+        return value if value.flags.writeable else value.copy()  # callers change it in place
 
     def _stored(self, member: zipfile.ZipInfo) -> memoryview:
         """The bytes of a member that is not compressed, in one read: zipfile takes them in small pieces."""

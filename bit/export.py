@@ -65,14 +65,21 @@ def export(
 ) -> None:
     """Writes the SavedModel into the folder `output`: the call, and the same as 'serving_default'.
 
-    Beside it, what it gives for the self-test's picture at `side`, for whoever loads it.
+    Beside it, what it gives for the self-test's picture at `side`, for whoever loads it. Raises UnusableModel where
+    `output` is not a new or empty local folder.
     """
+    if "://" in output or (os.path.exists(output) and not (os.path.isdir(output) and not os.listdir(output))):
+        raise UnusableModel(
+            f"--output={output} is not a new or empty local folder: name one, and copy it from there"
+        )
     reusable = module(weights, head, optimized_for)
     tf.saved_model.save(reusable, output, signatures=reusable.__call__)
-    if optimized_for in ("", "float32"):  # a record is what float32 gives
+    with self_test.float32_only():
         vectors = reusable.__call__(tf.constant(self_test.picture(side) / 255.0)).numpy()
-        name = "logits" if head else "embedding"
-        self_test.write(os.path.join(output, self_test.EXPORTED), {name: vectors}, side)
+    vectors_by_name = {"logits" if head else "embedding": vectors}
+    self_test.write(
+        os.path.join(output, self_test.EXPORTED), vectors_by_name, side, optimized_for or "float32"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from bit import network
-from bit.models import NETWORK_RANGE
+from bit.models import NETWORK_RANGE, Architecture
 from bit.self_test import picture
 from bit.weights import ALIGNMENT_BYTES, Weights, folded
 
@@ -18,13 +18,12 @@ from bit.weights import ALIGNMENT_BYTES, Weights, folded
 class Loaded:
     """A network in memory."""
 
-    graph: Callable[
-        ..., dict[str, tf.Tensor]
-    ]  # float32 pixels (n, side, side, 3) in [0, 255] -> {output: (n, d)}
-    classes: int  # outputs of the head; 0 where there is none or nobody asked for it
+    # float32 pixels (n, side, side, 3) in [0, 255] -> {output: float32 (n, d)}
+    graph: Callable[[tf.Tensor], dict[str, tf.Tensor]]
+    classes: int  # outputs of the head; 0 where there is none
     exact: (
         Mapping[str, np.ndarray] | None
-    )  # what float32 gives for the self-test's picture; None if nobody asked
+    )  # what float32 gives for the self-test's picture, where that was asked for
 
 
 def build(source: Weights, precision: str, head: bool, exact_at: int = 0) -> Loaded:
@@ -33,26 +32,31 @@ def build(source: Weights, precision: str, head: bool, exact_at: int = 0) -> Loa
     Memory: the network in `precision` and a few arrays in float32, with `exact_at` or without.
     """
     compute = tf.as_dtype("float32" if precision == "tensorfloat32" else precision)
-    gpu = bool(tf.config.list_physical_devices("GPU"))
+    gpu = bool(tf.config.get_visible_devices("GPU"))
     reading = _Reading(folded(source, head), compute, "/GPU:0" if gpu else "/CPU:0")
+    architecture = source.architecture  # the graph must not hold `source`, which may hold all weights
     vectors = None
     if exact_at:
         with tf.device("/CPU:0"):
-            found = _outputs(tf.constant(picture(exact_at)), reading, source, head, compiled=False)
+            found = _outputs(tf.constant(picture(exact_at)), reading, architecture, head, compiled=False)
         vectors = {name: value.numpy() for name, value in found.items()}
     weights = reading.rest()
 
     def graph(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         # XLA gets the whole graph on a GPU, and what oneDNN leaves on a CPU; compiling for one call is a waste.
-        return _outputs(pixels, weights, source, head, compiled=not (gpu or tf.executing_eagerly()))
+        return _outputs(pixels, weights, architecture, head, compiled=not (gpu or tf.executing_eagerly()))
 
     return Loaded(graph, source.classes, vectors)
 
 
 def _outputs(
-    pixels: tf.Tensor, weights: Mapping[str, tf.Tensor], source: Weights, head: bool, compiled: bool
+    pixels: tf.Tensor,
+    weights: Mapping[str, tf.Tensor],
+    architecture: Architecture,
+    head: bool,
+    compiled: bool,
 ) -> dict[str, tf.Tensor]:
-    embedding = network.embed(network.scaled(pixels, NETWORK_RANGE), weights, source.architecture, compiled)
+    embedding = network.embed(network.scaled(pixels, NETWORK_RANGE), weights, architecture, compiled)
     return {"embedding": embedding} | ({"logits": network.classify(embedding, weights)} if head else {})
 
 

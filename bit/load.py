@@ -158,9 +158,15 @@ def _self_test(loaded: Loaded, weights: str, path: str, side: int, precision: st
     picture = tf.constant(self_test.picture(side))
     got = {name: value.numpy() for name, value in loaded.graph(picture).items()}
     exact = got if loaded.exact is None else loaded.exact
-    if known := self_test.recall(weights, side, path):
-        self_test.compare(exact, known[0], "float32", f"what {known[1]} holds")
-    if not known or exact.keys() - known[0].keys():
+    if not all(np.isfinite(values).all() for values in exact.values()):
+        raise UnusableModel(
+            f"{path or weights} gives values that are not finite for the bundled picture: its weights are damaged, or "
+            "of another kind"
+        )
+    known = self_test.recall(weights, side, path)
+    if known and exact.keys() & known.outputs.keys():
+        self_test.compare(exact, known.outputs, known.precision, f"what {known.path} holds")
+    if not known or exact.keys() - known.outputs.keys():
         self_test.remember(weights, exact, side)
     if precision == "float32":
         if exact is not got:

@@ -48,7 +48,8 @@ def load(
     output = "logits" if model.head else "embedding"
     called = Called(module, _usable(module, path, image_size), output)
     weights = f"sha256:{_digest(path)}"
-    own = called(tf.constant(self_test.picture(image_size)))[output].numpy()
+    with self_test.float32_only():
+        own = called(tf.constant(self_test.picture(image_size)))[output].numpy()
     folded, why = _folded(module, own, image_size, precision, wanted)
     if folded:
         log.info(
@@ -66,7 +67,7 @@ def load(
             f"{model.name} gives {output} only, not {min(wanted - {output})} ({why}); "
             "take the .npz of the same model"
         )
-    loaded = Loaded(called, HEADS.get(model.head, 0), None)
+    loaded = Loaded(called, HEADS.get(model.head, 0), {output: own})
     return loaded, {"route": "saved_model", "weights": weights}
 
 

@@ -12,7 +12,7 @@ import logging
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ _PICTURE = Path(__file__).parent / "data" / "self_test.png"
 # Relative L2. Other processors and versions differ by 1e-5 in float32; a kernel that is wrong by 1 % by 1e-2.
 _TOLERANCE = {"float32": 1e-4, "tensorfloat32": 2e-2, "float16": 2e-2, "bfloat16": 1.5e-1}
 
+_ABOUT = ("side", "precision")  # of a record, beside its outputs
+
 log = logging.getLogger(__name__)
 
 
@@ -37,11 +39,31 @@ class SelfTestFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Record:
+    """What was recorded: outputs by name, (1, d) each, of the picture, in a precision; and where that stands."""
+
+    outputs: Mapping[str, np.ndarray]
+    precision: str
+    path: str
+
+
+@dataclass(frozen=True)
 class Distance:
     """Of a vector to the right one."""
 
     relative_l2: float
     cosine: float
+
+
+@contextlib.contextmanager
+def float32_only() -> Iterator[None]:
+    """Within it float32 means float32: on a GPU TensorFlow may round the factors of products to TF32."""
+    allowed = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(allowed)
 
 
 def picture(side: int) -> np.ndarray:
@@ -64,7 +86,7 @@ def distance(got: np.ndarray, right: np.ndarray) -> Distance:
 def compare(
     got: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray], precision: str, what: str
 ) -> Distance:
-    """The distance of the output that is farthest off. Raises SelfTestFailed beyond what `precision` allows.
+    """The distance of the common output that is farthest off. Raises SelfTestFailed beyond what `precision` allows.
 
     `what` names in the message what gave the right vectors.
     """
@@ -85,8 +107,8 @@ def _badness(value: float) -> float:
     return value if np.isfinite(value) else float("inf")
 
 
-def recall(weights: str, side: int, model_path: str) -> tuple[dict[str, np.ndarray], str] | None:
-    """Recorded float32 outputs by name, (1, d) each, and where they stand; None where nothing was recorded.
+def recall(weights: str, side: int, model_path: str) -> Record | None:
+    """What was recorded; None where nothing was.
 
     `weights` is the identity of the weights, `model_path` a SavedModel's folder or any other path.
     """
@@ -95,17 +117,19 @@ def recall(weights: str, side: int, model_path: str) -> tuple[dict[str, np.ndarr
             try:
                 with np.load(path) as stored:
                     if int(stored["side"]) == side:
-                        return {name: stored[name] for name in stored.files if name != "side"}, path
+                        outputs = {name: stored[name] for name in stored.files if name not in _ABOUT}
+                        return Record(outputs, str(stored["precision"]), path)
             except (ValueError, EOFError, zipfile.BadZipFile) as error:
                 log.warning("%s is damaged (%s): recording the self-test anew", path, error)
     return None
 
 
-def write(path: str, outputs: Mapping[str, np.ndarray], side: int) -> None:
-    """Records float32 outputs of the picture at `side`, whole or not at all."""
+def write(path: str, outputs: Mapping[str, np.ndarray], side: int, precision: str = "float32") -> None:
+    """Records outputs of the picture at `side`, whole or not at all."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), suffix=".partial", delete=False) as file:
-        np.savez(file, allow_pickle=False, side=np.int64(side), **outputs)
+        about = {"side": np.int64(side), "precision": np.str_(precision)}
+        np.savez(file, allow_pickle=False, **about, **outputs)
     os.replace(file.name, path)
 
 
@@ -114,7 +138,7 @@ def remember(weights: str, outputs: Mapping[str, np.ndarray], side: int) -> None
     path = _record(weights, side)
     try:
         known = recall(weights, side, "")
-        write(path, {**(known[0] if known else {}), **outputs}, side)
+        write(path, {**(known.outputs if known else {}), **outputs}, side)
     except OSError as error:
         log.warning("the self-test is not recorded in %s: %s", path, error)
 

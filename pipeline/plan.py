@@ -227,7 +227,7 @@ def _check_same(
 ) -> None:
     remedy = "use another --output, or --overwrite to start anew"
     for name, (old, new) in receipts.differences(receipt.fingerprint, fingerprint).items():
-        if name == "model.name":  # the same weights by another path
+        if name == receipts.NAME_ONLY:  # the same weights by another path
             continue
         raise RequestError(
             f"--output={config.output} was made with {name} = {old!r}, this run asks for {new!r}: {remedy}"

@@ -27,7 +27,7 @@ def enter(layout: Layout, fingerprint: Mapping[str, Any], shards: int, listing: 
         if found is None:  # a job that ended took it away
             continue
         for name, (old, new) in receipts.differences(json.loads(found), now).items():
-            if name != "request.model.name":  # the same weights by another path
+            if name != f"request.{receipts.NAME_ONLY}":  # the same weights by another path
                 raise RequestError(
                     f"--output={layout.folder} is in the hands of a job with {name.removeprefix('request.')} = {old!r}, "
                     f"this run asks for {new!r}: let that one end or stop it and use --overwrite, which drops its work; "

@@ -151,6 +151,12 @@ def test_a_wrong_request_is_refused(arguments, tmp_path, capsys):
     assert "error: " in capsys.readouterr().err
 
 
+def test_a_folder_in_use_is_refused(tiny_module, capsys):
+    with pytest.raises(SystemExit):
+        main(["--model=untrained/tiny", f"--output={tiny_module}", "--optimized"])
+    assert "is not a new or empty local folder" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.xdist_group("r101x3")
 def test_parity_of_r101x3_through_an_exported_module(r101x3_checkpoint, tmp_path):

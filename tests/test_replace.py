@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -24,17 +26,27 @@ COUNT = 31  # more steps than there are
 pytestmark = pytest.mark.xdist_group("stores")
 
 
-@pytest.fixture(
-    params=["disk", "gs", "s3"],
-)
+@dataclasses.dataclass(frozen=True)
+class Folders:
+    """Makes new output folders on a disk or a store; says which steps to stop at there."""
+
+    make: Callable[[], str]
+    steps: range = range(1, COUNT)
+
+    def __call__(self):
+        return self.make()
+
+
+@pytest.fixture(params=["disk", "gs", "s3"])
 def folder(request, tmp_path):
-    """Makes new output folders on a disk or a store."""
     if request.param == "disk":
-        yield stores.disk(tmp_path).folder
+        yield Folders(stores.disk(tmp_path).folder)
     else:
         with {"gs": stores.gcs, "s3": stores.s3}[request.param]() as found:
             found.use()
-            yield found.folder
+            # moto answers slowly; REPLACE_STEPS=1 stops at every step there too.
+            every = int(os.environ.get("REPLACE_STEPS", 5 if request.param == "s3" else 2))
+            yield Folders(found.folder, range(1, COUNT, every))
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +125,7 @@ def ended(attempt: Attempt) -> bool:
 @pytest.mark.parametrize(("one", "other"), [((3, 4), (3,)), ((3,), (3, 4)), ((), (4,))])
 def test_what_dies_anywhere_leaves_the_old_state_or_is_completed(folder, one, other):
     kept = []
-    for step in range(1, COUNT):
+    for step in folder.steps:
         layout = Layout(folder())
         first(layout)
         old = stores.contents(layout.folder)
@@ -143,7 +155,7 @@ def test_what_dies_anywhere_leaves_the_old_state_or_is_completed(folder, one, ot
 
 @pytest.mark.parametrize(("one", "other"), [((3, 4), (3,)), ((3,), (3, 4))])
 def test_an_attempt_that_wakes_up_late_changes_nothing(folder, one, other):
-    for step in range(1, COUNT):
+    for step in folder.steps:
         layout = Layout(folder())
         first(layout)
         slow, fast = Retried(layout, 2, one), Retried(layout, 3, other)
@@ -160,7 +172,7 @@ def test_an_attempt_that_wakes_up_late_changes_nothing(folder, one, other):
 
 
 def test_an_attempt_that_wakes_up_a_generation_later_changes_nothing(folder):
-    for step in range(1, COUNT):
+    for step in folder.steps:
         layout = Layout(folder())
         first(layout)
         slow = Retried(layout, 2, (3,))

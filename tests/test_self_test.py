@@ -1,7 +1,9 @@
 """bit.self_test and its use in bit.load: recorded vectors, errors of reduced precisions, folding of hub modules."""
 
+import gc
 import logging
 import re
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +125,7 @@ def test_outputs_are_recorded_as_they_are_asked_for(cache):
     with np.load(record) as stored:
         assert {key: stored[key].shape for key in stored.files} == {
             "side": (),
+            "precision": (),
             "embedding": (1, 256),
             "logits": (1, 1000),
         }
@@ -134,7 +137,8 @@ def test_an_export_carries_its_record(tmp_path, cache):
     tiny(path, path)
     assert not cache.exists()
     record = Path(path) / self_test.EXPORTED
-    np.savez(record, side=np.int64(32), embedding=np.ones((1, 256), np.float32))
+    about = {"side": np.int64(32), "precision": np.str_("float32")}
+    np.savez(record, **about, embedding=np.ones((1, 256), np.float32))
     with pytest.raises(self_test.SelfTestFailed, match=r"what \S+self_test.npz holds"):
         tiny(path, path)
 
@@ -153,6 +157,46 @@ def test_a_hub_module_of_the_family_is_folded(tmp_path, caplog):
         reduced(pixels())["embedding"], tiny(precision="bfloat16")(pixels())["embedding"]
     )
     assert float(reduced.identity["self_test/relative_l2"]) < 5e-2
+
+
+def test_the_variables_of_a_folded_module_are_let_go(tmp_path, monkeypatch):
+    path = str(tmp_path / "m")
+    export(Untrained(TINY), path)
+    kept = []
+    original = tf.saved_model.load
+
+    def watched(path):
+        module = original(path)
+        kept.extend(weakref.ref(variable) for variable in module.variables)
+        return module
+
+    monkeypatch.setattr(tf.saved_model, "load", watched)
+    extractor = tiny(path, path)
+    gc.collect()
+    assert len(kept) == len(shapes(TINY))
+    assert [variable for variable in kept if variable() is not None] == []
+    assert extractor(pixels())["embedding"].shape == (2, 256)
+
+
+def test_weights_that_give_no_numbers_are_refused(tmp_path, cache):
+    arrays = {f"resnet/{name}": Untrained(TINY).array(name) for name in shapes(TINY)}
+    arrays["resnet/group_norm/gamma"][3] = np.nan
+    path = str(tmp_path / "nan.npz")
+    np.savez(path, **arrays)
+    with pytest.raises(UnusableModel, match="gives values that are not finite for the bundled picture"):
+        tiny(path, path)
+    assert not cache.exists()
+
+
+def test_an_export_in_a_reduced_precision_is_held_to_its_own_record(tmp_path):
+    path = str(tmp_path / "m")
+    arguments = ["--model=untrained/tiny", f"--output={path}", "--optimized", "--precision=bfloat16"]
+    assert main(arguments) == 0
+    record = Path(path) / self_test.EXPORTED
+    with np.load(record) as stored:
+        assert str(stored["precision"]) == "bfloat16"
+        assert int(stored["side"]) == 224
+    tiny(path, path, image_size=224)
 
 
 def test_a_classifier_module_gives_embedding_and_logits(tmp_path):

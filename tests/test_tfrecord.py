@@ -84,6 +84,35 @@ def test_garbage_in_the_middle(records, content, starts, size):
     assert [one for one in found if isinstance(one, Damage)] == [Damage(at, size, tfrecord.NO_HEADER)]
 
 
+@pytest.mark.parametrize("victim", range(2, len(SIZES)))
+@pytest.mark.parametrize("missing", [1, 9, 60])
+def test_missing_bytes_cost_one_record(records, content, starts, victim, missing):
+    at = starts[victim] + 14
+    missing = min(missing, len(records[victim]) - 4)
+    damaged = content[:at] + content[at + missing :]
+    found = read(damaged)
+    assert [one.data for one in found if isinstance(one, Record)] == records[:victim] + records[victim + 1 :]
+    (damage,) = [one for one in found if isinstance(one, Damage)]
+    assert (damage.offset, damage.length) == (starts[victim], len(records[victim]) + 16 - missing)
+    offsets = list(tfrecord.starts(io.BytesIO(damaged), len(damaged)))
+    assert offsets == [one.offset for one in found]
+
+
+def test_a_record_cut_short_by_the_next_ones_costs_itself_alone(records):
+    """Its length leads past the end of the file."""
+    content = tfrecord.frame(records[3]) + tfrecord.frame(bytes(5000))[:400] + tfrecord.frame(records[2]) * 3
+    found = read(content)
+    assert [one.data for one in found if isinstance(one, Record)] == [records[3], *[records[2]] * 3]
+    assert [one.offset for one in found] == list(tfrecord.starts(io.BytesIO(content), len(content)))
+
+
+def test_garbage_behind_an_intact_record_leaves_it_alone(records):
+    content = tfrecord.frame(records[3]) + os.urandom(500) + tfrecord.frame(records[2])
+    found = read(content)
+    assert [type(one) for one in found] == [Record, Damage, Record]
+    assert [one.offset for one in found] == list(tfrecord.starts(io.BytesIO(content), len(content)))
+
+
 def test_nothing_but_garbage_or_zeros():
     for content in (os.urandom(5_000_000), bytes(5_000_000), b"text " * 1000):
         assert read(content) == [Damage(0, len(content), tfrecord.NO_HEADER)]

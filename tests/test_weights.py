@@ -41,6 +41,14 @@ def test_a_checkpoint_gives_its_arrays_back(tmp_path):
     assert checkpoint.sha256() == hashlib.sha256((tmp_path / "mine.npz").read_bytes()).hexdigest()
 
 
+def test_a_compressed_checkpoint_gives_the_same(tmp_path):
+    arrays = tiny_arrays()
+    np.savez_compressed(tmp_path / "small.npz", **arrays)
+    plain = dict(folded(open_checkpoint(write(tmp_path / "plain.npz", arrays)), head=True))
+    for name, value in folded(open_checkpoint(str(tmp_path / "small.npz")), head=True):
+        np.testing.assert_array_equal(value, plain[name])
+
+
 def test_the_head_is_read_only_when_asked_for(tmp_path):
     checkpoint = open_checkpoint(write(tmp_path / "mine.npz", tiny_arrays()))
     assert dict(folded(checkpoint, head=False)).keys() == shapes(TINY).keys()

@@ -88,7 +88,7 @@ def _keys(layout: Layout, receipt: Receipt) -> KeyAt:
         content = storage.read_bytes(layout.listing)[receipt.input["start"] : receipt.input["end"]]
         if hashlib.sha256(content).hexdigest() != receipt.input["sha256"]:
             return lambda position: b"(inputs.txt is not the list that this shard was made of)"
-        uris = content.decode("utf-8", "surrogateescape").splitlines()
+        uris = content.decode("utf-8", "surrogateescape").split("\n")[:-1]
         return lambda position: (
             public_uri(uris[position]).encode("utf-8", "surrogateescape") if position < len(uris) else None
         )

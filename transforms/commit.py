@@ -89,7 +89,7 @@ def sweep_all(layout: Layout) -> None:
     left = storage.match(storage.join(layout.temporary, "*"))
     for folder in (layout.folder, storage.join(layout.folder, "receipts")):
         if storage.leaves_temporaries(folder):  # small files are written beside their place and renamed
-            left += storage.match(storage.join(folder, "*.tmp"))
+            left += [f for f in storage.match(storage.join(folder, "*.tmp")) if storage.is_temporary(f.path)]
     storage.delete([found.path for found in left])
     storage.remove_folder_if_empty(layout.temporary)
 

@@ -68,7 +68,7 @@ class Fitted:
 
     def _tell(self, size: int) -> None:
         with self._lock:
-            if size == self._told_size:
+            if size >= self._told_size:
                 return
             self._told_size = size
         tally.PROCESS.fitted(size)

@@ -16,6 +16,7 @@ import google_crc32c
 from transforms import storage
 
 FORMAT = 1  # of receipts and manifest
+NAME_ONLY = "model.name"  # may differ in a fingerprint: one model by several names; its weights decide
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ def _agreed(mappings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def same_making(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether two fingerprints stand for the same features. The model's name is for people: its weights decide."""
-    return not set(differences(old, new)) - {"model.name"}
+    return not set(differences(old, new)) - {NAME_ONLY}
 
 
 def differences(

@@ -10,6 +10,7 @@ import contextlib
 import gzip
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -35,6 +36,8 @@ _DISK_BLOCK_BYTES = 1 << 20
 _STORE_BLOCK_BYTES = 8 << 20  # a request each
 T = TypeVar("T")
 
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp$")
+
 
 def configure(options: PipelineOptions, paths: Iterable[str]) -> None:
     """Gives Beam's file systems their options before there is a pipeline, and settles the credentials for `paths`."""
@@ -56,6 +59,11 @@ def is_local(path: str) -> bool:
 def leaves_temporaries(folder: str) -> bool:
     """Whether a killed run can leave half-written small files beside their place."""
     return is_local(folder) or object_stores.store_of(folder) is None
+
+
+def is_temporary(path: str) -> bool:
+    """Whether a file's name is one that small files have before they are renamed."""
+    return bool(_TEMPORARY.search(path))
 
 
 def join(folder: str, *parts: str) -> str:

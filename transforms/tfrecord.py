@@ -85,18 +85,25 @@ def read(
             yield Damage(offset, window.offset - offset, NO_HEADER)
             continue
         whole = _HEADER_BYTES + length + _FOOTER_BYTES
-        if not window.need(whole):
-            left = len(window)
-            window.drop(left)
+        if window.need(whole):
+            data = window.peek(_HEADER_BYTES, length)
+            if _is_sum_of(window.peek(_HEADER_BYTES + length, _FOOTER_BYTES), data):
+                window.drop(whole)
+                yield Record(offset, data)
+                continue
+            reason = "wrong data checksum"
+            # Where bytes are missing, the length leads past the next header.
+            is_length_right = window.header(whole) is not None or len(window) == whole
+        else:
             reason = f"the compressed file is damaged ({window.broken})" if window.broken else "the file ends"
-            yield Damage(offset, left, f"{reason} inside a record of {whole} bytes")
+            reason += f" inside a record of {whole} bytes"
+            is_length_right = False
+        window.drop(whole if is_length_right else 1)
+        if not is_length_right:
+            _skip_to_header(window)
+        yield Damage(offset, window.offset - offset, reason)
+        if window.broken and not window.need(1):
             return
-        data = window.peek(_HEADER_BYTES, length)
-        (crc,) = struct.unpack("<I", window.peek(_HEADER_BYTES + length, _FOOTER_BYTES))
-        window.drop(whole)
-        yield (
-            Record(offset, data) if crc == masked_crc(data) else Damage(offset, whole, "wrong data checksum")
-        )
 
 
 def starts(stream: BinaryIO, size_bytes: int) -> Iterator[int]:
@@ -104,19 +111,38 @@ def starts(stream: BinaryIO, size_bytes: int) -> Iterator[int]:
 
     Hops from header to header; only where there is none are the bytes searched for the next one.
     """
-    offset = 0
+    offset, length = 0, _length_at(stream, 0)
     while offset < size_bytes:
         yield offset
-        stream.seek(offset)
-        header = stream.read(_HEADER_BYTES)
-        length = _length(header) if len(header) == _HEADER_BYTES else None
-        if length is None:
-            stream.seek(offset)
-            window = _Window(stream, offset)
+        following = offset if length is None else offset + _HEADER_BYTES + length + _FOOTER_BYTES
+        after = _length_at(stream, following) if offset < following < size_bytes else None
+        # As `read` does it: the length of a damaged record counts if a header or the end of the file follows.
+        if length is None or (
+            after is None and following != size_bytes and not _is_intact(stream, offset, length)
+        ):
+            at = offset + (length is not None)
+            stream.seek(at)
+            window = _Window(stream, at)
             _skip_to_header(window)
-            offset = window.offset
+            offset, length = window.offset, window.header()
         else:
-            offset += _HEADER_BYTES + length + _FOOTER_BYTES
+            offset, length = following, after
+
+
+def _length_at(stream: BinaryIO, offset: int) -> int | None:
+    stream.seek(offset)
+    header = stream.read(_HEADER_BYTES)
+    return _length(header) if len(header) == _HEADER_BYTES else None
+
+
+def _is_intact(stream: BinaryIO, offset: int, length: int) -> bool:
+    stream.seek(offset + _HEADER_BYTES)
+    data, crc = stream.read(length), stream.read(_FOOTER_BYTES)
+    return len(data) == length and _is_sum_of(crc, data)
+
+
+def _is_sum_of(crc: bytes, data: bytes) -> bool:
+    return crc == struct.pack("<I", masked_crc(data))
 
 
 def _length(header: bytes) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import platform
@@ -188,7 +189,9 @@ class ShardWriter:
         )
         if self._old is None:
             return commit.commit(self._layout, Claim(self._attempt, receipt))
-        if receipt == self._old:  # all failed again, in the same way
+        if (
+            dataclasses.replace(receipt, versions=self._old.versions) == self._old
+        ):  # all failed again, in the same way
             self.abort()
             return receipt
         return replace.replace(self._layout, self._old.digest, Claim(self._attempt, receipt))
@@ -213,7 +216,9 @@ class ShardWriter:
 def _both(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
     """The versions that made a shard; of what was upgraded before a retry, both."""
     return {
-        name: " and ".join(dict.fromkeys(filter(None, (old.get(name), new.get(name)))))
+        name: " and ".join(
+            dict.fromkeys(filter(None, [*old.get(name, "").split(" and "), new.get(name, "")]))
+        )
         for name in {**old, **new}
     }
 
