@@ -4,6 +4,7 @@ All contenders decode the same generated pictures to the same square, in turns, 
 median over the rounds, for one thread of CPU time (so that other work on the machine does not count), for several
 of wall time. `bare libjpeg-turbo` decodes and does not resize: the limit of any exact JPEG reader. Differences are
 from TensorFlow's accurate DCT and tf.image.resize; Pillow's come from its antialiasing, OpenCV's from uint8.
+With --peers also what other tools read images with, each in an environment of its own, installed if need be; see peers.py.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ import functools
 import io
 import os
 import statistics
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -26,7 +31,7 @@ import simplejpeg
 import tensorflow as tf
 from PIL import Image
 
-from benchmarks import inputs, machine
+from benchmarks import environments, inputs, machine
 from transforms.images import Preprocessing, decode
 
 SIDE = 224
@@ -114,6 +119,77 @@ def tasks(readers: dict[str, Reader], files: Sequence[bytes], threads: int) -> d
     }
 
 
+PEERS = ("img2dataset", "PyTorch DataLoader, Pillow", "clip-retrieval")
+
+
+def peer_commands(install: bool) -> dict[str, list[str]]:
+    """How each peer that is installed is run, but for its folder and processes."""
+    script = str(Path(__file__).with_name("peers.py"))
+    pythons = {
+        name: environments.python_of(name, install) for name in ("img2dataset", "torch", "clip-retrieval")
+    }
+    found = {}
+    if python := pythons["img2dataset"]:
+        found["img2dataset"] = [python, script, "img2dataset"]
+    if python := pythons["torch"]:
+        found["PyTorch DataLoader, Pillow"] = [python, script, "loader"]
+        if beside := pythons["clip-retrieval"]:
+            packages = Path(beside).parents[1] / "lib"
+            (reader,) = packages.glob("python*/site-packages/clip_retrieval/clip_inference/reader.py")
+            found["clip-retrieval"] = [python, script, "clip-retrieval", str(reader)]
+    return found
+
+
+@contextmanager
+def peer(command: list[str], folder: str, processes: int) -> Iterator[Callable[[], tuple[float, float]]]:
+    """A running peer: reads all files for each call and tells the seconds, (wall, CPU)."""
+    line = [*command[:3], folder, str(processes), *command[3:]]
+    process = subprocess.Popen(
+        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdin
+    assert process.stdout
+    stdin, stdout = process.stdin, process.stdout
+    if stdout.readline() != "ready\n":
+        raise RuntimeError(f"{' '.join(line)} ended with {process.wait()}")
+
+    def run() -> tuple[float, float]:
+        stdin.write("go\n")
+        stdin.flush()
+        wall, cpu = map(float, stdout.readline().split())
+        return wall, cpu
+
+    try:
+        yield run
+    finally:
+        stdin.close()
+        process.wait()
+
+
+def peers_rates(files: Sequence[bytes], suffix: str, rounds: int, cores: int) -> dict[str, tuple[str, str]]:
+    """Images a second of each peer, on one thread's CPU time and on all cores, or why there is none."""
+    rates: dict[str, tuple[str, str]] = dict.fromkeys(PEERS, ("not installed", ""))
+    count = 384 if len(files[0]) < 1_000_000 else 8  # many, as some start their processes anew in each round
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        for index in range(count):
+            Path(folder, f"{index}.{suffix}").write_bytes(files[index % len(files)])
+        found: dict[str, list[tuple[float, float]]] = {}
+        running = {}
+        for name, command in peer_commands(install=False).items():
+            try:
+                running[name] = [stack.enter_context(peer(command, folder, many)) for many in (0, cores)]
+                found[name] = []
+            except RuntimeError as error:
+                rates[name] = (f"does not run: {error}", "")
+        for _ in range(rounds):
+            for name, (alone, together) in running.items():
+                found[name].append((alone()[1], together()[0]))
+        for name, seconds in found.items():
+            one, all_cores = (count / statistics.median(each) for each in zip(*seconds, strict=True))
+            rates[name] = (f"{one:.1f}", f"{all_cores:.1f}")
+    return rates
+
+
 def measure(
     tasks: dict[str, Callable[[], None]], images: int, rounds: int, clock: Callable[[], float]
 ) -> dict[str, float]:
@@ -157,7 +233,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="few pictures, to see that it runs")
+    parser.add_argument("--peers", action="store_true", help="other tools too; installs them, about 6 GB")
     args = parser.parse_args()
+    if args.peers:
+        peer_commands(install=True)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cv2.setNumThreads(1)
     print(machine.describe())
@@ -181,6 +260,10 @@ def main() -> None:
             far = "{:.5f}, {:.5f}".format(*difference(readers[name], files)) if name in readers else ""
             far = "" if name == "bare libjpeg-turbo" else far
             print(f"| {name} | {rate:.1f} | {side_by_side[name]:.1f} | {far} |", flush=True)
+        if args.peers:
+            suffix = {"J": "jpg", "P": "png", "W": "webp"}[kind[0]]
+            for name, (one, all_cores) in peers_rates(files, suffix, args.rounds, cores).items():
+                print(f"| {name} | {one} | {all_cores} | |", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ from pathlib import Path
 PEERS = {
     "torch": ("torch==2.15.0", "torchvision==0.29.2", "timm==1.0.31", "pillow==12.3.0"),
     "jax": ("jax==0.10.2",),
+    "img2dataset": ("img2dataset==1.47.0",),
+    # Its reader alone needs no more than the environment of torch, in which it is run.
+    "clip-retrieval": ("--no-deps", "clip-retrieval==2.45.0"),
 }
 REPOSITORY = Path(__file__).resolve().parents[1]
 

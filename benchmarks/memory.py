@@ -1,4 +1,4 @@
-"""Peak resident memory of the job against the number of images: python -m benchmarks.memory
+"""Peak resident memory of the job against the number and the size of images: python -m benchmarks.memory
 
 Each job is a process of its own, with the tiny network and shards of the same size.
 """
@@ -26,28 +26,41 @@ def peak_mib(argv: list[str]) -> float:
     return usage.ru_maxrss / 1024
 
 
+def measure(count: int, shards: int, width: int, height: int, *flags: str) -> float:
+    """Peak of a job on `count` JPEGs of this size."""
+    with tempfile.TemporaryDirectory() as scratch:
+        pattern, _ = inputs.write_shards(
+            Path(scratch) / "in", count, shards, width, height, distinct=50 if width < 1000 else 2
+        )
+        argv = ["--model=untrained/tiny", "--image_size=64", f"--input={pattern}", f"--output={scratch}/out"]
+        return peak_mib([*argv, *flags])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, nargs="+", default=[2_000, 20_000])
+    parser.add_argument("--images", type=int, nargs="*", default=[1_000, 10_000, 50_000])
     parser.add_argument("--images_per_shard", type=int, default=500)
+    parser.add_argument(
+        "--sizes", nargs="*", default=["64x48", "500x375", "1600x1200", "4000x3000"], metavar="WxH"
+    )
+    parser.add_argument("--images_of_each_size", type=int, default=200)
+    parser.add_argument("--batch_size", type=int, default=32)
     flags = parser.parse_args()
     print(machine.describe())
-    peaks = []
+    peaks: list[float] = []
     for count in flags.images:
-        with tempfile.TemporaryDirectory() as scratch:
-            shards = max(1, count // flags.images_per_shard)
-            pattern, _ = inputs.write_shards(
-                Path(scratch) / "in", count, shards, width=64, height=48, distinct=50
-            )
-            argv = [
-                "--model=untrained/tiny",
-                "--image_size=64",
-                f"--input={pattern}",
-                f"--output={scratch}/out",
-            ]
-            peaks.append(peak_mib(argv))
+        shards = max(1, count // flags.images_per_shard)
+        peaks.append(measure(count, shards, 64, 48))
         print(
-            f"{count:7} images in {shards:3} shards: peak {peaks[-1]:7.1f} MiB ({peaks[-1] / peaks[0] - 1:+.1%})"
+            f"{count:7} images in {shards:3} shards: peak {peaks[-1]:7.1f} MiB ({peaks[-1] / peaks[0] - 1:+.1%})",
+            flush=True,
+        )
+    for size in flags.sizes:
+        width, height = map(int, size.split("x"))
+        peak = measure(flags.images_of_each_size, 2, width, height, f"--batch_size={flags.batch_size}")
+        print(
+            f"{size:>10}, {flags.images_of_each_size} images, batch {flags.batch_size}: peak {peak:7.1f} MiB",
+            flush=True,
         )
 
 

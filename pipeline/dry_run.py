@@ -129,8 +129,8 @@ def _device(config: JobConfig, pixels: np.ndarray) -> Device:
 
 
 def image_seconds(input_s: float, decode_s: float, model_s: float, write_s: float, threads: int) -> float:
-    """What the job needs for an image: decoding runs beside the rest, on `threads` threads."""
-    return max(input_s + model_s + write_s, decode_s / threads)
+    """What the job needs for an image: each stage runs beside the others, decoding on `threads` threads."""
+    return max(input_s, model_s, write_s, decode_s / threads)
 
 
 def _tell(config: JobConfig, plan: Plan, samples: list[Sample], looked: int, device: Device) -> list[str]:

@@ -1,7 +1,7 @@
 """Which stage held a run back, and the one flag that would help most.
 
-The stages of a worker thread take turns, so the wall time that a thread spends in each is what the job waits for: reading
-includes waiting for fetches in flight, and "decode" is only the time that the model had to wait for pixels.
+Reading, decoding and writing have threads of their own beside the worker thread that calls the model. What counts is the
+wall time that the worker thread spends in the model or waits for one of the others: "write" includes the commits.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def test_nothing_that_can_be_decoded(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("seconds", "threads", "expected"),
-    [((1, 0, 10, 2), 1, 13), ((1, 40, 10, 2), 2, 20), ((1, 20, 10, 2), 2, 13)],
+    [((1, 0, 10, 2), 1, 10), ((1, 40, 10, 2), 2, 20), ((30, 20, 10, 2), 2, 30), ((1, 2, 3, 4), 2, 4)],
 )
-def test_decoding_runs_beside_the_rest(seconds, threads, expected):
+def test_the_slowest_stage_sets_the_time(seconds, threads, expected):
     assert dry_run.image_seconds(*seconds, threads) == expected

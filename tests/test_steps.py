@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import types
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests import helpers
-from transforms import copying, infer, lists, receipts
+from transforms import copying, infer, lists, receipts, write
 from transforms.decode import CHUNKS_AHEAD, DecodeImages, DecodeSettings
 from transforms.elements import (
     ChunkCoder,
@@ -26,8 +27,9 @@ from transforms.elements import (
     UriSlice,
 )
 from transforms.images import Preprocessing
-from transforms.read import chunks
+from transforms.read import ReadSettings, ReadShards, chunks
 from transforms.receipts import Layout
+from transforms.stores.errors import StorageFailed
 from transforms.write import BrokenShard, ShardWriter, WriteShards
 
 SHARD = Shard(1, 3, RecordFile("in.tfrecord", 100, 0.0), "in.tfrecord")
@@ -125,6 +127,42 @@ def test_a_changed_list_changes_its_slices(tmp_path):
     after = list(lists.cut(str(path), "txt", columns, 2))
     assert before[0] == after[0]
     assert before[1].sha256 != after[1].sha256
+
+
+# read
+
+
+def test_the_next_shard_is_read_while_the_last_chunk_of_the_one_before_is_passed_on(tmp_path):
+    first = helpers.write_tfrecord(tmp_path / "a.tfrecord", [helpers.image_example(i) for i in range(5)])
+    second = helpers.write_tfrecord(tmp_path / "b.tfrecord", [helpers.image_example(5)])
+    empty = helpers.write_tfrecord(tmp_path / "c.tfrecord", [])
+    asked = []
+    step = ReadShards(ReadSettings(batch_size=2), lambda shard: asked.append(shard.name) or range(9))
+    step.setup()
+    step.start_bundle()
+    got = []
+    for index, path in enumerate((first, second, empty)):
+        shard = Shard(index, 3, RecordFile(str(path), path.stat().st_size, 0.0), path.name)
+        got.append([(chunk.shard.name, chunk.position) for chunk in step.process(shard)])
+    got.append([(w.value.shard.name, w.value.position) for w in step.finish_bundle()])
+    step.teardown()
+    assert got == [
+        [("a.tfrecord", 0), ("a.tfrecord", 2)],
+        [("a.tfrecord", 4)],
+        [("b.tfrecord", 0)],
+        [("c.tfrecord", 0)],
+    ]
+
+
+def test_what_fails_while_reading_ahead_is_raised_with_its_own_message(tmp_path):
+    path = helpers.write_tfrecord(tmp_path / "a.tfrecord", [helpers.image_example(0)])
+    step = ReadShards(ReadSettings(batch_size=2), lambda shard: range(9))
+    step.setup()
+    step.start_bundle()
+    shard = Shard(0, 1, RecordFile(str(path), path.stat().st_size + 1, 0.0), path.name)
+    with pytest.raises(StorageFailed, match="it has changed since the job was planned"):
+        list(step.process(shard))
+    step.teardown()
 
 
 # decode
@@ -246,6 +284,33 @@ def test_a_shard_that_does_not_add_up_is_never_committed(tmp_path):
         list(step.process(feature_chunk(0, 4, last=True, shard=shard)))
     assert not list(tmp_path.glob("features-*"))
     assert not list(tmp_path.glob("receipts/*"))
+
+
+def test_what_fails_while_writing_behind_is_raised_by_the_next_call(tmp_path, monkeypatch):
+    step = WriteShards(Layout(str(tmp_path)), {})
+    step.start_bundle()
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(write._File, "write", full)
+    assert list(step.process(feature_chunk(0, 4))) == []
+    with pytest.raises(OSError, match="no space left"):
+        list(step.process(feature_chunk(4, 4)))
+    list(step.process(feature_chunk(0, 4, shard=replace(SHARD, index=2))))
+    with pytest.raises(OSError, match="no space left"):
+        step.finish_bundle()
+    step.teardown()
+    assert helpers.contents(tmp_path) == {}
+
+
+def test_no_thread_is_left_behind(tmp_path):
+    before = set(threading.enumerate())
+    step = WriteShards(Layout(str(tmp_path)), {})
+    step.start_bundle()
+    list(step.process(feature_chunk(0, 4)))
+    step.teardown()
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_retried_bundle_starts_its_shards_anew(tmp_path):

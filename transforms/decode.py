@@ -155,7 +155,8 @@ def submit(chunk: EncodedChunk, settings: DecodeSettings, apart: bool = False) -
     Its images stand in rows 0, 1, ... in order, so an undecodable one leaves a zero row.
     """
     side = settings.preprocessing.image_size
-    pixels = np.zeros((settings.batch_size if len(chunk) else 0, side, side, 3), np.float32)
+    pixels = np.empty((settings.batch_size if len(chunk) else 0, side, side, 3), np.float32)
+    pixels[len(chunk) :] = 0  # not all of it: clearing a batch takes the worker thread as long as reading it
     items: list[_OnThread | Future | Failure] = []
     row = 0
     for item in chunk.items:

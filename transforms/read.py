@@ -7,11 +7,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Container, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import cast
 
 import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import lists, records, storage, tally, tfrecord
 from transforms.elements import Encoded, EncodedChunk, Failure, ItemError, RecordFile, Shard, UriSlice
@@ -174,6 +177,9 @@ def chunks(shard: Shard, items: Iterable[Item], batch_size: int) -> Iterator[Enc
 class ReadShards(beam.DoFn):
     """Shard -> EncodedChunk... Skips a shard that was committed meanwhile, as by another attempt.
 
+    A chunk is passed on while a thread reads the one behind it. So the last chunk of a shard is passed on while the
+    next shard is opened, and that of the last shard by `finish_bundle`.
+
     Args:
       settings: how to read.
       due: the positions in a shard that are to be done, or None if it is committed.
@@ -185,6 +191,10 @@ class ReadShards(beam.DoFn):
 
     def setup(self):
         self._fetcher, self._pool = _fetching(self._settings.fetch)
+        self._thread = ThreadPoolExecutor(1, "read")
+
+    def start_bundle(self):
+        self._held: EncodedChunk | None = None
 
     def process(self, shard: Shard) -> Iterator[EncodedChunk]:
         due = self._due(shard)
@@ -194,7 +204,34 @@ class ReadShards(beam.DoFn):
             items: Iterable[Item] = record_items(shard, shard.source, self._settings, due)
         else:
             items = fetched_items(shard.source, self._settings, self._fetcher.fetch, self._pool, due)
-        yield from _timed(chunks(shard, items, self._settings.batch_size))
+        found = chunks(shard, items, self._settings.batch_size)
+        while True:
+            reading = self._thread.submit(next, found)
+            yield from self._pass_on()
+            self._held = _waited(reading)
+            if self._held.is_last:
+                return
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for chunk in self._pass_on():
+            yield WindowedValue(chunk, MIN_TIMESTAMP, (GlobalWindow(),))
+
+    def teardown(self):
+        self._thread.shutdown(wait=False)
+
+    def _pass_on(self) -> Iterator[EncodedChunk]:
+        chunk, self._held = self._held, None
+        if chunk is not None:  # an empty one counts
+            by_row = len(chunk.items) if isinstance(chunk.shard.source, UriSlice) else 0
+            tally.PROCESS.add(images_read=len(chunk.items), units=by_row)
+            yield chunk
+
+
+def _waited(reading: Future[EncodedChunk]) -> EncodedChunk:
+    began = time.monotonic()
+    chunk = reading.result()
+    tally.PROCESS.add(read_seconds=time.monotonic() - began)
+    return chunk
 
 
 _FETCHING_LOCK = threading.Lock()
@@ -207,14 +244,3 @@ def _fetching(settings: FetchSettings) -> tuple[Fetcher, ThreadPoolExecutor]:
         if settings not in _FETCHING:
             _FETCHING[settings] = Fetcher(settings), ThreadPoolExecutor(settings.concurrency, "fetch")
         return _FETCHING[settings]
-
-
-def _timed(found: Iterator[EncodedChunk]) -> Iterator[EncodedChunk]:
-    while True:
-        began = time.monotonic()
-        chunk = next(found, None)
-        if chunk is None:
-            return
-        by_row = len(chunk.items) if isinstance(chunk.shard.source, UriSlice) else 0
-        tally.PROCESS.add(read_seconds=time.monotonic() - began, images_read=len(chunk.items), units=by_row)
-        yield chunk

@@ -10,6 +10,7 @@ import platform
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from typing import Any
 
@@ -225,6 +226,7 @@ def _both(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
 class WriteShards(beam.DoFn):
     """FeatureChunk... -> the label of each committed shard.
 
+    A thread writes a chunk while the next one passes through the model; what fails there is raised by the next call.
     Commits in `process`, when a shard's last chunk arrives, because a bundle may be the whole job.
     """
 
@@ -232,12 +234,33 @@ class WriteShards(beam.DoFn):
         self._layout = layout
         self._fingerprint = fingerprint
         self._writers: dict[str, ShardWriter] = {}
+        self._thread: ThreadPoolExecutor | None = None
+        self._writing: Future | None = None
 
     def start_bundle(self):
         self._abort()
+        self._thread = self._thread or ThreadPoolExecutor(1, "write")
 
     def process(self, chunk: FeatureChunk) -> Iterator[str]:
         began = time.monotonic()
+        self._wait()
+        assert self._thread, "start_bundle comes first"
+        self._writing = self._thread.submit(self._write, chunk)
+        if chunk.is_last:
+            self._wait()
+        tally.PROCESS.add(write_seconds=time.monotonic() - began)
+        if chunk.is_last:
+            yield chunk.shard.label
+
+    def finish_bundle(self):
+        self._wait()
+
+    def teardown(self):
+        self._abort()
+        if self._thread:
+            self._thread.shutdown()
+
+    def _write(self, chunk: FeatureChunk) -> None:
         label = chunk.shard.label
         if chunk.position == 0 and label in self._writers:
             self._writers.pop(label).abort()
@@ -247,19 +270,17 @@ class WriteShards(beam.DoFn):
         features = sum(isinstance(item, Decoded) for item in chunk.items)
         if chunk.is_last:
             self._writers.pop(label).commit()
-        tally.PROCESS.add(
-            features=features,
-            failures=len(chunk.items) - features,
-            shards=int(chunk.is_last),
-            write_seconds=time.monotonic() - began,
-        )
-        if chunk.is_last:
-            yield label
+        tally.PROCESS.add(features=features, failures=len(chunk.items) - features, shards=int(chunk.is_last))
 
-    def teardown(self):
-        self._abort()
+    def _wait(self) -> None:
+        """Until the chunk before is written; raises what writing it raised."""
+        writing, self._writing = self._writing, None
+        if writing:
+            writing.result()
 
     def _abort(self) -> None:
+        with contextlib.suppress(Exception):  # of a bundle that is given up
+            self._wait()
         for writer in self._writers.values():
             writer.abort()
         self._writers = {}

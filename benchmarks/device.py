@@ -1,0 +1,217 @@
+"""How busy the job keeps a device that takes a fixed time an image: python -m benchmarks.device
+
+The network is replaced by one that sleeps, which holds neither the GIL nor a core, and gives vectors of 6144: what a GPU leaves
+to the rest of the job. Without --image_ms the device is given the time at which it needs 80 % of what all cores can
+decode. --image_ms=0 is the job without the model's cost. Each round measures, in turns, bare libjpeg-turbo decoding (no
+resize) and our decoding on one thread a core, and the whole job.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import Process, Queue
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+from benchmarks import inputs, machine
+from pipeline import engine, options, plan, verdict
+from transforms import images, infer, tally
+
+_FEATURES = 6144
+
+
+@dataclass
+class Device:
+    """A model that takes `image_seconds` for each row of its batch, and remembers when it was at work."""
+
+    batch_size: int
+    image_seconds: float = 0.0
+    identity: dict[str, str] = field(default_factory=lambda: {"route": "sleeping"})
+    calls: list[tuple[float, float]] = field(default_factory=list)
+
+    def __post_init__(self):
+        self._outputs = (
+            np.random.RandomState(0).standard_normal((self.batch_size, _FEATURES)).astype(np.float32)
+        )
+
+    def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        began = time.perf_counter()
+        if self.image_seconds:
+            time.sleep(self.image_seconds * len(pixels))
+        outputs = {"embedding": self._outputs.copy()}
+        self.calls.append((began, time.perf_counter()))
+        return outputs
+
+    @property
+    def busy(self) -> float:
+        """The share of the time from the first call to the last that was spent in calls."""
+        return sum(end - began for began, end in self.calls) / (self.calls[-1][1] - self.calls[0][0])
+
+
+@dataclass(frozen=True)
+class Run:
+    seconds: float
+    cpu_seconds: float
+    busy: float
+    steady_seconds: float  # from the first batch to the last, scaled to all images
+    stages: dict[str, float]
+
+
+def whole_job(argv: Sequence[str], output: Path, device: Device) -> Run:
+    """The job from building the graph to the manifest."""
+    config, beam_options = options.parse([*argv, f"--output={output}"])
+    made = plan.make(config, "benchmark")
+    plan.prepare(made)
+    engine.configure_logging(engine.LOCAL)
+    device.calls.clear()
+    before, began, cpu = tally.PROCESS.counts(), time.perf_counter(), time.process_time()
+    engine.run(config, made, beam_options, engine.LOCAL)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    calls = device.calls
+    steady = (calls[-1][1] - calls[0][1]) * len(calls) / max(1, len(calls) - 1)
+    return Run(seconds, cpu, device.busy, steady, verdict.stage_seconds(before, tally.PROCESS.counts()))
+
+
+def decoding(encoded: Sequence[bytes], threads: int, decode: Callable[[bytes], object]) -> float:
+    """Seconds of all threads together, by the clock on the wall."""
+    with ThreadPoolExecutor(threads) as pool:
+        began = time.perf_counter()
+        list(pool.map(decode, encoded))
+        return time.perf_counter() - began
+
+
+def _decode(data: bytes, preprocessing: images.Preprocessing, scratch: Callable[[], np.ndarray]) -> None:
+    images.decode(data, preprocessing, scratch())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--image_ms", type=float, help="of the device for an image; default: 80 % of the decoders"
+    )
+    parser.add_argument("--images", type=int, default=5120)
+    parser.add_argument("--shards", type=int, default=4)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--http", action="store_true", help="a list of http:// URIs instead of TFRecords")
+    flags = parser.parse_args()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    device = Device(flags.batch_size)
+    infer.BitModelHandler.load_model = lambda self: device  # type: ignore[method-assign,assignment]
+    with tempfile.TemporaryDirectory() as scratch, _input(Path(scratch), flags) as (given, encoded):
+        argv = ["--model=untrained/r101x3", f"--batch_size={flags.batch_size}", *given]
+        config, _ = options.parse([*argv, "--output=unused"])
+        out = np.empty((config.preprocessing.image_size,) * 2 + (3,), np.float32)
+        ours = functools.partial(
+            _decode, preprocessing=config.preprocessing, scratch=lambda: np.empty_like(out)
+        )
+        sample = encoded[: max(64, len(encoded) // 4)]
+        runs, rates = [], {"bare": [], "ours": []}
+        for index in range(flags.rounds + 1):
+            for name, decode in (("bare", simplejpeg.decode_jpeg), ("ours", ours)):
+                rates[name].append(len(sample) / decoding(sample, cores, decode))
+            can = statistics.median(rates["ours"][1:] or rates["ours"])
+            device.image_seconds = 1 / (0.8 * can) if flags.image_ms is None else flags.image_ms / 1000
+            runs.append(whole_job(argv, Path(scratch) / f"out-{index}", device))
+            if index:
+                _tell_round(runs[-1], device, rates, len(encoded))
+    _tell(flags, runs[1:], {name: found[1:] for name, found in rates.items()}, len(encoded), cores, device)
+
+
+def _tell_round(run: Run, device: Device, rates: dict[str, list[float]], count: int) -> None:
+    stages = ", ".join(f"{name} {seconds / count * 1e6:.0f}" for name, seconds in run.stages.items())
+    print(
+        f"  bare {rates['bare'][-1]:.0f}/s, ours {rates['ours'][-1]:.0f}/s, job {count / run.seconds:.0f}/s, "
+        f"device {device.image_seconds * 1e3:.2f} ms an image, busy {run.busy:.1%}; us an image in the worker: {stages}",
+        flush=True,
+    )
+
+
+def _tell(
+    flags: argparse.Namespace,
+    runs: Sequence[Run],
+    rates: dict[str, list[float]],
+    count: int,
+    cores: int,
+    device: Device,
+) -> None:
+    median = statistics.median
+    job = median(count / run.seconds for run in runs)
+    bare, ours = median(rates["bare"]), median(rates["ours"])
+    source = "http:// list" if flags.http else "TFRecord"
+    print(machine.describe())
+    print(
+        f"{source}, {count} images in {flags.shards} shards, batch {flags.batch_size}, {flags.rounds} rounds, {cores} cores"
+    )
+    print(f"| bare libjpeg-turbo | {bare:.0f} images/s | {bare / cores:.0f} a core |")
+    print(f"| our decoding | {ours:.0f} images/s | {ours / cores:.0f} a core | {ours / bare:.2f} of bare |")
+    print(
+        f"| the job | {job:.0f} images/s | {job / cores:.0f} a core | {job / bare:.2f} of bare, {job / ours:.2f} of ours |"
+    )
+    steady = median(count / run.steady_seconds for run in runs)
+    ratios = f"{steady / bare:.2f} of bare, {steady / ours:.2f} of ours"
+    print(f"| without its start and end | {steady:.0f} images/s | {steady / cores:.0f} a core | {ratios} |")
+    print(
+        f"| CPU time of the job | {median(run.cpu_seconds for run in runs) / count * 1e6:.0f} us an image |"
+    )
+    if device.image_seconds:
+        busy = sorted(run.busy for run in runs)
+        print(f"| device busy | {median(busy):.1%} (from {busy[0]:.1%} to {busy[-1]:.1%}) |")
+
+
+@contextmanager
+def _input(scratch: Path, flags: argparse.Namespace):
+    """The flags that name the input, and the images in it."""
+    if not flags.http:
+        pattern, encoded = inputs.write_shards(scratch / "in", flags.images, flags.shards)
+        yield [f"--input={pattern}"], encoded
+        return
+    made = [inputs.jpeg(seed) for seed in range(32)]
+    (scratch / "www").mkdir()
+    for index, data in enumerate(made):
+        (scratch / "www" / f"{index}.jpg").write_bytes(data)
+    ports: Queue[int] = Queue()
+    server = Process(target=_serve, args=(str(scratch / "www"), ports), daemon=True)
+    server.start()
+    try:
+        address = f"http://127.0.0.1:{ports.get(timeout=60)}"
+        lines = [f"{address}/{index % len(made)}.jpg" for index in range(flags.images)]
+        (scratch / "list.txt").write_text("\n".join(lines) + "\n")
+        given = [f"--input={scratch}/list.txt", f"--images_per_shard={-(-flags.images // flags.shards)}"]
+        yield (
+            [*given, "--allow_private_networks=127.0.0.0/8"],
+            [made[index % len(made)] for index in range(flags.images)],
+        )
+    finally:
+        server.terminate()
+        server.join()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+
+def _serve(folder: str, ports: Queue) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=folder))
+    ports.put(server.server_address[1])
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""From the command to the first vectors, the model's own loading aside: python -m benchmarks.start
+
+Each round is a new process that runs the job with the tiny network on one small shard. What imports cost is by
+`python -X importtime`, the time of a module without those that it imports, added up for each package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from benchmarks import inputs, machine
+
+# Runs the job as the command does and tells when what was reached, in seconds since the process was started.
+_WATCHED = """
+import json, sys, time
+began = float(sys.argv.pop(1))
+at = {"interpreter": time.time() - began}
+import pipeline.main
+from pipeline import engine, plan
+from transforms import infer
+at["imports of the launcher"] = time.time() - began
+def note(owner, name, what):
+    original = getattr(owner, name)
+    def noted(*args, **kwargs):
+        result = original(*args, **kwargs)
+        at.setdefault(what, time.time() - began)
+        return result
+    setattr(owner, name, noted)
+note(plan, "prepare", "flags and plan")
+load = infer.BitModelHandler.load_model
+def load_model(self):
+    at.setdefault("graph and worker", time.time() - began)
+    import tensorflow
+    at.setdefault("import of TensorFlow", time.time() - began)
+    return load(self)
+infer.BitModelHandler.load_model = load_model
+note(infer.BitModelHandler, "load_model", "loading of the model")
+note(infer, "infer", "first batch")
+code = pipeline.main.main(sys.argv[1:])
+at["rest of the job"] = time.time() - began
+print(json.dumps(at))
+sys.stdout.flush()
+import os
+os._exit(code)
+"""
+_LINE = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)")
+
+
+def moments(argv: list[str]) -> dict[str, float]:
+    """Seconds from the start of the process to each moment."""
+    began = time.time()
+    done = subprocess.run(
+        [sys.executable, "-c", _WATCHED, str(began), *argv],
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"the job failed:\n{done.stderr.decode()}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def imports(statement: str) -> Counter[str]:
+    """Seconds of each package in the imports of a statement."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", statement], stderr=subprocess.PIPE, text=True, check=True
+    )
+    found: Counter[str] = Counter()
+    for microseconds, module in _LINE.findall(done.stderr):
+        parts = module.split(".")
+        found[".".join(parts[:2]) if parts[0] in ("google", "apache_beam") else parts[0]] += (
+            int(microseconds) / 1e6
+        )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--packages", type=int, default=12, help="how many to list")
+    flags = parser.parse_args()
+    found = []
+    with tempfile.TemporaryDirectory() as scratch:
+        pattern, _ = inputs.write_shards(Path(scratch) / "in", 8, 1)
+        for index in range(flags.rounds + 1):
+            argv = ["--model=untrained/tiny", f"--input={pattern}", f"--output={scratch}/out-{index}"]
+            found.append(moments(argv))
+    print(machine.describe())
+    print("| until | seconds since the command | of these |")
+    print("|---|---|---|")
+    before = 0.0
+    for name in found[0]:
+        reached = statistics.median(one[name] for one in found[1:])
+        print(f"| {name} | {reached:.2f} | {reached - before:.2f} |")
+        before = reached
+    by_package = imports("import pipeline.main")
+    print(f"\nimports of the launcher, slowed by measuring: {sum(by_package.values()):.2f} s in all")
+    for name, seconds in by_package.most_common(flags.packages):
+        print(f"| {name} | {seconds:.3f} s |")
+
+
+if __name__ == "__main__":
+    main()
