@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from transforms.errors import ItemError
 from transforms.imaging.containers import Stored, corrupt, exif_orientation, truncated
 
@@ -119,8 +121,14 @@ def check_scans(stored: StoredJpeg) -> None:
         size = f"{stored.width} x {stored.height}"
         raise truncated("JPEG", f"at byte {len(stored.data)}, long before {size} pixels could be complete")
     # What looks like a scan may stand in a thumbnail or in a film behind the picture.
-    if stored.data.count(_SCAN) > _SCANS_MAX and _scans(stored.data, stored.scan_at) > _SCANS_MAX:
+    if _count(stored.data, _SCAN) > _SCANS_MAX and _scans(stored.data, stored.scan_at) > _SCANS_MAX:
         raise ItemError("too_many_scans", f"JPEG with more than {_SCANS_MAX} scans; save it again")
+
+
+def _count(data: bytes, pair: bytes) -> int:
+    """data.count(pair) of two different bytes, seven times as fast: it looks at every byte of every JPEG."""
+    values = np.frombuffer(data, np.uint8)
+    return int(np.count_nonzero((values[:-1] == pair[0]) & (values[1:] == pair[1])))
 
 
 def _scans(data: bytes, at: int) -> int:
