@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import verify
+from pipeline import engine, verify
 from pipeline.main import main
 from tests import faulty_proxy, helpers, stores
-from transforms import patience, storage
+from transforms import patience
 from transforms.patience import Limits
 
 pytestmark = pytest.mark.xdist_group("stores")
@@ -110,21 +110,17 @@ def test_an_input_that_always_breaks_off_is_never_taken_for_a_short_one(job, mon
 
     def cut(method: str, path: str) -> str:
         asked = method == "GET" and "in-2.tfrecord" in path and "alt=json" not in path
-        return "truncated" if asked and begun() else ""
+        return "truncated" if asked and planned else ""
 
     output = job.store.folder()
+    planned: list[bool] = []
+    plain = engine.run
 
-    def begun() -> bool:
-        return bool(notes)
+    def run(*arguments):
+        planned.append(True)
+        return plain(*arguments)
 
-    notes: list[str] = []
-    plain = storage.create
-
-    def create(path: str):
-        notes.append(path)
-        return plain(path)
-
-    monkeypatch.setattr(storage, "create", create)
+    monkeypatch.setattr(engine, "run", run)
     job.proxy.chosen = cut
     job.run(output, expect=1)
     assert "in-2.tfrecord failed" in capsys.readouterr().err
