@@ -18,12 +18,11 @@ from bit.weights import ALIGNMENT_BYTES, Weights, folded
 class Loaded:
     """A network in memory."""
 
-    # float32 pixels (n, side, side, 3) in [0, 255] -> {output: float32 (n, d)}
+    # float32 pixels (n, side, side, 3) in [0, 255] -> {output: float32 (n, d)}.
     graph: Callable[[tf.Tensor], dict[str, tf.Tensor]]
     classes: int  # outputs of the head; 0 where there is none
-    exact: (
-        Mapping[str, np.ndarray] | None
-    )  # what float32 gives for the self-test's picture, where that was asked for
+    # What float32 gives for the self-test's picture, where that was asked for.
+    exact: Mapping[str, np.ndarray] | None
 
 
 def build(source: Weights, precision: str, head: bool, exact_at: int = 0) -> Loaded:

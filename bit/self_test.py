@@ -21,9 +21,8 @@ import tensorflow as tf
 
 from bit.download import cache_folder
 
-EXPORTED = os.path.join(
-    "assets.extra", "self_test.npz"
-)  # below a SavedModel's folder; TensorFlow leaves it alone
+# Below a SavedModel's folder; TensorFlow leaves it alone.
+EXPORTED = os.path.join("assets.extra", "self_test.npz")
 _SIDE = 224  # of the picture as it is stored
 _PICTURE = Path(__file__).parent / "data" / "self_test.png"
 # Relative L2. Other processors and versions differ by 1e-5 in float32; a kernel that is wrong by 1 % by 1e-2.

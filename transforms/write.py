@@ -189,9 +189,8 @@ class ShardWriter:
         )
         if self._old is None:
             return commit.commit(self._layout, Claim(self._attempt, receipt))
-        if (
-            dataclasses.replace(receipt, versions=self._old.versions) == self._old
-        ):  # all failed again, in the same way
+        # All failed again, in the same way.
+        if dataclasses.replace(receipt, versions=self._old.versions) == self._old:
             self.abort()
             return receipt
         return replace.replace(self._layout, self._old.digest, Claim(self._attempt, receipt))

@@ -23,9 +23,8 @@ from transforms.errors import ItemError
 from transforms.imaging.worker import ANSWER, NO_MEMORY, PIXELS, QUESTION, READY, REFUSED
 
 _PACKAGES = str(Path(__file__).resolve().parents[2])  # where the worker, too, finds this package
-_KILLED_MAX = (
-    2  # by SIGKILL, which is as likely to come from a system out of memory as to be the picture's fault
-)
+# By SIGKILL, which is as likely to come from a system out of memory as to be the picture's fault.
+_KILLED_MAX = 2
 
 
 class CannotIsolate(RuntimeError):
@@ -150,7 +149,8 @@ class _Worker:
         return self._process.wait()
 
 
-_LARGE = tempfile.TemporaryFile()  # noqa: SIM115  # as long as this process; locked by the one process that decodes a large picture
+# Kept as long as this process; locked by the one process that decodes a large picture.
+_LARGE = tempfile.TemporaryFile()  # noqa: SIM115
 _lock = threading.Lock()
 _idle: list[_Worker] = []
 os.register_at_fork(after_in_child=_idle.clear)
