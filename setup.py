@@ -1,5 +1,21 @@
-"""Lets `--setup_file=./setup.py` ship this package to remote workers; the metadata is in pyproject.toml."""
+"""What cannot stand in pyproject.toml: the native code. `--setup_file=./setup.py` ships the package to remote workers."""
 
-from setuptools import setup
+import platform
 
-setup()
+from setuptools import Extension, setup
+
+# No fused multiply-add, so that every processor gives the same bits. TensorFlow's own builds need AVX, too.
+_FLAGS = ["-O3", "-ffp-contract=off", "-fvisibility=hidden"]
+if platform.machine() in ("x86_64", "AMD64"):
+    _FLAGS.append("-mavx")
+
+setup(
+    ext_modules=[
+        Extension(
+            "transforms.imaging._native",
+            ["transforms/imaging/_native.c"],
+            extra_compile_args=_FLAGS,
+            optional=True,  # where there is no C compiler, the same is done by NumPy
+        )
+    ]
+)

@@ -18,9 +18,14 @@ find_python() {
   return 2
 }
 
-# prepare_venv LOCK [CONTAINED_LOCK...]: makes .venv and installs LOCK into it, unless it and the locks that it contains
-# are in there as they stand now.
+# prepare_venv LOCK [CONTAINED_LOCK...]: makes .venv with LOCK in it, and builds the native code of this checkout.
 prepare_venv() {
+  install_lock "$@"
+  build_native
+}
+
+# Unless LOCK and the locks that it contains are in .venv as they stand now.
+install_lock() {
   local lock python stale=
   for lock in "$@"; do
     cmp -s "$lock" ".venv/installed-$lock" || stale=yes
@@ -38,4 +43,13 @@ prepare_venv() {
   for lock in "$@"; do
     cp "$lock" ".venv/installed-$lock"
   done
+}
+
+# Unless it stands there already, younger than its source.
+build_native() {
+  if ! compgen -G 'transforms/imaging/_native*.so' >/dev/null ||
+    [[ transforms/imaging/_native.c -nt .venv/built-native || setup.py -nt .venv/built-native ]]; then
+    .venv/bin/python setup.py --quiet build_ext --inplace >&2
+    touch .venv/built-native
+  fi
 }

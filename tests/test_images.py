@@ -15,10 +15,10 @@ from tests import image_files as files
 from tests.helpers import REPO
 from transforms.elements import ItemError
 from transforms.images import Preprocessing, decode
+from transforms.imaging import native
 from transforms.imaging.resize import resize
 
 SIDE = 48
-ROUNDING = 1e-4  # of float32 numbers up to 255, after three operations each
 RGB = files.picture()
 RGBA = files.picture(channels=4)
 CLEAR = np.dstack([RGB, np.zeros_like(RGB[..., 0])])
@@ -82,13 +82,17 @@ def refusal(data: bytes, **settings) -> tuple[str, str]:
     ],
 )
 @pytest.mark.parametrize("side", [224, 97, 1])
-def test_resizing_is_tensorflows(height, width, side):
+@pytest.mark.parametrize("built", [True, False], ids=["native", "numpy"])
+def test_resizing_is_tensorflows_to_the_bit(height, width, side, built, monkeypatch):
+    assert native.LIBRARY, "the native code is not built: ./run_tests.sh does it, with a C compiler"
+    if not built:
+        monkeypatch.setattr(native, "LIBRARY", None)
     pixels = np.random.RandomState(0).randint(0, 256, (height, width, 3)).astype(np.uint8)
     out = np.full((side, side, 3), np.nan, np.float32)
 
     resize(pixels, out)
 
-    np.testing.assert_allclose(out, resized(pixels, side), rtol=0, atol=ROUNDING)
+    np.testing.assert_array_equal(out, resized(pixels, side))
 
 
 AS_TENSORFLOW = {
@@ -130,7 +134,7 @@ def test_pixels_are_tensorflows(data):
     else:
         pixels = tf.io.decode_image(data, channels=3, expand_animations=False)
 
-    np.testing.assert_allclose(decoded(data), resized(pixels.numpy()), rtol=0, atol=ROUNDING)
+    np.testing.assert_array_equal(decoded(data), resized(pixels.numpy()))
 
 
 # What TensorFlow does not read, or not so: each file, and the pixels in it.
@@ -183,7 +187,7 @@ for _order in "<>":
 
 @pytest.mark.parametrize(("data", "pixels"), AS_STORED.values(), ids=AS_STORED)
 def test_pixels_are_those_in_the_file(data, pixels):
-    np.testing.assert_allclose(decoded(data), resized(pixels), rtol=0, atol=ROUNDING)
+    np.testing.assert_array_equal(decoded(data), resized(pixels))
 
 
 def test_alpha_of_a_lossy_webp_changes_no_colour():
@@ -195,9 +199,7 @@ def test_alpha_of_a_lossy_webp_changes_no_colour():
 def test_a_tiff_of_jpeg_strips_is_as_libjpeg_decodes_it():
     data = files.save(RGB, "TIFF", compression="jpeg")
 
-    np.testing.assert_allclose(
-        decoded(data), resized(np.asarray(Image.open(io.BytesIO(data)))), rtol=0, atol=ROUNDING
-    )
+    np.testing.assert_array_equal(decoded(data), resized(np.asarray(Image.open(io.BytesIO(data)))))
 
 
 COLOURS = np.array([(10, 20, 30), (200, 0, 0), (0, 200, 0), (0, 0, 200)], np.uint8)
@@ -207,18 +209,14 @@ def test_a_gif_frame_stands_on_a_black_canvas():
     canvas = np.zeros((16, 20, 3), np.uint8)
     canvas[7:13, 3:11] = COLOURS[INDICES]
 
-    np.testing.assert_allclose(
-        decoded(files.gif((20, 16), INDICES, (3, 7))), resized(canvas), rtol=0, atol=ROUNDING
-    )
+    np.testing.assert_array_equal(decoded(files.gif((20, 16), INDICES, (3, 7))), resized(canvas))
 
 
 def test_a_gif_frame_that_sticks_out_widens_the_canvas():
     canvas = np.zeros((8, 11, 3), np.uint8)
     canvas[2:, 3:] = COLOURS[INDICES]
 
-    np.testing.assert_allclose(
-        decoded(files.gif((4, 4), INDICES, (3, 2))), resized(canvas), rtol=0, atol=ROUNDING
-    )
+    np.testing.assert_array_equal(decoded(files.gif((4, 4), INDICES, (3, 2))), resized(canvas))
 
 
 def test_a_gif_index_without_a_colour_is_black():
@@ -227,7 +225,7 @@ def test_a_gif_index_without_a_colour_is_black():
     pixels = COLOURS[INDICES]
     pixels[0, 0] = 0
 
-    np.testing.assert_allclose(decoded(files.gif((8, 6), frame)), resized(pixels), rtol=0, atol=ROUNDING)
+    np.testing.assert_array_equal(decoded(files.gif((8, 6), frame)), resized(pixels))
 
 
 def test_a_webp_frame_stands_on_a_black_canvas():
@@ -238,7 +236,7 @@ def test_a_webp_frame_stands_on_a_black_canvas():
     canvas = np.zeros((60, 80, 3), np.uint8)
     canvas[4:51, 6:67] = RGB
 
-    np.testing.assert_allclose(decoded(data), resized(canvas), rtol=0, atol=ROUNDING)
+    np.testing.assert_array_equal(decoded(data), resized(canvas))
 
 
 TURNS = {
@@ -269,10 +267,10 @@ def test_orientation_is_applied_or_ignored(make, orientation):
     out = np.empty((SIDE, SIDE, 3), np.float32)
 
     assert decode(data, Preprocessing(image_size=SIDE), out) == (61, 47)
-    np.testing.assert_allclose(out, resized(stored), rtol=0, atol=ROUNDING)
+    np.testing.assert_array_equal(out, resized(stored))
     size = decode(data, Preprocessing(image_size=SIDE, exif_orientation="apply"), out)
     assert size == (upright.shape[1], upright.shape[0])
-    np.testing.assert_allclose(out, resized(upright), rtol=0, atol=ROUNDING)
+    np.testing.assert_array_equal(out, resized(upright))
 
 
 @pytest.mark.parametrize(
@@ -483,3 +481,22 @@ def test_every_code_is_documented():
 
     assert raised == set(re.findall(r"^\| `(\w+)` \|", codes, re.MULTILINE))
     assert len(raised) > 5
+
+
+def test_without_the_native_code_a_process_says_so_once(caplog, monkeypatch):
+    monkeypatch.setattr(native, "LIBRARY", None)
+    native.tell_of_absence.cache_clear()
+    for _ in range(2):
+        decoded(JPEG)
+    (record,) = caplog.records
+    assert "python setup.py build_ext --inplace" in record.getMessage()
+
+
+def test_random_sizes_are_resized_to_tensorflows_bits():
+    random = np.random.RandomState(7)
+    for _ in range(60):
+        height, width, side = [*random.randint(1, 700, 2).tolist(), int(random.randint(1, 300))]
+        pixels = random.randint(0, 256, (height, width, 3)).astype(np.uint8)
+        out = np.empty((side, side, 3), np.float32)
+        resize(pixels, out)
+        np.testing.assert_array_equal(out, resized(pixels, side), f"{width}x{height} to {side}")

@@ -1,10 +1,13 @@
 """What `--setup_file=./setup.py` ships to remote workers: every module and data file, installable without the clone."""
 
+import os
 import subprocess
 import sys
 import tarfile
 import venv
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import helpers
@@ -37,12 +40,13 @@ def test_every_module_and_data_file_is_in_the_archive(sdist):
         str(path.relative_to(helpers.REPO))
         for package in PACKAGES
         for path in (helpers.REPO / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
     }
     assert expected <= names
 
 
-def test_a_worker_can_install_it_and_submit(sdist, tmp_path):
+@pytest.mark.parametrize("compiler", ["cc", "false"], ids=["with a compiler", "without"])
+def test_a_worker_can_install_it_and_resize(sdist, tmp_path, compiler):
     venv.create(tmp_path / "venv", with_pip=False, system_site_packages=False)
     site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
     install = [
@@ -55,10 +59,22 @@ def test_a_worker_can_install_it_and_submit(sdist, tmp_path):
         "--no-build-isolation",
         f"--target={site}",
     ]
-    subprocess.run([*install, str(sdist)], check=True, capture_output=True)
+    environment = {**os.environ, "CC": compiler}
+    subprocess.run([*install, str(sdist)], check=True, capture_output=True, env=environment)
     assert all((site / package / "__init__.py").is_file() for package in PACKAGES)
-    program = "import pipeline, transforms, bit; print(pipeline.__file__)"
-    done = subprocess.run(
-        [tmp_path / "venv" / "bin" / "python", "-c", program], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.stdout.startswith(str(site)), done.stderr
+    program = """
+import sys
+sys.path.append(sys.argv[1])  # NumPy's place, behind the package's own
+import numpy as np
+from transforms.imaging import native, resize
+out = np.empty((2, 2, 3), np.float32)
+resize.resize(np.full((3, 5, 3), 7, np.uint8), out)
+print(native.__file__, native.LIBRARY is not None, (out == 7).all())
+"""
+    command = [tmp_path / "venv" / "bin" / "python", "-c", program, str(Path(np.__file__).parents[1])]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == [
+        str(site / "transforms" / "imaging" / "native.py"),
+        str(compiler == "cc"),
+        "True",
+    ], done.stderr

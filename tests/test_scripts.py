@@ -17,6 +17,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("run_local.sh", "run_tests.sh", "scripts/venv.sh", ".ci/run")
+NATIVE = "transforms/imaging/_native.c"
 TOOLS = ("bash", "cat", "cksum", "cmp", "cp", "dirname", "env", "mkdir", "rm", "sleep", "touch")
 
 # Stands for python3 and for .venv/bin/python: notes its arguments, makes a .venv with itself in it, and ends
@@ -36,6 +37,7 @@ case "$1 $2" in
       while :; do sleep 0.05; done
     fi
     exit "$(status_of main)" ;;
+  "setup.py "*) touch transforms/imaging/_native.so ;;
   "-c "*) exit "$(status_of python)" ;;
   "--version "*) printf 'Python 3.12.0\n' ;;
 esac
@@ -48,7 +50,7 @@ class Project:
     def __init__(self, folder: Path):
         self.root, self.home = folder / "project", folder / "home"
         self.home.mkdir()
-        for name in (*SCRIPTS, "requirements.txt", "requirements-dev.txt"):
+        for name in (*SCRIPTS, "requirements.txt", "requirements-dev.txt", "setup.py", NATIVE):
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.root / name)
         shutil.copytree(ROOT / "samples", self.root / "samples")
@@ -130,6 +132,19 @@ def test_a_changed_lock_or_photograph_is_noticed(project):
     assert ["pip", "install"] in steps
     assert ["samples.make_input", "local/input"] in steps
     assert not any("venv" in step for step in steps)
+
+
+def test_native_code_is_built_when_its_source_is_newer_or_the_library_is_not_there(project):
+    build = "setup.py --quiet build_ext --inplace"
+    project.run("run_local.sh")
+    assert build in project.calls()
+    library = project.root / "transforms/imaging/_native.so"
+    for change in (library.unlink, (project.root / NATIVE).touch, (project.root / "setup.py").touch):
+        project.run("run_local.sh")
+        assert build not in project.calls()
+        change()
+        project.run("run_local.sh")
+        assert build in project.calls()
 
 
 def test_an_interrupted_installation_is_taken_up_again(project):
@@ -310,10 +325,10 @@ PHOTO_NAMES = sorted(path.name for path in (ROOT / "samples/photos").iterdir() i
 
 @pytest.fixture
 def real_project(tmp_path) -> Path:
-    for name in ("run_local.sh", "requirements.txt"):
+    for name in ("run_local.sh", "requirements.txt", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / name)
     for folder in ("scripts", "samples", "bit", "pipeline", "transforms"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     python = tmp_path / ".venv/bin/python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
@@ -327,6 +342,7 @@ def test_run_local_makes_features_and_the_second_call_leaves_them_alone(real_pro
     first = subprocess.run(command, cwd=real_project, capture_output=True, text=True, timeout=300)
     assert first.returncode == 0, first.stderr
     assert first.stdout == ""
+    assert "NumPy" not in first.stderr, "the native code was built and taken"
     output = real_project / "local/features"
     features = sorted(output.glob("features-*.tfrecord"))
     assert [path.name for path in features] == [f"features-0000{i}-of-00003.tfrecord" for i in range(3)]

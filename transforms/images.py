@@ -1,7 +1,7 @@
 """Encoded image bytes to model input, as pure functions: `decode` writes one picture into one row of a batch.
 
 Pixels are those of tf.io.decode_jpeg(dct_method='INTEGER_ACCURATE') and of tf.io.decode_image for other
-formats, resized as tf.image.resize(method='bilinear', antialias=False) does. docs/images.md says what
+formats, resized to the bits of tf.image.resize(method='bilinear', antialias=False). docs/images.md says what
 becomes of alpha, orientation, 16 bits, CMYK, animations and pages, and lists every failure code.
 """
 

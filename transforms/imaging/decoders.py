@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import io
 import re
+import threading
 import warnings
 
 import cv2
@@ -30,6 +31,8 @@ Image.MAX_IMAGE_PIXELS = None
 # What Pillow warns of is metadata, which is not used here; a line on stderr for each picture helps nobody.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+_KEPT_BYTES = 48 << 20  # a picture of 16 megapixels
+_kept = threading.local()
 _FAULTS_MAX = 3  # harmless ones that are mended in one JPEG
 _STRIP_PIXELS = 1 << 20
 
@@ -38,6 +41,7 @@ def decode_jpeg(stored: StoredJpeg, least_side: int) -> np.ndarray:
     """The picture in full; or, if `least_side` is not 0, at as few eighths as keep both sides that long.
 
     At four eighths or fewer: between a half and full size, scaling costs more than it saves.
+    The pixels stand until the thread's next call.
     """
     data = stored.data
     check_scans(stored)
@@ -46,6 +50,7 @@ def decode_jpeg(stored: StoredJpeg, least_side: int) -> np.ndarray:
         "min_height": least_side,
         "min_width": least_side,
         "min_factor": 2,
+        "buffer": _room(stored.width * stored.height * (4 if stored.components == 4 else 3)),
     }
     for faults_left in range(_FAULTS_MAX, -1, -1):
         try:
@@ -59,6 +64,15 @@ def decode_jpeg(stored: StoredJpeg, least_side: int) -> np.ndarray:
                 raise
             data = _without_harmless_fault(data, error)
     return _rgb_of_cmyk(pixels, inverted=stored.adobe) if stored.components == 4 else pixels
+
+
+def _room(size_bytes: int) -> np.ndarray:
+    """uint8, at least so many. The thread's own: the system takes longer to give fresh memory than resizing takes."""
+    if size_bytes > _KEPT_BYTES:
+        return np.empty(size_bytes, np.uint8)
+    if not hasattr(_kept, "bytes") or len(_kept.bytes) < size_bytes:
+        _kept.bytes = np.empty(size_bytes, np.uint8)
+    return _kept.bytes
 
 
 # Start of scan, with one to four components: then come three numbers that only progressive JPEGs use.

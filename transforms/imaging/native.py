@@ -1,0 +1,55 @@
+"""Loads the compiled inner loops of `_native.c`, where they were built.
+
+setup.py builds them with the package, scripts/venv.sh in a checkout. They need a C compiler then, and nothing of Python:
+they are called through ctypes, which lets go of Python's lock. Without them everything works and gives the
+same bits, slower.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.machinery
+import logging
+from pathlib import Path
+
+_VERSION = 1  # of the functions and their arguments: an older build is not taken
+
+
+class Axis(ctypes.Structure):
+    """`axis` of _native.c; the arrays behind the pointers must outlive it."""
+
+    _fields_ = (
+        ("lower", ctypes.c_void_p),
+        ("upper", ctypes.c_void_p),
+        ("share", ctypes.c_void_p),
+        ("inside", ctypes.c_ssize_t),
+    )
+
+
+def _load() -> ctypes.CDLL | None:
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_native{suffix}")
+        if path.exists():
+            break
+    else:
+        return None
+    library = ctypes.CDLL(str(path))
+    if ctypes.c_int.in_dll(library, "version").value != _VERSION:
+        return None
+    pointer, size, axis = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.POINTER(Axis)
+    library.resize.argtypes = (pointer, size, size, axis, axis, pointer)
+    return library
+
+
+LIBRARY = _load()
+
+
+@functools.cache
+def tell_of_absence() -> None:
+    """Logs, once a process, why images take longer than they need."""
+    logging.getLogger(__name__).warning(
+        "the native code was not built for this Python, so images are resized by NumPy: the same vectors, slower. "
+        "With a C compiler (Debian, Ubuntu: apt install gcc libc6-dev) install the package again, or in a checkout run "
+        "`python setup.py build_ext --inplace`."
+    )
