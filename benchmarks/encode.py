@@ -17,7 +17,7 @@ from benchmarks import machine
 from transforms import records
 from transforms.elements import Decoded, FeatureChunk, RecordFile, Shard
 from transforms.receipts import Layout
-from transforms.write import ShardWriter
+from transforms.writer import ShardWriter
 
 _BATCH, _ROUNDS, _REPEATS = 64, 9, 5
 _SHARD_BATCHES = 20  # 1280 images, as in a shard of ImageNet

@@ -16,7 +16,7 @@ import threading
 import time
 
 import pipeline.main
-from transforms import decode, images, infer, read, storage, write
+from transforms import decode, images, infer, read, storage, writer
 from transforms.fetch import Fetcher
 from transforms.stores import disk
 
@@ -79,7 +79,7 @@ def install(moments: Moments) -> None:
     around(images, "decode", moments)
     around(infer, "infer", moments)
     around(decode, "submit", moments)
-    around(write.ShardWriter, "append", moments)
+    around(writer.ShardWriter, "append", moments)
     around(storage, "create", moments, kind_of)
     around(storage, "close_durably", moments, lambda stream, path: kind_of(path))
     around(storage, "place", moments, lambda source, target: kind_of(target))
@@ -89,7 +89,7 @@ def install(moments: Moments) -> None:
     around(storage, "delete", moments, lambda paths: kind_of(paths[0]) if paths else None)
     around(storage, "remove_folder_if_empty", moments)
 
-    whole = write._File.write
+    whole = writer._File.write
 
     def write_in_halves(self, data: bytes) -> None:
         if moments.is_next("half a record"):
@@ -98,7 +98,7 @@ def install(moments: Moments) -> None:
         moments.reach("half a record")
         whole(self, data)
 
-    write._File.write = write_in_halves
+    writer._File.write = write_in_halves
 
     chunks = read.chunks
 

@@ -13,7 +13,7 @@ from transforms import commit, receipts, storage
 from transforms.commit import Claim
 from transforms.elements import Decoded, Failure, FeatureChunk, RecordFile, Shard
 from transforms.receipts import Layout
-from transforms.write import ShardWriter
+from transforms.writer import ShardWriter
 
 pytestmark = pytest.mark.xdist_group("stores")
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import plan, verify
 from tests import helpers
-from transforms import write
+from transforms import writer
 
 
 def mounted(folder: Path, options: str) -> bool:
@@ -77,7 +77,7 @@ def test_a_disk_that_becomes_read_only_ends_the_job(tmp_path, request_of, capsys
     flags, whole = request_of
     disk = tmp_path / "disk"
     with small_disk(disk, "4m"):
-        plain = write.ShardWriter.commit
+        plain = writer.ShardWriter.commit
 
         def commit(self):
             receipt = plain(self)
@@ -85,7 +85,7 @@ def test_a_disk_that_becomes_read_only_ends_the_job(tmp_path, request_of, capsys
                 subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
             return receipt
 
-        monkeypatch.setattr(write.ShardWriter, "commit", commit)
+        monkeypatch.setattr(writer.ShardWriter, "commit", commit)
         helpers.job(*flags, output=disk / "out", expect=1)
         said = capsys.readouterr().err
         assert "Read-only file system (EROFS); the disk is mounted read-only" in said

@@ -16,7 +16,7 @@ from transforms import receipts, replace, retry, storage
 from transforms.elements import Decoded, Failure, FeatureChunk, RecordFile, Shard
 from transforms.receipts import Layout
 from transforms.retry import ChangedMeanwhile
-from transforms.write import ShardWriter
+from transforms.writer import ShardWriter
 
 SHARD = Shard(1, 3, RecordFile("in", 100, 5.0), "in")
 LABEL = SHARD.label

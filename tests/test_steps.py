@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests import helpers
-from transforms import copying, infer, lists, receipts, write
+from transforms import copying, infer, lists, receipts, writer
 from transforms.decode import CHUNKS_AHEAD, DecodeImages, DecodeSettings
 from transforms.elements import (
     ChunkCoder,
@@ -30,7 +31,8 @@ from transforms.images import Preprocessing
 from transforms.read import ReadSettings, ReadShards, chunks
 from transforms.receipts import Layout
 from transforms.stores.errors import StorageFailed
-from transforms.write import BrokenShard, ShardWriter, WriteShards
+from transforms.write import WriteShards
+from transforms.writer import BrokenShard, ShardWriter
 
 SHARD = Shard(1, 3, RecordFile("in.tfrecord", 100, 0.0), "in.tfrecord")
 
@@ -270,8 +272,9 @@ def test_chunks_out_of_order_are_never_committed(tmp_path):
     step = WriteShards(Layout(str(tmp_path)), {})
     step.start_bundle()
     assert list(step.process(feature_chunk(0, 4))) == []
+    list(step.process(feature_chunk(8, 1, last=True)))
     with pytest.raises(BrokenShard, match="expected the chunk at position 4, got 8"):
-        list(step.process(feature_chunk(8, 1, last=True)))
+        list(step.finish_bundle())
     step.teardown()
     assert helpers.contents(tmp_path) == {}
 
@@ -280,8 +283,9 @@ def test_a_shard_that_does_not_add_up_is_never_committed(tmp_path):
     shard = Shard(0, 1, UriSlice("list.txt", "txt", 0, 10, 5, ""), "list")
     step = WriteShards(Layout(str(tmp_path)), {})
     step.start_bundle()
+    list(step.process(feature_chunk(0, 4, last=True, shard=shard)))
     with pytest.raises(BrokenShard, match="4 features and 0 failures do not add up to 5"):
-        list(step.process(feature_chunk(0, 4, last=True, shard=shard)))
+        list(step.finish_bundle())
     assert not list(tmp_path.glob("features-*"))
     assert not list(tmp_path.glob("receipts/*"))
 
@@ -293,15 +297,50 @@ def test_what_fails_while_writing_behind_is_raised_by_the_next_call(tmp_path, mo
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(write._File, "write", full)
+    monkeypatch.setattr(writer._File, "write", full)
     assert list(step.process(feature_chunk(0, 4))) == []
     with pytest.raises(OSError, match="no space left"):
         list(step.process(feature_chunk(4, 4)))
     list(step.process(feature_chunk(0, 4, shard=replace(SHARD, index=2))))
     with pytest.raises(OSError, match="no space left"):
-        step.finish_bundle()
+        list(step.finish_bundle())
     step.teardown()
     assert helpers.contents(tmp_path) == {}
+
+
+def test_a_shard_is_committed_while_the_next_one_is_written_and_told_once_it_stands(tmp_path, monkeypatch):
+    step, may_commit = WriteShards(Layout(str(tmp_path)), {}), threading.Event()
+    plain = ShardWriter.commit
+
+    def held(self):
+        assert may_commit.wait(60)
+        return plain(self)
+
+    monkeypatch.setattr(ShardWriter, "commit", held)
+    step.start_bundle()
+    second = replace(SHARD, index=2)
+    assert list(step.process(feature_chunk(0, 2, last=True))) == []
+    for position in (0, 4):  # neither waits for the commit
+        assert list(step.process(feature_chunk(position, 4, shard=second))) == []
+    assert not list(tmp_path.glob("receipts/*"))
+    may_commit.set()
+    told = list(step.process(feature_chunk(8, 4, last=True, shard=second)))  # waits: one commit at a time
+    assert told == [SHARD.label]
+    assert [path.stem for path in tmp_path.glob("receipts/*")] == told
+    assert [windowed.value for windowed in step.finish_bundle()] == [second.label]
+    assert len(list(tmp_path.glob("receipts/*"))) == 2
+    step.teardown()
+
+
+def test_a_commit_begins_without_another_call(tmp_path):
+    step = WriteShards(Layout(str(tmp_path)), {})
+    step.start_bundle()
+    list(step.process(feature_chunk(0, 2, last=True)))
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("receipts/*.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    step.teardown()
 
 
 def test_no_thread_is_left_behind(tmp_path):
@@ -318,7 +357,8 @@ def test_a_retried_bundle_starts_its_shards_anew(tmp_path):
     step.start_bundle()
     list(step.process(feature_chunk(0, 4)))
     step.start_bundle()
-    assert list(step.process(feature_chunk(0, 3, last=True))) == ["00001-of-00003"]
+    list(step.process(feature_chunk(0, 3, last=True)))
+    assert [windowed.value for windowed in step.finish_bundle()] == ["00001-of-00003"]
     assert len(helpers.read_features(tmp_path / "features-00001-of-00003.tfrecord")) == 3
 
 

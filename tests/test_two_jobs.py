@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import options, plan, verify, weights
 from tests import helpers
-from transforms import commit, write
+from transforms import commit, writer
 
 SIZES = (3, 2, 4, 1, 3)
 
@@ -48,7 +48,7 @@ def test_a_job_that_is_overtaken_by_the_same_request_ends_well(tmp_path, request
     flags, whole = request_of
     output = tmp_path / "out"
     commits = []
-    plain = write.ShardWriter.commit
+    plain = writer.ShardWriter.commit
 
     def held(self):
         if len(commits) == 1:
@@ -58,7 +58,7 @@ def test_a_job_that_is_overtaken_by_the_same_request_ends_well(tmp_path, request
         commits.append(self)
         return plain(self)
 
-    monkeypatch.setattr(write.ShardWriter, "commit", held)
+    monkeypatch.setattr(writer.ShardWriter, "commit", held)
     helpers.job(*flags, output=output)
     assert len(commits) > 1
     assert helpers.contents(output) == whole
@@ -102,7 +102,7 @@ def test_overwrite_takes_the_folder_over_and_the_other_job_cannot_commit(tmp_pat
     other = [*flags, "--image_size=48"]
     helpers.job(*other, output=tmp_path / "fresh")
     commits = []
-    plain = write.ShardWriter.commit
+    plain = writer.ShardWriter.commit
 
     def held(self):
         if not commits:
@@ -110,7 +110,7 @@ def test_overwrite_takes_the_folder_over_and_the_other_job_cannot_commit(tmp_pat
         commits.append(self)
         return plain(self)
 
-    monkeypatch.setattr(write.ShardWriter, "commit", held)
+    monkeypatch.setattr(writer.ShardWriter, "commit", held)
     helpers.job(*flags, output=output, expect=1)
     assert helpers.contents(output) == helpers.contents(tmp_path / "fresh")
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline import options, verdict
 from tests import helpers
-from transforms import decode, infer, read, write
+from transforms import decode, infer, read, writer
 from transforms.tally import Counts
 
 SLOW_SECONDS = 0.5
@@ -27,7 +27,7 @@ def slowed(function):
         ("input", read.records, "parse", "held back by waiting for input"),
         ("decode", decode.images, "decode", "held back by waiting for decoded images"),
         ("model", infer, "infer", "held back by the model"),
-        ("write", write.tfrecord, "frame", "held back by writing"),
+        ("write", writer.tfrecord, "frame", "held back by writing"),
     ],
 )
 def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, stage, module, name, said):
