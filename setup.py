@@ -13,7 +13,8 @@ setup(
     ext_modules=[
         Extension(
             "transforms.imaging._native",
-            ["transforms/imaging/_native.c"],
+            ["transforms/imaging/_resize.c", "transforms/imaging/_eighth.c"],
+            depends=["transforms/imaging/_native.h"],
             extra_compile_args=_FLAGS,
             optional=True,  # where there is no C compiler, the same is done by NumPy
         )

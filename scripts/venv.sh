@@ -45,11 +45,14 @@ install_lock() {
   done
 }
 
-# Unless it stands there already, younger than its source.
+# Unless it stands there already, younger than its sources.
 build_native() {
-  if ! compgen -G 'transforms/imaging/_native*.so' >/dev/null ||
-    [[ transforms/imaging/_native.c -nt .venv/built-native || setup.py -nt .venv/built-native ]]; then
-    .venv/bin/python setup.py --quiet build_ext --inplace >&2
-    touch .venv/built-native
-  fi
+  local source stale=
+  compgen -G 'transforms/imaging/_native*.so' >/dev/null || stale=yes
+  for source in setup.py transforms/imaging/_*.[ch]; do
+    [[ ! $source -nt .venv/built-native ]] || stale=yes
+  done
+  [[ $stale ]] || return 0
+  .venv/bin/python setup.py --quiet build_ext --inplace >&2
+  touch .venv/built-native
 }

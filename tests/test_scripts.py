@@ -17,7 +17,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("run_local.sh", "run_tests.sh", "scripts/venv.sh", ".ci/run")
-NATIVE = "transforms/imaging/_native.c"
+NATIVE = "transforms/imaging/_resize.c"
 TOOLS = ("bash", "cat", "cksum", "cmp", "cp", "dirname", "env", "mkdir", "rm", "sleep", "touch")
 
 # Stands for python3 and for .venv/bin/python: notes its arguments, makes a .venv with itself in it, and ends

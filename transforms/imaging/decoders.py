@@ -19,6 +19,7 @@ from PIL import Image, TiffImagePlugin  # noqa: F401  (makes Image.open know TIF
 
 from transforms.errors import ItemError
 from transforms.imaging.containers import Stored, corrupt
+from transforms.imaging.eighth import decode_eighth
 from transforms.imaging.jpeg import StoredJpeg, check_scans, read_jpeg, without_profile
 from transforms.imaging.tiff import StoredTiff
 
@@ -44,13 +45,18 @@ def decode_jpeg(stored: StoredJpeg, least_side: int) -> np.ndarray:
     The pixels stand until the thread's next call.
     """
     data = stored.data
+    room = _room(stored.width * stored.height * (4 if stored.components == 4 else 3))
+    if 0 < least_side <= -(-min(stored.width, stored.height) // 8):
+        eighth = decode_eighth(stored, room)
+        if eighth is not None:
+            return eighth
     check_scans(stored)
     options = {
         "colorspace": "CMYK" if stored.components == 4 else "RGB",
         "min_height": least_side,
         "min_width": least_side,
         "min_factor": 2,
-        "buffer": _room(stored.width * stored.height * (4 if stored.components == 4 else 3)),
+        "buffer": room,
     }
     for faults_left in range(_FAULTS_MAX, -1, -1):
         try:

@@ -36,7 +36,7 @@ class StoredJpeg(Stored):
     least_bytes: int = 0
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(marker, start, end) of what stands before the first scan and has a length, and of the scan's marker.
 
     Raises ItemError, and IndexError or struct.error where the data end too early.
@@ -59,7 +59,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 def read_jpeg(data: bytes) -> StoredJpeg:
     orientation, adobe, size, scan_at, least = 1, False, None, 0, 0
     try:
-        for marker, at, end in _segments(data):
+        for marker, at, end in segments(data):
             if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
                 orientation = exif_orientation(data[at + 4 : end])
             elif marker == 0xEE and data.startswith(b"Adobe", at + 4):
@@ -143,7 +143,7 @@ def _scans(data: bytes, at: int) -> int:
 def without_profile(data: bytes) -> bytes:
     """The JPEG without its colour profile."""
     parts = [data[:2]]
-    for marker, at, end in _segments(data):
+    for marker, at, end in segments(data):
         if marker == 0xDA:
             parts.append(data[at:])
         elif not (marker == 0xE2 and data.startswith(b"ICC_PROFILE\0", at + 4)):

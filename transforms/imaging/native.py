@@ -1,4 +1,4 @@
-"""Loads the compiled inner loops of `_native.c`, where they were built.
+"""Loads the compiled inner loops of `_resize.c` and `_eighth.c`, where they were built.
 
 setup.py builds them with the package, scripts/venv.sh in a checkout. They need a C compiler then, and nothing of Python:
 they are called through ctypes, which lets go of Python's lock. Without them everything works and gives the
@@ -13,11 +13,11 @@ import importlib.machinery
 import logging
 from pathlib import Path
 
-_VERSION = 1  # of the functions and their arguments: an older build is not taken
+_VERSION = 2  # of the functions and their arguments: an older build is not taken
 
 
 class Axis(ctypes.Structure):
-    """`axis` of _native.c; the arrays behind the pointers must outlive it."""
+    """`axis` of _resize.c; the arrays behind the pointers must outlive it."""
 
     _fields_ = (
         ("lower", ctypes.c_void_p),
@@ -25,6 +25,25 @@ class Axis(ctypes.Structure):
         ("share", ctypes.c_void_p),
         ("inside", ctypes.c_ssize_t),
     )
+
+
+class Picture(ctypes.Structure):
+    """`picture` of _eighth.c."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("size", ctypes.c_ssize_t),
+        *((name, ctypes.c_int32) for name in ("width", "height", "components", "across", "down", "restart")),
+        ("dc", (ctypes.c_uint8 * 272) * 3),
+        ("ac", (ctypes.c_uint8 * 272) * 3),
+        ("quantization", (ctypes.c_uint16 * 64) * 3),
+    )
+
+    def hold(self, data: bytes, start: int) -> None:
+        """Points to data[start:], and keeps it alive."""
+        self._data = data
+        address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
+        self.data, self.size = (address or 0) + start, len(data) - start
 
 
 def _load() -> ctypes.CDLL | None:
@@ -39,6 +58,7 @@ def _load() -> ctypes.CDLL | None:
         return None
     pointer, size, axis = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.POINTER(Axis)
     library.resize.argtypes = (pointer, size, size, axis, axis, pointer)
+    library.decode_eighth.argtypes = (ctypes.POINTER(Picture), pointer, pointer)
     return library
 
 

@@ -1,19 +1,12 @@
-/* The inner loops of transforms.imaging, called through ctypes without Python's lock; native.py loads them.
+/* Bilinear interpolation. resize.py does the same with NumPy, to the bit: only single additions and multiplications of
+   float32 in TensorFlow's order, which is why setup.py turns contraction into fused ones off. */
 
-   Each gives the same bits as its counterpart in Python on every processor: only single additions and multiplications of
-   float32 in a fixed order, which is why setup.py turns contraction into fused ones off. */
-
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "_native.h"
 #ifdef __SSE4_1__
 #include <smmintrin.h>
 #endif
 
-#define EXPORTED __attribute__((visibility("default")))
-
-EXPORTED const int version = 1; /* native.py takes no other */
+EXPORTED const int version = 2; /* of all functions and their arguments: native.py takes no other */
 
 typedef uint32_t words4 __attribute__((vector_size(16)));
 typedef int32_t ints4 __attribute__((vector_size(16)));
@@ -56,7 +49,7 @@ static inline void across(const uint8_t *restrict row, axis columns, ptrdiff_t s
     }
 }
 
-/* Bilinear interpolation: uint8 (height, width, 3) to float32 (side, side, 3). Returns 0, or 1 for want of memory. */
+/* uint8 (height, width, 3) to float32 (side, side, 3). Returns 0, or 1 for want of memory. */
 EXPORTED int resize(const uint8_t *pixels, ptrdiff_t width, ptrdiff_t side, const axis *rows, const axis *columns,
                     float *out) {
     ptrdiff_t values = 3 * side;

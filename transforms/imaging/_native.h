@@ -1,0 +1,13 @@
+/* The inner loops of transforms.imaging, called through ctypes without Python's lock; native.py loads them. */
+
+#ifndef NATIVE_H
+#define NATIVE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPORTED __attribute__((visibility("default")))
+
+#endif
