@@ -483,6 +483,15 @@ def test_every_code_is_documented():
     assert len(raised) > 5
 
 
+def test_a_second_scan_of_a_picture_that_has_one_is_never_read():
+    """Nobody counts the scans of such a JPEG: libjpeg stops at the second, however many follow."""
+    scan = JPEG[JPEG.rindex(b"\xff\xda") : -2]
+    for more in (1, 5000):
+        code, message = refusal(JPEG[:-2] + scan * more + JPEG[-2:])
+        assert code == "corrupt"
+        assert "more than one scan" in message
+
+
 def test_without_the_native_code_a_process_says_so_once(caplog, monkeypatch):
     monkeypatch.setattr(native, "LIBRARY", None)
     native.tell_of_absence.cache_clear()

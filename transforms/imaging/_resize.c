@@ -6,7 +6,7 @@
 #include <smmintrin.h>
 #endif
 
-EXPORTED const int version = 2; /* of all functions and their arguments: native.py takes no other */
+EXPORTED const int version = 3; /* of all functions and their arguments: native.py takes no other */
 
 typedef uint32_t words4 __attribute__((vector_size(16)));
 typedef int32_t ints4 __attribute__((vector_size(16)));
@@ -14,9 +14,9 @@ typedef float floats4 __attribute__((vector_size(16)));
 
 /* Between which source pixels the output pixels along one side fall. */
 typedef struct {
-    const int32_t *lower, *upper; /* (side,) each, not decreasing; upper is lower, or the one behind it */
-    const float *share;           /* of the upper one, (side,), in [0, 1) */
-    ptrdiff_t inside;             /* how many output pixels, from the first on, do not look at the last source pixel */
+    const int32_t *lower; /* (side,), not decreasing; the other one is the next, or the same at the end */
+    const float *share;   /* of the other one, (side,), in [0, 1); 0 where TensorFlow looks at one pixel only */
+    ptrdiff_t inside;     /* how many output pixels, from the first on, have two pixels behind `lower` */
 } axis;
 
 static inline floats4 four(const uint8_t *at) {
@@ -31,44 +31,46 @@ static inline floats4 four(const uint8_t *at) {
 }
 
 /* One row of source pixels to `side` pixels; writes one float more than it gives. */
-static inline void across(const uint8_t *restrict row, axis columns, ptrdiff_t side, float *restrict out) {
+static inline void across(const uint8_t *restrict row, ptrdiff_t width, axis columns, ptrdiff_t side, float *restrict out) {
     ptrdiff_t x = 0;
     /* A fourth byte is read with each pixel and a fourth float written, which the next pixel replaces. */
     for (; x < columns.inside; x++) {
-        floats4 left = four(row + 3 * (ptrdiff_t)columns.lower[x]);
-        floats4 right = four(row + 3 * (ptrdiff_t)columns.upper[x]);
+        const uint8_t *at = row + 3 * (ptrdiff_t)columns.lower[x];
+        floats4 left = four(at), right = four(at + 3);
         floats4 value = left + (right - left) * columns.share[x];
         memcpy(out + 3 * x, &value, sizeof value);
     }
     for (; x < side; x++) {
+        const uint8_t *at = row + 3 * (ptrdiff_t)columns.lower[x];
+        ptrdiff_t next = columns.lower[x] + 1 < width ? 3 : 0;
         for (int channel = 0; channel < 3; channel++) {
-            float left = row[3 * (ptrdiff_t)columns.lower[x] + channel];
-            float right = row[3 * (ptrdiff_t)columns.upper[x] + channel];
+            float left = at[channel], right = at[next + channel];
             out[3 * x + channel] = left + (right - left) * columns.share[x];
         }
     }
 }
 
 /* uint8 (height, width, 3) to float32 (side, side, 3). Returns 0, or 1 for want of memory. */
-EXPORTED int resize(const uint8_t *pixels, ptrdiff_t width, ptrdiff_t side, const axis *rows, const axis *columns,
-                    float *out) {
+EXPORTED int resize(const uint8_t *pixels, ptrdiff_t height, ptrdiff_t width, ptrdiff_t side, const axis *rows,
+                    const axis *columns, float *out) {
     ptrdiff_t values = 3 * side;
     float *upper = malloc(2 * (size_t)(values + 1) * sizeof(float));
     if (!upper)
         return 1;
     float *lower = upper + values + 1;
     void *memory = upper;
-    int32_t upper_is = -1, lower_is = -1; /* which source rows these hold */
+    ptrdiff_t upper_is = -1, lower_is = -1; /* which source rows these hold */
     for (ptrdiff_t y = 0; y < side; y++) {
-        if (rows->lower[y] == lower_is) {
+        ptrdiff_t first = rows->lower[y], second = first + 1 < height ? first + 1 : first;
+        if (first == lower_is) {
             float *other = upper;
             upper = lower, lower = other;
-            lower_is = upper_is, upper_is = rows->lower[y];
+            lower_is = upper_is, upper_is = first;
         }
-        if (rows->lower[y] != upper_is)
-            across(pixels + 3 * width * (ptrdiff_t)(upper_is = rows->lower[y]), *columns, side, upper);
-        if (rows->upper[y] != lower_is)
-            across(pixels + 3 * width * (ptrdiff_t)(lower_is = rows->upper[y]), *columns, side, lower);
+        if (first != upper_is)
+            across(pixels + 3 * width * (upper_is = first), width, *columns, side, upper);
+        if (second != lower_is)
+            across(pixels + 3 * width * (lower_is = second), width, *columns, side, lower);
         float share = rows->share[y];
         float *into = out + y * values;
         for (ptrdiff_t i = 0; i < values; i++)

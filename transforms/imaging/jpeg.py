@@ -13,7 +13,7 @@ from transforms.errors import ItemError
 from transforms.imaging.containers import Stored, corrupt, exif_orientation, truncated
 
 _SCANS_MAX = 100  # each is a pass over the picture, however few its bytes
-_PROGRESSIVE, _ARITHMETIC = 0xC2, (0xC9, 0xCA)
+_PROGRESSIVE, _ARITHMETIC = (0xC2, 0xCA), (0xC9, 0xCA)
 _SCAN = b"\xff\xda"
 # In compressed data 0xff stands before a zero, a restart marker, or another 0xff.
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
@@ -27,12 +27,14 @@ class StoredJpeg(Stored):
       components: how many colour components.
       adobe: whether it has Adobe's marker.
       scan_at: where the first scan starts.
+      one_scan: whether the first scan must be the only one: libjpeg takes no second one then.
       least_bytes: without so many from there on the picture cannot be whole.
     """
 
     components: int = 3
     adobe: bool = False
     scan_at: int = 0
+    one_scan: bool = False
     least_bytes: int = 0
 
 
@@ -57,7 +59,7 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def read_jpeg(data: bytes) -> StoredJpeg:
-    orientation, adobe, size, scan_at, least = 1, False, None, 0, 0
+    orientation, adobe, size, scan_at, least, progressive = 1, False, None, 0, 0, False
     try:
         for marker, at, end in segments(data):
             if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
@@ -67,8 +69,10 @@ def read_jpeg(data: bytes) -> StoredJpeg:
             elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not size:
                 size = struct.unpack_from(">BHHB", data, at + 4)
                 _check_kind(marker, *size)
+                progressive = marker in _PROGRESSIVE
                 least = _least_bytes(marker, size[1], size[2], data[at + 10 : at + 10 + 3 * size[3]])
             scan_at = at
+        in_scan = data[scan_at + 4]  # how many components
     except (IndexError, struct.error):
         raise truncated("JPEG", f"at byte {len(data)}, inside its header") from None
     if not size:
@@ -82,6 +86,7 @@ def read_jpeg(data: bytes) -> StoredJpeg:
         components=components,
         adobe=adobe,
         scan_at=scan_at,
+        one_scan=in_scan == components and not progressive,
         least_bytes=least,
     )
 
@@ -112,7 +117,7 @@ def _least_bytes(marker: int, height: int, width: int, components: bytes) -> int
         for h, v in zip(across, down, strict=True)
     )
     # Huffman codes have a bit at least: one for the mean of a block and, unless progressive, one for the end of it.
-    return blocks * (1 if marker == _PROGRESSIVE else 2) // 8
+    return blocks * (1 if marker in _PROGRESSIVE else 2) // 8
 
 
 def check_scans(stored: StoredJpeg) -> None:
@@ -120,6 +125,8 @@ def check_scans(stored: StoredJpeg) -> None:
     if len(stored.data) - stored.scan_at < stored.least_bytes:
         size = f"{stored.width} x {stored.height}"
         raise truncated("JPEG", f"at byte {len(stored.data)}, long before {size} pixels could be complete")
+    if stored.one_scan:
+        return
     # What looks like a scan may stand in a thumbnail or in a film behind the picture.
     if _count(stored.data, _SCAN) > _SCANS_MAX and _scans(stored.data, stored.scan_at) > _SCANS_MAX:
         raise ItemError("too_many_scans", f"JPEG with more than {_SCANS_MAX} scans; save it again")

@@ -13,7 +13,7 @@ import importlib.machinery
 import logging
 from pathlib import Path
 
-_VERSION = 2  # of the functions and their arguments: an older build is not taken
+_VERSION = 3  # of the functions and their arguments: an older build is not taken
 
 
 class Axis(ctypes.Structure):
@@ -21,7 +21,6 @@ class Axis(ctypes.Structure):
 
     _fields_ = (
         ("lower", ctypes.c_void_p),
-        ("upper", ctypes.c_void_p),
         ("share", ctypes.c_void_p),
         ("inside", ctypes.c_ssize_t),
     )
@@ -57,7 +56,7 @@ def _load() -> ctypes.CDLL | None:
     if ctypes.c_int.in_dll(library, "version").value != _VERSION:
         return None
     pointer, size, axis = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.POINTER(Axis)
-    library.resize.argtypes = (pointer, size, size, axis, axis, pointer)
+    library.resize.argtypes = (pointer, size, size, size, axis, axis, pointer)
     library.decode_eighth.argtypes = (ctypes.POINTER(Picture), pointer, pointer)
     return library
 

@@ -17,7 +17,7 @@ class _Axis:
     """Between which source pixels the output pixels along one side fall: int32 and float32, (side,) each."""
 
     lower: np.ndarray
-    upper: np.ndarray
+    upper: np.ndarray  # the next one, or the same at the end
     share: np.ndarray  # of the upper one
     pointers: native.Axis
 
@@ -29,11 +29,11 @@ def _axis(size: int, side: int) -> _Axis:
     centres = (np.arange(side, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
     below = np.floor(centres)
     lower = np.clip(below.astype(np.int32), 0, size - 1)
-    upper = np.clip(np.ceil(centres).astype(np.int32), lower, size - 1)
-    share = centres - below
-    inside = int(np.count_nonzero(upper < size - 1))
-    pointers = native.Axis(lower.ctypes.data, upper.ctypes.data, share.ctypes.data, inside)
-    return _Axis(lower, upper, share, pointers)
+    upper = np.minimum(lower + 1, size - 1)
+    # Before the first pixel and exactly on one there is no other to look at.
+    share = np.where((below < 0) | (centres == below), np.float32(0), centres - below)
+    inside = int(np.count_nonzero(lower < size - 2))
+    return _Axis(lower, upper, share, native.Axis(lower.ctypes.data, share.ctypes.data, inside))
 
 
 def resize(pixels: np.ndarray, out: np.ndarray) -> None:
@@ -53,7 +53,7 @@ def resize(pixels: np.ndarray, out: np.ndarray) -> None:
         return
     pixels = np.ascontiguousarray(pixels)
     failed = native.LIBRARY.resize(
-        pixels.ctypes.data, pixels.shape[1], out.shape[0], rows.pointers, columns.pointers, out.ctypes.data
+        pixels.ctypes.data, *pixels.shape[:2], out.shape[0], rows.pointers, columns.pointers, out.ctypes.data
     )
     if failed:
         raise MemoryError
