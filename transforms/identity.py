@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import google_crc32c
+import numpy as np
 
 from transforms import storage
 from transforms.elements import RecordFile, Shard
@@ -90,7 +91,9 @@ class Summed(io.RawIOBase):
         count = self._reader.readinto(buffer)
         low, high = max(self._summed_to - at, 0), min(self._end - at, count)
         if at <= self._summed_to and low < high:
-            self._crc = google_crc32c.extend(self._crc, bytes(memoryview(buffer)[low:high]))
+            # An array, for the extension takes no memoryview, and bytes would be a copy.
+            data: Any = np.frombuffer(memoryview(buffer)[low:high], np.uint8)
+            self._crc = google_crc32c.extend(self._crc, data)
             self._summed_to = at + high
         return count
 

@@ -6,6 +6,7 @@ A record is: length (uint64 LE), masked CRC-32C of the length, the data, masked 
 
 from __future__ import annotations
 
+import functools
 import gzip
 import lzma
 import struct
@@ -156,31 +157,41 @@ class _Window:
 
     def __init__(self, stream: BinaryIO, offset: int):
         self.offset = offset
-        # read1 gives what there is before it meets damage; read would lose that with the error.
-        self._read = getattr(stream, "read1", stream.read)
-        self._buffer = bytearray()
-        self._at = 0
+        # What reads once gives what there is before it meets damage; other ways would lose that with the error.
+        self._readinto = getattr(stream, "readinto1", None) or functools.partial(_readinto, stream)
+        self._buffer = bytearray(_READ_BYTES)
+        self._at = self._end = 0  # of the bytes in the buffer
         self.broken = ""  # why the compressed stream could not be read on
 
     def __len__(self) -> int:
-        return len(self._buffer) - self._at
+        return self._end - self._at
 
     def need(self, count: int) -> bool:
         """Reads until `count` bytes are there; False if the file ends before."""
         while len(self) < count:
+            self._make_room()
             try:
-                more = self._read(max(_READ_BYTES, count - len(self)))
+                with memoryview(self._buffer) as whole, whole[self._end :] as free:
+                    more = self._readinto(free)
             except _DAMAGED_COMPRESSION as error:
-                self.broken, more = str(error), b""
+                self.broken, more = str(error), 0
             if not more:
                 return False
-            del self._buffer[: self._at]
-            self._at = 0
-            self._buffer += more
+            self._end += more
         return True
 
+    def _make_room(self) -> None:
+        """Behind the bytes: half of the buffer at the least. It grows with what was read, not with what a header says."""
+        held = len(self)
+        with memoryview(self._buffer) as whole:
+            whole[:held] = whole[self._at : self._end]
+        self._at, self._end = 0, held
+        if held > len(self._buffer) // 2:
+            self._buffer += bytes(len(self._buffer))
+
     def peek(self, at: int, count: int) -> bytes:
-        return bytes(memoryview(self._buffer)[self._at + at : self._at + at + count])
+        start = self._at + at
+        return bytes(memoryview(self._buffer)[start : min(start + count, self._end)])
 
     def drop(self, count: int) -> None:
         self._at += count
@@ -197,9 +208,15 @@ class _Window:
 
         (A header of twelve zero bytes is never valid; a file padded with zeros must not cost a check a byte.)
         """
-        zero = np.frombuffer(bytes(memoryview(self._buffer)[self._at :]), np.uint8) == 0
+        zero = np.frombuffer(self.peek(0, len(self)), np.uint8) == 0
         top = zero[5:-7] & zero[6:-6] & zero[7:-5] & zero[8:-4]
         return np.flatnonzero(top & ~(zero[1:-11] & zero[2:-10] & zero[9:-3] & zero[10:-2] & zero[11:-1])) + 1
+
+
+def _readinto(stream: BinaryIO, buffer: memoryview) -> int:
+    data = getattr(stream, "read1", stream.read)(len(buffer))
+    buffer[: len(data)] = data
+    return len(data)
 
 
 def _skip_to_header(window: _Window) -> None:
