@@ -81,7 +81,13 @@ def whole_job(argv: Sequence[str], output: Path, device: Device) -> Run:
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     calls = device.calls
     steady = (calls[-1][1] - calls[0][1]) * len(calls) / max(1, len(calls) - 1)
-    return Run(seconds, cpu, device.busy, steady, verdict.stage_seconds(before, tally.PROCESS.counts()))
+    return Run(
+        seconds,
+        cpu,
+        device.busy,
+        steady,
+        verdict.stage_seconds(tally.between(before, tally.PROCESS.counts())),
+    )
 
 
 def decoding(encoded: Sequence[bytes], threads: int, decode: Callable[[bytes], object]) -> float:

@@ -140,7 +140,7 @@ def _tell(config: JobConfig, plan: Plan, samples: list[Sample], looked: int, dev
         return [
             f"dry run: none of {len(samples)} images in {looked} shards could be decoded ({codes or 'no images'})"
         ]
-    threads = config.decode.threads or os.cpu_count() or 1
+    threads = config.decode.threads_here
     random = np.random.default_rng(0)
     table = np.array([(s.unit, s.input_seconds, s.decode_seconds) for s in samples])
     total = sum(map(units, plan.todo or plan.shards))

@@ -129,10 +129,13 @@ def _fetch_row(
         return Failure(key, position, "read", error.code, str(error))
     except (ValueError, OverflowError) as error:  # text that is no Unicode, a number beyond 64 bits
         return Failure(key, position, "read", "bad_row", f"a value cannot be stored: {error}")
+    began = time.monotonic()
     try:
         data = fetch(row.uri)
     except ItemError as error:
         return Failure(key, position, "fetch", error.code, str(error))
+    finally:
+        tally.PROCESS.add(fetch_seconds=time.monotonic() - began)
     return Encoded(key, position, data, passed)
 
 

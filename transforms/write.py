@@ -268,7 +268,9 @@ class WriteShards(beam.DoFn):
         self._writers[label].append(chunk)
         features = sum(isinstance(item, Decoded) for item in chunk.items)
         if chunk.is_last:
+            began = time.monotonic()
             self._writers.pop(label).commit()
+            tally.PROCESS.add(commit_seconds=time.monotonic() - began)
         tally.PROCESS.add(features=features, failures=len(chunk.items) - features, shards=int(chunk.is_last))
 
     def _wait(self) -> None:
