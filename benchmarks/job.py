@@ -31,6 +31,7 @@ def whole_job(argv: list[str], output: Path) -> float:
     """Seconds from building the graph to the manifest; the model is loaded before."""
     config, beam_options = options.parse([*argv, f"--output={output}"])
     made = plan.make(config, "benchmark")
+    plan.prepare(made)
     engine.configure_logging(engine.LOCAL)
     began = time.perf_counter()
     engine.run(config, made, beam_options, engine.LOCAL)
