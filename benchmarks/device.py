@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from benchmarks import inputs, machine
+from benchmarks import figures, inputs, machine
 from pipeline import engine, options, plan, verdict
 from transforms import images, infer, tally
 
@@ -157,6 +157,7 @@ def _tell(
     median = statistics.median
     job = median(count / run.seconds for run in runs)
     bare, ours = median(rates["bare"]), median(rates["ours"])
+    figures.give(bare=bare, ours=ours, job=job, busy=median(run.busy for run in runs))
     source = "http:// list" if flags.http else "TFRecord"
     print(machine.describe())
     print(

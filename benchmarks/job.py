@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import inputs, machine
+from benchmarks import figures, inputs, machine
 from pipeline import engine, options, plan
 from transforms import images, infer
 
@@ -79,6 +79,7 @@ def main() -> None:
         rates = sorted(len(encoded) / s for s in seconds)
         print(f"{name:12} {statistics.median(rates):8.2f} images/s (from {rates[0]:.2f} to {rates[-1]:.2f})")
     ratios = sorted(a / j for a, j in zip(alone, job, strict=True))
+    figures.give(ratio=statistics.median(ratios))
     print(
         f"whole job / model alone: {statistics.median(ratios):.3f} (from {ratios[0]:.3f} to {ratios[-1]:.3f})"
     )

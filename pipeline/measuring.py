@@ -14,10 +14,11 @@ import numpy as np
 from pipeline.estimate import Cost, Measured
 from pipeline.options import JobConfig
 from pipeline.sampling import Sample, Watch
-from transforms import commit, decode, storage
+from transforms import commit, decode, receipts, storage
 from transforms.elements import Decoded, Encoded, FeatureChunk, RecordFile, Shard
 from transforms.infer import BitModelHandler
 from transforms.receipts import Layout
+from transforms.retry import Due
 from transforms.write import ShardWriter
 
 _MODEL_CALLS, _MODEL_SECONDS = (3, 30), 3.0  # at least, at most; enough calls once they take so long
@@ -37,8 +38,8 @@ def paces(samples: Sequence[Sample], config: JobConfig) -> list[float]:
         decode.decode_item(item, 0, config.preprocessing, own.pixels)
 
     timed = [(sample.encoded, sample.decode.cpu) for sample in samples if sample.encoded]
-    total = sum(seconds for _, seconds in timed)
-    repeat = max(1, round(_PACE_SECONDS / max(total, 1e-3)))
+    total = max(1e-6, sum(seconds for _, seconds in timed))
+    repeat = max(1, min(1000, round(_PACE_SECONDS / total)))
     found = []
     with ThreadPoolExecutor(config.decode.threads_here) as pool:
         for _ in range(_PACES):
@@ -70,12 +71,14 @@ def device(
             layout = Layout(folder)
             shard = Shard(0, 1, RecordFile("dry-run.tfrecord", 0, 0.0), "dry-run.tfrecord")
             with Watch() as starting:
+                Due(layout)(shard)
                 commit.IsFirstAttempt(layout)(shard)
                 writer = ShardWriter(layout, shard, {})
             with Watch() as writing:
                 writer.append(FeatureChunk(shard, 0, True, items, outputs))
             with Watch() as committing:
                 (file,) = writer.commit().files
+                receipts.read_receipts(layout)  # as the manifest does in the end
         writes.append(Cost(writing.cost.wall / len(items), writing.cost.cpu / len(items)))
         commits.append(
             Cost(starting.cost.wall + committing.cost.wall, starting.cost.cpu + committing.cost.cpu)

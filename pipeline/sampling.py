@@ -7,7 +7,7 @@ import statistics
 import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,13 +55,13 @@ def look_at(
         items, costs, unit = _read(shard, shard.source, config)
     else:
         items, costs, unit = _fetched(shard.source, config, fetcher, pool)
+    samples = [_decoded(item, cost, config, pixels) for item, cost in zip(items, costs, strict=True)]
     kept = 0
-    samples = []
-    for item, cost in zip(items, costs, strict=True):
-        size = len(item.data) if isinstance(item, Encoded) else 0
-        keep = not kept or kept + size <= _KEPT_BYTES
-        kept += size if keep else 0
-        samples.append(_decoded(item, cost, config, pixels, keep))
+    for index, sample in enumerate(samples):
+        if kept and kept + sample.size_bytes > _KEPT_BYTES:
+            samples[index] = replace(sample, encoded=None)
+        else:
+            kept += sample.size_bytes
     return samples, unit
 
 
@@ -107,11 +107,11 @@ def _fetched(
 ) -> tuple[list[read.Item], list[Cost], float]:
     """The first images of a run of rows, and how long each would keep the reader waiting among others."""
     taken: list[float] = []
-    hosts = set()
+    hosts: set[str | None] = set()
 
     def fetch(uri: str) -> bytes:
         began = time.perf_counter()
-        hosts.add(urllib.parse.urlsplit(uri).hostname)
+        hosts.add(_http_host(uri))
         try:
             return fetcher.fetch(uri)
         finally:
@@ -129,12 +129,20 @@ def _fetched(
     return items, [Cost(wall, watch.cost.cpu / max(1, len(items)))] * len(items), 1.0
 
 
-def _decoded(item: read.Item, reading: Cost, config: JobConfig, pixels: np.ndarray, keep: bool) -> Sample:
+def _http_host(uri: str) -> str | None:
+    """The host that must not be asked for too much at once; None where there is no such limit."""
+    try:
+        parts = urllib.parse.urlsplit(uri)
+        return parts.hostname if parts.scheme in ("http", "https") else None
+    except ValueError:  # no address, as its own failure will say
+        return None
+
+
+def _decoded(item: read.Item, reading: Cost, config: JobConfig, pixels: np.ndarray) -> Sample:
     if isinstance(item, Failure):
         return Sample(item.code, reading)
     with Watch() as watch:
         found = decode.decode_item(item, 0, config.preprocessing, pixels)
     if isinstance(found, Failure):
         return Sample(found.code, reading, watch.cost)
-    encoded = item if keep else None
-    return Sample("", reading, watch.cost, format_of(item.data), len(item.data), found, encoded)
+    return Sample("", reading, watch.cost, format_of(item.data), len(item.data), found, item)
