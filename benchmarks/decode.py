@@ -31,7 +31,7 @@ import simplejpeg
 import tensorflow as tf
 from PIL import Image
 
-from benchmarks import environments, inputs, limit, machine
+from benchmarks import environments, figures, inputs, limit, machine
 from transforms.images import Preprocessing, decode
 
 SIDE = 224
@@ -256,6 +256,7 @@ def main() -> None:
             }
         alone = measure(tasks(readers, files, 1), len(files), args.rounds, time.process_time)
         side_by_side = measure(tasks(readers, files, cores), len(files), args.rounds, time.perf_counter)
+        figures.give(**{f"{kind}: {name}": rate for name, rate in alone.items()})
         for name, rate in alone.items():
             far = "{:.5f}, {:.5f}".format(*difference(readers[name], files)) if name in readers else ""
             far = "" if name == "bare libjpeg-turbo" else far

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import inputs, limit, machine
+from benchmarks import figures, inputs, limit, machine
 from pipeline import engine, options, plan, verdict
 from transforms import images, infer, tally
 
@@ -80,7 +80,13 @@ def whole_job(argv: Sequence[str], output: Path, device: Device) -> Run:
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     calls = device.calls
     steady = (calls[-1][1] - calls[0][1]) * len(calls) / max(1, len(calls) - 1)
-    return Run(seconds, cpu, device.busy, steady, verdict.stage_seconds(before, tally.PROCESS.counts()))
+    return Run(
+        seconds,
+        cpu,
+        device.busy,
+        steady,
+        verdict.stage_seconds(tally.between(before, tally.PROCESS.counts())),
+    )
 
 
 def decoding(encoded: Sequence[bytes], threads: int, decode: Callable[[bytes], object]) -> float:
@@ -150,6 +156,7 @@ def _tell(
     median = statistics.median
     job = median(count / run.seconds for run in runs)
     bare, ours = median(rates["bare"]), median(rates["ours"])
+    figures.give(bare=bare, ours=ours, job=job, busy=median(run.busy for run in runs))
     source = "http:// list" if flags.http else "TFRecord"
     print(machine.describe())
     print(

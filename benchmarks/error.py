@@ -17,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import figures
 from bit import network
 from bit.models import ARCHITECTURES
 from bit.weights import STANDARDIZED, shapes, standardize
@@ -83,6 +84,7 @@ def main() -> None:
     for name, chosen in groups.items():
         found = error(chosen)
         whole = whole or found
+        figures.give(**{name: found})
         print(f"| {name} | {found:.2e} | {found**2 / whole**2:.0%} |", flush=True)
 
 

@@ -1,7 +1,8 @@
-"""Cost of growth: python -m benchmarks.growth engines|shards
+"""Cost of growth: python -m benchmarks.growth engines|images|shards
 
 engines: images a second of the whole job with the tiny network, with 1 and with 2 workers on each engine, once it works;
          and the seconds that the run took besides: start, loading, end.
+images:  images a second of the whole job with the tiny network on the same images in shards of several sizes, loading aside.
 shards:  seconds to plan, to describe the job to an engine, to reach the first commit, and to resume a finished output.
 """
 
@@ -21,9 +22,10 @@ from pathlib import Path
 
 import apache_beam as beam
 
-from benchmarks import inputs, machine
+from benchmarks import figures, inputs, machine
+from benchmarks.job import whole_job
 from pipeline import engine, options, plan, weights
-from transforms import receipts
+from transforms import identity, infer, receipts
 
 MODEL = ("--model=untrained/tiny", "--image_size=64")
 LOCAL = "--direct_running_mode="
@@ -83,6 +85,7 @@ def measure_engines(chosen: list[str], images: int, rounds: int) -> None:
                 rates.append(rate(output, workers, images // SHARDS))
                 rests.append(wall - images / rates[-1])
             told = f"{statistics.median(rates):.0f} (from {min(rates):.0f} to {max(rates):.0f})"
+            figures.give(**{f"{name}, {workers}": statistics.median(rates)})
             print(f"| {name} | {workers} | {told} | {statistics.median(rests):.0f} |", flush=True)
 
 
@@ -90,6 +93,28 @@ def rate(output: Path, workers: int, shard_images: int) -> float:
     """Images a second from the first shard of each worker to the last of all, by the times of their receipts."""
     times = sorted(path.stat().st_mtime for path in (output / "receipts").glob("*.json"))
     return (len(times) - workers) * shard_images / (times[-1] - times[workers - 1])
+
+
+def measure_images(images: int, sizes: list[int], rounds: int) -> None:
+    config, _ = options.parse([*MODEL, "--input=unused", "--output=unused"])
+    model = infer.BitModelHandler(config.model).load_model()
+    infer.BitModelHandler.load_model = lambda self: model  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory() as scratch:
+        seconds: dict[int, list[float]] = {size: [] for size in sizes}
+        for size in sizes:
+            pattern, _ = inputs.write_shards(Path(scratch) / f"in-{size}", images, -(-images // size))
+            whole_job([*MODEL, f"--input={pattern}"], Path(scratch) / f"warm-{size}")
+        for number in range(rounds):
+            for size in sizes:
+                argv = [*MODEL, f"--input={scratch}/in-{size}/in-*.tfrecord"]
+                seconds[size].append(whole_job(argv, Path(scratch) / f"out-{size}-{number}"))
+    print("| images a shard | shards | images a second | milliseconds a shard |\n|---|---|---|---|")
+    for size, found in seconds.items():
+        rates = sorted(images / one for one in found)
+        shards = -(-images // size)
+        figures.give(**{str(size): statistics.median(rates)})
+        told = f"{statistics.median(rates):.0f} (from {rates[0]:.0f} to {rates[-1]:.0f})"
+        print(f"| {size} | {shards} | {told} | {statistics.median(found) / shards * 1e3:.1f} |", flush=True)
 
 
 def measure_shards(count: int, done: int) -> None:
@@ -102,7 +127,9 @@ def measure_shards(count: int, done: int) -> None:
         config, beam_options = options.parse(flags)
         began = time.perf_counter()
         made = plan.make(config, weights.identify(config.model, True))
-        print(f"plan {len(made.shards)} shards: {time.perf_counter() - began:.1f} s", flush=True)
+        seconds = time.perf_counter() - began
+        figures.give(plan_ms_a_shard=seconds / len(made.shards) * 1e3)
+        print(f"plan {len(made.shards)} shards: {seconds:.1f} s", flush=True)
         began = time.perf_counter()
         pipeline = beam.Pipeline(runner="FnApiRunner", options=beam_options)
         engine.define(config, made, pipeline)
@@ -154,7 +181,7 @@ def finished(folder: Path, shards: int) -> Path:
         file = replace(receipt.files[0], name=Path(layout.features(shard.label)).name)
         (folder / "out" / file.name).write_bytes(data)
         copy = replace(
-            receipt, shard=shard.label, name=shard.name, input=receipts.input_identity(shard), files=(file,)
+            receipt, shard=shard.label, name=shard.name, input=identity.input_identity(shard), files=(file,)
         )
         Path(layout.receipt(shard.label)).write_bytes(copy.to_json())
     return listing
@@ -162,16 +189,19 @@ def finished(folder: Path, shards: int) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("engines", "shards"))
+    parser.add_argument("what", choices=("engines", "images", "shards"))
     parser.add_argument("--engines", nargs="+", default=["direct", "prism", "spark", "flink"])
-    parser.add_argument("--images", type=int, default=6400)
+    parser.add_argument("--images", type=int, help="of engines and images (6400, 1600)")
+    parser.add_argument("--images_per_shard", type=int, nargs="+", default=[1, 10, 100, 1600])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shards", type=int, default=100_000)
     parser.add_argument("--done", type=int, default=10_000)
     flags = parser.parse_args()
     print(machine.describe())
     if flags.what == "engines":
-        measure_engines(flags.engines, flags.images, flags.rounds)
+        measure_engines(flags.engines, flags.images or 6400, flags.rounds)
+    elif flags.what == "images":
+        measure_images(flags.images or 1600, flags.images_per_shard, flags.rounds)
     else:
         measure_shards(flags.shards, flags.done)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import inputs, machine
+from benchmarks import figures, inputs, machine
 from pipeline import engine, options, plan
 from transforms import images, infer
 
@@ -31,6 +31,7 @@ def whole_job(argv: list[str], output: Path) -> float:
     """Seconds from building the graph to the manifest; the model is loaded before."""
     config, beam_options = options.parse([*argv, f"--output={output}"])
     made = plan.make(config, "benchmark")
+    plan.prepare(made)
     engine.configure_logging(engine.LOCAL)
     began = time.perf_counter()
     engine.run(config, made, beam_options, engine.LOCAL)
@@ -78,6 +79,7 @@ def main() -> None:
         rates = sorted(len(encoded) / s for s in seconds)
         print(f"{name:12} {statistics.median(rates):8.2f} images/s (from {rates[0]:.2f} to {rates[-1]:.2f})")
     ratios = sorted(a / j for a, j in zip(alone, job, strict=True))
+    figures.give(ratio=statistics.median(ratios))
     print(
         f"whole job / model alone: {statistics.median(ratios):.3f} (from {ratios[0]:.3f} to {ratios[-1]:.3f})"
     )

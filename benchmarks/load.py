@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from benchmarks import machine
+from benchmarks import figures, machine
 from bit.models import ARCHITECTURES, OFFICIAL, resolve
 from bit.weights import Untrained, shapes
 
@@ -97,6 +97,7 @@ def main() -> None:
         size = os.path.getsize(path) / 2**30
     best = {name: min(one[name] for one in rounds) for name in rounds[0]}
     ratio = (best["load"] + best["first"]) / (best["read"] + best["warm"])
+    figures.give(ratio=ratio)
     print(
         f"{machine.describe()}; {args.architecture}, {args.precision}, {args.side}, batches of {args.batch_size}\n"
     )

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import inputs, machine
+from benchmarks import figures, inputs, machine
 
 
 def peak_mib(argv: list[str]) -> float:
@@ -55,6 +55,8 @@ def main() -> None:
             f"{count:7} images in {shards:3} shards: peak {peaks[-1]:7.1f} MiB ({peaks[-1] / peaks[0] - 1:+.1%})",
             flush=True,
         )
+    if peaks:
+        figures.give(least_images=peaks[0], most_images=peaks[-1])
     for size in flags.sizes:
         width, height = map(int, size.split("x"))
         peak = measure(flags.images_of_each_size, 2, width, height, f"--batch_size={flags.batch_size}")

@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
 
-from benchmarks import environments, machine
+from benchmarks import environments, figures, machine
 from bit import network
 from bit.models import ARCHITECTURES, Architecture
 from bit.weights import STANDARDIZED, shapes
@@ -180,6 +180,7 @@ def main() -> None:
         assert stdin
         stdin.close()
         rate, worst = args.batch_size / min(seconds[name]), args.batch_size / max(seconds[name])
+        figures.give(**{name: rate})
         share = rate * work / peaks["float32" if name in ("authors", "float32") else "bfloat16"]
         memory = float(answer(name))
         print(

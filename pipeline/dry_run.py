@@ -1,13 +1,16 @@
-"""`--dry_run`: a look at a few images of some shards, and what the whole job would take. Writes no output."""
+"""`--dry_run`: a look at a few images of some shards, and what the whole job would take. Writes no output.
+
+What costs time is measured one after the other, by the job's own functions: opening and reading, decoding on one thread, the
+loaded model on full batches, writing and committing a shard in a temporary folder. `estimate` makes a time of it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import os
+import statistics
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,167 +18,122 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.estimate import Estimate, Image, Job, Measured, ShardLook, estimate
+from pipeline.measuring import device, paces
 from pipeline.options import JobConfig
 from pipeline.plan import Plan, units
 from pipeline.progress import duration
-from transforms import decode, read, records, tfrecord
-from transforms.elements import Decoded, Encoded, Failure, RecordFile, Shard, UriSlice
+from pipeline.sampling import IMAGES_PER_SHARD, Sample, look_at
+from transforms.elements import Shard
 from transforms.fetch import Fetcher
-from transforms.imaging.formats import format_of
-from transforms.infer import BitModelHandler
 
-_SHARDS, _IMAGES_PER_SHARD, _MODEL_CALLS = 8, 16, 3
-_RESAMPLES = 1000  # of the bootstrap; seeded, so the same sample gives the same interval
+_SHARDS = 8
 
 
 @dataclass(frozen=True)
-class Sample:
-    """What was measured on one image."""
+class Found:
+    """Everything that a dry run found out."""
 
-    unit: float  # of input: bytes of its record, or 1 row
-    input_seconds: float
-    decode_seconds: float
-    outcome: str  # '' for a decoded image, else the failure's code
-    format: str = ""
-    size_bytes: int = 0
-    width: int = 0
-    height: int = 0
-
-
-@dataclass(frozen=True)
-class Device:
-    """What was measured on the model and the writer, for one image."""
-
-    model_seconds: tuple[float, ...]
-    write_seconds: float
+    samples: tuple[Sample, ...]
+    looks: tuple[ShardLook, ...]
+    measured: Measured
     record_bytes: int
+    job: Job
+
+    def estimate(self) -> Estimate:
+        """Of the whole job; only where an image could be decoded."""
+        return estimate(self.job, self.looks, self.measured)
+
+    @property
+    def good(self) -> list[Sample]:
+        return [sample for sample in self.samples if not sample.outcome]
 
 
 def run(config: JobConfig, plan: Plan) -> list[str]:
     """Samples the plan's shards and returns lines that tell what was found and what the job would take."""
-    shards = _reachable(plan)
-    step = max(1, len(shards) // _SHARDS)
+    return tell(config, plan, look(config, plan))
+
+
+def look(config: JobConfig, plan: Plan) -> Found:
+    """Looks at a few images of at most eight of the shards that are to be done, and measures on them."""
+    batch, side = config.model.batch_size, config.model.image_size
+    pixels = np.zeros((batch, side, side, 3), np.float32)
     samples: list[Sample] = []
-    pixels = np.zeros(
-        (config.model.batch_size, config.model.image_size, config.model.image_size, 3), np.float32
-    )
-    fetcher = Fetcher(config.read.fetch)
-    with ThreadPoolExecutor(config.read.fetch.concurrency) as pool, contextlib.closing(fetcher):
-        for shard in shards[::step][:_SHARDS]:
-            samples += _look_at(shard, config, fetcher, pool, pixels)
-    if plan.listing is not None:
-        os.unlink(shards[0].source.uri)
-    return _tell(config, plan, samples, min(_SHARDS, len(shards)), _device(config, pixels))
+    looks = []
+    with (
+        _reachable(plan) as shards,
+        ThreadPoolExecutor(IMAGES_PER_SHARD) as pool,
+        contextlib.closing(Fetcher(config.read.fetch)) as fetcher,
+    ):
+        parts = min(_SHARDS, len(shards))
+        for part in range(parts):
+            neighbours = shards[part * len(shards) // parts : (part + 1) * len(shards) // parts]
+            found, unit = look_at(neighbours[len(neighbours) // 2], config, fetcher, pool, pixels)
+            costs = tuple(Image(sample.input, sample.decode) for sample in found)
+            looks.append(ShardLook(sum(map(units, neighbours)), unit, costs))
+            samples += found
+    threads, cores = config.decode.threads_here, os.cpu_count() or 1
+    job = Job(sum(map(units, shards)), len(shards), batch, threads, cores)
+    shown = [sample.decoded for sample in samples if sample.decoded]
+    if not shown:
+        return Found(tuple(samples), tuple(looks), Measured((), (), (), ()), 0, job)
+    measured, record_bytes = device(config, pixels, shown, paces(samples, config))
+    return Found(tuple(samples), tuple(looks), measured, record_bytes, job)
 
 
-def _reachable(plan: Plan) -> list[Shard]:
+@contextlib.contextmanager
+def _reachable(plan: Plan) -> Iterator[list[Shard]]:
     """The shards; those of image files refer to a list that is not written yet, and get a temporary one."""
+    shards = list(plan.todo or plan.shards)
     if plan.listing is None:
-        return list(plan.todo or plan.shards)
-    with tempfile.NamedTemporaryFile(suffix=".txt", delete=False) as stream:
+        yield shards
+        return
+    with tempfile.NamedTemporaryFile(suffix=".txt") as stream:
         stream.write(plan.listing)
-    shards = plan.todo or plan.shards
-    return [dataclasses.replace(s, source=dataclasses.replace(s.source, uri=stream.name)) for s in shards]
+        stream.flush()
+        yield [dataclasses.replace(s, source=dataclasses.replace(s.source, uri=stream.name)) for s in shards]
 
 
-def _look_at(
-    shard: Shard, config: JobConfig, fetcher: Fetcher, pool: ThreadPoolExecutor, pixels: np.ndarray
-) -> Iterator[Sample]:
-    began = time.perf_counter()
-    if isinstance(shard.source, RecordFile):
-        items = list(itertools.islice(read.record_items(shard, shard.source, config.read), _IMAGES_PER_SHARD))
-    else:
-        few = dataclasses.replace(
-            config.read,
-            batch_size=1,
-            fetch=dataclasses.replace(config.read.fetch, concurrency=_IMAGES_PER_SHARD // 2),
-        )
-        found = read.fetched_items(shard.source, few, fetcher.fetch, pool)
-        items = list(itertools.islice(found, _IMAGES_PER_SHARD))
-    seconds = (time.perf_counter() - began) / max(1, len(items))
-    for item in items:
-        if isinstance(item, Failure):
-            yield Sample(1.0, seconds, 0.0, item.code)
-            continue
-        unit = 1.0 if isinstance(shard.source, UriSlice) else float(len(item.data) + len(item.passed) + 64)
-        yield _decoded(item, unit, seconds, config, pixels)
-
-
-def _decoded(item: Encoded, unit: float, seconds: float, config: JobConfig, pixels: np.ndarray) -> Sample:
-    began = time.perf_counter()
-    found = decode.decode_item(item, 0, config.preprocessing, pixels)
-    taken = time.perf_counter() - began
-    if isinstance(found, Failure):
-        return Sample(unit, seconds, taken, found.code)
-    return Sample(unit, seconds, taken, "", format_of(item.data), len(item.data), found.width, found.height)
-
-
-def _device(config: JobConfig, pixels: np.ndarray) -> Device:
-    """The loaded model on full batches, and the encoding of its outputs."""
-    model = BitModelHandler(config.model).load_model()
-    model(pixels)
-    calls = []
-    for _ in range(_MODEL_CALLS):
-        began = time.perf_counter()
-        outputs = model(pixels)
-        calls.append((time.perf_counter() - began) / len(pixels))
-    item = Decoded(b"k" * 64, 0, 0, 500, 375, "0" * 64)
-    began = time.perf_counter()
-    framed = [
-        tfrecord.frame(records.encode(item, {n: v[row] for n, v in outputs.items()}))
-        for row in range(len(pixels))
-    ]
-    return Device(tuple(calls), (time.perf_counter() - began) / len(pixels), len(framed[0]))
-
-
-def image_seconds(input_s: float, decode_s: float, model_s: float, write_s: float, threads: int) -> float:
-    """What the job needs for an image: each stage runs beside the others, decoding on `threads` threads."""
-    return max(input_s, model_s, write_s, decode_s / threads)
-
-
-def _tell(config: JobConfig, plan: Plan, samples: list[Sample], looked: int, device: Device) -> list[str]:
-    good = [sample for sample in samples if not sample.outcome]
+def tell(config: JobConfig, plan: Plan, found: Found) -> list[str]:
+    """Lines for people."""
+    good, samples, looked = found.good, found.samples, len(found.looks)
+    failed = Counter(sample.outcome for sample in samples if sample.outcome)
+    codes = ", ".join(f"{code}: {n}" for code, n in failed.items())
     if not good:
-        codes = ", ".join(f"{code}: {n}" for code, n in Counter(s.outcome for s in samples).items())
         return [
             f"dry run: none of {len(samples)} images in {looked} shards could be decoded ({codes or 'no images'})"
         ]
-    threads = config.decode.threads or os.cpu_count() or 1
-    random = np.random.default_rng(0)
-    table = np.array([(s.unit, s.input_seconds, s.decode_seconds) for s in samples])
-    total = sum(map(units, plan.todo or plan.shards))
-    drawn = random.integers(0, len(table), (_RESAMPLES, len(table)))
-    unit, input_s, decode_s = np.moveaxis(table[drawn].mean(1), -1, 0)
-    model_s = random.choice(device.model_seconds, (_RESAMPLES, len(device.model_seconds))).mean(1)
-    images = total / unit
-    seconds = [
-        n * image_seconds(i, d, m, device.write_seconds, threads)
-        for n, i, d, m in zip(images, input_s, decode_s, model_s, strict=True)
-    ]
-    low, middle, high = np.percentile(seconds, (2.5, 50, 97.5))
+    told, job = found.estimate(), found.job
     sizes = sorted(sample.size_bytes for sample in good)
-    pixels = sorted((sample.width * sample.height, sample.width, sample.height) for sample in good)
-    failed = Counter(sample.outcome for sample in samples if sample.outcome)
-    codes = f" ({', '.join(f'{code}: {n}' for code, n in failed.items())})" if failed else ""
+    decoded = [sample.decoded for sample in good if sample.decoded]
+    pixels = sorted((item.width * item.height, item.width, item.height) for item in decoded)
     formats = Counter(sample.format for sample in good)
     share = len(good) / len(samples)
+    images = [image for look in found.looks for image in look.images]
+    input_s = [image.input.wall for image in images]
+    decode_s = [image.decode.wall / job.threads for image in images]
+    model_s = [call.wall / job.batch_size for call in found.measured.call]
+    write_s = [write.wall for write in found.measured.write]
     lines = [
-        f"dry run: {len(samples)} of about {round(np.median(images))} images, in {looked} of {len(plan.shards)} shards",
+        f"dry run: {len(samples)} of about {round(told.images)} images, in {looked} of {len(plan.shards)} shards",
         f"formats   {', '.join(f'{name} {n}' for name, n in formats.most_common())}",
         f"sizes     {pixels[len(pixels) // 2][1]}x{pixels[len(pixels) // 2][2]} and {sizes[len(sizes) // 2]} bytes "
         f"in the median, up to {pixels[-1][1]}x{pixels[-1][2]} and {sizes[-1]} bytes",
-        f"failures  {sum(failed.values())} of {len(samples)}{codes}",
-        f"rates     input {_rate(table[:, 1])}, decode {_rate(table[:, 2] / threads)} on {threads} threads, "
-        f"model {_rate(np.array(device.model_seconds))}, write {_rate(np.array([device.write_seconds]))}",
-        f"time      {duration(middle)} on one worker like this (95 %: {duration(low)} to {duration(high)}), loading aside",
-        f"disk      {np.median(images) * share * device.record_bytes / 2**20:.0f} MiB",
+        f"failures  {sum(failed.values())} of {len(samples)}{f' ({codes})' if codes else ''}",
+        f"rates     input {_rate(input_s)}, decode {_rate(decode_s)} on {job.threads} threads, "
+        f"model {_rate(model_s)}, write {_rate(write_s)}",
+        f"time      {duration(told.seconds)} on one worker like this (95 %: {duration(told.low)} to "
+        f"{duration(told.high)}), loading aside",
+        f"disk      {told.images * share * found.record_bytes / 2**20:.0f} MiB",
     ]
     if config.price_per_hour:
         price = config.price_per_hour / 3600
-        lines.append(f"cost      {middle * price:.2f} (95 %: {low * price:.2f} to {high * price:.2f})")
+        lines.append(
+            f"cost      {told.seconds * price:.2f} (95 %: {told.low * price:.2f} to {told.high * price:.2f})"
+        )
     return lines
 
 
-def _rate(seconds: np.ndarray) -> str:
-    mean = float(seconds.mean())
+def _rate(seconds: list[float]) -> str:
+    mean = statistics.mean(seconds)
     return f"{1 / mean:.1f} images/s" if mean else "-"

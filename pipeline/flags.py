@@ -21,8 +21,8 @@ one example for each kind of input:
 
   python -m pipeline.main --runner=DirectRunner --input=... --output=features --model=bit/m-r101x3
 
-Any option of Beam and its runners is accepted too. Exit code: 0 done, 2 the request is wrong and nothing was
-started, 3 finished but too many images failed, 1 anything else. Everything is reported on stderr.
+Any option of Beam and its runners is accepted too: --direct_num_workers=N works on N shards at once. All is told
+on stderr. Exit code: 0 done, 2 wrong request, nothing was started, 3 too many images failed, 1 anything else.
 """
 
 

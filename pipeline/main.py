@@ -15,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow
 from transforms import imports
 
 with imports.uncollected():
-    from pipeline import dry_run, engine, options, plan, reach, together, verdict, weights
+    from pipeline import dry_run, engine, options, plan, reach, together, verdict, weights, workers
     from pipeline.flags import RequestError
     from pipeline.report import Report, say
     from transforms import patience, storage, tally
@@ -64,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     else:  # the run before may have been killed between its last receipt and its end
         write_manifest(made.layout, made.fingerprint, len(made.shards))
-    after = tally.PROCESS.counts()
-    stages, smaller = verdict.stage_seconds(before, after), verdict.smaller_batch(before, after)
-    return report.finished(config, made, runner, time.monotonic() - began, stages, smaller)
+    seconds, counts = time.monotonic() - began, tally.between(before, tally.PROCESS.counts())
+    found = verdict.judge(counts, config, made, workers.of(beam_options, runner))
+    return report.finished(config, made, runner, seconds, counts, found)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    StandardOptions,
+    _BeamArgumentParser,
+)
 
 from bit import models, outputs
 from pipeline.flags import Parser, RequestError, parser
@@ -51,7 +56,7 @@ class JobConfig:
 def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
     """Parses a command line. Raises RequestError for what it cannot mean."""
     flags, rest = parser().parse_known_args(list(argv))
-    beam_options = PipelineOptions(_known_to_beam(rest))
+    beam_options = _beam_options(rest)
     flags.input = [group for group in flags.input or [] if group]
     missing = [name for name in ("input", "output", "model") if not getattr(flags, name)]
     if missing:
@@ -117,6 +122,17 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         model=ModelSettings(model, image_size, flags.batch_size, flags.precision, asked, top_k),
     )
     return config, beam_options
+
+
+def _beam_options(rest: list[str]) -> PipelineOptions:
+    """Beam's options. Several workers mean threads where nothing else is said: Beam's default ignores their number."""
+    out = PipelineOptions(_known_to_beam(rest))
+    direct = out.view_as(DirectOptions)
+    if direct.direct_num_workers != 1 and not any(
+        part.split("=")[0] == "--direct_running_mode" for part in rest
+    ):
+        direct.direct_running_mode = "multi_threading"
+    return out
 
 
 def _flag_named(text: str) -> str:

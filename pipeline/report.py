@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from pipeline import progress, verdict
+from pipeline import progress
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
+from pipeline.verdict import Verdict, stage_seconds
 from transforms import receipts, storage
-from transforms.elements import UriSlice
+from transforms.tally import Counts
 
 DONE, FAILED, WRONG_REQUEST, TOO_MANY_FAILURES = 0, 1, 2, 3
 
@@ -67,13 +68,12 @@ class Report:
         plan: Plan,
         runner: str,
         seconds: float,
-        stages: Mapping[str, float],
-        smaller_batch: int | None = None,
+        counts: Counts,
+        found: Verdict | None,
     ) -> int:
         """Sums the whole output up, earlier runs included, from its receipts.
 
-        `stages` holds the seconds that this process's workers spent in each stage, `smaller_batch` the size to which
-        batches came down for want of memory.
+        `counts` is what this process's workers counted in this run, `found` the verdict on what held them back.
         """
         manifest = json.loads(storage.read_bytes(plan.layout.manifest))
         if manifest["shards_done"] != len(plan.shards):
@@ -90,12 +90,12 @@ class Report:
         if plan.todo:
             speed = (inputs - earlier) / seconds if seconds else 0.0
             say(f"{inputs - earlier} images in {seconds:.1f} s ({progress.speed(speed)})")
-            if found := verdict.judge(stages, config, isinstance(plan.todo[0].source, UriSlice)):
+            if found:
                 say(found.line())
-            if smaller_batch:
+            if counts.batch_fitted:
                 say(
                     f"batches of {config.model.batch_size} images were too large for the device's memory: "
-                    f"--batch_size={smaller_batch} starts with what fitted"
+                    f"--batch_size={counts.batch_fitted} starts with what fitted"
                 )
         elif config.retry_failures:
             say("nothing to do: there is no failure that could be tried again")
@@ -124,8 +124,11 @@ class Report:
             "tried_again": plan.tried_again,
             "untrained": manifest["untrained"],
             "seconds": round(seconds, 3),
-            "smaller_batch": smaller_batch,
-            "stage_seconds": {name: round(value, 3) for name, value in stages.items()},
+            "smaller_batch": counts.batch_fitted or None,
+            "stage_seconds": {name: round(value, 3) for name, value in stage_seconds(counts).items()},
+            "verdict": {"stage": found.stage, "share": round(found.share, 3), "advice": found.advice}
+            if found
+            else None,
         }
         return self._end(TOO_MANY_FAILURES if too_many else DONE, summary)
 

@@ -2,18 +2,25 @@
 
 Reading, decoding and writing have threads of their own beside the worker thread that calls the model. What counts is the
 wall time that the worker thread spends in the model or waits for one of the others: "write" includes the commits.
+Each piece of advice names one flag, and depends on what was counted and on the engine: no flag helps everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
 from dataclasses import dataclass
 
 from pipeline.options import JobConfig
+from pipeline.plan import Plan, units
+from pipeline.workers import Workers
+from transforms import devices
+from transforms.elements import UriSlice
 from transforms.tally import Counts
 
 _TELLING_SECONDS = 2.0  # shorter runs are all start-up
-_FAST_PRECISIONS = ("bfloat16", "float16")
+_GPU_BATCH = 128
+_LARGE_SHARD = 1000  # images: more in a shard make its commit no cheaper for each
+_MAJORITY = 0.5
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Verdict:
 
     stage: str  # 'input' | 'decode' | 'model' | 'write'
     share: float
-    advice: str
+    advice: str  # names exactly one flag
 
     def line(self) -> str:
         return f"held back by {_WORDS[self.stage]} ({self.share:.0%} of the time): {self.advice}"
@@ -36,37 +43,68 @@ _WORDS = {
 }
 
 
-def stage_seconds(before: Counts, after: Counts) -> dict[str, float]:
-    """Seconds that the worker threads of this process spent in each stage between two counts."""
+def stage_seconds(counts: Counts) -> dict[str, float]:
+    """Seconds that the worker threads of this process spent in each stage."""
     return {
-        "input": after.read_seconds - before.read_seconds,
-        "decode": after.decode_wait_seconds - before.decode_wait_seconds,
-        "model": after.model_seconds - before.model_seconds,
-        "write": after.write_seconds - before.write_seconds,
+        "input": counts.read_seconds,
+        "decode": counts.decode_wait_seconds,
+        "model": counts.model_seconds,
+        "write": counts.write_seconds,
     }
 
 
-def smaller_batch(before: Counts, after: Counts) -> int | None:
-    """The batch size to which this process's workers came down for want of memory; None if they did not."""
-    return after.batch_fitted if after.batch_fitted != before.batch_fitted else None
-
-
-def judge(seconds: Mapping[str, float], config: JobConfig, is_list: bool) -> Verdict | None:
+def judge(counts: Counts, config: JobConfig, plan: Plan, engine: Workers) -> Verdict | None:
     """The verdict on a run; None where too little time was counted: short runs, workers in other processes."""
+    seconds = stage_seconds(counts)
     total = sum(seconds.values())
-    if total < _TELLING_SECONDS:
+    if total < _TELLING_SECONDS or not plan.todo:
         return None
     stage = max(seconds, key=lambda name: seconds[name])
-    return Verdict(stage, seconds[stage] / total, _advice(stage, config, is_list))
-
-
-def _advice(stage: str, config: JobConfig, is_list: bool) -> str:
     if stage == "model":
-        if config.model.precision in _FAST_PRECISIONS:
-            return "as it should be; more devices would help, or a smaller --image_size"
-        return "as it should be; --precision=bfloat16 is faster where the device has it"
-    if stage == "decode":
-        return "--decode_threads helps if there are idle cores, else a worker with more of them"
+        advice = _faster_model(config)
+    elif stage == "decode":
+        advice = _faster_decoding(counts, config)
+    else:
+        advice = _faster_disks(stage, counts, config, plan, engine)
+    return Verdict(stage, seconds[stage] / total, advice)
+
+
+def _faster_model(config: JobConfig) -> str:
+    precision = devices.fast_precision()
+    if precision and config.model.precision in ("float32", "tensorfloat32"):
+        return f"as it should be; --precision={precision} is faster here, and less exact"
+    if devices.gpus_in_use() and config.model.batch_size < _GPU_BATCH:
+        return f"as it should be; --batch_size={_GPU_BATCH} keeps a GPU busier"
+    return "as it should be; more devices would help, or a smaller --image_size, which gives other vectors"
+
+
+def _faster_decoding(counts: Counts, config: JobConfig) -> str:
+    cpus = os.cpu_count() or 1
+    if config.decode.threads_here < cpus:
+        return f"--decode_threads={cpus} would use all CPUs"
+    large = counts.scalable_pixels > _MAJORITY * counts.pixels
+    if large and not config.preprocessing.scaled_decoding:
+        return "--scaled_decoding would decode the large JPEGs faster, to slightly other pixels"
+    return f"a machine with more than {cpus} CPUs would help: --decode_threads follows their number"
+
+
+def _faster_disks(stage: str, counts: Counts, config: JobConfig, plan: Plan, engine: Workers) -> str:
+    is_list = isinstance(plan.todo[0].source, UriSlice)
+    fetch, rows = config.read.fetch, config.images_per_shard
     if stage == "input" and is_list:
-        return f"--fetch_threads={2 * config.read.fetch.concurrency} would fetch more images at once"
-    return "--direct_num_workers=2 --direct_running_mode=multi_threading works on two shards at once"
+        if counts.queue_seconds > _MAJORITY * counts.fetch_seconds:
+            return f"--per_host={2 * fetch.per_host} would ask one host for more images at once, if it can bear it"
+        return f"--fetch_threads={2 * fetch.concurrency} would fetch more images at once"
+    commits = stage == "write" and counts.commit_seconds > _MAJORITY * counts.write_seconds
+    if is_list and commits and rows < _LARGE_SHARD:
+        return (
+            f"--images_per_shard={min(_LARGE_SHARD, 10 * rows)}, to another output, would mean fewer commits"
+        )
+    if len(plan.todo) > engine.at_once:
+        return f"{engine.wider} would work on more shards at once"
+    if is_list:
+        return (
+            f"--images_per_shard={max(1, rows // 4)}, to another output, would give more workers a shard each"
+        )
+    mebibytes = max(1, max(map(units, plan.todo)) >> 22)
+    return f"--split_bytes={mebibytes}MiB, to another output, would give more workers a shard each"

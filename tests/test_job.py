@@ -259,6 +259,5 @@ def test_worker_threads_take_shards_at_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(read, "record_items", meeting)
     pattern = helpers.write_shards(tmp_path / "in", (2, 2))
-    flags = [f"--input={pattern}", "--direct_num_workers=2", "--direct_running_mode=multi_threading"]
-    helpers.job(*flags, output=tmp_path / "out")
+    helpers.job(f"--input={pattern}", "--direct_num_workers=2", output=tmp_path / "out")
     assert helpers.manifest(tmp_path / "out")["shards_done"] == 2

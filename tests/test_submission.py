@@ -87,6 +87,23 @@ def test_beam_and_airflow_flags_are_accepted_and_reach_beam():
 
 
 @pytest.mark.parametrize(
+    ("flags", "mode"),
+    [
+        ([], "in_memory"),
+        (["--direct_num_workers=1"], "in_memory"),
+        (["--direct_num_workers=2"], "multi_threading"),
+        (["--direct_num_workers", "2"], "multi_threading"),
+        (["--direct_num_workers=0"], "multi_threading"),
+        (["--direct_num_workers=2", "--direct_running_mode=multi_processing"], "multi_processing"),
+        (["--direct_running_mode", "in_memory", "--direct_num_workers=2"], "in_memory"),
+    ],
+)
+def test_several_workers_are_threads_unless_something_else_is_asked_for(flags, mode):
+    _, beam_options = options.parse(["--input=a", "--output=b", "--model=untrained/tiny", *flags])
+    assert beam_options.view_as(DirectOptions).direct_running_mode == mode
+
+
+@pytest.mark.parametrize(
     ("asked", "runner"),
     [
         (None, "FnApiRunner"),

@@ -1,24 +1,71 @@
-"""The verdict names the stage that really held the run back: each stage made slow in turn."""
+"""The verdict names the stage that really held the run back, and one flag that helps: each stage made slow in turn."""
 
 import json
+import os
+import re
+import threading
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from pipeline import options, verdict
+from pipeline import options, verdict, workers
 from tests import helpers
-from transforms import decode, infer, read, writer
+from transforms import decode, devices, fetch, images, infer, read, writer
+from transforms.elements import RecordFile, Shard, UriSlice
+from transforms.fetching.http import HttpClient
 from transforms.tally import Counts
 
-SLOW_SECONDS = 0.5
+SLOW_SECONDS = 0.3
+FLAG = re.compile(r"--[a-z_]+(?:=\S*?)?(?=[,;:]?(?:\s|$))")
 
 
-def slowed(function):
-    def slow(*args, **kwargs):
-        time.sleep(SLOW_SECONDS)
-        return function(*args, **kwargs)
+class Slowed:
+    """A function that takes its time, and how many threads were in it at once."""
 
-    return slow
+    def __init__(self, function):
+        self._function = function
+        self._lock = threading.Lock()
+        self.calls = self.inside = self.most = 0
+
+    def __call__(self, *args, **kwargs):
+        with self._lock:
+            self.calls += 1
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        try:
+            time.sleep(SLOW_SECONDS)
+            return self._function(*args, **kwargs)
+        finally:
+            with self._lock:
+                self.inside -= 1
+
+
+def slow(monkeypatch, module, name):
+    made = Slowed(getattr(module, name))
+    monkeypatch.setattr(module, name, made)
+    return made
+
+
+def run(folder, name, *flags):
+    """Runs the job; its verdict."""
+    report = folder / f"{name}.json"
+    helpers.job("--batch_size=1", *flags, f"--report_file={report}", output=folder / name)
+    return json.loads(report.read_text())["verdict"]
+
+
+def the_flag(advice):
+    (flag,) = FLAG.findall(advice)
+    return flag
+
+
+def images_list(folder, count):
+    folder.mkdir(exist_ok=True)
+    for seed in range(count):
+        (folder / f"{seed}.jpg").write_bytes(helpers.encoded(seed))
+    (folder / "list.txt").write_text("".join(f"{folder}/{seed}.jpg\n" for seed in range(count)))
+    return folder / "list.txt"
 
 
 @pytest.mark.parametrize(
@@ -32,35 +79,176 @@ def slowed(function):
 )
 def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, stage, module, name, said):
     pattern = helpers.write_shards(tmp_path / "in", (8,))
-    monkeypatch.setattr(module, name, slowed(getattr(module, name)))
+    slow(monkeypatch, module, name)
     report = tmp_path / "report.json"
     flags = [f"--input={pattern}", "--batch_size=1", "--decode_threads=1", f"--report_file={report}"]
     helpers.job(*flags, output=tmp_path / "out")
+    told = json.loads(report.read_text())
     assert said in capsys.readouterr().err
-    seconds = json.loads(report.read_text())["stage_seconds"]
-    assert max(seconds, key=seconds.get) == stage
-    assert seconds[stage] >= SLOW_SECONDS
+    assert told["verdict"]["stage"] == stage
+    assert max(told["stage_seconds"], key=told["stage_seconds"].get) == stage
+    assert told["stage_seconds"][stage] >= SLOW_SECONDS
 
 
 @pytest.mark.parametrize(
-    ("stage", "flags", "is_list", "advice"),
+    ("stage", "module", "name"),
+    [("input", read.records, "parse"), ("write", writer.tfrecord, "frame")],
+)
+def test_more_workers_read_and_write_at_once(tmp_path, monkeypatch, stage, module, name):
+    pattern = helpers.write_shards(tmp_path / "in", (4, 4))
+    slowed = slow(monkeypatch, module, name)
+    found = run(tmp_path, "one", f"--input={pattern}")
+    assert (found["stage"], the_flag(found["advice"])) == (stage, "--direct_num_workers=2")
+    assert slowed.most == 1
+    run(tmp_path, "two", f"--input={pattern}", the_flag(found["advice"]))
+    assert slowed.most == 2
+
+
+def test_more_threads_decode_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    pattern = helpers.write_shards(tmp_path / "in", (9,))
+    slowed = slow(monkeypatch, decode.images, "decode")
+    found = run(tmp_path, "one", f"--input={pattern}", "--decode_threads=1")
+    assert (found["stage"], the_flag(found["advice"])) == ("decode", "--decode_threads=3")
+    assert slowed.most == 1
+    run(tmp_path, "three", f"--input={pattern}", the_flag(found["advice"]))
+    assert slowed.most == 3
+
+
+def test_large_jpegs_are_decoded_smaller(tmp_path, monkeypatch):
+    """By a decoder whose time goes by the pixels that it gives."""
+    made = []
+    original = images.decode_jpeg
+
+    def slow_by_pixels(stored, least_side):
+        pixels = original(stored, least_side)
+        made.append(pixels.shape[0] * pixels.shape[1])
+        time.sleep(made[-1] * 1e-6)
+        return pixels
+
+    monkeypatch.setattr(images, "decode_jpeg", slow_by_pixels)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    large = [helpers.example({"image/encoded": helpers.encoded(i, width=640, height=512)}) for i in range(20)]
+    path = helpers.write_tfrecord(tmp_path / "in.tfrecord", large)
+    found = run(tmp_path, "full", f"--input={path}")
+    assert (found["stage"], the_flag(found["advice"])) == ("decode", "--scaled_decoding")
+    full = sum(made)
+    run(tmp_path, "scaled", f"--input={path}", the_flag(found["advice"]))
+    assert sum(made) - full <= full / 4
+
+
+def test_more_images_are_fetched_at_once(tmp_path, monkeypatch):
+    listing = images_list(tmp_path / "in", 12)
+    slowed = slow(monkeypatch, fetch, "read_local")
+    found = run(tmp_path, "one", f"--input={listing}", "--fetch_threads=1")
+    assert (found["stage"], the_flag(found["advice"])) == ("input", "--fetch_threads=2")
+    assert slowed.most == 1
+    run(tmp_path, "two", f"--input={listing}", the_flag(found["advice"]))
+    assert slowed.most == 2
+
+
+def test_more_images_are_asked_of_one_host(tmp_path, monkeypatch):
+    slowed = Slowed(lambda *_: helpers.encoded(1))
+    monkeypatch.setattr(HttpClient, "_request", lambda *arguments: slowed(*arguments))
+    listing = tmp_path / "list.txt"
+    listing.write_text("".join(f"http://host.test/{index}.jpg\n" for index in range(12)))
+    found = run(tmp_path, "one", f"--input={listing}", "--per_host=1")
+    assert (found["stage"], the_flag(found["advice"])) == ("input", "--per_host=2")
+    assert slowed.most == 1
+    run(tmp_path, "two", f"--input={listing}", the_flag(found["advice"]))
+    assert slowed.most == 2
+
+
+def test_fewer_commits_are_waited_for(tmp_path, monkeypatch):
+    listing = images_list(tmp_path / "in", 10)
+    slowed = slow(monkeypatch, writer.commit, "commit")
+    found = run(tmp_path, "small", f"--input={listing}", "--images_per_shard=1")
+    assert (found["stage"], the_flag(found["advice"])) == ("write", "--images_per_shard=10")
+    assert slowed.calls == 10
+    run(tmp_path, "large", f"--input={listing}", the_flag(found["advice"]))
+    assert slowed.calls == 11
+
+
+RECORDS = [Shard(index, 4, RecordFile("a.tfrecord", 40 << 20, 0.0), "a") for index in range(4)]
+ROWS = [Shard(index, 4, UriSlice("a.txt", "txt", 0, 9000, 1000, ""), "a") for index in range(4)]
+
+
+def judged(counts, *flags, shards=RECORDS):
+    config, beam_options = options.parse([*helpers.TINY, "--input=a", "--output=b", *flags])
+    engine = workers.of(beam_options, options.runner_name(beam_options))
+    return verdict.judge(counts, config, SimpleNamespace(todo=shards), engine)
+
+
+@pytest.mark.parametrize(
+    ("counts", "flags", "shards", "flag"),
     [
-        ("model", [], False, "--precision=bfloat16"),
-        ("model", ["--precision=bfloat16"], False, "--image_size"),
-        ("decode", [], False, "--decode_threads"),
-        ("input", ["--fetch_threads=10"], True, "--fetch_threads=20"),
-        ("input", [], False, "--direct_num_workers=2"),
-        ("write", [], False, "--direct_num_workers=2"),
+        ({"read_seconds": 7}, [], RECORDS, "--direct_num_workers=2"),
+        ({"read_seconds": 7}, ["--direct_num_workers=2"], RECORDS, "--direct_num_workers=4"),
+        ({"read_seconds": 7}, [], RECORDS[:1], "--split_bytes=10MiB"),
+        ({"read_seconds": 7}, ["--runner=PrismRunner"], RECORDS, "--direct_num_workers=2"),
+        ({"read_seconds": 7}, ["--runner=FlinkRunner"], RECORDS, "--parallelism=2"),
+        ({"read_seconds": 7}, ["--runner=FlinkRunner", "--parallelism=2"], RECORDS, "--parallelism=4"),
+        (
+            {"read_seconds": 7},
+            ["--runner=SparkRunner", "--spark_master_url=local"],
+            RECORDS,
+            "--spark_master_url=local[2]",
+        ),
+        (
+            {"read_seconds": 7},
+            ["--runner=SparkRunner", "--spark_master_url=spark://h:1"],
+            RECORDS,
+            "--spark_master_url",
+        ),
+        ({"read_seconds": 7}, [], ROWS, "--fetch_threads=64"),
+        ({"read_seconds": 7, "fetch_seconds": 10, "queue_seconds": 6}, [], ROWS, "--per_host=16"),
+        ({"write_seconds": 7, "commit_seconds": 6}, [], RECORDS, "--direct_num_workers=2"),
+        ({"write_seconds": 7, "commit_seconds": 6}, [], ROWS, "--direct_num_workers=2"),
+        (
+            {"write_seconds": 7, "commit_seconds": 6},
+            ["--images_per_shard=200"],
+            ROWS,
+            "--images_per_shard=1000",
+        ),
+        ({"write_seconds": 7}, [], ROWS[:1], "--images_per_shard=250"),
+        ({"decode_wait_seconds": 7}, [], RECORDS, "--decode_threads"),
+        ({"decode_wait_seconds": 7, "pixels": 9, "scalable_pixels": 4}, [], RECORDS, "--decode_threads"),
+        ({"decode_wait_seconds": 7, "pixels": 9, "scalable_pixels": 5}, [], RECORDS, "--scaled_decoding"),
+        (
+            {"decode_wait_seconds": 7, "pixels": 9, "scalable_pixels": 5},
+            ["--scaled_decoding"],
+            RECORDS,
+            "--decode_threads",
+        ),
     ],
 )
-def test_the_advice_fits_the_stage(stage, flags, is_list, advice):
-    config, _ = options.parse([*helpers.TINY, "--input=a", "--output=b", *flags])
-    seconds = dict.fromkeys(("input", "decode", "model", "write"), 1.0) | {stage: 7.0}
-    found = verdict.judge(seconds, config, is_list)
-    assert (found.stage, found.share) == (stage, 0.7)
-    assert advice in found.advice
+def test_the_advice_depends_on_what_was_counted(counts, flags, shards, flag):
+    others = Counts(read_seconds=1.0, decode_wait_seconds=1.0, model_seconds=1.0, write_seconds=1.0)
+    found = judged(replace(others, **counts), *flags, shards=shards)
+    assert found.share == 0.7
+    assert the_flag(found.advice) == flag
+    if "=" in flag:
+        options.parse([*helpers.TINY, "--input=a", "--output=b", *flags, flag])
+
+
+@pytest.mark.parametrize(
+    ("precision", "gpus", "flags", "flag"),
+    [
+        ("bfloat16", 0, [], "--precision=bfloat16"),
+        ("float16", 1, [], "--precision=float16"),
+        ("bfloat16", 1, ["--precision=tensorfloat32"], "--precision=bfloat16"),
+        ("bfloat16", 1, ["--precision=bfloat16"], "--batch_size=128"),
+        ("bfloat16", 1, ["--precision=bfloat16", "--batch_size=128"], "--image_size"),
+        ("bfloat16", 0, ["--precision=bfloat16"], "--image_size"),
+        ("", 0, [], "--image_size"),
+    ],
+)
+def test_the_advice_on_the_model_depends_on_the_device(monkeypatch, precision, gpus, flags, flag):
+    monkeypatch.setattr(devices, "fast_precision", lambda: precision)
+    monkeypatch.setattr(devices, "gpus_in_use", lambda: gpus)
+    assert the_flag(judged(Counts(model_seconds=9), *flags).advice) == flag
 
 
 def test_no_verdict_without_time():
-    config, _ = options.parse([*helpers.TINY, "--input=a", "--output=b"])
-    assert verdict.judge(verdict.stage_seconds(Counts(), Counts()), config, False) is None
+    assert judged(Counts()) is None
+    assert judged(Counts(read_seconds=9), shards=[]) is None

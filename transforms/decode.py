@@ -43,6 +43,11 @@ class DecodeSettings:
     threads: int = 0
     timeout_seconds: float = 60.0  # of one image
 
+    @property
+    def threads_here(self) -> int:
+        """How many threads that makes in a process on this machine."""
+        return self.threads or os.cpu_count() or 1
+
 
 _POOL_LOCK = threading.Lock()
 _POOLS: dict[tuple[str, int], ThreadPoolExecutor] = {}
@@ -52,7 +57,7 @@ def _pool(name: str, threads: int) -> ThreadPoolExecutor:
     """One pool of a name a process, however many DoFn instances a runner makes."""
     with _POOL_LOCK:
         if (name, threads) not in _POOLS:
-            _POOLS[name, threads] = ThreadPoolExecutor(threads or os.cpu_count() or 1, name)
+            _POOLS[name, threads] = ThreadPoolExecutor(threads, name)
         return _POOLS[name, threads]
 
 
@@ -97,7 +102,7 @@ class _OnThread:
         self.item, self.row = item, row
         self._settings = settings
         self._began = 0.0
-        self.future = _pool("decode", settings.threads).submit(self._decode, pixels)
+        self.future = _pool("decode", settings.threads_here).submit(self._decode, pixels)
 
     def _decode(self, pixels: np.ndarray) -> Decoded | Failure:
         self._began = time.monotonic()
@@ -145,7 +150,7 @@ class _Pending:
 
 
 def _isolated(item: Encoded, row: int, settings: DecodeSettings, pixels: np.ndarray) -> Future:
-    pool = _pool("isolated", settings.threads)
+    pool = _pool("isolated", settings.threads_here)
     return pool.submit(decode_item, item, row, settings.preprocessing, pixels, settings.timeout_seconds)
 
 
@@ -166,6 +171,17 @@ def submit(chunk: EncodedChunk, settings: DecodeSettings, apart: bool = False) -
             items.append((_isolated if apart else _OnThread)(item, row, settings, pixels))
             row += 1
     return _Pending(chunk, settings, pixels, tuple(items))
+
+
+def _pixels(chunk: EncodedChunk, decoded: PixelChunk, image_size: int) -> dict[str, int]:
+    """How many pixels were decoded, and how many of them are in JPEGs that scaled decoding would make smaller."""
+    counts = {"pixels": 0, "scalable_pixels": 0}
+    for item, found in zip(chunk.items, decoded.items, strict=True):
+        if isinstance(item, Encoded) and isinstance(found, Decoded):
+            counts["pixels"] += found.width * found.height
+            if images.can_scale(item.data, found.width, found.height, image_size):
+                counts["scalable_pixels"] += found.width * found.height
+    return counts
 
 
 class DecodeImages(beam.DoFn):
@@ -201,8 +217,10 @@ class DecodeImages(beam.DoFn):
 
     def _next(self) -> PixelChunk:
         began = time.monotonic()
-        chunk = self._pending.popleft().result()
-        tally.PROCESS.add(decode_wait_seconds=time.monotonic() - began)
+        pending = self._pending.popleft()
+        chunk = pending.result()
+        counts = _pixels(pending.chunk, chunk, self._settings.preprocessing.image_size)
+        tally.PROCESS.add(decode_wait_seconds=time.monotonic() - began, **counts)
         if chunk.is_last and not _distrusted.is_set():
             isolated.end_idle()
         return chunk

@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import re
+import sys
 import tempfile
 import threading
 import time
@@ -43,6 +44,25 @@ def take_one(config: Any = None) -> None:
         _held.append(lock)
         config.set_visible_devices([found[index]], "GPU")
         _log.info("process %d works on GPU %s of %d", os.getpid(), names[index], len(found))
+
+
+def gpus_in_use() -> int:
+    """GPUs that TensorFlow works on in this process; 0 also where nothing has loaded TensorFlow."""
+    loaded = sys.modules.get("tensorflow")
+    return len(loaded.config.get_visible_devices("GPU")) if loaded else 0
+
+
+def fast_precision() -> str:
+    """The precision in which this process's GPU, or this machine's CPU, multiplies faster than in float32; '' if none."""
+    if gpus_in_use():
+        config = sys.modules["tensorflow"].config
+        details = config.experimental.get_device_details(config.get_visible_devices("GPU")[0])
+        return "bfloat16" if details.get("compute_capability", (0, 0)) >= (8, 0) else "float16"
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as stream:
+            return "bfloat16" if re.search(r"\b(avx512_bf16|amx_bf16)\b", stream.read()) else ""
+    except OSError:
+        return ""
 
 
 def _tensorflow_config() -> Any:

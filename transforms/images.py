@@ -103,6 +103,11 @@ def decode(data: bytes, preprocessing: Preprocessing, out: np.ndarray) -> tuple[
     return width, height
 
 
+def can_scale(data: bytes, width: int, height: int, image_size: int) -> bool:
+    """Whether `scaled_decoding` would decode this picture at a half of its size or less."""
+    return min(width, height) >= 2 * image_size and format_of(data) == "JPEG"
+
+
 _READERS = {
     "JPEG": read_jpeg,
     "PNG": read_png,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import threading
 import time
@@ -98,12 +99,16 @@ def fetched_items(
     fetch: Callable[[str], bytes],
     pool: ThreadPoolExecutor,
     due: Container[int] = EVERY,
+    limit: int | None = None,
 ) -> Iterator[Item]:
-    """The images of a list's rows `due`, fetched ahead on `pool` within a bounded window, in the list's order."""
+    """The images of a list's rows `due`, fetched ahead on `pool` within a bounded window, in the list's order.
+
+    `limit` is how many rows are looked at.
+    """
     ahead = 2 * max(settings.batch_size, settings.fetch.concurrency)
     waiting: deque = deque()
     try:
-        for position, row in enumerate(lists.rows(source, settings.columns)):
+        for position, row in enumerate(itertools.islice(lists.rows(source, settings.columns), limit)):
             if position not in due:
                 continue
             waiting.append(pool.submit(_fetch_row, position, row, source, settings, fetch))
@@ -129,10 +134,13 @@ def _fetch_row(
         return Failure(key, position, "read", error.code, str(error))
     except (ValueError, OverflowError) as error:  # text that is no Unicode, a number beyond 64 bits
         return Failure(key, position, "read", "bad_row", f"a value cannot be stored: {error}")
+    began = time.monotonic()
     try:
         data = fetch(row.uri)
     except ItemError as error:
         return Failure(key, position, "fetch", error.code, str(error))
+    finally:
+        tally.PROCESS.add(fetch_seconds=time.monotonic() - began)
     return Encoded(key, position, data, passed)
 
 

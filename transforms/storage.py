@@ -107,9 +107,12 @@ def open_input(path: str, start: int = 0, watch: Callable[[Reader], io.RawIOBase
 
 def open_unbuffered(path: str) -> Reader:
     """Opens a file for reading its bytes as they are, for who puts a buffer above it."""
-    return Reader(
-        path, lambda: _store(path).open(path), _DISK_BLOCK_BYTES if is_local(path) else _STORE_BLOCK_BYTES
-    )
+    return Reader(path, lambda: _store(path).open(path), block_bytes(path))
+
+
+def block_bytes(path: str) -> int:
+    """How much of a file is read at once."""
+    return _DISK_BLOCK_BYTES if is_local(path) else _STORE_BLOCK_BYTES
 
 
 class _Gzip(gzip.GzipFile):

@@ -25,6 +25,20 @@ class Counts:
     decode_wait_seconds: float = 0.0
     model_seconds: float = 0.0
     write_seconds: float = 0.0
+    commit_seconds: float = 0.0  # of write_seconds, waiting for the commit of a shard
+    fetch_seconds: float = 0.0  # of all fetching threads together
+    queue_seconds: float = 0.0  # of these, for a turn at a host that has as many of ours as it may
+    pixels: int = 0  # of all decoded images
+    scalable_pixels: int = 0  # of these, in JPEGs that `scaled_decoding` would decode smaller
+
+
+def between(before: Counts, after: Counts) -> Counts:
+    """What was counted from `before` to `after`. A time of day or a size is 0 where it did not change."""
+    old = asdict(before)
+    kept = ("loaded_at", "batch_fitted")
+    return Counts(
+        **{n: v - old[n] if n not in kept else v if v != old[n] else 0 for n, v in asdict(after).items()}
+    )
 
 
 class Tally:

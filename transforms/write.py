@@ -86,7 +86,10 @@ class WriteShards(beam.DoFn):
     def _wait_for_commit(self) -> list[str]:
         """Until the shard before is committed; raises what committing it raised. Its label, if there is one."""
         committing, self._committing = self._committing, None
-        return [committing.result()] if committing else []
+        began = time.monotonic()
+        labels = [committing.result()] if committing else []
+        tally.PROCESS.add(commit_seconds=time.monotonic() - began)
+        return labels
 
     def _abort(self) -> None:
         for wait in (self._wait_for_chunk, self._wait_for_commit):

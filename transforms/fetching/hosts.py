@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from transforms import tally
 from transforms.elements import ItemError
 from transforms.fetching.retries import Deadline
 
@@ -70,11 +71,13 @@ class HostGate:
           ItemError: 'timeout' when the deadline comes first.
         """
         host = self._enter(name)
+        began = time.monotonic()
         try:
             while not host.slots.acquire(timeout=1.0 if deadline is None else min(1.0, deadline.left())):
                 wait_or_stop(0, self._closed)
                 if deadline is not None:
                     deadline.check()
+            tally.PROCESS.add(queue_seconds=time.monotonic() - began)
             try:
                 yield Turn(name, host, self._closed)
             finally:

@@ -1,0 +1,131 @@
+"""What the benchmarks are held to: each row of the summary, from the figures that the scripts hand over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Figures = Mapping[str, float]  # of one run, by name
+SMALL, LARGE = "JPEG, ImageNet's size", "JPEG, 12 megapixels"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A question, the run whose figures answer it, and the aim, if there is one."""
+
+    question: str
+    run: str
+    figure: Callable[[Figures], float]
+    shown: str  # a format
+    least: float | None = None
+    most: float | None = None
+
+    def line(self, runs: Mapping[str, Figures]) -> str:
+        """The row of the table; `runs` holds the figures of each run by its name."""
+        aim = ""
+        if self.least is not None:
+            aim = f"at least {self.shown.format(self.least)}"
+        elif self.most is not None:
+            aim = f"at most {self.shown.format(self.most)}"
+        try:
+            value = self.figure(runs[self.run])
+        except (KeyError, ValueError, ZeroDivisionError):
+            return f"| {self.question} | not measured | {aim} |  |"
+        met = ""
+        if aim:
+            low, high = self.least, self.most
+            met = "yes" if (low is None or value >= low) and (high is None or value <= high) else "no"
+        return f"| {self.question} | {self.shown.format(value)} | {aim} | {met} |"
+
+
+def best_peer(figures: Figures) -> float:
+    """The fastest on small JPEGs that is neither ours nor without a resize."""
+    return max(
+        rate
+        for name, rate in figures.items()
+        if name.startswith(f"{SMALL}: ") and not name.startswith((f"{SMALL}: ours", f"{SMALL}: bare"))
+    )
+
+
+ROWS = (
+    Row(
+        "decoding and resizing 500x375, one thread, of bare libjpeg-turbo",
+        "decode",
+        lambda f: f[f"{SMALL}: ours"] / f[f"{SMALL}: bare libjpeg-turbo"],
+        "{:.2f}",
+        least=0.8,
+    ),
+    Row(
+        "the same, of the fastest peer",
+        "decode",
+        lambda f: f[f"{SMALL}: ours"] / best_peer(f),
+        "{:.2f}",
+        least=1.0,
+    ),
+    Row(
+        "12 megapixels, scaled decoding, of a full decode",
+        "decode",
+        lambda f: f[f"{LARGE}: ours, scaled_decoding"] / f[f"{LARGE}: ours"],
+        "{:.1f}",
+        least=3.0,
+    ),
+    Row("the whole job over the model alone, R50x1", "job", lambda f: f["ratio"], "{:.2f}"),
+    Row("a device that never waits: busy", "device", lambda f: f["busy"], "{:.1%}", least=0.95),
+    Row(
+        "the job without the model, of bare libjpeg-turbo on all cores",
+        "device-free",
+        lambda f: f["job"] / f["bare"],
+        "{:.2f}",
+        least=0.75,
+    ),
+    Row("the same over http", "device-http", lambda f: f["job"] / f["bare"], "{:.2f}"),
+    Row(
+        "features written, microseconds an image",
+        "encode",
+        lambda f: f["encoded, framed and written"],
+        "{:.1f}",
+        most=40,
+    ),
+    Row(
+        "peak memory from the least to the most images, change",
+        "memory",
+        lambda f: abs(f["most_images"] / f["least_images"] - 1),
+        "{:.1%}",
+        most=0.05,
+    ),
+    Row(
+        "from the command to the first vectors without loading, seconds",
+        "start",
+        lambda f: f["first batch"] - f["loading of the model, of these"],
+        "{:.1f}",
+        most=12,
+    ),
+    Row(
+        "two workers over one on DirectRunner",
+        "growth-engines",
+        lambda f: f["DirectRunner, multi_threading, 2"] / f["DirectRunner, 1"],
+        "{:.2f}",
+    ),
+    Row(
+        "shards of 10 images over one shard of all, images a second",
+        "growth-images",
+        lambda f: f["10"] / f[max(f, key=int)],
+        "{:.2f}",
+    ),
+    Row("planning, seconds for 1000 shards", "growth-shards", lambda f: f["plan_ms_a_shard"], "{:.2f}"),
+    Row("dry run, predicted over real seconds", "estimate", lambda f: f["small"], "{:.2f}"),
+    Row("load to first vector over reading and a batch", "load", lambda f: f["ratio"], "{:.1f}"),
+    Row(
+        "the network in bfloat16 over the authors' way",
+        "model",
+        lambda f: f["bfloat16"] / f["authors"],
+        "{:.2f}",
+    ),
+    Row("error of bfloat16, relative L2", "error", lambda f: f["all but network.ALWAYS_FLOAT32"], "{:.1e}"),
+)
+
+
+def table(runs: Mapping[str, Figures]) -> str:
+    """The summary of the runs that there were."""
+    lines = [row.line(runs) for row in ROWS if row.run in runs]
+    return "\n".join(["| question | figure | aim | met |", "|---|---|---|---|", *lines])
