@@ -12,11 +12,14 @@ from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow's errors is raised, too
 
-from pipeline import dry_run, engine, options, plan, reach, together, verdict, weights
-from pipeline.flags import RequestError
-from pipeline.report import Report, say
-from transforms import patience, storage, tally
-from transforms.manifest import write_manifest
+from transforms import imports
+
+with imports.uncollected():
+    from pipeline import dry_run, engine, options, plan, reach, together, verdict, weights
+    from pipeline.flags import RequestError
+    from pipeline.report import Report, say
+    from transforms import patience, storage, tally
+    from transforms.manifest import write_manifest
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,6 +32,28 @@ assert not heavy, heavy
     assert done.returncode == 0, done.stderr
 
 
+def test_a_run_with_nothing_to_do_and_a_refused_one_import_no_tensorflow(tmp_path):
+    pattern = helpers.write_shards(tmp_path / "in", (2,))
+    helpers.job(f"--input={pattern}", output=tmp_path / "out")
+    program = f"""
+import sys
+from pipeline.main import main
+argv = [*{helpers.TINY!r}, "--input={pattern}", "--output={tmp_path}/out"]
+assert main(argv) == 0
+assert main([*argv, "--pass_through=label"]) == 2
+assert "tensorflow" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=helpers.REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "0 of 1 shards to do" in done.stderr
+
+
+def test_importing_the_launcher_leaves_the_process_as_it_was():
+    program = "import gc, threading, pipeline.main; assert gc.isenabled() and threading.active_count() == 1"
+    done = subprocess.run([sys.executable, "-c", program], cwd=helpers.REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_nothing_on_stdout_and_a_plain_line_on_stderr(tmp_path):
     pattern = helpers.write_shards(tmp_path / "in", (3, 2))
     done = helpers.job_process(*helpers.TINY, f"--input={pattern}", f"--output={tmp_path / 'out'}")

@@ -12,7 +12,7 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
 from bit.models import Model
-from transforms import copying, devices, storage, tally
+from transforms import copying, devices, imports, storage, tally
 from transforms.elements import Decoded, Failure, FeatureChunk, PixelChunk
 from transforms.fitting import Fitted, OutOfMemory
 
@@ -45,7 +45,8 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         self._settings = settings
 
     def load_model(self) -> Fitted:
-        from bit import download, load
+        with imports.uncollected():
+            from bit import download, load
 
         settings = self._settings
         model = settings.model
