@@ -7,21 +7,10 @@
    Only sequential Huffman pictures whose components come in one scan are decoded, and only without any fault. For all
    else OTHERWISE is returned, and libjpeg has the last word: on what is damaged, and on what is harmless. */
 
-#include "_native.h"
+#include "_huffman.h"
+#include "_pixels.h"
 
-enum { DONE, OTHERWISE, NO_MEMORY };
-
-enum {
-    LOOK_BITS = 12,             /* what the tables are indexed by */
-    UNIT_BYTES_MAX = 6 * 64 * 4, /* a coefficient has a code of up to 16 bits and as many bits of its value */
-    VALUE_MAX = 4096,           /* of a coefficient, and below, of a sum of them, in a sound file; */
-    COLUMN_MAX = 16383,         /* above them not all builds of libjpeg give the same */
-};
-
-typedef struct {
-    uint8_t counts[16]; /* of codes of 1 to 16 bits, then their symbols, as a DHT segment holds them */
-    uint8_t symbols[256];
-} huffman;
+enum { UNIT_BYTES_MAX = 6 * 64 * 4 }; /* a coefficient has a code of up to 16 bits and as many bits of its value */
 
 typedef struct {
     const uint8_t *data; /* from the first byte of compressed data on */
@@ -33,80 +22,6 @@ typedef struct {
     huffman dc[3], ac[3];  /* of each component */
     uint16_t quantization[3][64]; /* in zigzag order */
 } picture;
-
-/* Bits not yet read, the next one on top. `next` never passes the end by more than the padding behind it. */
-typedef struct {
-    uint64_t bits;
-    int count;
-    const uint8_t *next;
-} reader;
-
-static inline void fill(reader *r) { /* to 56 bits or more */
-    uint64_t word;
-    memcpy(&word, r->next, 8);
-    r->bits |= __builtin_bswap64(word) >> r->count;
-    r->next += (63 - r->count) >> 3;
-    r->count |= 56;
-}
-
-static inline uint32_t peek(const reader *r, int bits) { return (uint32_t)(r->bits >> (64 - bits)); }
-
-static inline void drop(reader *r, int bits) {
-    r->bits <<= bits;
-    r->count -= bits;
-}
-
-typedef struct {
-    uint16_t symbol[1 << LOOK_BITS]; /* length of the code << 8 | symbol; 0 where the code is longer or there is none */
-    int32_t beyond[18];              /* the first code of each length that is none, left-aligned to 16 bits */
-    int32_t first[17];               /* index of the first symbol of each length less its code */
-    const uint8_t *symbols;
-} codes;
-
-static int build(codes *out, const huffman *table, int symbol_max) {
-    memset(out->symbol, 0, sizeof out->symbol);
-    int32_t code = 0, index = 0;
-    for (int length = 1; length <= 16; length++) {
-        out->first[length] = index - code;
-        for (int i = 0; i < table->counts[length - 1]; i++, code++, index++) {
-            if (index > 255 || code >= (1 << length) - 1 || table->symbols[index] > symbol_max)
-                return OTHERWISE; /* a code of ones only is none */
-            if (length <= LOOK_BITS) {
-                int free = LOOK_BITS - length;
-                for (int32_t at = code << free; at < (code + 1) << free; at++)
-                    out->symbol[at] = (uint16_t)(length << 8 | table->symbols[index]);
-            }
-        }
-        out->beyond[length] = code << (16 - length);
-        code <<= 1;
-    }
-    out->symbols = table->symbols;
-    return DONE;
-}
-
-/* The next symbol, or -1; needs 16 bits. */
-static inline int symbol_of(reader *r, const codes *table) {
-    int found = table->symbol[peek(r, LOOK_BITS)];
-    if (found) {
-        drop(r, found >> 8);
-        return found & 255;
-    }
-    int32_t code = (int32_t)peek(r, 16);
-    for (int length = LOOK_BITS + 1; length <= 16; length++) {
-        if (code < table->beyond[length]) {
-            drop(r, length);
-            return table->symbols[(code >> (16 - length)) + table->first[length]];
-        }
-    }
-    return -1;
-}
-
-/* A value of so many bits, at least one (T.81, table F.1). */
-static inline int32_t value_of(reader *r, int bits) {
-    int32_t raw = (int32_t)peek(r, bits);
-    drop(r, bits);
-    return raw < 1 << (bits - 1) ? raw - (1 << bits) + 1 : raw;
-}
 
 /* What the next LOOK_BITS bits hold in whole coefficients: how many bits these are (bits 0 to 5, as a shift takes them),
    whether the block ends behind (ENDS), and how many coefficients, with the zeros among them (from bit 7 on). 0: none. */
@@ -221,49 +136,6 @@ static inline int rest(reader *r, const codes *table, const uint16_t *quantizati
     return DONE;
 }
 
-/* One dimension of an inverse cosine transform of eight values to two, in 13 bits behind the point: the weights are
-   sqrt(2) times sums of cosines of odd multiples of pi / 16. */
-static inline void reduce(const int32_t in[5], int shift, int32_t *a, int32_t *b) {
-    int32_t even = in[0] * 32768, half = 1 << (shift - 1);
-    int32_t odd = in[1] * 29692 - in[2] * 10426 + in[3] * 6967 - in[4] * 5906;
-    *a = (even + odd + half) >> shift;
-    *b = (even - odd + half) >> shift;
-}
-
-static inline int level(int32_t value, uint8_t *out) {
-    if (value < -512 || value > 511)
-        return OTHERWISE;
-    *out = (uint8_t)(value < -128 ? 0 : value > 127 ? 255 : value + 128);
-    return DONE;
-}
-
-static inline int reduce_block(int32_t block[5][5], uint8_t out[4]) {
-    int32_t columns[2][5];
-    for (int i = 0; i < 5; i++) {
-        int32_t column[5] = {block[0][i], block[1][i], block[2][i], block[3][i], block[4][i]};
-        reduce(column, 13, &columns[0][i], &columns[1][i]);
-        if (abs(columns[0][i]) > COLUMN_MAX || abs(columns[1][i]) > COLUMN_MAX)
-            return OTHERWISE;
-    }
-    int status = DONE;
-    for (int row = 0; row < 2; row++) {
-        int32_t a, b;
-        reduce(columns[row], 20, &a, &b);
-        status |= level(a, out + 2 * row) | level(b, out + 2 * row + 1);
-    }
-    return status;
-}
-
-static inline uint8_t limited(int32_t value) { return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value); }
-
-/* JFIF's conversion, in 16 bits behind the point. */
-static inline void to_rgb(int32_t y, int32_t cb, int32_t cr, uint8_t out[3]) {
-    cb -= 128, cr -= 128;
-    out[0] = limited(y + ((91881 * cr + 32768) >> 16));
-    out[1] = limited(y + ((-22554 * cb - 46802 * cr + 32768) >> 16));
-    out[2] = limited(y + ((116130 * cb + 32768) >> 16));
-}
-
 /* Copies compressed data up to the next marker and takes the stuffed zeros out. Returns how many bytes it wrote; *from
    then stands at the marker, or at the end of the data. */
 static ptrdiff_t unstuff(const uint8_t **from, const uint8_t *end, uint8_t *out) {
@@ -300,8 +172,6 @@ static int prepare(const picture *p, tables *t) {
 typedef struct {
     int components, across, down;
 } layout;
-
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* One unit's samples: 2 x 2 of brightness and of each colour, in rows; where there is one block, the first counts. */
 ALWAYS_INLINE int unit(reader *r, const picture *p, const tables *t, layout is, int32_t before[3], uint8_t samples[3][4]) {

@@ -9,5 +9,9 @@
 #include <string.h>
 
 #define EXPORTED __attribute__((visibility("default")))
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* Of all functions. OTHERWISE: the caller has to do it in another way. */
+enum { DONE, OTHERWISE, NO_MEMORY };
 
 #endif

@@ -50,13 +50,13 @@ static inline void across(const uint8_t *restrict row, ptrdiff_t width, axis col
     }
 }
 
-/* uint8 (height, width, 3) to float32 (side, side, 3). Returns 0, or 1 for want of memory. */
+/* uint8 (height, width, 3) to float32 (side, side, 3). Returns DONE or NO_MEMORY. */
 EXPORTED int resize(const uint8_t *pixels, ptrdiff_t height, ptrdiff_t width, ptrdiff_t side, const axis *rows,
                     const axis *columns, float *out) {
     ptrdiff_t values = 3 * side;
     float *upper = malloc(2 * (size_t)(values + 1) * sizeof(float));
     if (!upper)
-        return 1;
+        return NO_MEMORY;
     float *lower = upper + values + 1;
     void *memory = upper;
     ptrdiff_t upper_is = -1, lower_is = -1; /* which source rows these hold */
@@ -77,5 +77,5 @@ EXPORTED int resize(const uint8_t *pixels, ptrdiff_t height, ptrdiff_t width, pt
             into[i] = upper[i] + (lower[i] - upper[i]) * share;
     }
     free(memory);
-    return 0;
+    return DONE;
 }
