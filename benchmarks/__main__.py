@@ -21,6 +21,7 @@ from benchmarks import aims, figures, machine
 # what stands before the hyphen.
 QUICK: dict[str, tuple[str, ...]] = {
     "decode": ("--quick", "--rounds=3"),
+    "scaled": ("--model=untrained/r50x1",),
     "job": ("--model=untrained/r50x1", "--images=32", "--rounds=2"),
     "device": ("--images=2560", "--rounds=3"),
     "device-free": ("--image_ms=0", "--images=2560", "--rounds=3"),

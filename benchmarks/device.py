@@ -90,10 +90,15 @@ def whole_job(argv: Sequence[str], output: Path, device: Device) -> Run:
 
 
 def decoding(encoded: Sequence[bytes], threads: int, decode: Callable[[bytes], object]) -> float:
-    """Seconds of all threads together, by the clock on the wall."""
+    """Seconds of all threads together, each with its share of the images, by the clock on the wall."""
+
+    def share(first: int) -> None:
+        for data in encoded[first::threads]:
+            decode(data)
+
     with ThreadPoolExecutor(threads) as pool:
         began = time.perf_counter()
-        list(pool.map(decode, encoded))
+        list(pool.map(share, range(threads)))
         return time.perf_counter() - began
 
 
@@ -156,7 +161,6 @@ def _tell(
     median = statistics.median
     job = median(count / run.seconds for run in runs)
     bare, ours = median(rates["bare"]), median(rates["ours"])
-    figures.give(bare=bare, ours=ours, job=job, busy=median(run.busy for run in runs))
     source = "http:// list" if flags.http else "TFRecord"
     print(machine.describe())
     print(
@@ -168,6 +172,7 @@ def _tell(
         f"| the job | {job:.0f} images/s | {job / cores:.0f} a core | {job / bare:.2f} of bare, {job / ours:.2f} of ours |"
     )
     steady = median(count / run.steady_seconds for run in runs)
+    figures.give(bare=bare, ours=ours, job=job, steady=steady, busy=median(run.busy for run in runs))
     ratios = f"{steady / bare:.2f} of bare, {steady / ours:.2f} of ours"
     print(f"| without its start and end | {steady:.0f} images/s | {steady / cores:.0f} a core | {ratios} |")
     print(

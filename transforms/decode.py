@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -95,58 +95,85 @@ def decode_item(
     )
 
 
-class _OnThread:
-    """One image that is decoded on a thread of this process."""
+class _OnThreads:
+    """The images of a chunk, decoded on threads of this process.
 
-    def __init__(self, item: Encoded, row: int, settings: DecodeSettings, pixels: np.ndarray):
-        self.item, self.row = item, row
+    Each thread takes the next image until there is none: to hand over image by image, and to wake a thread for each,
+    takes a tenth of the time that a small one needs.
+    """
+
+    def __init__(self, images_by_row: Sequence[Encoded], settings: DecodeSettings, pixels: np.ndarray):
         self._settings = settings
-        self._began = 0.0
-        self.future = _pool("decode", settings.threads_here).submit(self._decode, pixels)
+        self._left = deque(enumerate(images_by_row))
+        self._began: dict[int, tuple[float, Encoded]] = {}  # of what each thread has in hand
+        self._found: dict[int, Decoded | Failure] = {}  # by row
+        threads = min(settings.threads_here, len(images_by_row))
+        pool = _pool("decode", settings.threads_here)
+        self._futures = [pool.submit(self._work, number, pixels) for number in range(threads)]
 
-    def _decode(self, pixels: np.ndarray) -> Decoded | Failure:
-        self._began = time.monotonic()
-        return decode_item(self.item, self.row, self._settings.preprocessing, pixels)
+    def _work(self, number: int, pixels: np.ndarray) -> None:
+        while True:
+            try:
+                row, item = self._left.popleft()
+            except IndexError:
+                return
+            self._began[number] = time.monotonic(), item
+            self._found[row] = decode_item(item, row, self._settings.preprocessing, pixels)
 
-    def ended(self) -> bool:
-        """Waits for the end; False if it is given up: it takes too long, or all threads are busy with such ones."""
-        while (
-            not self.future.done()
-            and not wait([self.future], min(_LOOK_SECONDS, self._settings.timeout_seconds)).done
-        ):
-            if self._began and time.monotonic() - self._began > self._settings.timeout_seconds:
-                key = self.item.key.decode("utf-8", "backslashreplace")
-                _distrust(f"{key}: decoding takes longer than {self._settings.timeout_seconds:g} s")
-                return self.future.done()
-            if _distrusted.is_set() and self.future.cancel():
-                return False
+    def found(self) -> dict[int, Decoded | Failure]:
+        """By row; without the images that were given up: they take too long, or all threads are busy with such ones."""
+        for number, future in enumerate(self._futures):
+            if self._ended(number, future):
+                future.result()  # raises what is not an image's fault
+        return dict(self._found)
+
+    def _ended(self, number: int, future: Future) -> bool:
+        seconds = self._settings.timeout_seconds
+        while not future.done() and not wait([future], min(_LOOK_SECONDS, seconds)).done:
+            began, item = self._began.get(number, (0.0, None))
+            if item and time.monotonic() - began > seconds:
+                key = item.key.decode("utf-8", "backslashreplace")
+                _distrust(f"{key}: decoding takes longer than {seconds:g} s")
+                self._left.clear()
+                return future.done()
+            if _distrusted.is_set():
+                self._left.clear()
+                if future.cancel():
+                    return False
         return True
 
 
 @dataclass(frozen=True)
 class _Pending:
-    """A chunk whose images are being decoded."""
+    """A chunk whose images are being decoded: on threads of this process, or each in another one."""
 
     chunk: EncodedChunk
     settings: DecodeSettings
     pixels: np.ndarray
-    items: tuple[_OnThread | Future | Failure, ...]
+    decoding: _OnThreads | list[Future]
 
     def result(self) -> PixelChunk:
-        late = [item for item in self.items if isinstance(item, _OnThread) and not item.ended()]
-        # The threads that were given up may still write into the old array.
-        pixels = self.pixels.copy() if late else self.pixels
-        again = {item.row: _isolated(item.item, item.row, self.settings, pixels) for item in late}
-        items: list[Decoded | Failure] = []
-        for item in self.items:
-            if isinstance(item, _OnThread):
-                items.append(again.get(item.row, item.future).result())
-            else:
-                items.append(item.result() if isinstance(item, Future) else item)
+        images_by_row = _images(self.chunk)
+        pixels = self.pixels
+        if isinstance(self.decoding, _OnThreads):
+            found = self.decoding.found()
+            late = [row for row in range(len(images_by_row)) if row not in found]
+            if late:
+                pixels = pixels.copy()  # the threads that were given up may still write into the old array
+                again = {row: _isolated(images_by_row[row], row, self.settings, pixels) for row in late}
+                found |= {row: future.result() for row, future in again.items()}
+        else:
+            found = {row: future.result() for row, future in enumerate(self.decoding)}
+        rows = iter(range(len(images_by_row)))
+        items = tuple(item if isinstance(item, Failure) else found[next(rows)] for item in self.chunk.items)
         some = any(isinstance(item, Decoded) for item in items)
         return PixelChunk(
-            self.chunk.shard, self.chunk.position, self.chunk.is_last, tuple(items), pixels if some else None
+            self.chunk.shard, self.chunk.position, self.chunk.is_last, items, pixels if some else None
         )
+
+
+def _images(chunk: EncodedChunk) -> list[Encoded]:
+    return [item for item in chunk.items if isinstance(item, Encoded)]
 
 
 def _isolated(item: Encoded, row: int, settings: DecodeSettings, pixels: np.ndarray) -> Future:
@@ -159,18 +186,16 @@ def submit(chunk: EncodedChunk, settings: DecodeSettings, apart: bool = False) -
 
     Its images stand in rows 0, 1, ... in order, so an undecodable one leaves a zero row.
     """
-    side = settings.preprocessing.image_size
-    pixels = np.empty((settings.batch_size if len(chunk) else 0, side, side, 3), np.float32)
-    pixels[len(chunk) :] = 0  # not all of it: clearing a batch takes the worker thread as long as reading it
-    items: list[_OnThread | Future | Failure] = []
-    row = 0
-    for item in chunk.items:
-        if isinstance(item, Failure):
-            items.append(item)
-        else:
-            items.append((_isolated if apart else _OnThread)(item, row, settings, pixels))
-            row += 1
-    return _Pending(chunk, settings, pixels, tuple(items))
+    images_by_row, side = _images(chunk), settings.preprocessing.image_size
+    pixels = np.empty((settings.batch_size if images_by_row else 0, side, side, 3), np.float32)
+    # Not all of it: clearing a batch takes the worker thread as long as reading it.
+    pixels[len(images_by_row) :] = 0
+    decoding = (
+        [_isolated(item, row, settings, pixels) for row, item in enumerate(images_by_row)]
+        if apart
+        else _OnThreads(images_by_row, settings, pixels)
+    )
+    return _Pending(chunk, settings, pixels, decoding)
 
 
 def _pixels(chunk: EncodedChunk, decoded: PixelChunk, image_size: int) -> dict[str, int]:
