@@ -78,6 +78,12 @@ ROWS = (
         "{:.2f}",
         least=0.75,
     ),
+    Row(
+        "CPU time of that job over the sum of its stages",
+        "stages",
+        lambda f: f["job_cpu"] / f["sum_cpu"],
+        "{:.2f}",
+    ),
     Row("the same over http", "device-http", lambda f: f["steady"] / f["bare"], "{:.2f}"),
     Row(
         "features written, microseconds an image",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_AROUND_SECONDS = 0.4  # the graph's start and end, on whatever images
 _RESAMPLES = 1000  # of the bootstrap; seeded, so the same sample gives the same interval
 
 
@@ -139,7 +140,7 @@ def estimate(job: Job, looks: Sequence[ShardLook], measured: Measured) -> Estima
         pace = float(random.choice(measured.pace, len(measured.pace)).mean())
         whole = totals(job, images, costs)
         cpu = sum(cost.cpu for cost in whole.values())
-        found.append((images, cpu, job_seconds(job, whole, pace, random.random())))
+        found.append((images, cpu, _AROUND_SECONDS + job_seconds(job, whole, pace, random.random())))
     images, cpu, seconds = np.array(found).T
     low, middle, high = np.percentile(seconds, (2.5, 50, 97.5))
     return Estimate(float(np.median(images)), float(np.median(cpu)), float(middle), float(low), float(high))

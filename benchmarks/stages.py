@@ -1,0 +1,94 @@
+"""What an image costs in each stage of the job, by itself, in CPU time: python -m benchmarks.stages
+
+Each stage alone on one thread, in turns, and then the whole job without the model, whose CPU time holds all of them and what
+passing images on costs. Whole-job minus sum is the price of threads, of Python's lock, and of caches that they share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import hashlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import device, encode, figures, inputs, limit, machine
+from transforms import images, infer, read
+from transforms.elements import RecordFile, Shard
+
+_SHARDS = 4
+
+
+def reading(path: Path) -> Callable[[], object]:
+    """Reads the images of a TFRecord file."""
+    source = RecordFile(str(path), path.stat().st_size, path.stat().st_mtime)
+    shard, settings = Shard(0, 1, source, path.name), read.ReadSettings(32)
+    return lambda: collections.deque(read.record_items(shard, source, settings), maxlen=0)
+
+
+def measure(stages: dict[str, Callable[[], object]], count: int, rounds: int) -> dict[str, float]:
+    """Microseconds of CPU time an image, medians of rounds in turns."""
+    found: dict[str, list[float]] = {name: [] for name in stages}
+    for index in range(rounds + 1):
+        for name, stage in stages.items():
+            began = time.process_time()
+            stage()
+            if index:
+                found[name].append((time.process_time() - began) / count * 1e6)
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=5120)
+    parser.add_argument("--rounds", type=int, default=5)
+    flags = parser.parse_args()
+    batch, rows = 32, np.empty((32, 224, 224, 3), np.float32)
+    preprocessing = images.Preprocessing()
+    sleeping = device.Device(batch)
+    infer.BitModelHandler.load_model = lambda self: sleeping  # type: ignore[method-assign,assignment]
+    with tempfile.TemporaryDirectory() as scratch:
+        pattern, encoded = inputs.write_shards(Path(scratch) / "in", flags.images, _SHARDS)
+        few = encoded[: len(encoded) // _SHARDS]
+        vectors = np.random.RandomState(0).standard_normal((64, 6144)).astype(np.float32)
+
+        def decode_all() -> None:
+            for index, data in enumerate(few):
+                images.decode(data, preprocessing, rows[index % batch])
+
+        found = measure(
+            {
+                "bare libjpeg-turbo decoding": lambda: collections.deque(map(limit.bare, few), maxlen=0),
+                "decoding and resizing": decode_all,
+                "SHA-256 of the file": lambda: collections.deque(
+                    (hashlib.sha256(data).hexdigest() for data in few), maxlen=0
+                ),
+                "reading, with both checksums": reading(sorted(Path(scratch, "in").iterdir())[0]),
+            },
+            len(few),
+            flags.rounds,
+        )
+        writing = [encode.shard_seconds(vectors, f"{scratch}/w{n}") for n in range(flags.rounds)]
+        found["encoding, writing and committing"] = (
+            statistics.median(one["with the commit"][1] for one in writing) * 1e6
+        )
+        argv = ["--model=untrained/r101x3", f"--batch_size={batch}", f"--input={pattern}"]
+        jobs = [device.whole_job(argv, Path(scratch) / f"out-{n}", sleeping) for n in range(flags.rounds + 1)]
+    job = statistics.median(run.cpu_seconds for run in jobs[1:]) / len(encoded) * 1e6
+    total = sum(found.values()) - found["bare libjpeg-turbo decoding"]
+    figures.give(job_cpu=job, sum_cpu=total)
+    print(machine.describe())
+    print(f"{len(encoded)} JPEGs of {sum(map(len, few)) / len(few) / 1000:.0f} kB, {flags.rounds} rounds\n")
+    print("| microseconds of CPU time an image | |\n|---|---|")
+    for name, microseconds in found.items():
+        print(f"| {name} | {microseconds:.0f} |")
+    print(f"| sum of all but the first | {total:.0f} |\n| the whole job without the model | {job:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
