@@ -14,7 +14,8 @@ setup(
         Extension(
             "transforms.imaging._native",
             ["transforms/imaging/_resize.c", "transforms/imaging/_eighth.c"],
-            depends=[f"transforms/imaging/_{name}.h" for name in ("native", "huffman", "pixels")],
+            depends=["setup.py"]
+            + [f"transforms/imaging/_{name}.h" for name in ("native", "huffman", "pixels")],
             extra_compile_args=_FLAGS,
             optional=True,  # where there is no C compiler, the same is done by NumPy
         )

@@ -7,12 +7,12 @@ import threading
 import numpy as np
 import simplejpeg
 
+_ROOM_BYTES = 48 << 20
 _kept = threading.local()
 
 
 def bare(data: bytes) -> np.ndarray:
     """uint8 (height, width, 3), RGB; valid until the thread's next call."""
-    height, width = simplejpeg.decode_jpeg_header(data)[:2]
-    if not hasattr(_kept, "bytes") or len(_kept.bytes) < 3 * height * width:
-        _kept.bytes = np.empty(3 * height * width, np.uint8)
+    if not hasattr(_kept, "bytes"):
+        _kept.bytes = np.empty(_ROOM_BYTES, np.uint8)  # of which the system gives what is used
     return simplejpeg.decode_jpeg(data, buffer=_kept.bytes)

@@ -41,8 +41,10 @@ def _match(pattern: str, input_format: str) -> list[FileMetadata]:
             f"--input={public_uri(pattern)}: put URLs into a text file, one on each line, and name that file"
         )
     try:
-        files = storage.match(pattern)
-        if not files and not any(sign in pattern for sign in "*?["):
+        is_glob = any(sign in pattern for sign in "*?[")
+        # Of a name that ends in a slash Beam matches what lies directly in it, and leaves out the folders within.
+        files = storage.match(pattern) if is_glob or not pattern.endswith("/") else []
+        if not files and not is_glob:
             inside = storage.match(storage.join(pattern.rstrip("/"), "**"))
             files = [file for file in inside if _in_folder(file.path, input_format)]
             if inside and not files:

@@ -20,6 +20,7 @@ from transforms.tally import Counts
 _TELLING_SECONDS = 2.0  # shorter runs are all start-up
 _GPU_BATCH = 128
 _LARGE_SHARD = 1000  # images: more in a shard make its commit no cheaper for each
+_SPLIT_FROM_BYTES = 4 << 20
 _MAJORITY = 0.5
 
 
@@ -102,9 +103,15 @@ def _faster_disks(stage: str, counts: Counts, config: JobConfig, plan: Plan, eng
         )
     if len(plan.todo) > engine.at_once:
         return f"{engine.wider} would work on more shards at once"
-    if is_list:
-        return (
-            f"--images_per_shard={max(1, rows // 4)}, to another output, would give more workers a shard each"
-        )
-    mebibytes = max(1, max(map(units, plan.todo)) >> 22)
-    return f"--split_bytes={mebibytes}MiB, to another output, would give more workers a shard each"
+    # More shards than there are now let more workers share them; how many workers is the engine's flag, the next time.
+    if is_list and rows > 1:
+        return f"--images_per_shard={max(1, rows // 4)}, to another output, makes more shards, for more workers to share"
+    largest = max(map(units, plan.todo))
+    if not is_list and largest > _SPLIT_FROM_BYTES and not _any_compressed(plan):
+        size = f"{max(1, largest >> 22)}MiB"
+        return f"--split_bytes={size}, to another output, makes more shards, for more workers to share"
+    return "no flag helps: the shards are few; write the same images into more and smaller files"
+
+
+def _any_compressed(plan: Plan) -> bool:
+    return any(shard.source.uri.endswith((".gz", ".bz2", ".zst", ".deflate")) for shard in plan.todo)

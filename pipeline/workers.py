@@ -33,9 +33,12 @@ def of(beam_options: PipelineOptions, runner: str) -> Workers:
         found = re.fullmatch(r"local(?:\[(\d+|\*)\])?", master)
         if not found:
             return Workers(1, "more executors behind --spark_master_url")
-        count = cpus if found[1] == "*" else int(found[1] or 1)
+        count = cpus if found[1] == "*" else max(1, int(found[1] or 1))
         return Workers(count, f"--spark_master_url=local[{2 * count}]")
     if runner != "FnApiRunner":
         return Workers(1, "DirectRunner with --direct_num_workers=2")
-    count = beam_options.view_as(DirectOptions).direct_num_workers or cpus
+    direct = beam_options.view_as(DirectOptions)
+    count = direct.direct_num_workers or cpus
+    if direct.direct_running_mode == "in_memory" and count > 1:  # which ignores the number
+        return Workers(1, "--direct_running_mode=multi_threading")
     return Workers(count, f"--direct_num_workers={2 * count}")

@@ -53,6 +53,8 @@ build_native() {
     [[ ! $source -nt .venv/built-native ]] || stale=yes
   done
   [[ $stale ]] || return 0
+  rm -f transforms/imaging/_native*.so
   .venv/bin/python setup.py --quiet build_ext --inplace >&2
-  touch .venv/built-native
+  # Without a compiler there is none now: the next call tries again.
+  ! compgen -G 'transforms/imaging/_native*.so' >/dev/null || touch .venv/built-native
 }

@@ -65,6 +65,26 @@ def jpeg_of_many_scans(side: int, scans: int) -> bytes:
     return b"\xff\xd8" + quantization + frame + codes + first + more + b"\xff\xd9"
 
 
+def jpeg_of_two_headers(side: int, scans: int) -> bytes:
+    """A progressive JPEG whose true header stands where a reader that skips what libjpeg does not skip overlooks it.
+
+    Such a reader sees a small sequential picture of one scan, which is a comment for libjpeg. The sampling is one that
+    TurboJPEG refuses, so that Pillow gets the file.
+    """
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return struct.pack(">BBH", 0xFF, marker, 2 + len(body)) + body
+
+    data = jpeg_of_many_scans(side, scans)
+    scan_at = data.index(b"\xff\xda")
+    frame = b"\xff\xc2" + struct.pack(">HBHHB", 11, 8, side, side, 1) + b"\1\x11\0"
+    odd = segment(0xC2, struct.pack(">BHHB", 8, side, side, 3) + b"\1\x22\0\2\x21\0\3\x12\0")
+    shown = segment(0xC0, struct.pack(">BHHB", 8, 16, 16, 3) + b"\1\x11\0\2\x11\0\3\x11\0")
+    shown += segment(0xDA, b"\3\1\0\2\x11\3\x11\0\x3f\0")
+    hidden = data[2:scan_at].replace(frame, odd) + struct.pack(">BBH", 0xFF, 0xFE, 2 + len(shown))
+    return data[:2] + struct.pack(">BBH", 0xFF, 0x00, 2 + len(hidden)) + hidden + shown + data[scan_at:]
+
+
 def header(width: int, height: int, bits: int = 8, colour: int = 2, interlace: int = 0) -> bytes:
     """PNG's."""
     return struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlace)
@@ -145,6 +165,8 @@ def cases() -> Iterator[tuple[str, bytes, set[str]]]:
     yield "jpeg of 100 scans", jpeg_of_many_scans(2000, 100), fine
     yield "jpeg of 101 scans", jpeg_of_many_scans(SIDE, 101), {"too_many_scans"}
     yield "jpeg of 1,000,000 scans", jpeg_of_many_scans(500, 1_000_000), {"too_many_scans"}
+    yield "jpeg of two headers", jpeg_of_two_headers(500, 40_000), {"corrupt"}
+    yield "jpeg of two headers and sizes", jpeg_of_two_headers(20_000, 2), {"corrupt"}
     yield "png flat", files.flat_png(SIDE, SIDE), fine
     yield "png flat 16 bits", files.png(header(SIDE, SIDE, 16, 6), png_pixels(SIDE, SIDE, 16, 4)), fine
     yield "png that lacks all", files.png(header(SIDE, SIDE, 16, 6), (b"IDAT", zlib.compress(b""))), either

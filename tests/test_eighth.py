@@ -8,7 +8,7 @@ import simplejpeg
 from PIL import Image
 
 from transforms.imaging import native
-from transforms.imaging.eighth import decode_eighth
+from transforms.imaging.eighth import decode_eighth, room_bytes
 from transforms.imaging.jpeg import read_jpeg
 
 SIZES = ((64, 64), (8, 8), (61, 47), (257, 129), (16, 200), (1, 1))
@@ -36,8 +36,7 @@ def saved(pixels: np.ndarray, mode: str | None = None, **options) -> bytes:
 
 def ours(data: bytes) -> np.ndarray | None:
     stored = read_jpeg(data)
-    room = np.full(4 * stored.width * stored.height + 2 * len(data) + 4096, 99, np.uint8)
-    return decode_eighth(stored, room)
+    return decode_eighth(stored, np.full(room_bytes(stored), 99, np.uint8))
 
 
 def libjpegs(data: bytes) -> np.ndarray:
@@ -97,9 +96,26 @@ def test_what_it_leaves_to_libjpeg(data):
     assert ours(data) is None
 
 
-def test_without_room_or_native_code_libjpeg_does_it(monkeypatch):
+@pytest.mark.parametrize(
+    "segment",
+    [
+        b"\xff\xdb\x00\x43\x05" + b"\1" * 64,  # a quantization table of a number that there is not
+        b"\xff\xc4\x00\x14\x04" + b"\1" + bytes(16),  # a Huffman table of one
+        b"\xff\xe0\x00\x10JFIF\0\2\1\0\0\1\0\1\0\0",  # JFIF 2
+    ],
+    ids=["quantization", "Huffman", "JFIF"],
+)
+def test_headers_that_libjpeg_refuses_or_warns_of_are_its_to_judge(segment):
+    data = saved(picture(1, 99, 77))
+    assert ours(data) is not None
+    data = data[:2] + segment + data[2:]
+    assert ours(data) is None
+    with pytest.raises(ValueError, match=r"."):
+        libjpegs(data)
+
+
+def test_without_native_code_libjpeg_does_it(monkeypatch):
     data = saved(picture(1, 80, 80))
-    assert decode_eighth(read_jpeg(data), np.empty(300 + len(data), np.uint8)) is None
     monkeypatch.setattr(native, "LIBRARY", None)
     assert ours(data) is None
 

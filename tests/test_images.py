@@ -1,9 +1,12 @@
 """Decoding and resizing, held against TensorFlow and against what is known of each file."""
 
+import importlib.machinery
 import io
 import pickle
 import re
+import shutil
 import struct
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,6 +22,7 @@ from transforms.imaging import native
 from transforms.imaging.resize import resize
 
 SIDE = 48
+NATIVE_NAME = f"_native{importlib.machinery.EXTENSION_SUFFIXES[0]}"
 RGB = files.picture()
 RGBA = files.picture(channels=4)
 CLEAR = np.dstack([RGB, np.zeros_like(RGB[..., 0])])
@@ -499,6 +503,47 @@ def test_without_the_native_code_a_process_says_so_once(caplog, monkeypatch):
         decoded(JPEG)
     (record,) = caplog.records
     assert "python setup.py build_ext --inplace" in record.getMessage()
+
+
+@pytest.mark.parametrize("content", [b"", b"no library", None], ids=["empty", "text", "another library"])
+def test_a_library_that_cannot_be_used_is_left_alone(tmp_path, monkeypatch, caplog, content):
+    if content is None:
+        source = tmp_path / "other.c"
+        source.write_text("int other;")
+        subprocess.run(["cc", "-shared", "-o", tmp_path / NATIVE_NAME, source], check=True)
+    else:
+        (tmp_path / NATIVE_NAME).write_bytes(content)
+    monkeypatch.setattr(native, "_why", "")
+    assert native.load(tmp_path) is None
+    native.tell_of_absence.cache_clear()
+    native.tell_of_absence()
+    assert f"cannot be loaded ({tmp_path / NATIVE_NAME}" in caplog.text
+
+
+def test_a_library_of_another_version_is_left_alone(tmp_path, monkeypatch):
+    shutil.copy(native.LIBRARY._name, tmp_path / NATIVE_NAME)
+    monkeypatch.setattr(native, "_why", "")
+    assert native.load(tmp_path) is not None
+    monkeypatch.setattr(native, "_VERSION", -1)
+    assert native.load(tmp_path) is None
+    assert "another version" in native._why
+
+
+def test_scaled_decoding_gives_the_same_without_the_native_code(monkeypatch):
+    data = files.save(np.asarray(Image.fromarray(files.picture(40, 30)).resize((1200, 900))), "JPEG")
+    with_it = [decoded(data, image_size=side, scaled_decoding=True) for side in (32, 100, 224, 500)]
+    monkeypatch.setattr(native, "LIBRARY", None)
+    for side, expected in zip((32, 100, 224, 500), with_it, strict=True):
+        np.testing.assert_array_equal(decoded(data, image_size=side, scaled_decoding=True), expected)
+
+
+def test_many_threads_keep_their_own_pixels():
+    datas = [files.save(files.picture(60 + seed, 50), "JPEG") for seed in range(8)]
+    expected = [decoded(data) for data in datas]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda number: decoded(datas[number % 8]), range(400)))
+    for number, pixels in enumerate(found):
+        np.testing.assert_array_equal(pixels, expected[number % 8])
 
 
 def test_random_sizes_are_resized_to_tensorflows_bits():

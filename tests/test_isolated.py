@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -13,7 +14,9 @@ import pytest
 from pipeline import verify
 from tests import helpers
 from tests.test_images import AS_TENSORFLOW, REFUSED
-from transforms.elements import ItemError
+from transforms import decode as decode_images
+from transforms import images
+from transforms.elements import Encoded, EncodedChunk, ItemError, RecordFile, Shard
 from transforms.images import Preprocessing, decode
 from transforms.imaging import isolated
 
@@ -171,3 +174,30 @@ def test_decoding_processes_import_neither_beam_nor_tensorflow():
     program = "import sys, transforms.imaging.worker as w; print([n for n in ('apache_beam', 'tensorflow') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=helpers.REPO, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_threads_that_hang_cost_their_pictures_and_no_other(monkeypatch):
+    """More pictures than threads: what no thread came to is decoded in other processes, each picture once."""
+    monkeypatch.setattr(decode_images, "_distrusted", threading.Event())
+    monkeypatch.setattr(decode_images, "_POOLS", {})
+    datas = [helpers.encoded(seed) for seed in range(9)]
+    hung, go_on = {datas[2], datas[5]}, threading.Event()
+    here = images.decode
+
+    def decode_or_hang(data, preprocessing, out):
+        if data in hung:
+            go_on.wait(60)
+            out[:] = -1  # too late: nobody looks at this array any more
+        return here(data, preprocessing, out)
+
+    monkeypatch.setattr(images, "decode", decode_or_hang)
+    settings = decode_images.DecodeSettings(SETTINGS, batch_size=9, threads=2, timeout_seconds=2.0)
+    shard = Shard(0, 1, RecordFile("in", 1, 0.0), "in")
+    items = tuple(Encoded(b"%d" % row, row, data) for row, data in enumerate(datas))
+    found = decode_images.submit(EncodedChunk(shard, 0, True, items), settings).result()
+    go_on.set()
+    expected = np.empty((SIDE, SIDE, 3), np.float32)
+    assert [item.position for item in found.items] == list(range(9))
+    for item, data in zip(found.items, datas, strict=True):
+        here(data, SETTINGS, expected)
+        np.testing.assert_array_equal(found.pixels[item.row], expected)

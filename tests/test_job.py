@@ -208,6 +208,18 @@ def test_lists_of_uris(tmp_path, photos, expected, kind):
     assert (line["key"], line["position"], line["code"]) == (str(tmp_path / "gone.jpg"), 0, "not_found")
 
 
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_folder_is_taken_with_those_within_but_for_other_files(tmp_path, slash):
+    for name in ("a.jpg", "sub/b.jpg", "sub/sub/c.PNG", "notes.txt", "sub/.DS_Store"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(helpers.encoded(len(name), "PNG" if name.endswith("PNG") else "JPEG"))
+    helpers.job(f"--input={tmp_path}/photos{slash}", output=tmp_path / "out")
+    (path,) = (tmp_path / "out").glob("features-*")
+    names = [example["key"][0].decode().rsplit("photos/")[-1] for example in helpers.read_features(path)]
+    assert names == ["a.jpg", "sub/b.jpg", "sub/sub/c.PNG"]
+
+
 @pytest.mark.parametrize("what", ["folder", "glob"])
 def test_image_files_by_folder_or_glob(tmp_path, photos, what):
     (tmp_path / "photos" / "notes.md").write_text("not an image")

@@ -309,25 +309,53 @@ def test_what_fails_while_writing_behind_is_raised_by_the_next_call(tmp_path, mo
 
 
 def test_a_shard_is_committed_while_the_next_one_is_written_and_told_once_it_stands(tmp_path, monkeypatch):
-    step, may_commit = WriteShards(Layout(str(tmp_path)), {}), threading.Event()
+    step, second = WriteShards(Layout(str(tmp_path)), {}), replace(SHARD, index=2)
+    may_commit = {SHARD.label: threading.Event(), second.label: threading.Event()}
     plain = ShardWriter.commit
 
     def held(self):
-        assert may_commit.wait(60)
+        assert may_commit[self._shard.label].wait(60)
         return plain(self)
 
     monkeypatch.setattr(ShardWriter, "commit", held)
     step.start_bundle()
-    second = replace(SHARD, index=2)
     assert list(step.process(feature_chunk(0, 2, last=True))) == []
     for position in (0, 4):  # neither waits for the commit
         assert list(step.process(feature_chunk(position, 4, shard=second))) == []
     assert not list(tmp_path.glob("receipts/*"))
-    may_commit.set()
+    may_commit[SHARD.label].set()
     told = list(step.process(feature_chunk(8, 4, last=True, shard=second)))  # waits: one commit at a time
     assert told == [SHARD.label]
     assert [path.stem for path in tmp_path.glob("receipts/*")] == told
+    may_commit[second.label].set()
     assert [windowed.value for windowed in step.finish_bundle()] == [second.label]
+    assert len(list(tmp_path.glob("receipts/*"))) == 2
+    step.teardown()
+
+
+def test_a_commit_that_fails_while_the_next_shard_is_written_fails_the_bundle(tmp_path, monkeypatch):
+    step, second = WriteShards(Layout(str(tmp_path)), {}), replace(SHARD, index=2)
+    plain, may_fail = ShardWriter.commit, threading.Event()
+
+    def failing(self):
+        if self._shard.label == SHARD.label:
+            assert may_fail.wait(60)
+            raise OSError("no space left")
+        return plain(self)
+
+    monkeypatch.setattr(ShardWriter, "commit", failing)
+    step.start_bundle()
+    list(step.process(feature_chunk(0, 2, last=True)))
+    list(step.process(feature_chunk(0, 4, shard=second)))
+    may_fail.set()
+    with pytest.raises(OSError, match="no space left"):
+        list(step.process(feature_chunk(4, 4, last=True, shard=second)))
+    assert not list(tmp_path.glob("receipts/*"))
+    monkeypatch.setattr(ShardWriter, "commit", plain)
+    step.start_bundle()  # the bundle again
+    list(step.process(feature_chunk(0, 2, last=True)))
+    list(step.process(feature_chunk(0, 4, last=True, shard=second)))
+    list(step.finish_bundle())
     assert len(list(tmp_path.glob("receipts/*"))) == 2
     step.teardown()
 

@@ -105,6 +105,7 @@ class _OnThreads:
     def __init__(self, images_by_row: Sequence[Encoded], settings: DecodeSettings, pixels: np.ndarray):
         self._settings = settings
         self._left = deque(enumerate(images_by_row))
+        self._count = len(images_by_row)
         self._began: dict[int, tuple[float, Encoded]] = {}  # of what each thread has in hand
         self._found: dict[int, Decoded | Failure] = {}  # by row
         threads = min(settings.threads_here, len(images_by_row))
@@ -123,6 +124,8 @@ class _OnThreads:
     def found(self) -> dict[int, Decoded | Failure]:
         """By row; without the images that were given up: they take too long, or all threads are busy with such ones."""
         for number, future in enumerate(self._futures):
+            if len(self._found) == self._count:  # what is left of the threads' work is only to see that
+                break
             if self._ended(number, future):
                 future.result()  # raises what is not an image's fault
         return dict(self._found)

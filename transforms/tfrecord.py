@@ -169,7 +169,7 @@ class _Window:
     def need(self, count: int) -> bool:
         """Reads until `count` bytes are there; False if the file ends before."""
         while len(self) < count:
-            self._make_room()
+            self._make_room(count)
             try:
                 with memoryview(self._buffer) as whole, whole[self._end :] as free:
                     more = self._readinto(free)
@@ -180,14 +180,19 @@ class _Window:
             self._end += more
         return True
 
-    def _make_room(self) -> None:
-        """Behind the bytes: half of the buffer at the least. It grows with what was read, not with what a header says."""
-        held = len(self)
-        with memoryview(self._buffer) as whole:
-            whole[:held] = whole[self._at : self._end]
-        self._at, self._end = 0, held
-        if held > len(self._buffer) // 2:
-            self._buffer += bytes(len(self._buffer))
+    def _make_room(self, count: int) -> None:
+        """Behind the bytes, of which so many are wanted. It grows with what was read, not with what a header says."""
+        held, size = len(self), len(self._buffer)
+        if size > _READ_BYTES and held < _READ_BYTES // 2:  # a large record has passed
+            self._buffer[:] = self._buffer[self._at : self._end].ljust(_READ_BYTES, b"\0")
+            self._at, self._end = 0, held
+        elif self._at and size - self._end < size // 2:
+            with memoryview(self._buffer) as whole:
+                whole[:held] = whole[self._at : self._end]
+            self._at, self._end = 0, held
+        free = len(self._buffer) - self._end
+        if free < min(count - held, len(self._buffer) // 4):
+            self._buffer += bytes(max(_READ_BYTES, min(count - held - free, held)))
 
     def peek(self, at: int, count: int) -> bytes:
         start = self._at + at

@@ -19,8 +19,8 @@ from PIL import Image, TiffImagePlugin  # noqa: F401  (makes Image.open know TIF
 
 from transforms.errors import ItemError
 from transforms.imaging.containers import Stored, corrupt
-from transforms.imaging.eighth import decode_eighth
-from transforms.imaging.jpeg import StoredJpeg, check_scans, read_jpeg, without_profile
+from transforms.imaging.eighth import decode_eighth, room_bytes
+from transforms.imaging.jpeg import StoredJpeg, check_length, check_scans, read_jpeg, without_profile
 from transforms.imaging.tiff import StoredTiff
 
 # Whatever stops a decoder becomes an ItemError; that OpenCV and libtiff tell it to stderr too helps nobody.
@@ -45,18 +45,21 @@ def decode_jpeg(stored: StoredJpeg, least_side: int) -> np.ndarray:
     The pixels stand until the thread's next call.
     """
     data = stored.data
-    room = _room(stored.width * stored.height * (4 if stored.components == 4 else 3))
-    if 0 < least_side <= -(-min(stored.width, stored.height) // 8):
-        eighth = decode_eighth(stored, room)
+    check_length(stored)
+    shorter, width, height = min(stored.width, stored.height), stored.width, stored.height
+    if 0 < least_side <= -(-shorter // 8):
+        eighth = decode_eighth(stored, _room(room_bytes(stored)))
         if eighth is not None:
             return eighth
     check_scans(stored)
+    if 0 < least_side <= -(-shorter // 2):
+        width, height = -(-width // 2), -(-height // 2)
     options = {
         "colorspace": "CMYK" if stored.components == 4 else "RGB",
         "min_height": least_side,
         "min_width": least_side,
         "min_factor": 2,
-        "buffer": room,
+        "buffer": _room(width * height * (4 if stored.components == 4 else 3)),
     }
     for faults_left in range(_FAULTS_MAX, -1, -1):
         try:
@@ -125,6 +128,7 @@ def decode_tiff(stored: StoredTiff) -> np.ndarray:
         strip = read_jpeg(jpeg)
         if strip.width * strip.height > stored.strip_pixels:
             raise corrupt("TIFF", f"a strip of {strip.width} x {strip.height} pixels")
+        check_length(strip)
         check_scans(strip)
         simplejpeg.decode_jpeg(jpeg)
     return decode_with_pillow(stored, "TIFF")
@@ -141,8 +145,11 @@ def _on_canvas(pixels: np.ndarray, stored: Stored) -> np.ndarray:
 
 def decode_with_pillow(stored: Stored, image_format: str) -> np.ndarray:
     image = Image.open(io.BytesIO(stored.data), formats=[image_format])
-    image.load()
     width, height = image.size
+    # Where the two readers of a header disagree, a limit was held against another picture than would be decoded.
+    if image_format == "JPEG" and (width, height) != (stored.width, stored.height):
+        raise corrupt("JPEG", f"two sizes, {stored.width} x {stored.height} and {width} x {height}")
+    image.load()
     rows = max(1, _STRIP_PIXELS // width)
     if rows >= height:
         return _rgb_of_pillow(image)

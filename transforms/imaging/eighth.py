@@ -11,6 +11,13 @@ from transforms.imaging.jpeg import StoredJpeg, segments
 
 _DONE, _OTHERWISE = 0, 1
 _SCRATCH_BYTES = 6 * 64 * 4 + 16  # beside the compressed data
+
+
+def room_bytes(stored: StoredJpeg) -> int:
+    """What `decode_eighth` needs for the pixels and to work in."""
+    return 3 * -(-stored.height // 8) * -(-stored.width // 8) + len(stored.data) + _SCRATCH_BYTES
+
+
 _LAYOUTS = ((0x11,), (0x11, 0x11, 0x11), (0x21, 0x11, 0x11), (0x22, 0x11, 0x11))  # sampling factors
 
 
@@ -19,17 +26,15 @@ def decode_eighth(stored: StoredJpeg, room: np.ndarray) -> np.ndarray | None:
 
     Args:
       stored: any JPEG.
-      room: uint8, for the pixels and to work in.
+      room: uint8, at least `room_bytes`.
 
     Returns:
       uint8 (height, width, 3), RGB, within `room`.
     """
     height, width = -(-stored.height // 8), -(-stored.width // 8)
     pixels, scratch = np.split(room, [3 * height * width])
-    if native.LIBRARY is None or len(scratch) < len(stored.data) + _SCRATCH_BYTES:
-        return None
-    picture = _picture(stored)
-    if picture is None:
+    picture = _picture(stored) if native.LIBRARY else None
+    if native.LIBRARY is None or picture is None:
         return None
     status = native.LIBRARY.decode_eighth(picture, scratch.ctypes.data, pixels.ctypes.data)
     if status == _DONE:
@@ -74,7 +79,13 @@ def _picture(stored: StoredJpeg) -> native.Picture | None:
         expected = (
             bytes([count]) + b"".join(bytes([i, scan[2 + 2 * n]]) for n, i in enumerate(ids)) + b"\0\x3f\0"
         )
-        if len(frame) != 6 + 3 * count or layout not in _LAYOUTS or not ycbcr or scan != expected:
+        if (
+            count not in (1, 3)
+            or len(frame) != 6 + 3 * count
+            or layout not in _LAYOUTS
+            or not ycbcr
+            or scan != expected
+        ):
             return None
         picture = native.Picture(
             width=stored.width,
@@ -106,6 +117,8 @@ def _add_huffman(body: bytes, tables: dict[int, bytes]) -> None:
 
 def _add_quantization(body: bytes, quantization: dict[int, tuple[int, ...]]) -> None:
     while body:
+        if body[0] & ~0x13:
+            raise ValueError
         size, kind = (129, ">64H") if body[0] >> 4 else (65, ">64B")
         quantization[body[0] & 15] = struct.unpack(kind, body[1:size])
         body = body[size:]

@@ -51,10 +51,12 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:
             at += 1 if marker == 0xFF else 2  # a fill byte, or a marker that stands alone
             continue
-        if marker == 0xD9 or length < 2:
+        if marker in (0x00, 0xD9) or length < 2:
             raise corrupt("JPEG", f"marker {marker:#04x} at byte {at}")
         yield marker, at, at + 2 + length
         at += 2 + length
+    if data[at] != 0xFF:
+        raise corrupt("JPEG", f"no marker at byte {at}")
     yield 0xDA, at, at + 2
 
 
@@ -120,11 +122,15 @@ def _least_bytes(marker: int, height: int, width: int, components: bytes) -> int
     return blocks * (1 if marker in _PROGRESSIVE else 2) // 8
 
 
-def check_scans(stored: StoredJpeg) -> None:
-    """Raises ItemError for a picture that few bytes make large, or slow: truncated, too_many_scans."""
+def check_length(stored: StoredJpeg) -> None:
+    """Raises ItemError 'truncated' for a picture that few bytes make large."""
     if len(stored.data) - stored.scan_at < stored.least_bytes:
         size = f"{stored.width} x {stored.height}"
         raise truncated("JPEG", f"at byte {len(stored.data)}, long before {size} pixels could be complete")
+
+
+def check_scans(stored: StoredJpeg) -> None:
+    """Raises ItemError 'too_many_scans' for a picture that few bytes make slow."""
     if stored.one_scan:
         return
     # What looks like a scan may stand in a thumbnail or in a film behind the picture.

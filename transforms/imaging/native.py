@@ -45,15 +45,24 @@ class Picture(ctypes.Structure):
         self.data, self.size = (address or 0) + start, len(data) - start
 
 
-def _load() -> ctypes.CDLL | None:
+def load(folder: Path) -> ctypes.CDLL | None:
+    """The library in a folder; None, with the reason kept for `tell_of_absence`, where there is none that can be used."""
+    global _why
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_native{suffix}")
+        path = folder / f"_native{suffix}"
         if path.exists():
             break
     else:
+        _why = "was not built for this Python"
         return None
-    library = ctypes.CDLL(str(path))
-    if ctypes.c_int.in_dll(library, "version").value != _VERSION:
+    try:
+        library = ctypes.CDLL(str(path))
+        version = ctypes.c_int.in_dll(library, "version").value
+    except (OSError, ValueError) as error:  # cut short, of another machine, or another library
+        _why = f"cannot be loaded ({error})"
+        return None
+    if version != _VERSION:
+        _why = f"is of another version ({path})"
         return None
     pointer, size, axis = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.POINTER(Axis)
     library.resize.argtypes = (pointer, size, size, size, axis, axis, pointer)
@@ -61,14 +70,16 @@ def _load() -> ctypes.CDLL | None:
     return library
 
 
-LIBRARY = _load()
+_why = ""
+LIBRARY = load(Path(__file__).parent)
 
 
 @functools.cache
 def tell_of_absence() -> None:
     """Logs, once a process, why images take longer than they need."""
     logging.getLogger(__name__).warning(
-        "the native code was not built for this Python, so images are resized by NumPy: the same vectors, slower. "
+        "the native code %s, so images are resized by NumPy, and large JPEGs scaled by libjpeg alone: the same vectors, slower. "
         "With a C compiler (Debian, Ubuntu: apt install gcc libc6-dev) install the package again, or in a checkout run "
-        "`python setup.py build_ext --inplace`."
+        "`python setup.py build_ext --inplace --force`.",
+        _why,
     )
