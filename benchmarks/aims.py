@@ -79,13 +79,13 @@ ROWS = (
         "{:.2f}",
         least=0.75,
     ),
+    Row("the same with its start and end", "device-free", lambda f: f["job"] / f["bare"], "{:.2f}"),
     Row(
         "CPU time of the job without the model, over the sum of its stages",
         "stages",
         lambda f: f["job_cpu"] / f["sum_cpu"],
         "{:.2f}",
     ),
-    Row("the same with its start and end", "device-free", lambda f: f["job"] / f["bare"], "{:.2f}"),
     Row(
         "the job without the model, over http, of bare libjpeg-turbo",
         "device-http",
