@@ -1,0 +1,74 @@
+"""Outputs that an earlier version made (tests/golden/output) are resumed, verified and retried by this one."""
+
+import json
+import shutil
+
+import pytest
+
+from pipeline import verify
+from pipeline.main import main
+from tests import helpers
+from tests.golden.output.make import RUNS
+
+GOLDEN = helpers.REPO / "tests" / "golden" / "output"
+FLAGS = ("--model=untrained/tiny", "--image_size=32", "--batch_size=4")
+
+
+@pytest.fixture(params=sorted(RUNS))
+def run(request, tmp_path, monkeypatch):
+    """The folder of one output, in a copy of the golden folder that is the working directory; and how to run its job."""
+    for name in ("photos", "records", f"outputs/{request.param}"):
+        shutil.copytree(GOLDEN / name, tmp_path / name)
+    for file in GOLDEN.glob("list.*"):
+        shutil.copy(file, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    flags = (*FLAGS, f"--output=outputs/{request.param}", *RUNS[request.param])
+    return tmp_path / "outputs" / request.param, lambda *more: main([*flags, *more])
+
+
+def features(folder):
+    """What does not depend on the processor: all but the vectors."""
+    return [{**one, "embedding": one["embedding"].shape} for one in helpers.read_all(folder)]
+
+
+def without_versions(path):
+    values = json.loads(path.read_text())
+    del values["versions"], values["files"]
+    values["input"].pop("modified", None)  # a checkout gives files the time of now
+    return values
+
+
+def test_it_is_complete_and_nothing_is_done_again(run):
+    folder, job = run
+    before = helpers.contents(folder)
+    assert verify.main([str(folder)]) == 0
+    assert job() == 0
+    assert helpers.contents(folder) == before
+
+
+def test_a_shard_that_is_lost_is_made_as_it_was(run):
+    folder, job = run
+    before, records, ledger = helpers.contents(folder), features(folder), helpers.read_ledger(folder)
+    lost = next(folder.glob("receipts/00001-*"))
+    receipt = without_versions(lost)
+    lost.unlink()
+    (folder / "manifest.json").unlink()
+    assert job() == 0
+    assert verify.main([str(folder)]) == 0
+    assert (features(folder), helpers.read_ledger(folder)) == (records, ledger)
+    assert without_versions(lost) == receipt
+    after = helpers.contents(folder)
+    assert set(after) == set(before)
+    assert all(
+        after[name] == before[name] for name in before if "00001" not in name and name != "manifest.json"
+    )
+
+
+def test_its_failures_can_be_tried_again(run):
+    folder, job = run
+    failures = {line["code"] for line in helpers.read_ledger(folder)}
+    if "not_found" in failures:
+        (folder.parents[1] / "photos" / "missing.jpg").write_bytes(helpers.encoded(7))
+    assert job("--retry_failures") == 0
+    assert verify.main([str(folder)]) == 0
+    assert {line["code"] for line in helpers.read_ledger(folder)} == failures - {"not_found"}
