@@ -10,9 +10,10 @@ from apache_beam.io.filesystem import BeamIOError, FileMetadata
 
 from pipeline.flags import INPUT_FORMATS, RequestError
 from pipeline.options import JobConfig
-from transforms import lists, records, storage, tfrecord
+from transforms import lists, records, tfrecord
 from transforms.elements import ItemError
 from transforms.fetch import public_uri
+from transforms.storage import door
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 _FILES_SAMPLED = 16  # whose first record is looked at before the job starts
@@ -43,9 +44,9 @@ def _match(pattern: str, input_format: str) -> list[FileMetadata]:
     try:
         is_glob = any(sign in pattern for sign in "*?[")
         # Of a name that ends in a slash Beam matches what lies directly in it, and leaves out the folders within.
-        files = storage.match(pattern) if is_glob or not pattern.endswith("/") else []
+        files = door.match(pattern) if is_glob or not pattern.endswith("/") else []
         if not files and not is_glob:
-            inside = storage.match(storage.join(pattern.rstrip("/"), "**"))
+            inside = door.match(door.join(pattern.rstrip("/"), "**"))
             files = [file for file in inside if _in_folder(file.path, input_format)]
             if inside and not files:
                 raise RequestError(
@@ -54,7 +55,7 @@ def _match(pattern: str, input_format: str) -> list[FileMetadata]:
     except (BeamIOError, ValueError, ImportError) as error:
         if isinstance(error, RequestError):
             raise
-        raise RequestError(f"--input={pattern} cannot be read: {storage.explain(pattern, error)}") from error
+        raise RequestError(f"--input={pattern} cannot be read: {door.explain(pattern, error)}") from error
     if not files:
         raise RequestError(
             f"--input={pattern}: no file matches; check the path, and quote globs for the shell"
@@ -89,7 +90,7 @@ def _kind(file: FileMetadata) -> str:
 
 def _sample(path: str) -> list[tfrecord.Record | tfrecord.Damage]:
     """What stands in the first MiB of a file."""
-    with storage.open_input(path) as stream:
+    with door.open_input(path) as stream:
         return list(itertools.islice(tfrecord.read(stream, 0, 1 << 20, aligned=True), 1000))
 
 

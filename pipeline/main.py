@@ -18,8 +18,9 @@ with imports.uncollected():
     from pipeline import dry_run, engine, options, plan, reach, together, verdict, weights, workers
     from pipeline.flags import RequestError
     from pipeline.report import Report, say
-    from transforms import patience, storage, tally
+    from transforms import tally
     from transforms.manifest import write_manifest
+    from transforms.storage import door, retrying
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         engine.configure_logging(runner)
         paths = (*config.inputs, config.output, config.model.model.uri)
         reach.check(beam_options, runner, paths)
-        storage.configure(beam_options, paths)
-        with patience.hurried():
+        door.configure(beam_options, paths)
+        with retrying.hurried():
             made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
         for note in made.notes:
             say(note)
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return report.looked(dry_run.run(config, made))
         if config.overwrite and made.stale and runner == engine.LOCAL:
             engine.check_model(config, beam_options)  # before anything of the old output goes
-        with patience.hurried():
+        with retrying.hurried():
             plan.prepare(made)
     except RequestError as error:
         return report.refused(str(error))

@@ -14,11 +14,12 @@ import numpy as np
 from pipeline.estimate import Cost, Measured
 from pipeline.options import JobConfig
 from pipeline.sampling import Sample, Watch
-from transforms import commit, decode, receipts, storage
+from transforms import commit, decode, receipts
 from transforms.elements import Decoded, Encoded, FeatureChunk, RecordFile, Shard
 from transforms.infer import BitModelHandler
 from transforms.receipts import Layout
 from transforms.retry import Due
+from transforms.storage import door
 from transforms.writer import ShardWriter
 
 _MODEL_CALLS, _MODEL_SECONDS = (3, 30), 3.0  # at least, at most; enough calls once they take so long
@@ -83,11 +84,11 @@ def device(
         commits.append(
             Cost(starting.cost.wall + committing.cost.wall, starting.cost.cpu + committing.cost.cpu)
         )
-    if not storage.is_local(config.output):
+    if not door.is_local(config.output):
         asking = []
         for _ in range(_COMMITS):
             with Watch() as watch:
-                storage.exists(Layout(config.output).manifest)
+                door.exists(Layout(config.output).manifest)
             asking.append(watch.cost.wall)
         wait = _COMMIT_REQUESTS * statistics.median(asking)
         commits = [Cost(cost.wall + wait, cost.cpu) for cost in commits]

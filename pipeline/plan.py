@@ -15,11 +15,12 @@ from apache_beam.io.filesystem import BeamIOError
 from pipeline import inputs, splits, together
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
-from transforms import identity, lists, receipts, retry, storage
+from transforms import identity, lists, receipts, retry
 from transforms import replace as replacing
 from transforms.elements import RecordFile, Shard, UriSlice
 from transforms.fetch import public_uri
 from transforms.receipts import Layout, Receipt
+from transforms.storage import door
 
 _OURS = re.compile(r"features-\d{5,}-of-\d{5,}\.tfrecord|failures-\d{5,}-of-\d{5,}\.jsonl")
 
@@ -107,23 +108,23 @@ def prepare(plan: Plan) -> None:
     try:
         if plan.todo and layout.request not in plan.stale:
             together.enter(*note)
-        storage.delete(
+        door.delete(
             [path for path in plan.stale if path.endswith(".json")]
         )  # first, nothing is "done" any more
-        storage.delete([path for path in plan.stale if not path.endswith(".json")])
+        door.delete([path for path in plan.stale if not path.endswith(".json")])
         for receipt in plan.begun:
             replacing.settle(layout, receipt)
         if plan.retried:
             retry.write_marker(layout, plan.todo)
-        if plan.listing is not None and (plan.todo or not storage.exists(layout.listing)):
-            storage.write_atomic(layout.listing, plan.listing)
+        if plan.listing is not None and (plan.todo or not door.exists(layout.listing)):
+            door.write_atomic(layout.listing, plan.listing)
         if layout.request in plan.stale:
             together.enter(*note)
     except RequestError:
         raise
     except (OSError, BeamIOError, ValueError, ImportError) as error:
         raise RequestError(
-            f"--output={layout.folder} cannot be written to: {storage.explain(layout.folder, error)}"
+            f"--output={layout.folder} cannot be written to: {door.explain(layout.folder, error)}"
         ) from error
 
 
@@ -172,15 +173,15 @@ def _resume(
     try:
         found = receipts.read_receipts(layout)
         marker = retry.read_marker(layout) if found else None
-        files = {file.path: file.size_in_bytes for file in storage.match(storage.join(layout.folder, "f*"))}
+        files = {file.path: file.size_in_bytes for file in door.match(door.join(layout.folder, "f*"))}
     except (BeamIOError, ValueError, ImportError, KeyError, TypeError) as error:
         raise RequestError(
-            f"--output={config.output} cannot be read: {storage.explain(config.output, error)}"
+            f"--output={config.output} cannot be read: {door.explain(config.output, error)}"
         ) from error
     if config.overwrite:
         old = [layout.receipt(receipt.shard) for receipt in found]
-        kept = [file.path for file in storage.match(layout.manifest)]
-        kept += [file.path for file in storage.match(storage.join(layout.temporary, "*"))]
+        kept = [file.path for file in door.match(layout.manifest)]
+        kept += [file.path for file in door.match(door.join(layout.temporary, "*"))]
         return Plan(layout, shards, (), shards, fingerprint, listing, tuple(old + kept + _data(files)))
     by_label = {shard.label: shard for shard in shards}
     for receipt in found:
@@ -207,7 +208,7 @@ def _resume(
     done = tuple(receipt for receipt in done if receipt.shard not in again)
     todo += tuple(replace(shard, retry=again[shard.label]) for shard in shards if shard.label in again)
     if todo:  # until the run has ended there is no manifest that holds
-        stale += [file.path for file in storage.match(layout.manifest)]
+        stale += [file.path for file in door.match(layout.manifest)]
     return Plan(layout, shards, done, todo, fingerprint, listing, tuple(stale), begun, retried)
 
 
@@ -218,7 +219,7 @@ def _data(files: Iterable[str]) -> list[str]:
 def _whole(layout: Layout, receipt: Receipt, files: Mapping[str, int]) -> bool:
     """Whether the files that a receipt tells of are there, at their size."""
     return not receipt.replacing and all(
-        files.get(storage.join(layout.folder, file.name)) == file.bytes for file in receipt.files
+        files.get(door.join(layout.folder, file.name)) == file.bytes for file in receipt.files
     )
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TextIO
 
 from pipeline.plan import Plan, units
-from transforms import receipts, retry, storage, tally
+from transforms import receipts, retry, tally
 from transforms.elements import UriSlice
+from transforms.storage import door
 
 _LIVE_SECONDS = 0.5
 _PLAIN_SECONDS = 10.0
@@ -100,7 +101,7 @@ class Progress:
 
     def _count_receipts(self) -> None:
         layout = self._plan.layout
-        for found in storage.match(storage.join(layout.folder, "receipts", "*.json")):
+        for found in door.match(door.join(layout.folder, "receipts", "*.json")):
             label = found.path.rsplit("/", 1)[-1].removesuffix(".json")
             if label in self._weights and label not in self._counted:
                 receipt = receipts.read_receipt(layout, label)

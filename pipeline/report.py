@@ -12,7 +12,8 @@ from pipeline import progress
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
 from pipeline.verdict import Verdict, stage_seconds
-from transforms import receipts, storage
+from transforms import receipts
+from transforms.storage import door
 from transforms.tally import Counts
 
 DONE, FAILED, WRONG_REQUEST, TOO_MANY_FAILURES = 0, 1, 2, 3
@@ -75,7 +76,7 @@ class Report:
 
         `counts` is what this process's workers counted in this run, `found` the verdict on what held them back.
         """
-        manifest = json.loads(storage.read_bytes(plan.layout.manifest))
+        manifest = json.loads(door.read_bytes(plan.layout.manifest))
         if manifest["shards_done"] != len(plan.shards):
             missing = len(plan.shards) - manifest["shards_done"]
             lost = RuntimeError(
@@ -136,7 +137,7 @@ class Report:
         if self._path:
             content = json.dumps({**summary, "exit_code": code}, indent=1, sort_keys=True) + "\n"
             try:
-                storage.write_atomic(self._path, content.encode())
+                door.write_atomic(self._path, content.encode())
             except (OSError, ValueError) as error:
                 say(f"error: --report_file={self._path} cannot be written: {error}")
                 return code or FAILED

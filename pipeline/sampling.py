@@ -14,10 +14,11 @@ import numpy as np
 from pipeline.estimate import NOTHING, Cost
 from pipeline.options import JobConfig
 from pipeline.plan import units
-from transforms import decode, read, storage, tally
+from transforms import decode, read, tally
 from transforms.elements import Decoded, Encoded, Failure, RecordFile, Shard, UriSlice
 from transforms.fetch import Fetcher
 from transforms.imaging.formats import format_of
+from transforms.storage import door
 
 IMAGES_PER_SHARD = 16
 _KEPT_BYTES = 8 << 20  # of a shard
@@ -92,7 +93,7 @@ def _read(shard: Shard, source: RecordFile, config: JobConfig) -> tuple[list[rea
         unit = statistics.mean(
             len(i.data) + len(i.passed) + 64 if isinstance(i, Encoded) else 64 for i in items
         )
-    block = storage.block_bytes(source.uri)
+    block = door.block_bytes(source.uri)
     was_read = min(size, -(-unit * len(items) // block) * block)
     each = []
     for clock in ("wall", "cpu"):

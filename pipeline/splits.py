@@ -10,9 +10,10 @@ from apache_beam.io.filesystem import BeamIOError, FileMetadata
 
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
-from transforms import storage, tfrecord
+from transforms import tfrecord
 from transforms.elements import RecordFile
 from transforms.fetch import public_uri
+from transforms.storage import door
 
 _NAMED = 3  # files in a note
 
@@ -43,10 +44,10 @@ def cut(files: Sequence[FileMetadata], config: JobConfig) -> tuple[list[list[Rec
 
 def _is_compressed(file: RecordFile) -> bool:
     try:
-        with storage.open_input(file.uri) as stream:
-            return storage.is_compressed(stream)
+        with door.open_input(file.uri) as stream:
+            return door.is_compressed(stream)
     except (OSError, BeamIOError, ValueError, EOFError, zlib.error) as error:
-        raise RequestError(f"{file.uri} cannot be read: {storage.explain(file.uri, error)}") from error
+        raise RequestError(f"{file.uri} cannot be read: {door.explain(file.uri, error)}") from error
 
 
 def _blind(file: RecordFile, split_bytes: int) -> Iterator[RecordFile]:
@@ -58,7 +59,7 @@ def _blind(file: RecordFile, split_bytes: int) -> Iterator[RecordFile]:
 def _counted(file: RecordFile, split_bytes: int) -> Iterator[RecordFile]:
     """Ranges that begin with the first record at or after a multiple of `split_bytes`; none is empty."""
     # A block for each header would be the whole file; on a store a request for each header costs more than that.
-    opened: Any = storage.open_unbuffered if storage.is_local(file.uri) else storage.open_binary
+    opened: Any = door.open_unbuffered if door.is_local(file.uri) else door.open_binary
     try:
         with opened(file.uri) as stream:
             start = first = 0
@@ -70,4 +71,4 @@ def _counted(file: RecordFile, split_bytes: int) -> Iterator[RecordFile]:
                     border = (offset // split_bytes + 1) * split_bytes
             yield RecordFile(file.uri, file.size_bytes, file.modified, start, file.size_bytes, first)
     except (OSError, BeamIOError) as error:
-        raise RequestError(f"{file.uri} cannot be read: {storage.explain(file.uri, error)}") from error
+        raise RequestError(f"{file.uri} cannot be read: {door.explain(file.uri, error)}") from error

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.flags import RequestError
-from transforms import receipts, storage
+from transforms import receipts
 from transforms.receipts import Layout
+from transforms.storage import door
 
 
 def enter(layout: Layout, fingerprint: Mapping[str, Any], shards: int, listing: bytes | None) -> None:
@@ -22,8 +23,8 @@ def enter(layout: Layout, fingerprint: Mapping[str, Any], shards: int, listing: 
     if listing is not None:
         now["list of images"] = hashlib.sha256(listing).hexdigest()
     data = json.dumps(now, sort_keys=True).encode() + b"\n"
-    while not storage.create_only(layout.request, data):
-        found = storage.read_if_there(layout.request)
+    while not door.create_only(layout.request, data):
+        found = door.read_if_there(layout.request)
         if found is None:  # a job that ended took it away
             continue
         for name, (old, new) in receipts.differences(json.loads(found), now).items():
@@ -38,6 +39,6 @@ def enter(layout: Layout, fingerprint: Mapping[str, Any], shards: int, listing: 
 
 def leave(layout: Layout) -> None:
     """After a run that ended early: takes the note away if no shard was committed or is being committed."""
-    begun = [path for path in storage.match(storage.join(layout.temporary, "*")) if "-claim-" in path.path]
+    begun = [path for path in door.match(door.join(layout.temporary, "*")) if "-claim-" in path.path]
     if not begun and not receipts.labels(layout):
-        storage.delete([layout.request])
+        door.delete([layout.request])

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from apache_beam.io.filesystem import BeamIOError
 
 from pipeline.report import say
-from transforms import receipts, storage
+from transforms import receipts
 from transforms.audit import Problem, check_shard
 from transforms.receipts import Layout, Receipt
+from transforms.storage import door
 
 WHOLE, BROKEN, NO_OUTPUT = 0, 1, 2
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for problem in check_folder(done):
             say(str(problem))
             count += 1
-        totals = json.loads(storage.read_bytes(done.manifest)) if not count else {}
+        totals = json.loads(door.read_bytes(done.manifest)) if not count else {}
     except (NoOutput, BeamIOError, ImportError) as error:
         say(f"error: {error}")
         return NO_OUTPUT
@@ -60,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check_folder(layout: Layout) -> Iterator[Problem]:
     """Everything that is wrong below an output folder. Raises NoOutput if it is none."""
-    root = len(storage.local(layout.folder))
-    found = storage.match(storage.join(layout.folder, "**"))
-    present = {storage.local(file.path)[root:].lstrip("/") for file in found}
+    root = len(door.local(layout.folder))
+    found = door.match(door.join(layout.folder, "**"))
+    present = {door.local(file.path)[root:].lstrip("/") for file in found}
     labels = sorted(
         posixpath.basename(name).removesuffix(".json") for name in present if name.startswith("receipts/")
     )
@@ -74,7 +75,7 @@ def check_folder(layout: Layout) -> Iterator[Problem]:
     for label in labels:
         path = layout.receipt(label)
         try:
-            receipt = Receipt.from_json(storage.read_bytes(path))
+            receipt = Receipt.from_json(door.read_bytes(path))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             yield Problem(path, f"is not a receipt: {error}")
             continue
@@ -122,7 +123,7 @@ def _manifest(layout: Layout, done: Sequence[Receipt], is_there: bool) -> Iterat
         yield Problem(layout.manifest, "is missing: the job has not ended; run it again and it goes on")
         return
     try:
-        told = json.loads(storage.read_bytes(layout.manifest))
+        told = json.loads(door.read_bytes(layout.manifest))
         shards = int(told["shards"])
     except (ValueError, TypeError, KeyError) as error:
         yield Problem(layout.manifest, f"is not a manifest: {error!r}")
@@ -143,10 +144,10 @@ def _stray(layout: Layout, done: Sequence[Receipt], present: set[str]) -> Iterat
     known |= {f"receipts/{receipt.shard}.json" for receipt in done}
     ours = ("features-", "failures-", ".tmp/", "receipts/")
     for name in sorted(present - known):
-        if name.startswith(ours) or storage.is_temporary(name):
+        if name.startswith(ours) or door.is_temporary(name):
             if name.startswith("receipts/") and name.endswith(".json"):
                 continue  # told of already, as no receipt
-            yield Problem(storage.join(layout.folder, name), "belongs to no committed shard")
+            yield Problem(door.join(layout.folder, name), "belongs to no committed shard")
 
 
 if __name__ == "__main__":

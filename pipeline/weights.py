@@ -7,9 +7,9 @@ import os
 
 from bit import check, download, models, outputs
 from pipeline.flags import RequestError
-from transforms import copying, storage
 from transforms.fetch import public_uri
 from transforms.infer import ModelSettings
+from transforms.storage import copying, door
 
 
 def identify(settings: ModelSettings, is_local_run: bool) -> str:
@@ -29,15 +29,13 @@ def identify(settings: ModelSettings, is_local_run: bool) -> str:
             _check(settings, path)
             official = model.uri.startswith((models.BUCKET, models.TFHUB))  # these never change
             return model.uri if official else f"sha256:{_digest(path)}"
-        if storage.is_local(model.uri):
-            path = storage.local(model.uri)
+        if door.is_local(model.uri):
+            path = door.local(model.uri)
             _check(settings, path)
             return f"sha256:{_digest(path)}"
         return f"checksums:{copying.checksum(model.uri)}"
     except (download.WeightsUnreachable, models.UnusableModel, OSError, ValueError, ImportError) as error:
-        raise RequestError(
-            f"--model={public_uri(model.name)}: {storage.explain(model.uri, error)}"
-        ) from error
+        raise RequestError(f"--model={public_uri(model.name)}: {door.explain(model.uri, error)}") from error
 
 
 def _check(settings: ModelSettings, path: str) -> None:

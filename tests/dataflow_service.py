@@ -146,9 +146,9 @@ def _run(pipeline_url: str) -> None:
     from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
     from apache_beam.transforms import environments
 
-    from transforms import storage
+    from transforms.storage import door
 
-    pipeline = beam_runner_api_pb2.Pipeline.FromString(storage.read_bytes(pipeline_url))
+    pipeline = beam_runner_api_pb2.Pipeline.FromString(door.read_bytes(pipeline_url))
     here = environments.EmbeddedPythonEnvironment.default().to_runner_api(None)
     for environment in pipeline.components.environments.values():
         environment.CopyFrom(here)

@@ -16,9 +16,9 @@ import threading
 import time
 
 import pipeline.main
-from transforms import decode, images, infer, read, storage, writer
+from transforms import decode, images, infer, read, writer
 from transforms.fetch import Fetcher
-from transforms.stores import disk
+from transforms.storage import disk, door
 
 
 class Moments:
@@ -47,7 +47,7 @@ class Moments:
 
 def kind_of(path: str) -> str:
     """Which file of the output a path is, so that moments have stable names."""
-    folder, name = os.path.split(storage.local(path))
+    folder, name = os.path.split(door.local(path))
     if os.path.basename(folder) == "receipts":
         return "receipt"
     for part in ("request", "manifest", "inputs", "features", "failures", "claim"):
@@ -80,14 +80,14 @@ def install(moments: Moments) -> None:
     around(infer, "infer", moments)
     around(decode, "submit", moments)
     around(writer.ShardWriter, "append", moments)
-    around(storage, "create", moments, kind_of)
-    around(storage, "close_durably", moments, lambda stream, path: kind_of(path))
-    around(storage, "place", moments, lambda source, target: kind_of(target))
-    around(storage, "create_only", moments, lambda path, data: kind_of(path))
-    around(storage, "write_atomic", moments, lambda path, data: kind_of(path))
+    around(door, "create", moments, kind_of)
+    around(door, "close_durably", moments, lambda stream, path: kind_of(path))
+    around(door, "place", moments, lambda source, target: kind_of(target))
+    around(door, "create_only", moments, lambda path, data: kind_of(path))
+    around(door, "write_atomic", moments, lambda path, data: kind_of(path))
     around(disk, "write_temporary", moments, lambda path, data: kind_of(path))
-    around(storage, "delete", moments, lambda paths: kind_of(paths[0]) if paths else None)
-    around(storage, "remove_folder_if_empty", moments)
+    around(door, "delete", moments, lambda paths: kind_of(paths[0]) if paths else None)
+    around(door, "remove_folder_if_empty", moments)
 
     whole = writer._File.write
 

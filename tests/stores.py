@@ -16,7 +16,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
 
 from tests import emulators
-from transforms import storage
+from transforms.storage import door
 
 BUCKET = "bit-features"
 
@@ -34,7 +34,7 @@ class Store:
 
     def use(self) -> None:
         """Lets this process reach the store as a job with the flags does."""
-        storage.configure(PipelineOptions(list(self.flags)), [self.root])
+        door.configure(PipelineOptions(list(self.flags)), [self.root])
 
 
 @contextlib.contextmanager
@@ -66,16 +66,16 @@ def disk(folder: Path) -> Store:
 def upload(folder: str, files: Mapping[str, bytes]) -> None:
     """Writes files by their names below a folder."""
     for name, data in files.items():
-        storage.write_atomic(storage.join(folder, name), data)
+        door.write_atomic(door.join(folder, name), data)
 
 
 def contents(folder: str) -> dict[str, bytes]:
     """Every file below a folder."""
-    found = [file.path for file in storage.match(f"{folder}/**")]
-    return {path[len(folder) + 1 :]: data for path, data in zip(found, storage.read_many(found), strict=True)}
+    found = [file.path for file in door.match(f"{folder}/**")]
+    return {path[len(folder) + 1 :]: data for path, data in zip(found, door.read_many(found), strict=True)}
 
 
 def modified(folder: str) -> dict[str, float]:
     """When each file below a folder was written last, in seconds."""
-    found = storage.match(f"{folder}/**")
+    found = door.match(f"{folder}/**")
     return {file.path[len(folder) + 1 :]: file.last_updated_in_seconds for file in found}

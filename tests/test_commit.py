@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from tests import stores
-from transforms import commit, receipts, storage
+from transforms import commit, receipts
 from transforms.commit import Claim
 from transforms.elements import Decoded, Failure, FeatureChunk, RecordFile, Shard
 from transforms.receipts import Layout
+from transforms.storage import door
 from transforms.writer import ShardWriter
 
 pytestmark = pytest.mark.xdist_group("stores")
@@ -106,7 +107,7 @@ def steps(monkeypatch):
 
         return call
 
-    plain = {name: getattr(storage, name) for name in STEPS}
+    plain = {name: getattr(door, name) for name in STEPS}
 
     def committed(layout: Layout):
         """The shard's files, once it has a receipt."""
@@ -115,7 +116,7 @@ def steps(monkeypatch):
         return found if found[0] is not None else None
 
     for name in STEPS:
-        monkeypatch.setattr(storage, name, wrap(getattr(storage, name)))
+        monkeypatch.setattr(door, name, wrap(getattr(door, name)))
     return watched
 
 
@@ -218,10 +219,10 @@ def test_a_claim_without_its_files_is_passed_over(store, steps):
     old, new = Attempt(layout, 1, 3, 0), Attempt(layout, 2, 2, 1)
     old.run_until(3)
     old.kill()
-    left = [file.path for file in storage.match(f"{layout.temporary}/*.tfrecord") if file.size_in_bytes]
+    left = [file.path for file in door.match(f"{layout.temporary}/*.tfrecord") if file.size_in_bytes]
     gone = [path for path in left if old.writer._attempt in path]
     assert len(gone) == 1
-    storage.delete(gone)
+    door.delete(gone)
     new.finish()
     assert check(layout, seen).features == 2
 
@@ -230,7 +231,7 @@ def test_an_attempt_whose_files_somebody_removed_says_so(store, steps):
     layout = Layout(store.folder())
     attempt = Attempt(layout, 1, 3, 0)
     attempt.run_until(1)
-    storage.delete([file.path for file in storage.match(f"{layout.temporary}/*")])
+    door.delete([file.path for file in door.match(f"{layout.temporary}/*")])
     with pytest.raises(commit.LostCommit, match="nothing else may write or clean up there"):
         attempt.finish()
     assert receipts.read_receipt(layout, LABEL) is None
@@ -251,7 +252,7 @@ def test_of_many_that_create_a_file_one_succeeds(store):
 
     def create(data: bytes) -> None:
         barrier.wait()
-        if storage.create_only(path, data):
+        if door.create_only(path, data):
             won.append(data)
 
     threads = [threading.Thread(target=create, args=(b"%d" % i,)) for i in range(8)]
@@ -259,8 +260,8 @@ def test_of_many_that_create_a_file_one_succeeds(store):
         thread.start()
     for thread in threads:
         thread.join()
-    assert [storage.read_if_there(path)] == won
-    assert storage.read_many([path, path + "-not"]) == [won[0], None]
+    assert [door.read_if_there(path)] == won
+    assert door.read_many([path, path + "-not"]) == [won[0], None]
     assert len(stores.contents(path.rpartition("/")[0])) == 1
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from pipeline import verify
 from tests import helpers
-from transforms import identity, lists, read, storage
+from transforms import identity, lists, read
 from transforms.elements import Encoded, RecordFile, Shard
-from transforms.stores.errors import StorageFailed
+from transforms.storage import door
+from transforms.storage.errors import StorageFailed
 
 
 def record_file(path, **more) -> RecordFile:
@@ -73,7 +74,7 @@ def test_the_sum_is_of_the_range_whatever_was_read_before(tmp_path, cut, read_be
         held.append(identity.Summed(reader, source))
         return held[0]
 
-    with storage.open_input(source.uri, source.start, watch) as stream:
+    with door.open_input(source.uri, source.start, watch) as stream:
         assert stream.read(read_before) == data[cut[0] :][:read_before]
         assert held[0].finish().crc32c == f"{google_crc32c.value(data[slice(*cut)]):08x}"
     assert identity.read_again(source).crc32c == f"{google_crc32c.value(data[slice(*cut)]):08x}"

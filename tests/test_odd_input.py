@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests import helpers
-from transforms import copying, infer, lists
+from transforms import infer, lists
 from transforms.elements import Decoded, PixelChunk, RecordFile, Shard
+from transforms.storage import copying
 
 
 @pytest.fixture

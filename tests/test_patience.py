@@ -14,14 +14,14 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from google.api_core.exceptions import Forbidden, NotFound, TooManyRequests
 from requests.exceptions import ConnectionError as RequestsConnectionError
 
-from transforms import patience
-from transforms.patience import Beat, Limits
-from transforms.stores.errors import Changed, CutShort, StorageFailed, is_transient
+from transforms.storage import retrying
+from transforms.storage.errors import Changed, CutShort, StorageFailed, is_transient
+from transforms.storage.retrying import Beat, Limits
 
 
 @pytest.fixture(autouse=True)
 def limits(monkeypatch):
-    monkeypatch.setattr(patience, "LIMITS", Limits(30, 0.0001, 0.001))
+    monkeypatch.setattr(retrying, "LIMITS", Limits(30, 0.0001, 0.001))
 
 
 def from_s3(status: int, code: str = "") -> ClientError:
@@ -63,7 +63,7 @@ def test_what_may_pass_is_tried_again(error):
         return answer
 
     assert is_transient(error)
-    assert patience.call("reading", "path", action) == "value"
+    assert retrying.call("reading", "path", action) == "value"
 
 
 @pytest.mark.parametrize(
@@ -89,37 +89,37 @@ def test_what_stays_is_told_at_once(error):
         raise error
 
     with pytest.raises(StorageFailed, match=r"^reading the/path failed: ") as told:
-        patience.call("reading", "the/path", action)
+        retrying.call("reading", "the/path", action)
     assert len(tries) == 1
     assert told.value.__cause__ is error
 
 
 def test_a_mistake_is_not_taken_for_storage():
     with pytest.raises(KeyError):
-        patience.call("reading", "path", lambda: {}["none"])
+        retrying.call("reading", "path", lambda: {}["none"])
 
 
 def test_patience_ends_and_says_how_often_it_tried(monkeypatch):
-    monkeypatch.setattr(patience, "LIMITS", Limits(0.2, 0.001, 0.01))
+    monkeypatch.setattr(retrying, "LIMITS", Limits(0.2, 0.001, 0.01))
     with pytest.raises(
         StorageFailed, match=r"writing x failed \(\d+ tries\): Input/output error \(EIO\); run the"
     ):
-        patience.call("writing", "x", lambda: (_ for _ in ()).throw(of_errno("EIO")))
+        retrying.call("writing", "x", lambda: (_ for _ in ()).throw(of_errno("EIO")))
     with pytest.raises(StorageFailed, match=r"writing x failed: Input/output error \(EIO\)"):
-        patience.once("writing", "x", lambda: (_ for _ in ()).throw(of_errno("EIO")))
+        retrying.once("writing", "x", lambda: (_ for _ in ()).throw(of_errno("EIO")))
 
 
 def test_silence_ends_while_what_hangs_is_left_alone(monkeypatch):
-    monkeypatch.setattr(patience, "LIMITS", Limits(0.2, 0.001, 0.01))
+    monkeypatch.setattr(retrying, "LIMITS", Limits(0.2, 0.001, 0.01))
     over = threading.Event()
     with pytest.raises(StorageFailed, match=r"opening x failed: nothing came back for 0\.2 s"):
-        patience.call("opening", "x", lambda: over.wait(100))
-    assert patience.call("opening", "x", lambda: "alive") == "alive"
+        retrying.call("opening", "x", lambda: over.wait(100))
+    assert retrying.call("opening", "x", lambda: "alive") == "alive"
     over.set()
 
 
 def test_a_long_operation_that_gets_on_is_not_silent(monkeypatch):
-    monkeypatch.setattr(patience, "LIMITS", Limits(5, 0.001, 0.01))
+    monkeypatch.setattr(retrying, "LIMITS", Limits(5, 0.001, 0.01))
     beat = Beat()
 
     def slow():
@@ -128,16 +128,16 @@ def test_a_long_operation_that_gets_on_is_not_silent(monkeypatch):
             beat()
         return "done"
 
-    assert patience.call("writing", "x", slow, beat) == "done"
+    assert retrying.call("writing", "x", slow, beat) == "done"
 
 
 def test_before_the_start_patience_is_short(monkeypatch):
-    monkeypatch.setattr(patience, "_BEFORE_THE_START_SECONDS", 0.1)
+    monkeypatch.setattr(retrying, "_BEFORE_THE_START_SECONDS", 0.1)
     began = threading.Event()
-    with patience.hurried(), pytest.raises(StorageFailed, match=r"nothing came back for 0\.1 s"):
-        patience.call("opening", "x", lambda: began.wait(100))
+    with retrying.hurried(), pytest.raises(StorageFailed, match=r"nothing came back for 0\.1 s"):
+        retrying.call("opening", "x", lambda: began.wait(100))
     began.set()
-    assert Limits(30, 0.0001, 0.001) == patience.LIMITS
+    assert Limits(30, 0.0001, 0.001) == retrying.LIMITS
 
 
 def test_a_failure_survives_the_way_from_a_worker():
@@ -156,7 +156,7 @@ def test_an_action_keeps_nothing_alive():
 
     def use() -> None:
         held = Big()
-        patience.call("reading", "x", lambda: held and None)
+        retrying.call("reading", "x", lambda: held and None)
 
     use()
     assert Big.gone.wait(30)

@@ -12,10 +12,11 @@ import pytest
 
 from tests import stores
 from tests.test_commit import Attempt, check
-from transforms import receipts, replace, retry, storage
+from transforms import receipts, replace, retry
 from transforms.elements import Decoded, Failure, FeatureChunk, RecordFile, Shard
 from transforms.receipts import Layout
 from transforms.retry import ChangedMeanwhile
+from transforms.storage import door
 from transforms.writer import ShardWriter
 
 SHARD = Shard(1, 3, RecordFile("in", 100, 5.0), "in")
@@ -65,9 +66,9 @@ def steps(monkeypatch):
 
         return call
 
-    plain = storage.exists
+    plain = door.exists
     for name in STEPS:
-        monkeypatch.setattr(storage, name, wrap(getattr(storage, name)))
+        monkeypatch.setattr(door, name, wrap(getattr(door, name)))
 
 
 class Retried(Attempt):

@@ -12,9 +12,10 @@ import pytest
 
 from pipeline import options, splits, verify
 from tests import helpers
-from transforms import storage, tfrecord
+from transforms import tfrecord
 from transforms.elements import Encoded, RecordFile, Shard
 from transforms.read import record_items
+from transforms.storage import door
 
 LENIENT = "--max_failure_rate=1"
 
@@ -64,7 +65,7 @@ def config(key: str = "") -> options.JobConfig:
 
 
 def cut(path, size: int, key: str = "") -> list[RecordFile]:
-    found, notes = splits.cut(storage.match(str(path)), dataclasses.replace(config(key), split_bytes=size))
+    found, notes = splits.cut(door.match(str(path)), dataclasses.replace(config(key), split_bytes=size))
     assert (len(found), notes) == (1, ())
     return found[0]
 

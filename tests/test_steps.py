@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests import helpers
-from transforms import copying, infer, lists, receipts, writer
+from transforms import infer, lists, receipts, writer
 from transforms.decode import CHUNKS_AHEAD, DecodeImages, DecodeSettings
 from transforms.elements import (
     ChunkCoder,
@@ -30,7 +30,8 @@ from transforms.elements import (
 from transforms.images import Preprocessing
 from transforms.read import ReadSettings, ReadShards, chunks
 from transforms.receipts import Layout
-from transforms.stores.errors import StorageFailed
+from transforms.storage import copying
+from transforms.storage.errors import StorageFailed
 from transforms.write import WriteShards
 from transforms.writer import BrokenShard, ShardWriter
 

@@ -11,8 +11,8 @@ import pytest
 from pipeline import verify
 from tests import helpers
 from tests.faulty import OPERATIONS, Faults, FaultyFileSystem
-from transforms import patience
-from transforms.patience import Limits
+from transforms.storage import retrying
+from transforms.storage.retrying import Limits
 
 SIZES = (3, 2, 4)
 
@@ -20,8 +20,8 @@ SIZES = (3, 2, 4)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Short pauses, and a patience that no slow machine exhausts."""
-    monkeypatch.setattr(patience, "LIMITS", Limits(60, 0.0001, 0.001))
-    monkeypatch.setattr(patience, "_BEFORE_THE_START_SECONDS", 60)
+    monkeypatch.setattr(retrying, "LIMITS", Limits(60, 0.0001, 0.001))
+    monkeypatch.setattr(retrying, "_BEFORE_THE_START_SECONDS", 60)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_what_hangs_is_given_up_by_name(job, faults, capsys, monkeypatch, operat
         if what == operation and where in path and job.has_begun(output):
             over.wait(300)
 
-    monkeypatch.setattr(patience, "LIMITS", Limits(5, 0.0001, 0.001))
+    monkeypatch.setattr(retrying, "LIMITS", Limits(5, 0.0001, 0.001))
     faults(chosen=hang)
     try:
         job.run(output, expect=1)
@@ -157,7 +157,7 @@ def test_what_hangs_is_given_up_by_name(job, faults, capsys, monkeypatch, operat
 
 
 def test_an_error_that_never_passes_is_given_up(job, faults, capsys, monkeypatch):
-    monkeypatch.setattr(patience, "LIMITS", Limits(0.5, 0.0001, 0.01))
+    monkeypatch.setattr(retrying, "LIMITS", Limits(0.5, 0.0001, 0.01))
 
     def stutter(what: str, path: str) -> None:
         if what == "read" and "in-2" in path and job.has_begun("never"):

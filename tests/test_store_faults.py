@@ -11,8 +11,8 @@ import pytest
 from pipeline import engine, verify
 from pipeline.main import main
 from tests import faulty_proxy, helpers, stores
-from transforms import patience
-from transforms.patience import Limits
+from transforms.storage import retrying
+from transforms.storage.retrying import Limits
 
 pytestmark = pytest.mark.xdist_group("stores")
 
@@ -60,8 +60,8 @@ def job(request):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(patience, "LIMITS", Limits(120, 0.01, 0.1))
-    monkeypatch.setattr(patience, "_BEFORE_THE_START_SECONDS", 120)
+    monkeypatch.setattr(retrying, "LIMITS", Limits(120, 0.01, 0.1))
+    monkeypatch.setattr(retrying, "_BEFORE_THE_START_SECONDS", 120)
 
 
 def test_a_store_in_trouble_changes_no_byte(job):
@@ -106,7 +106,7 @@ def test_a_store_that_refuses_ends_the_job_and_what_is_committed_is_whole(job, c
 
 
 def test_an_input_that_always_breaks_off_is_never_taken_for_a_short_one(job, monkeypatch, capsys):
-    monkeypatch.setattr(patience, "LIMITS", Limits(3, 0.01, 0.1))
+    monkeypatch.setattr(retrying, "LIMITS", Limits(3, 0.01, 0.1))
 
     def cut(method: str, path: str) -> str:
         asked = method == "GET" and "in-2.tfrecord" in path and "alt=json" not in path

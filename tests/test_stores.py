@@ -11,7 +11,7 @@ from bit.export import main as export
 from pipeline import verify
 from pipeline.main import main
 from tests import helpers, stores
-from transforms import object_stores, storage
+from transforms.storage import door, object_stores
 
 pytestmark = pytest.mark.xdist_group("stores")
 
@@ -85,7 +85,7 @@ def test_a_second_run_writes_nothing_and_a_lost_shard_is_made_again_alone(store,
     assert json.loads(report.read_text())["shards_done_before"] == len(SIZES)
     assert stores.modified(output) == before
     label = "00001-of-00003"
-    storage.delete([f"{output}/receipts/{label}.json", f"{output}/manifest.json"])
+    door.delete([f"{output}/receipts/{label}.json", f"{output}/manifest.json"])
     time.sleep(1.1)  # S3 tells times in seconds
     run(store, *flags)
     assert stores.contents(output) == whole
@@ -148,7 +148,7 @@ def test_many_receipts_are_read_side_by_side(store):
     assert object_stores.store_of(folder) is client
     for name, data in names.items():
         client.create_only(f"{folder}/{name}", data)
-    assert storage.read_many([f"{folder}/{name}" for name in names]) == list(names.values())
+    assert door.read_many([f"{folder}/{name}" for name in names]) == list(names.values())
 
 
 def test_without_google_credentials_a_private_bucket_is_told_at_once(tmp_path):

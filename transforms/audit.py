@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from transforms import records, storage, tfrecord
+from transforms import records, tfrecord
 from transforms.elements import ItemError
 from transforms.fetch import public_uri
 from transforms.receipts import FileSummary, Layout, Receipt, Summed
+from transforms.storage import door
 
 _SHOWN = 5  # problems of one file; a file of garbage must not print a line a record
 _LEDGER_FIELDS = {"key", "position", "stage", "code", "message"}
@@ -84,8 +85,8 @@ def _keys(layout: Layout, receipt: Receipt) -> KeyAt:
     if "rows" not in receipt.input:
         first = receipt.input.get("first", 0)
         return lambda position: f"{receipt.name}#{first + position}".encode("utf-8", "surrogateescape")
-    if receipt.name.startswith("inputs.txt[") and storage.exists(layout.listing):
-        content = storage.read_bytes(layout.listing)[receipt.input["start"] : receipt.input["end"]]
+    if receipt.name.startswith("inputs.txt[") and door.exists(layout.listing):
+        content = door.read_bytes(layout.listing)[receipt.input["start"] : receipt.input["end"]]
         if hashlib.sha256(content).hexdigest() != receipt.input["sha256"]:
             return lambda position: b"(inputs.txt is not the list that this shard was made of)"
         uris = content.decode("utf-8", "surrogateescape").split("\n")[:-1]
@@ -98,12 +99,12 @@ def _keys(layout: Layout, receipt: Receipt) -> KeyAt:
 def _feature_problems(
     path: str, file: FileSummary, receipt: Receipt, key_at: KeyAt, failed: set[int]
 ) -> Iterator[str]:
-    if not storage.exists(path):
+    if not door.exists(path):
         yield "is missing"
         return
     positions = (position for position in range(receipt.inputs) if position not in failed)
     count = 0
-    with storage.open_binary(path) as stream:
+    with door.open_binary(path) as stream:
         summed = Summed(stream)
         for found in tfrecord.read(summed):  # type: ignore[arg-type]
             if isinstance(found, tfrecord.Damage):
@@ -160,11 +161,11 @@ def _vector_problems(name: str, feature: Any, size: int) -> Iterator[str]:
 def _ledger_problems(
     path: str, file: FileSummary, receipt: Receipt, key_at: KeyAt, failed: list[int]
 ) -> Iterator[str]:
-    if not storage.exists(path):
+    if not door.exists(path):
         yield "is missing"
         return
     codes: dict[str, int] = {}
-    with storage.open_binary(path) as stream:
+    with door.open_binary(path) as stream:
         summed = Summed(stream)
         content = b"".join(iter(lambda: summed.read(1 << 20), b""))
     for number, line in enumerate(content.splitlines(), 1):

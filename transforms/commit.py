@@ -18,9 +18,10 @@ from dataclasses import asdict, dataclass
 
 import google_crc32c
 
-from transforms import identity, receipts, storage
+from transforms import identity, receipts
 from transforms.elements import Shard
 from transforms.receipts import FileSummary, Layout, Receipt
+from transforms.storage import door
 
 
 class LostCommit(RuntimeError):
@@ -45,7 +46,7 @@ class Claim:
 
 def temporary(layout: Layout, attempt: str, name: str) -> str:
     """Where an attempt writes the file that will be called `name`."""
-    return storage.join(layout.temporary, attempt + posixpath.splitext(name)[1])
+    return door.join(layout.temporary, attempt + posixpath.splitext(name)[1])
 
 
 class IsFirstAttempt:
@@ -59,7 +60,7 @@ class IsFirstAttempt:
         self._layout = layout
 
     def __call__(self, shard: Shard) -> bool:
-        return storage.create_only(self._layout.begun(shard.label), b"")
+        return door.create_only(self._layout.begun(shard.label), b"")
 
 
 def commit(layout: Layout, mine: Claim) -> Receipt:
@@ -80,18 +81,18 @@ def commit(layout: Layout, mine: Claim) -> Receipt:
 
 def sweep(layout: Layout, label: str) -> None:
     """Drops what attempts at a committed shard left behind."""
-    found = storage.match(storage.join(layout.temporary, f"{label}-*"))
-    storage.delete([file.path for file in found])
+    found = door.match(door.join(layout.temporary, f"{label}-*"))
+    door.delete([file.path for file in found])
 
 
 def sweep_all(layout: Layout) -> None:
     """Drops what killed runs left behind in an output whose shards are all committed."""
-    left = storage.match(storage.join(layout.temporary, "*"))
-    for folder in (layout.folder, storage.join(layout.folder, "receipts")):
-        if storage.leaves_temporaries(folder):  # small files are written beside their place and renamed
-            left += [f for f in storage.match(storage.join(folder, "*.tmp")) if storage.is_temporary(f.path)]
-    storage.delete([found.path for found in left])
-    storage.remove_folder_if_empty(layout.temporary)
+    left = door.match(door.join(layout.temporary, "*"))
+    for folder in (layout.folder, door.join(layout.folder, "receipts")):
+        if door.leaves_temporaries(folder):  # small files are written beside their place and renamed
+            left += [f for f in door.match(door.join(folder, "*.tmp")) if door.is_temporary(f.path)]
+    door.delete([found.path for found in left])
+    door.remove_folder_if_empty(layout.temporary)
 
 
 def _carry_out_first(layout: Layout, mine: Claim) -> Receipt:
@@ -110,7 +111,7 @@ def _carry_out_first(layout: Layout, mine: Claim) -> Receipt:
             )
         # A claim without its files was left by a run that nobody can go on with.
         if claim and _put_in_place(layout, claim):
-            if storage.create_only(layout.receipt(label), claim.receipt.to_json()):
+            if door.create_only(layout.receipt(label), claim.receipt.to_json()):
                 return claim.receipt
             return receipts.read_receipt(layout, label) or claim.receipt
         if claim and claim.attempt == mine.attempt:
@@ -124,9 +125,9 @@ def _carry_out_first(layout: Layout, mine: Claim) -> Receipt:
 def _claim(layout: Layout, mine: Claim, number: int) -> Claim | None:
     """The claim of this number: mine if I was first. None if it was given away in this moment."""
     path = layout.claim(mine.receipt.shard, number)
-    if storage.create_only(path, mine.to_json()):
+    if door.create_only(path, mine.to_json()):
         return mine
-    data = storage.read_if_there(path)
+    data = door.read_if_there(path)
     return None if data is None else Claim.from_json(data)
 
 
@@ -139,23 +140,21 @@ def _same_request(one: Receipt, other: Receipt) -> bool:
 def _put_in_place(layout: Layout, claim: Claim) -> bool:
     """Puts the files of a claim under their final names. False if one is neither here nor there any more."""
     for file in claim.receipt.files:
-        target = storage.join(layout.folder, file.name)
-        if not storage.place(temporary(layout, claim.attempt, file.name), target) and not is_whole(
-            target, file
-        ):
+        target = door.join(layout.folder, file.name)
+        if not door.place(temporary(layout, claim.attempt, file.name), target) and not is_whole(target, file):
             return False
     ledger = layout.failures(claim.receipt.shard)
-    if not claim.receipt.failures and storage.exists(ledger):
-        storage.delete([ledger])  # of a shard whose receipt was lost
+    if not claim.receipt.failures and door.exists(ledger):
+        door.delete([ledger])  # of a shard whose receipt was lost
     return True
 
 
 def is_whole(path: str, file: FileSummary) -> bool:
     """Whether a file is there with the size and checksum that it must have."""
-    if not storage.exists(path):
+    if not door.exists(path):
         return False
     size = crc = 0
-    with storage.open_binary(path) as stream:
+    with door.open_binary(path) as stream:
         while block := stream.read(1 << 20):
             size += len(block)
             crc = google_crc32c.extend(crc, block)

@@ -10,10 +10,10 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from transforms import storage
 from transforms.elements import RecordFile, Shard
-from transforms.stores.errors import StorageFailed
-from transforms.stores.reading import Reader
+from transforms.storage import door
+from transforms.storage.errors import StorageFailed
+from transforms.storage.reading import Reader
 
 _BLOCK_BYTES = 1 << 20
 
@@ -52,7 +52,7 @@ def change(before: Mapping[str, Any], shard: Shard) -> str:
 
 def read_again(source: RecordFile) -> RecordFile:
     """The record file with the sum of its bytes."""
-    with Summed(storage.open_unbuffered(source.uri), source) as summed:
+    with Summed(door.open_unbuffered(source.uri), source) as summed:
         return summed.finish()
 
 

@@ -12,9 +12,10 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
 from bit.models import Model
-from transforms import copying, devices, imports, storage, tally
+from transforms import devices, imports, tally
 from transforms.elements import Decoded, Failure, FeatureChunk, PixelChunk
 from transforms.fitting import Fitted, OutOfMemory
+from transforms.storage import copying, door
 
 
 class ModelFailed(RuntimeError):
@@ -50,7 +51,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
 
         settings = self._settings
         model = settings.model
-        if model.kind != "untrained" and not storage.is_local(model.uri) and not model.uri.startswith("http"):
+        if model.kind != "untrained" and not door.is_local(model.uri) and not model.uri.startswith("http"):
             # By checksum too: a model that was trained on has the same name and often the same size.
             folder = f"{_folder_name(model.uri)}-{copying.checksum(model.uri)[:16]}"
             path = copying.copy_to_local(model.uri, os.path.join(download.cache_folder(), folder))

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from transforms import storage
 from transforms.elements import ItemError, UriSlice
-from transforms.stores.errors import StorageFailed
+from transforms.storage import door
+from transforms.storage.errors import StorageFailed
 
 _MAX_ROW_BYTES = 16 << 20  # 16 MiB; a quote that is never closed must not swallow the file
 _LINES_SAMPLED = 100
@@ -69,7 +69,7 @@ def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator
     if kind == "parquet":
         yield from _cut_parquet(path, columns, rows_per_slice)
         return
-    with storage.open_input(path) as stream:
+    with door.open_input(path) as stream:
         _check_columns(path, kind, columns, _header(stream, kind))
         if kind == "jsonl":
             _check_keys(path, columns, itertools.islice(stream, _LINES_SAMPLED))
@@ -105,10 +105,10 @@ def rows(source: UriSlice, columns: Columns) -> Iterator[Row]:
             yield _row(values, columns)
         _check_unchanged(source, held.hexdigest())
         return
-    with storage.open_input(source.uri) as stream:
+    with door.open_input(source.uri) as stream:
         names = _header(stream, source.format)
     digest = hashlib.sha256()
-    with storage.open_input(source.uri, source.start) as stream:
+    with door.open_input(source.uri, source.start) as stream:
         for raw in _raw_rows(stream, source.format, source.end - source.start):
             digest.update(raw)
             if raw.strip():
@@ -249,7 +249,7 @@ def _parquet_rows(
     import pyarrow.lib
     import pyarrow.parquet
 
-    with storage.open_binary(path) as stream:
+    with door.open_binary(path) as stream:
         try:
             file = pyarrow.parquet.ParquetFile(stream)
         except pyarrow.lib.ArrowInvalid as error:

@@ -7,9 +7,10 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms import commit, receipts, storage
+from transforms import commit, receipts
 from transforms.commit import LostCommit
 from transforms.receipts import Layout
+from transforms.storage import door
 
 
 def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) -> None:
@@ -31,9 +32,9 @@ def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) 
             "of another run: two jobs write to one output; stop one of them, then run the other with --overwrite"
         )
     content = receipts.manifest(done, fingerprint, shards)
-    if storage.read_if_there(layout.manifest) != content:
-        storage.delete([layout.retrying])  # else a run killed before its sweep would try again
-        storage.write_atomic(layout.manifest, content)
+    if door.read_if_there(layout.manifest) != content:
+        door.delete([layout.retrying])  # else a run killed before its sweep would try again
+        door.write_atomic(layout.manifest, content)
     commit.sweep_all(layout)
 
 

@@ -17,12 +17,13 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms import lists, records, storage, tally, tfrecord
+from transforms import lists, records, tally, tfrecord
 from transforms.elements import Encoded, EncodedChunk, Failure, ItemError, RecordFile, Shard, UriSlice
 from transforms.fetch import Fetcher, FetchSettings, public_uri
 from transforms.identity import Summed
 from transforms.retry import EVERY
-from transforms.stores.reading import Reader
+from transforms.storage import door
+from transforms.storage.reading import Reader
 
 Item = Encoded | Failure
 
@@ -57,9 +58,9 @@ def record_items(
         watched.append(Summed(reader, source))
         return watched[0]
 
-    with storage.open_input(source.uri, source.start, watch) as stream:
+    with door.open_input(source.uri, source.start, watch) as stream:
         seen = source.start
-        in_file = not storage.is_compressed(stream)
+        in_file = not door.is_compressed(stream)
         aligned = source.first is not None
         for position, found in enumerate(tfrecord.read(stream, source.start, source.end, aligned)):
             if in_file:

@@ -13,7 +13,7 @@ from typing import Any
 
 import google_crc32c
 
-from transforms import storage
+from transforms.storage import door
 
 FORMAT = 1  # of receipts and manifest
 NAME_ONLY = "model.name"  # may differ in a fingerprint: one model by several names; its weights decide
@@ -26,43 +26,43 @@ class Layout:
     folder: str
 
     def features(self, label: str) -> str:
-        return storage.join(self.folder, f"features-{label}.tfrecord")
+        return door.join(self.folder, f"features-{label}.tfrecord")
 
     def failures(self, label: str) -> str:
-        return storage.join(self.folder, f"failures-{label}.jsonl")
+        return door.join(self.folder, f"failures-{label}.jsonl")
 
     def receipt(self, label: str) -> str:
-        return storage.join(self.folder, "receipts", f"{label}.json")
+        return door.join(self.folder, "receipts", f"{label}.json")
 
     @property
     def manifest(self) -> str:
-        return storage.join(self.folder, "manifest.json")
+        return door.join(self.folder, "manifest.json")
 
     @property
     def listing(self) -> str:
         """The image files that a glob or folder matched, one a line: what the shards of such a job refer to."""
-        return storage.join(self.folder, "inputs.txt")
+        return door.join(self.folder, "inputs.txt")
 
     def claim(self, label: str, number: int) -> str:
-        return storage.join(self.temporary, f"{label}-claim-{number}.json")
+        return door.join(self.temporary, f"{label}-claim-{number}.json")
 
     def begun(self, label: str) -> str:
         """Is there once an attempt at the shard has begun, until the shard is done."""
-        return storage.join(self.temporary, f"{label}-begun")
+        return door.join(self.temporary, f"{label}-begun")
 
     @property
     def retrying(self) -> str:
         """Which shards a run with --retry_failures tries again; there until that run has ended."""
-        return storage.join(self.temporary, "retrying.json")
+        return door.join(self.temporary, "retrying.json")
 
     @property
     def request(self) -> str:
         """What the job that is at work here was asked for."""
-        return storage.join(self.temporary, "request.json")
+        return door.join(self.temporary, "request.json")
 
     @property
     def temporary(self) -> str:
-        return storage.join(self.folder, ".tmp")
+        return door.join(self.folder, ".tmp")
 
 
 @dataclass(frozen=True)
@@ -138,14 +138,14 @@ class Receipt:
 
 def read_receipt(layout: Layout, label: str) -> Receipt | None:
     """The receipt of a shard, or None while it is not done."""
-    data = storage.read_if_there(layout.receipt(label))
+    data = door.read_if_there(layout.receipt(label))
     return None if data is None else Receipt.from_json(data)
 
 
 def read_receipts(layout: Layout) -> list[Receipt]:
     """All receipts of the folder, in the order of their shards."""
-    found = storage.match(storage.join(layout.folder, "receipts", "*.json"))
-    contents = storage.read_many([metadata.path for metadata in found])
+    found = door.match(door.join(layout.folder, "receipts", "*.json"))
+    contents = door.read_many([metadata.path for metadata in found])
     return [_parsed(file.path, data) for file, data in zip(found, contents, strict=True) if data is not None]
 
 
@@ -158,7 +158,7 @@ def _parsed(path: str, data: bytes) -> Receipt:
 
 def labels(layout: Layout) -> list[str]:
     """The labels of the shards that are done."""
-    found = storage.match(storage.join(layout.folder, "receipts", "*.json"))
+    found = door.match(door.join(layout.folder, "receipts", "*.json"))
     return [metadata.path.rsplit("/", 1)[-1].removesuffix(".json") for metadata in found]
 
 

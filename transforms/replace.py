@@ -22,9 +22,10 @@ import dataclasses
 import itertools
 import uuid
 
-from transforms import commit, receipts, storage
+from transforms import commit, receipts
 from transforms.commit import Claim, LostCommit
 from transforms.receipts import Layout, Receipt
+from transforms.storage import door
 
 
 def attempt_name(label: str, base: str) -> str:
@@ -38,9 +39,9 @@ def replace(layout: Layout, base: str, mine: Claim) -> Receipt:
     Returns the receipt that now stands. Raises LostCommit if the attempt's files have gone.
     """
     label = mine.receipt.shard
-    storage.write_atomic(_final(layout, mine.attempt), mine.receipt.to_json())
+    door.write_atomic(_final(layout, mine.attempt), mine.receipt.to_json())
     marked = dataclasses.replace(mine.receipt, replacing=mine.attempt)
-    storage.write_atomic(_marked(layout, mine.attempt), marked.to_json())
+    door.write_atomic(_marked(layout, mine.attempt), marked.to_json())
     for number in itertools.count():
         claim = _claim(layout, base, mine, number)
         if claim and _stands(layout, label, base) and _has_files(layout, claim):
@@ -68,7 +69,7 @@ def settle(layout: Layout, standing: Receipt) -> Receipt:
             if (
                 not moved and _receipt(layout, done.shard) == standing
             ):  # the source was lost, the files were not
-                storage.write_atomic(target, done.to_json())
+                door.write_atomic(target, done.to_json())
             _sweep(layout, standing.replacing)
         now = _receipt(layout, done.shard)
         if now == standing:
@@ -82,15 +83,13 @@ def settle(layout: Layout, standing: Receipt) -> Receipt:
 
 def can_settle(layout: Layout, standing: Receipt) -> bool:
     """Whether the files of a replacement that was begun are there, by their sizes."""
-    sizes = {
-        file.path: file.size_in_bytes for file in storage.match(storage.join(layout.temporary, "retry-*"))
-    }
-    sizes |= {file.path: file.size_in_bytes for file in storage.match(storage.join(layout.folder, "f*"))}
+    sizes = {file.path: file.size_in_bytes for file in door.match(door.join(layout.temporary, "retry-*"))}
+    sizes |= {file.path: file.size_in_bytes for file in door.match(door.join(layout.folder, "f*"))}
     return all(
         file.bytes
         in (
             sizes.get(commit.temporary(layout, standing.replacing, file.name)),
-            sizes.get(storage.join(layout.folder, file.name)),
+            sizes.get(door.join(layout.folder, file.name)),
         )
         for file in standing.files
     )
@@ -109,48 +108,48 @@ def _stands(layout: Layout, label: str, base: str) -> bool:
 
 def _claim(layout: Layout, base: str, mine: Claim, number: int) -> Claim | None:
     """The claim of this number: mine if I was first. None if it was given away in this moment."""
-    path = storage.join(layout.temporary, f"retry-{mine.receipt.shard}-{base}-claim-{number}.json")
-    if storage.create_only(path, mine.to_json()):
+    path = door.join(layout.temporary, f"retry-{mine.receipt.shard}-{base}-claim-{number}.json")
+    if door.create_only(path, mine.to_json()):
         return mine
-    data = storage.read_if_there(path)
+    data = door.read_if_there(path)
     return None if data is None else Claim.from_json(data)
 
 
 def _has_files(layout: Layout, claim: Claim) -> bool:
     """A claim without its files was left by a run that nobody can go on with."""
     names = [commit.temporary(layout, claim.attempt, file.name) for file in claim.receipt.files]
-    return all(storage.exists(path) for path in [*names, _final(layout, claim.attempt)])
+    return all(door.exists(path) for path in [*names, _final(layout, claim.attempt)])
 
 
 def _put_in_place(layout: Layout, standing: Receipt) -> bool:
     """Puts the new files under their names. False if one is neither here nor there any more."""
     for file in standing.files:
-        target = storage.join(layout.folder, file.name)
+        target = door.join(layout.folder, file.name)
         source = commit.temporary(layout, standing.replacing, file.name)
         if not _move(source, target) and not commit.is_whole(target, file):
             return False
     ledger = layout.failures(standing.shard)
-    if not standing.failures and storage.exists(ledger):
-        storage.delete([ledger])
+    if not standing.failures and door.exists(ledger):
+        door.delete([ledger])
     return True
 
 
 def _move(source: str, target: str) -> bool:
-    moved = storage.place(source, target)
-    if moved and not storage.is_local(source):
-        storage.delete([source])
+    moved = door.place(source, target)
+    if moved and not door.is_local(source):
+        door.delete([source])
     return moved
 
 
 def _final(layout: Layout, attempt: str) -> str:
-    return storage.join(layout.temporary, f"{attempt}.receipt")
+    return door.join(layout.temporary, f"{attempt}.receipt")
 
 
 def _marked(layout: Layout, attempt: str) -> str:
-    return storage.join(layout.temporary, f"{attempt}.replacing")
+    return door.join(layout.temporary, f"{attempt}.replacing")
 
 
 def _sweep(layout: Layout, attempt: str) -> None:
     """Drops what attempts at this replacement left behind; those of later ones have other names."""
     prefix = attempt.rpartition("-")[0]
-    storage.delete([file.path for file in storage.match(storage.join(layout.temporary, f"{prefix}-*"))])
+    door.delete([file.path for file in door.match(door.join(layout.temporary, f"{prefix}-*"))])

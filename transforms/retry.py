@@ -10,9 +10,10 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from transforms import receipts, replace, storage, tfrecord
+from transforms import receipts, replace, tfrecord
 from transforms.elements import Retry, Shard
 from transforms.receipts import FileSummary, Layout, Receipt, Summed
+from transforms.storage import door
 
 EVERY = range(sys.maxsize)  # position
 _STAYS = "damaged_record"
@@ -52,7 +53,7 @@ class Due:
 
     def __call__(self, shard: Shard) -> Collection[int] | None:
         if shard.retry is None:
-            return None if storage.exists(self._layout.receipt(shard.label)) else EVERY
+            return None if door.exists(self._layout.receipt(shard.label)) else EVERY
         receipt = receipts.read_receipt(self._layout, shard.label)
         if receipt is None:
             raise ChangedMeanwhile(f"{self._layout.receipt(shard.label)} has gone while the job runs")
@@ -91,9 +92,9 @@ def committed(layout: Layout, receipt: Receipt) -> Iterator[Line | bytes]:
 
 def _lines(layout: Layout, receipt: Receipt) -> Iterator[Line]:
     for file in receipt.files:
-        path = storage.join(layout.folder, file.name)
+        path = door.join(layout.folder, file.name)
         if path == layout.failures(receipt.shard):
-            with storage.open_binary(path) as stream:
+            with door.open_binary(path) as stream:
                 for raw in _checked_lines(path, file, stream):
                     try:
                         values = json.loads(raw)
@@ -113,9 +114,9 @@ def _checked_lines(path: str, file: FileSummary, stream) -> Iterator[bytes]:
 
 def _records(layout: Layout, receipt: Receipt) -> Iterator[bytes]:
     for file in receipt.files:
-        path = storage.join(layout.folder, file.name)
+        path = door.join(layout.folder, file.name)
         if path == layout.features(receipt.shard):
-            with storage.open_binary(path) as stream:
+            with door.open_binary(path) as stream:
                 summed = Summed(stream)
                 for found in tfrecord.read(summed):  # type: ignore[arg-type]
                     if isinstance(found, tfrecord.Damage):
@@ -137,11 +138,11 @@ def _changed(path: str, what: str) -> ChangedMeanwhile:
 
 def read_marker(layout: Layout) -> Mapping[str, str] | None:
     """Label -> digest of the receipt to be replaced, of a retry that has not ended; None if there is none."""
-    data = storage.read_if_there(layout.retrying)
+    data = door.read_if_there(layout.retrying)
     return None if data is None else json.loads(data)
 
 
 def write_marker(layout: Layout, shards: Collection[Shard]) -> None:
     """Notes what is to be tried again, so that a retry that was killed goes on at the next start."""
     bases = {shard.label: shard.retry.base for shard in shards if shard.retry}
-    storage.write_atomic(layout.retrying, json.dumps(bases).encode() + b"\n")
+    door.write_atomic(layout.retrying, json.dumps(bases).encode() + b"\n")

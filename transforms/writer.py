@@ -14,10 +14,11 @@ from typing import Any
 
 import google_crc32c
 
-from transforms import commit, identity, records, replace, retry, storage, tfrecord
+from transforms import commit, identity, records, replace, retry, tfrecord
 from transforms.commit import Claim
 from transforms.elements import Failure, FeatureChunk, Shard, UriSlice
 from transforms.receipts import FileSummary, Layout, Receipt
+from transforms.storage import door
 
 _PACKAGES = ("apache-beam", "numpy", "opencv-python-headless", "pillow", "simplejpeg", "tensorflow")
 
@@ -44,7 +45,7 @@ class _File:
         self._name = name
         self.bytes = 0
         self._crc = 0
-        self._stream = storage.create(path)
+        self._stream = door.create(path)
 
     def write(self, data: bytes) -> None:
         self._stream.write(data)
@@ -52,10 +53,10 @@ class _File:
         self._crc = google_crc32c.extend(self._crc, data)
 
     def close(self) -> None:
-        storage.close_durably(self._stream, self.path)
+        door.close_durably(self._stream, self.path)
 
     def discard(self) -> None:
-        storage.discard(self._stream, self.path)
+        door.discard(self._stream, self.path)
 
     def summary(self) -> FileSummary:
         return FileSummary(self._name, self.bytes, f"{self._crc:08x}")

@@ -15,9 +15,9 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
-from transforms.stores.errors import cause_of, status_of
-from transforms.stores.gcs import GcsStore
-from transforms.stores.s3 import S3Store
+from transforms.storage.errors import cause_of, status_of
+from transforms.storage.gcs import GcsStore
+from transforms.storage.s3 import S3Store
 
 _no_google_credentials = threading.Event()
 _making = threading.Lock()

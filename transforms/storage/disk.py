@@ -13,8 +13,8 @@ from apache_beam.io.filesystem import BeamIOError, FileMetadata
 from apache_beam.io.localfilesystem import LocalFileSystem
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from transforms import patience
-from transforms.stores.errors import CutShort
+from transforms.storage import retrying
+from transforms.storage.errors import CutShort
 
 _BLOCK_BYTES = 1 << 20
 
@@ -114,7 +114,7 @@ class DiskWriter(io.RawIOBase):
     def __init__(self, path: str):
         self._path = local(path)
         self._at = 0
-        self._fd = patience.call("creating", path, self._create)
+        self._fd = retrying.call("creating", path, self._create)
 
     def _create(self) -> int:
         while True:
@@ -130,7 +130,7 @@ class DiskWriter(io.RawIOBase):
 
     def write(self, data) -> int:
         block = bytes(data)
-        written = patience.call("writing", self._path, lambda: os.pwrite(self._fd, block, self._at))
+        written = retrying.call("writing", self._path, lambda: os.pwrite(self._fd, block, self._at))
         self._at += written
         return written
 

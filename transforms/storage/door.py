@@ -1,6 +1,6 @@
 """Files by path or URI, local or on any store: what the job does with them, patiently, and the atomic steps of a commit.
 
-Each kind of store is a class with the same methods, here used through `transforms.patience`: what may pass is tried
+Each kind of store is a class with the same methods, here used through `transforms.storage.retrying`: what may pass is tried
 again, and what does not raises StorageFailed, which says what, where and why.
 """
 
@@ -19,15 +19,14 @@ from apache_beam.io.filesystem import CompressedFile, CompressionTypes, FileMeta
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from transforms import object_stores, patience
-from transforms.object_stores import explain
-from transforms.stores import disk, uploads
-from transforms.stores.disk import local
-from transforms.stores.errors import StorageFailed
-from transforms.stores.names import CONNECTIONS
-from transforms.stores.other import OTHER
-from transforms.stores.reading import Reader
-from transforms.stores.store import Store
+from transforms.storage import disk, object_stores, retrying, uploads
+from transforms.storage.disk import local
+from transforms.storage.errors import StorageFailed
+from transforms.storage.names import CONNECTIONS
+from transforms.storage.object_stores import explain
+from transforms.storage.other import OTHER
+from transforms.storage.reading import Reader
+from transforms.storage.store import Store
 
 __all__ = ["explain", "local"]
 
@@ -75,12 +74,12 @@ def match(pattern: str) -> list[FileMetadata]:
 
     A bucket that does not exist is a BeamIOError, not an empty one.
     """
-    found = patience.call("listing", pattern, lambda: _store(pattern).match(pattern))
+    found = retrying.call("listing", pattern, lambda: _store(pattern).match(pattern))
     return sorted(found, key=lambda file: file.path)
 
 
 def exists(path: str) -> bool:
-    return patience.call("looking for", path, lambda: _store(path).exists(path))
+    return retrying.call("looking for", path, lambda: _store(path).exists(path))
 
 
 def open_input(path: str, start: int = 0, watch: Callable[[Reader], io.RawIOBase] | None = None):
@@ -145,7 +144,7 @@ def read_bytes(path: str) -> bytes:
 
 def read_if_there(path: str) -> bytes | None:
     """A small file's bytes; None if there is none."""
-    return patience.call("reading", path, lambda: _store(path).read(path))
+    return retrying.call("reading", path, lambda: _store(path).read(path))
 
 
 def read_many(paths: Sequence[str]) -> list[bytes | None]:
@@ -169,7 +168,7 @@ def close_durably(stream: Any, path: str) -> None:
     """Closes a stream of `create`, its bytes forced to the disk; what an object store has taken is durable."""
     if is_local(path):
         stream.flush()
-        patience.once("writing", path, stream.raw.make_durable)
+        retrying.once("writing", path, stream.raw.make_durable)
     stream.close()
 
 
@@ -180,7 +179,7 @@ def discard(stream: Any, path: str) -> None:
     else:
         stream.raw.close()  # what it still holds is not wanted
     with contextlib.suppress(StorageFailed):
-        patience.once("deleting", path, lambda: _store(path).delete(path))
+        retrying.once("deleting", path, lambda: _store(path).delete(path))
 
 
 def place(source: str, target: str) -> bool:
@@ -188,7 +187,7 @@ def place(source: str, target: str) -> bool:
 
     `target` never holds a part of a file. A `source` on an object store stays, others are moved.
     """
-    return patience.call("renaming to", target, lambda: _store(target).place(source, target))
+    return retrying.call("renaming to", target, lambda: _store(target).place(source, target))
 
 
 def create_only(path: str, data: bytes) -> bool:
@@ -198,7 +197,7 @@ def create_only(path: str, data: bytes) -> bool:
     without hard links and other stores cannot promise that; there the name is looked up just before. After
     an answer that was lost it may say False of a file that is the caller's own.
     """
-    return patience.call("creating", path, lambda: _store(path).create_only(path, data))
+    return retrying.call("creating", path, lambda: _store(path).create_only(path, data))
 
 
 def write_atomic(path: str, data: bytes) -> None:
@@ -212,7 +211,7 @@ def delete(paths: list[str]) -> None:
 
 
 def _delete(path: str) -> None:
-    patience.call("deleting", path, lambda: _store(path).delete(path))
+    retrying.call("deleting", path, lambda: _store(path).delete(path))
 
 
 def remove_folder_if_empty(folder: str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from transforms.stores.errors import StorageFailed, advice, cause_of, is_of_storage, is_transient, said
+from transforms.storage.errors import StorageFailed, advice, cause_of, is_of_storage, is_transient, said
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ import io
 from collections.abc import Callable
 from typing import Protocol
 
-from transforms import patience
-from transforms.stores.errors import Changed, CutShort
+from transforms.storage import retrying
+from transforms.storage.errors import Changed, CutShort
 
 
 class Opened(Protocol):
@@ -33,7 +33,7 @@ class Reader(io.RawIOBase):
 
     def __init__(self, path: str, open_file: Callable[[], Opened], block_bytes: int):
         self._path, self._open_file, self._block_bytes = path, open_file, block_bytes
-        self._file: Opened | None = patience.call("opening", path, open_file)
+        self._file: Opened | None = retrying.call("opening", path, open_file)
         self.size, self._version = self._file.size, self._file.version
         self._position = self._start = 0  # of the reading, and of the block that is held
         self._block = b""
@@ -58,7 +58,7 @@ class Reader(io.RawIOBase):
             straight = self._position == self._start + len(self._block)
             count = max(len(buffer), self._block_bytes) if straight else len(buffer)
             self._start = self._position
-            self._block = patience.call("reading", self._path, lambda: self._read(self._start, count))
+            self._block = retrying.call("reading", self._path, lambda: self._read(self._start, count))
             held = self._held()
         data = held[: len(buffer)]
         buffer[: len(data)] = data
@@ -93,5 +93,5 @@ class Reader(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            patience.call("closing", self._path, self._drop)  # its errors do not matter, but it may hang
+            retrying.call("closing", self._path, self._drop)  # its errors do not matter, but it may hang
             super().close()

@@ -7,9 +7,9 @@ from typing import IO, Any
 from apache_beam.io.filesystem import BeamIOError, FileMetadata
 from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
-from transforms.stores.errors import Changed, status_of
-from transforms.stores.names import CONNECTIONS, split
-from transforms.stores.other import matched
+from transforms.storage.errors import Changed, status_of
+from transforms.storage.names import CONNECTIONS, split
+from transforms.storage.other import matched
 
 _CONFLICTS = 5  # answers "another write is under way" before giving up
 

@@ -11,7 +11,7 @@ from typing import IO
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.stores.errors import CutShort, means_missing
+from transforms.storage.errors import CutShort, means_missing
 
 
 def matched(pattern: str) -> list[FileMetadata]:

@@ -8,9 +8,9 @@ from typing import IO, Any
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from transforms.stores.errors import Changed, CutShort
-from transforms.stores.names import CONNECTIONS, split
-from transforms.stores.other import matched
+from transforms.storage.errors import Changed, CutShort
+from transforms.storage.names import CONNECTIONS, split
+from transforms.storage.other import matched
 
 
 class GcsStore:

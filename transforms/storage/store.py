@@ -6,7 +6,7 @@ from typing import IO, Protocol
 
 from apache_beam.io.filesystem import FileMetadata
 
-from transforms.stores.reading import Opened
+from transforms.storage.reading import Opened
 
 
 class Store(Protocol):

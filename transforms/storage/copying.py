@@ -11,8 +11,8 @@ from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
-from transforms import patience
-from transforms.storage import join, match, open_binary
+from transforms.storage import retrying
+from transforms.storage.door import join, match, open_binary
 
 
 def checksum(source: str) -> str:
@@ -25,7 +25,7 @@ def checksum(source: str) -> str:
         raise FileNotFoundError(f"nothing there; check the path and the permissions of {source}")
     digest = hashlib.sha256()
     for file in found:
-        found_sum = patience.call(
+        found_sum = retrying.call(
             "asking for the checksum of", file.path, functools.partial(FileSystems.checksum, file.path)
         )
         digest.update(f"{file.path[len(source) :]}\0{found_sum}\0".encode())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 from typing import IO, Any, Protocol
 
-from transforms import patience
-from transforms.patience import Beat
+from transforms.storage import retrying
+from transforms.storage.retrying import Beat
 
 _IN_MEMORY_BYTES = 32 << 20  # of an upload; the rest goes to a temporary file
 
@@ -40,7 +40,7 @@ class Upload:
 def send(store: Uploading, path: str, file: Any) -> None:
     """Writes `file` from its start to the store, over an older file, until it is there."""
     beat = Beat()
-    patience.call("writing", path, lambda: store.upload(path, _Beating(file, beat)), beat)  # type: ignore[arg-type]
+    retrying.call("writing", path, lambda: store.upload(path, _Beating(file, beat)), beat)  # type: ignore[arg-type]
 
 
 class _Beating:
