@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks import figures, machine
-from transforms import records
 from transforms.elements import Decoded, FeatureChunk, RecordFile, Shard
 from transforms.receipts import Layout
+from transforms.records import examples
 from transforms.writer import ShardWriter
 
 _BATCH, _ROUNDS, _REPEATS = 64, 9, 5
@@ -24,7 +24,7 @@ _SHARD_BATCHES = 20  # 1280 images, as in a shard of ImageNet
 
 
 def ours(items: list[Decoded], vectors: np.ndarray) -> list[bytes]:
-    return [records.encode(item, {"embedding": vector}) for item, vector in zip(items, vectors, strict=True)]
+    return [examples.encode(item, {"embedding": vector}) for item, vector in zip(items, vectors, strict=True)]
 
 
 def tfx_bsl(encoder, items: list[Decoded], vectors: np.ndarray) -> list[bytes]:

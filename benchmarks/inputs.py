@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from transforms import records, tfrecord
+from transforms.records import examples, tfrecord
 
 
 def picture(seed: int, width: int, height: int) -> np.ndarray:
@@ -38,7 +38,7 @@ def write_shards(
     for shard in range(shards):
         with open(folder / f"in-{shard:05d}-of-{shards:05d}.tfrecord", "wb") as out:
             for data in encoded[shard * count // shards : (shard + 1) * count // shards]:
-                example = records.Example()
+                example = examples.Example()
                 example.features.feature["image/encoded"].bytes_list.value.append(data)
                 out.write(tfrecord.frame(example.SerializeToString()))
     return f"{folder}/in-*.tfrecord", encoded

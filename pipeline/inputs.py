@@ -10,9 +10,10 @@ from apache_beam.io.filesystem import BeamIOError, FileMetadata
 
 from pipeline.flags import INPUT_FORMATS, RequestError
 from pipeline.options import JobConfig
-from transforms import lists, records, tfrecord
+from transforms import lists
 from transforms.elements import ItemError
 from transforms.fetch import public_uri
+from transforms.records import examples, tfrecord
 from transforms.storage import door
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
@@ -102,7 +103,7 @@ def look_into(files: list[FileMetadata], config: JobConfig) -> None:
     """Refuses files that are no TFRecords, and names of features that the first records do not have."""
     asked = [config.read.image_feature, *filter(None, [config.read.key_feature]), *config.read.pass_through]
     seen: set[str] = set()
-    examples = 0
+    total = 0
     for file in files[:_FILES_SAMPLED]:
         try:
             found = _sample(file.path)
@@ -117,15 +118,15 @@ def look_into(files: list[FileMetadata], config: JobConfig) -> None:
         for item in found:
             try:
                 if isinstance(item, tfrecord.Record):
-                    seen |= set(records.parse(item.data).features.feature)
+                    seen |= set(examples.parse(item.data).features.feature)
                     parsed += 1
             except ItemError as error:
                 refused = str(error)
         if refused and not parsed:
             raise RequestError(f"{file.path}: {refused}; the job reads TFRecords of tf.Example")
-        examples += parsed
+        total += parsed
     missing = [name for name in asked if name not in seen]
-    if examples and missing:
+    if total and missing:
         raise RequestError(
             f"no feature {', '.join(map(repr, missing))} in {files[0].path}; there are {', '.join(sorted(seen))}: "
             "name them with --image_feature, --key_feature and --pass_through"

@@ -18,12 +18,12 @@ from apache_beam.options.pipeline_options import (
 
 from bit import models, outputs
 from pipeline.flags import Parser, RequestError, parser
-from transforms import records
 from transforms.decode import DecodeSettings
 from transforms.fetch import FetchSettings
 from transforms.images import Preprocessing
 from transforms.infer import ModelSettings
 from transforms.read import ReadSettings
+from transforms.records import examples
 
 # Runners that take flags of a job server which this process cannot know.
 _PORTABLE = ("flinkrunner", "sparkrunner", "portablerunner")
@@ -77,7 +77,7 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         raise RequestError(
             f"--top_k={flags.top_k} says how many classes --outputs=top_k gives: ask for that too"
         )
-    reserved = sorted(set(flags.pass_through) & {*records.STANDARD, *outputs.features(asked)})
+    reserved = sorted(set(flags.pass_through) & {*examples.STANDARD, *outputs.features(asked)})
     if reserved:
         raise RequestError(
             f"--pass_through={','.join(reserved)}: the feature records use this name themselves"

@@ -10,9 +10,9 @@ from apache_beam.io.filesystem import BeamIOError, FileMetadata
 
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
-from transforms import tfrecord
 from transforms.elements import RecordFile
 from transforms.fetch import public_uri
+from transforms.records import tfrecord
 from transforms.storage import door
 
 _NAMED = 3  # files in a note

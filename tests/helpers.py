@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from transforms import records, tfrecord
+from transforms.records import examples, tfrecord
 
 REPO = Path(__file__).resolve().parent.parent
 SIDE = 32  # of the pictures that the tiny network sees
@@ -36,8 +36,8 @@ def encoded(seed: int, kind: str = "JPEG", **size: int) -> bytes:
 
 def example(features: Mapping[str, object]) -> bytes:
     """A serialized tf.Example: bytes, str, int, float or lists of them by feature name."""
-    out = records.Example()
-    out.features.MergeFromString(records.from_columns(features))
+    out = examples.Example()
+    out.features.MergeFromString(examples.from_columns(features))
     return out.SerializeToString(deterministic=True)
 
 
@@ -47,10 +47,10 @@ def image_example(seed: int, **more: object) -> bytes:
     return example({**features, **more})
 
 
-def write_tfrecord(path: Path, examples: Sequence[bytes]) -> Path:
+def write_tfrecord(path: Path, records: Sequence[bytes]) -> Path:
     """Writes a TFRecord file, gzipped if its name says so."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = b"".join(tfrecord.frame(one) for one in examples)
+    data = b"".join(tfrecord.frame(one) for one in records)
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
 
@@ -73,7 +73,7 @@ def read_features(path: Path | str) -> list[dict[str, object]]:
     for record in found:
         assert isinstance(record, tfrecord.Record), record
         values = {}
-        for name, feature in records.parse(record.data).features.feature.items():
+        for name, feature in examples.parse(record.data).features.feature.items():
             kind = feature.WhichOneof("kind")
             value = getattr(feature, kind).value if kind else []
             values[name] = np.array(value, np.float32) if kind == "float_list" else list(value)

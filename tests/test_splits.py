@@ -12,9 +12,9 @@ import pytest
 
 from pipeline import options, splits, verify
 from tests import helpers
-from transforms import tfrecord
 from transforms.elements import Encoded, RecordFile, Shard
 from transforms.read import record_items
+from transforms.records import tfrecord
 from transforms.storage import door
 
 LENIENT = "--max_failure_rate=1"

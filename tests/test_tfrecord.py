@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from transforms import tfrecord
-from transforms.tfrecord import Damage, Record
+from transforms.records import tfrecord
+from transforms.records.tfrecord import Damage, Record
 
 SIZES = (0, 1, 11, 100, 5_000, 70_000, 1_500_000)
 

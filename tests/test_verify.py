@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import verify
 from tests import helpers
-from transforms import records, tfrecord
+from transforms.records import examples, tfrecord
 
 SECOND = "features-00001-of-00003.tfrecord"
 LEDGER = "failures-00001-of-00003.jsonl"
@@ -24,8 +24,8 @@ def good(tmp_path_factory):
     bad = helpers.example({"image/encoded": b"no image"})
     first = [helpers.image_example(seed) for seed in (0, 1)]
     second = [helpers.image_example(2), bad, helpers.image_example(3), bad, helpers.image_example(4)]
-    for index, examples in enumerate((first, second, [])):
-        helpers.write_tfrecord(folder / "in" / f"in-{index}.tfrecord", examples)
+    for index, content in enumerate((first, second, [])):
+        helpers.write_tfrecord(folder / "in" / f"in-{index}.tfrecord", content)
     flags = ["--pass_through=image/class/label", "--batch_size=2"]
     helpers.job(f"--input={folder}/in", *flags, output=folder / "out")
     return folder / "out"
@@ -66,7 +66,7 @@ def edit(path, change):
 
 
 def edited(record, name, values, kind="bytes_list"):
-    example = records.parse(record)
+    example = examples.parse(record)
     example.features.feature[name].Clear()
     getattr(example.features.feature[name], kind).value.extend(values)
     return example.SerializeToString(deterministic=True)
@@ -188,7 +188,7 @@ def test_files(output, capsys, case):
 
 
 def nan(found):
-    values = np.array(records.floats(records.parse(found[1]).features.feature["embedding"]))
+    values = np.array(examples.floats(examples.parse(found[1]).features.feature["embedding"]))
     values[7] = np.nan
     found[1] = edited(found[1], "embedding", values.tolist(), "float_list")
 

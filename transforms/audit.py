@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from transforms import records, tfrecord
 from transforms.elements import ItemError
 from transforms.fetch import public_uri
 from transforms.receipts import FileSummary, Layout, Receipt, Summed
+from transforms.records import examples, tfrecord
 from transforms.storage import door
 
 _SHOWN = 5  # problems of one file; a file of garbage must not print a line a record
@@ -122,27 +122,27 @@ def _feature_problems(
 
 def _record_problems(data: bytes, receipt: Receipt, key: bytes | None) -> Iterator[str]:
     try:
-        example = records.parse(data)
+        example = examples.parse(data)
     except ItemError as error:
         yield str(error)
         return
     feature = example.features.feature
-    due = {*records.STANDARD, *receipt.outputs}
+    due = {*examples.STANDARD, *receipt.outputs}
     for name in sorted(due - set(feature)):
         yield f"no feature {name!r}"
     for name in sorted(
         set(feature) - due - set(receipt.fingerprint.get("schema", {}).get("pass_through", ()))
     ):
         yield f"a feature {name!r} that nobody asked for"
-    for name in (records.KEY, records.SHA256):
+    for name in (examples.KEY, examples.SHA256):
         if name in feature and len(feature[name].bytes_list.value) != 1:
             yield f"feature {name!r} does not hold one bytes value"
-    for name in (records.WIDTH, records.HEIGHT):
+    for name in (examples.WIDTH, examples.HEIGHT):
         if name in feature and [value > 0 for value in feature[name].int64_list.value] != [True]:
             yield f"feature {name!r} does not hold one positive integer"
-    if not re.fullmatch(rb"[0-9a-f]{64}", b"".join(feature[records.SHA256].bytes_list.value)):
-        yield f"feature {records.SHA256!r} is not a SHA-256 in hexadecimal"
-    found_key = b"".join(feature[records.KEY].bytes_list.value)
+    if not re.fullmatch(rb"[0-9a-f]{64}", b"".join(feature[examples.SHA256].bytes_list.value)):
+        yield f"feature {examples.SHA256!r} is not a SHA-256 in hexadecimal"
+    found_key = b"".join(feature[examples.KEY].bytes_list.value)
     if key is not None and found_key != key:
         yield f"key {found_key!r}, expected {key!r}: out of order, or not this shard's"
     for name, size in receipt.outputs.items():
@@ -154,7 +154,7 @@ def _vector_problems(name: str, feature: Any, size: int) -> Iterator[str]:
     count = len(getattr(feature, kind).value) if kind else 0
     if count != size:
         yield f"output {name!r} has {count} values, expected {size}"
-    if kind == "float_list" and not np.isfinite(records.floats(feature)).all():
+    if kind == "float_list" and not np.isfinite(examples.floats(feature)).all():
         yield f"output {name!r} is not finite"
 
 

@@ -17,10 +17,11 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms import lists, records, tally, tfrecord
+from transforms import lists, tally
 from transforms.elements import Encoded, EncodedChunk, Failure, ItemError, RecordFile, Shard, UriSlice
 from transforms.fetch import Fetcher, FetchSettings, public_uri
 from transforms.identity import Summed
+from transforms.records import examples, tfrecord
 from transforms.retry import EVERY
 from transforms.storage import door
 from transforms.storage.reading import Reader
@@ -74,14 +75,14 @@ def record_items(
                 yield Failure(key, position, "read", "damaged_record", f"{found.reason}: {where}")
                 continue
             try:
-                example = records.parse(found.data)
+                example = examples.parse(found.data)
                 if settings.key_feature:
-                    key = records.key_of(example, settings.key_feature)
-                image = records.one_bytes(example, settings.image_feature)
+                    key = examples.key_of(example, settings.key_feature)
+                image = examples.one_bytes(example, settings.image_feature)
             except ItemError as error:
                 yield Failure(key, position, "read", error.code, str(error))
             else:
-                yield Encoded(key, position, image, records.select(example, settings.pass_through))
+                yield Encoded(key, position, image, examples.select(example, settings.pass_through))
         tally.PROCESS.add(units=(source.end or source.size_bytes) - seen)
         return watched[0].finish()
 
@@ -130,7 +131,7 @@ def _fetch_row(
         if row.error:
             raise row.error
         key = _row_key(row, settings)
-        passed = records.from_columns({n: row.columns[n] for n in settings.pass_through if n in row.columns})
+        passed = examples.from_columns({n: row.columns[n] for n in settings.pass_through if n in row.columns})
     except ItemError as error:
         return Failure(key, position, "read", error.code, str(error))
     except (ValueError, OverflowError) as error:  # text that is no Unicode, a number beyond 64 bits

@@ -14,10 +14,11 @@ from typing import Any
 
 import google_crc32c
 
-from transforms import commit, identity, records, replace, retry, tfrecord
+from transforms import commit, identity, replace, retry
 from transforms.commit import Claim
 from transforms.elements import Failure, FeatureChunk, Shard, UriSlice
 from transforms.receipts import FileSummary, Layout, Receipt
+from transforms.records import examples, tfrecord
 from transforms.storage import door
 
 _PACKAGES = ("apache-beam", "numpy", "opencv-python-headless", "pillow", "simplejpeg", "tensorflow")
@@ -109,7 +110,7 @@ class ShardWriter:
                 self._fail(item)
             else:
                 values = {name: output[item.row] for name, output in chunk.outputs.items()}
-                self._features.write(tfrecord.frame(records.encode(item, values)))
+                self._features.write(tfrecord.frame(examples.encode(item, values)))
                 self._written += 1
             self._position += 1
         self._shard = chunk.shard  # the last one tells what was read
