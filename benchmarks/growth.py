@@ -25,7 +25,8 @@ import apache_beam as beam
 from benchmarks import figures, inputs, machine
 from benchmarks.job import whole_job
 from pipeline import engine, options, plan, weights
-from transforms import identity, infer, receipts
+from transforms import identity, infer
+from transforms.commit import receipts
 
 MODEL = ("--model=untrained/tiny", "--image_size=64")
 LOCAL = "--direct_running_mode="

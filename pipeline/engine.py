@@ -26,12 +26,12 @@ from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
 from pipeline.progress import Progress
-from transforms.commit import IsFirstAttempt
+from transforms.commit.claim import IsFirstAttempt
+from transforms.commit.retry import Due
 from transforms.decode import DecodeImages
 from transforms.infer import BitModelHandler
 from transforms.manifest import WriteManifest
 from transforms.read import ReadShards
-from transforms.retry import Due
 from transforms.write import WriteShards
 
 LOCAL = "FnApiRunner"

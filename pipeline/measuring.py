@@ -14,13 +14,14 @@ import numpy as np
 from pipeline.estimate import Cost, Measured
 from pipeline.options import JobConfig
 from pipeline.sampling import Sample, Watch
-from transforms import commit, decode, receipts
+from transforms import decode
+from transforms.commit import claim, receipts
+from transforms.commit.receipts import Layout
+from transforms.commit.retry import Due
+from transforms.commit.writer import ShardWriter
 from transforms.elements import Decoded, Encoded, FeatureChunk, RecordFile, Shard
 from transforms.infer import BitModelHandler
-from transforms.receipts import Layout
-from transforms.retry import Due
 from transforms.storage import door
-from transforms.writer import ShardWriter
 
 _MODEL_CALLS, _MODEL_SECONDS = (3, 30), 3.0  # at least, at most; enough calls once they take so long
 _COMMITS = 5
@@ -73,7 +74,7 @@ def device(
             shard = Shard(0, 1, RecordFile("dry-run.tfrecord", 0, 0.0), "dry-run.tfrecord")
             with Watch() as starting:
                 Due(layout)(shard)
-                commit.IsFirstAttempt(layout)(shard)
+                claim.IsFirstAttempt(layout)(shard)
                 writer = ShardWriter(layout, shard, {})
             with Watch() as writing:
                 writer.append(FeatureChunk(shard, 0, True, items, outputs))

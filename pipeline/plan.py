@@ -15,11 +15,12 @@ from apache_beam.io.filesystem import BeamIOError
 from pipeline import inputs, splits, together
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
-from transforms import identity, lists, receipts, retry
-from transforms import replace as replacing
+from transforms import identity, lists
+from transforms.commit import receipts, retry
+from transforms.commit import replace as replacing
+from transforms.commit.receipts import Layout, Receipt
 from transforms.elements import RecordFile, Shard, UriSlice
 from transforms.fetch import public_uri
-from transforms.receipts import Layout, Receipt
 from transforms.storage import door
 
 _OURS = re.compile(r"features-\d{5,}-of-\d{5,}\.tfrecord|failures-\d{5,}-of-\d{5,}\.jsonl")

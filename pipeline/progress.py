@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TextIO
 
 from pipeline.plan import Plan, units
-from transforms import receipts, retry, tally
+from transforms import tally
+from transforms.commit import receipts, retry
 from transforms.elements import UriSlice
 from transforms.storage import door
 

@@ -12,7 +12,7 @@ from pipeline import progress
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
 from pipeline.verdict import Verdict, stage_seconds
-from transforms import receipts
+from transforms.commit import receipts
 from transforms.storage import door
 from transforms.tally import Counts
 

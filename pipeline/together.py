@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.flags import RequestError
-from transforms import receipts
-from transforms.receipts import Layout
+from transforms.commit import receipts
+from transforms.commit.receipts import Layout
 from transforms.storage import door
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from apache_beam.io.filesystem import BeamIOError
 
 from pipeline.report import say
-from transforms import receipts
-from transforms.audit import Problem, check_shard
-from transforms.receipts import Layout, Receipt
+from transforms.commit import receipts
+from transforms.commit.audit import Problem, check_shard
+from transforms.commit.receipts import Layout, Receipt
 from transforms.storage import door
 
 WHOLE, BROKEN, NO_OUTPUT = 0, 1, 2

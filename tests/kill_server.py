@@ -16,7 +16,8 @@ import threading
 import time
 
 import pipeline.main
-from transforms import decode, images, infer, read, writer
+from transforms import decode, images, infer, read
+from transforms.commit import writer
 from transforms.fetch import Fetcher
 from transforms.storage import disk, door
 

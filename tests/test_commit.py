@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from tests import stores
-from transforms import commit, receipts
-from transforms.commit import Claim
+from transforms.commit import receipts
+from transforms.commit.claim import Claim, LostCommit
+from transforms.commit.receipts import Layout
+from transforms.commit.writer import ShardWriter
 from transforms.elements import Decoded, Failure, FeatureChunk, RecordFile, Shard
-from transforms.receipts import Layout
 from transforms.storage import door
-from transforms.writer import ShardWriter
 
 pytestmark = pytest.mark.xdist_group("stores")
 
@@ -207,7 +207,7 @@ def test_an_unfinished_commit_of_another_request_is_left_alone(store, steps):
     seen = steps.setdefault(layout.folder, [])
     old, new = Attempt(layout, 1, 3, 0), Attempt(layout, 2, 2, 1, {"precision": "float16"})
     old.run_until(3)
-    with pytest.raises(commit.LostCommit, match=r"claim-0\.json is of another request or input"):
+    with pytest.raises(LostCommit, match=r"claim-0\.json is of another request or input"):
         new.finish()
     old.finish()
     assert check(layout, seen) == old.receipt
@@ -232,7 +232,7 @@ def test_an_attempt_whose_files_somebody_removed_says_so(store, steps):
     attempt = Attempt(layout, 1, 3, 0)
     attempt.run_until(1)
     door.delete([file.path for file in door.match(f"{layout.temporary}/*")])
-    with pytest.raises(commit.LostCommit, match="nothing else may write or clean up there"):
+    with pytest.raises(LostCommit, match="nothing else may write or clean up there"):
         attempt.finish()
     assert receipts.read_receipt(layout, LABEL) is None
 
@@ -240,7 +240,7 @@ def test_an_attempt_whose_files_somebody_removed_says_so(store, steps):
 def test_two_requests_at_once_on_one_output_are_told_apart(store):
     layout = Layout(store.folder())
     Attempt(layout, 1, 3, 0).finish()
-    with pytest.raises(commit.LostCommit, match="two jobs write to one output"):
+    with pytest.raises(LostCommit, match="two jobs write to one output"):
         Attempt(layout, 2, 3, 0, {"precision": "float16"}).finish()
     assert receipts.read_receipt(layout, LABEL).fingerprint == {}
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import plan, verify
 from tests import helpers
-from transforms import writer
+from transforms.commit import writer
 
 
 def mounted(folder: Path, options: str) -> bool:

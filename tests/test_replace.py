@@ -12,12 +12,12 @@ import pytest
 
 from tests import stores
 from tests.test_commit import Attempt, check
-from transforms import receipts, replace, retry
+from transforms.commit import receipts, replace, retry
+from transforms.commit.receipts import Layout
+from transforms.commit.retry import ChangedMeanwhile
+from transforms.commit.writer import ShardWriter
 from transforms.elements import Decoded, Failure, FeatureChunk, RecordFile, Shard
-from transforms.receipts import Layout
-from transforms.retry import ChangedMeanwhile
 from transforms.storage import door
-from transforms.writer import ShardWriter
 
 SHARD = Shard(1, 3, RecordFile("in", 100, 5.0), "in")
 LABEL = SHARD.label

@@ -20,9 +20,10 @@ from pipeline.progress import Progress
 from tests import helpers
 from tests.http_server import HttpServer
 from tests.test_kill import KILLED, Server
-from transforms import decode, receipts
+from transforms import decode
+from transforms.commit import receipts
+from transforms.commit.receipts import Layout
 from transforms.elements import Failure
-from transforms.receipts import Layout
 
 FETCH = ("--allow_private_networks=127.0.0.0/8", "--retries=0", "--images_per_shard=5", "--batch_size=2")
 LENIENT = "--max_failure_rate=1"

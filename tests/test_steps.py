@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 from tests import helpers
-from transforms import infer, lists, receipts, writer
+from transforms import infer, lists
+from transforms.commit import receipts, writer
+from transforms.commit.receipts import Layout
+from transforms.commit.writer import BrokenShard, ShardWriter
 from transforms.decode import CHUNKS_AHEAD, DecodeImages, DecodeSettings
 from transforms.elements import (
     ChunkCoder,
@@ -29,11 +32,9 @@ from transforms.elements import (
 )
 from transforms.images import Preprocessing
 from transforms.read import ReadSettings, ReadShards, chunks
-from transforms.receipts import Layout
 from transforms.storage import copying
 from transforms.storage.errors import StorageFailed
 from transforms.write import WriteShards
-from transforms.writer import BrokenShard, ShardWriter
 
 SHARD = Shard(1, 3, RecordFile("in.tfrecord", 100, 0.0), "in.tfrecord")
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import options, plan, verify, weights
 from tests import helpers
-from transforms import commit, writer
+from transforms.commit import claim, writer
 
 SIZES = (3, 2, 4, 1, 3)
 
@@ -119,5 +119,5 @@ def test_the_note_of_a_job_goes_with_it(tmp_path, request_of):
     flags, _ = request_of
     made = begin(flags, tmp_path / "out")
     assert (tmp_path / "out" / ".tmp" / "request.json").exists()
-    commit.sweep_all(made.layout)
+    claim.sweep_all(made.layout)
     assert not (tmp_path / "out" / ".tmp").exists()

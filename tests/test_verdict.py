@@ -12,7 +12,8 @@ import pytest
 
 from pipeline import options, verdict, workers
 from tests import helpers
-from transforms import decode, devices, fetch, images, infer, read, writer
+from transforms import decode, devices, fetch, images, infer, read
+from transforms.commit import writer
 from transforms.elements import RecordFile, Shard, UriSlice
 from transforms.fetching.http import HttpClient
 from transforms.tally import Counts

@@ -7,9 +7,9 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms import commit, receipts
-from transforms.commit import LostCommit
-from transforms.receipts import Layout
+from transforms.commit import claim, receipts
+from transforms.commit.claim import LostCommit
+from transforms.commit.receipts import Layout
 from transforms.storage import door
 
 
@@ -35,7 +35,7 @@ def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) 
     if door.read_if_there(layout.manifest) != content:
         door.delete([layout.retrying])  # else a run killed before its sweep would try again
         door.write_atomic(layout.manifest, content)
-    commit.sweep_all(layout)
+    claim.sweep_all(layout)
 
 
 class WriteManifest(beam.DoFn):

@@ -18,11 +18,11 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import lists, tally
+from transforms.commit.retry import EVERY
 from transforms.elements import Encoded, EncodedChunk, Failure, ItemError, RecordFile, Shard, UriSlice
 from transforms.fetch import Fetcher, FetchSettings, public_uri
 from transforms.identity import Summed
 from transforms.records import examples, tfrecord
-from transforms.retry import EVERY
 from transforms.storage import door
 from transforms.storage.reading import Reader
 

@@ -14,9 +14,9 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import tally
+from transforms.commit.receipts import Layout
+from transforms.commit.writer import ShardWriter
 from transforms.elements import Decoded, FeatureChunk
-from transforms.receipts import Layout
-from transforms.writer import ShardWriter
 
 
 class WriteShards(beam.DoFn):

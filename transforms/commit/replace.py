@@ -22,9 +22,9 @@ import dataclasses
 import itertools
 import uuid
 
-from transforms import commit, receipts
-from transforms.commit import Claim, LostCommit
-from transforms.receipts import Layout, Receipt
+from transforms.commit import receipts
+from transforms.commit.claim import Claim, LostCommit, is_whole, temporary
+from transforms.commit.receipts import Layout, Receipt
 from transforms.storage import door
 
 
@@ -88,7 +88,7 @@ def can_settle(layout: Layout, standing: Receipt) -> bool:
     return all(
         file.bytes
         in (
-            sizes.get(commit.temporary(layout, standing.replacing, file.name)),
+            sizes.get(temporary(layout, standing.replacing, file.name)),
             sizes.get(door.join(layout.folder, file.name)),
         )
         for file in standing.files
@@ -117,7 +117,7 @@ def _claim(layout: Layout, base: str, mine: Claim, number: int) -> Claim | None:
 
 def _has_files(layout: Layout, claim: Claim) -> bool:
     """A claim without its files was left by a run that nobody can go on with."""
-    names = [commit.temporary(layout, claim.attempt, file.name) for file in claim.receipt.files]
+    names = [temporary(layout, claim.attempt, file.name) for file in claim.receipt.files]
     return all(door.exists(path) for path in [*names, _final(layout, claim.attempt)])
 
 
@@ -125,8 +125,8 @@ def _put_in_place(layout: Layout, standing: Receipt) -> bool:
     """Puts the new files under their names. False if one is neither here nor there any more."""
     for file in standing.files:
         target = door.join(layout.folder, file.name)
-        source = commit.temporary(layout, standing.replacing, file.name)
-        if not _move(source, target) and not commit.is_whole(target, file):
+        source = temporary(layout, standing.replacing, file.name)
+        if not _move(source, target) and not is_whole(target, file):
             return False
     ledger = layout.failures(standing.shard)
     if not standing.failures and door.exists(ledger):

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from transforms import receipts, replace
+from transforms.commit import receipts, replace
+from transforms.commit.receipts import FileSummary, Layout, Receipt, Summed
 from transforms.elements import Retry, Shard
-from transforms.receipts import FileSummary, Layout, Receipt, Summed
 from transforms.records import tfrecord
 from transforms.storage import door
 

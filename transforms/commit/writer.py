@@ -14,10 +14,11 @@ from typing import Any
 
 import google_crc32c
 
-from transforms import commit, identity, replace, retry
-from transforms.commit import Claim
+from transforms import identity
+from transforms.commit import claim, replace, retry
+from transforms.commit.claim import Claim
+from transforms.commit.receipts import FileSummary, Layout, Receipt
 from transforms.elements import Failure, FeatureChunk, Shard, UriSlice
-from transforms.receipts import FileSummary, Layout, Receipt
 from transforms.records import examples, tfrecord
 from transforms.storage import door
 
@@ -88,7 +89,7 @@ class ShardWriter:
         self._outputs: dict[str, int] = dict(self._old.outputs) if self._old else {}
 
     def _open(self, name: str) -> _File:
-        return _File(commit.temporary(self._layout, self._attempt, name), name)
+        return _File(claim.temporary(self._layout, self._attempt, name), name)
 
     def append(self, chunk: FeatureChunk) -> None:
         """Writes a chunk's records and ledger lines; BrokenShard if it is not the next one."""
@@ -187,7 +188,7 @@ class ShardWriter:
             versions=_both(self._old.versions, versions()) if self._old else versions(),
         )
         if self._old is None:
-            return commit.commit(self._layout, Claim(self._attempt, receipt))
+            return claim.commit(self._layout, Claim(self._attempt, receipt))
         # All failed again, in the same way.
         if dataclasses.replace(receipt, versions=self._old.versions) == self._old:
             self.abort()

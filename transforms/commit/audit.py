@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from transforms.commit.receipts import FileSummary, Layout, Receipt, Summed
 from transforms.elements import ItemError
 from transforms.fetch import public_uri
-from transforms.receipts import FileSummary, Layout, Receipt, Summed
 from transforms.records import examples, tfrecord
 from transforms.storage import door
 
