@@ -32,7 +32,7 @@ import tensorflow as tf
 from PIL import Image
 
 from benchmarks import environments, figures, inputs, limit, machine
-from transforms.images import Preprocessing, decode
+from transforms.imaging.preprocess import Preprocessing, decode
 
 SIDE = 224
 Reader = Callable[[bytes, np.ndarray], None]

@@ -26,7 +26,8 @@ import numpy as np
 
 from benchmarks import figures, inputs, limit, machine
 from pipeline import engine, options, plan, verdict
-from transforms import images, infer, tally
+from transforms import infer, tally
+from transforms.imaging import preprocess
 
 _FEATURES = 6144
 
@@ -102,8 +103,8 @@ def decoding(encoded: Sequence[bytes], threads: int, decode: Callable[[bytes], o
         return time.perf_counter() - began
 
 
-def _decode(data: bytes, preprocessing: images.Preprocessing, scratch: Callable[[], np.ndarray]) -> None:
-    images.decode(data, preprocessing, scratch())
+def _decode(data: bytes, preprocessing: preprocess.Preprocessing, scratch: Callable[[], np.ndarray]) -> None:
+    preprocess.decode(data, preprocessing, scratch())
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ import numpy as np
 
 from benchmarks import figures, inputs, machine
 from pipeline import engine, options, plan
-from transforms import images, infer
+from transforms import infer
+from transforms.imaging import preprocess
 
 
 def model_alone(model, batches: list[np.ndarray]) -> float:
@@ -63,7 +64,7 @@ def main() -> None:
         for start in range(0, len(encoded), flags.batch_size):
             batch = np.zeros((flags.batch_size, side, side, 3), np.float32)
             for row, data in enumerate(encoded[start : start + flags.batch_size]):
-                images.decode(data, config.preprocessing, batch[row])
+                preprocess.decode(data, config.preprocessing, batch[row])
             batches.append(batch)
         model(batches[0])
 

@@ -20,7 +20,8 @@ from PIL import Image
 
 from benchmarks import figures, machine
 from pipeline import options
-from transforms import images, infer
+from transforms import infer
+from transforms.imaging import preprocess
 
 SIDE = 224
 PHOTOS = Path(__file__).resolve().parents[1] / "samples" / "photos"
@@ -49,8 +50,8 @@ def as_jpeg(picture: Image.Image) -> bytes:
 def ways(data: bytes) -> np.ndarray:
     """float32 (3, side, side, 3): in full, scaled, and by Pillow."""
     out = np.empty((3, SIDE, SIDE, 3), np.float32)
-    images.decode(data, images.Preprocessing(image_size=SIDE), out[0])
-    images.decode(data, images.Preprocessing(image_size=SIDE, scaled_decoding=True), out[1])
+    preprocess.decode(data, preprocess.Preprocessing(image_size=SIDE), out[0])
+    preprocess.decode(data, preprocess.Preprocessing(image_size=SIDE, scaled_decoding=True), out[1])
     out[2] = Image.open(io.BytesIO(data)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return out
 

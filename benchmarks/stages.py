@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import device, encode, figures, inputs, limit, machine
-from transforms import images, infer, read
+from transforms import infer, read
 from transforms.elements import RecordFile, Shard
+from transforms.imaging import preprocess
 
 _SHARDS = 4
 
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     flags = parser.parse_args()
     batch, rows = 32, np.empty((32, 224, 224, 3), np.float32)
-    preprocessing = images.Preprocessing()
+    preprocessing = preprocess.Preprocessing()
     sleeping = device.Device(batch)
     infer.BitModelHandler.load_model = lambda self: sleeping  # type: ignore[method-assign,assignment]
     with tempfile.TemporaryDirectory() as scratch:
@@ -59,7 +60,7 @@ def main() -> None:
 
         def decode_all() -> None:
             for index, data in enumerate(few):
-                images.decode(data, preprocessing, rows[index % batch])
+                preprocess.decode(data, preprocessing, rows[index % batch])
 
         found = measure(
             {

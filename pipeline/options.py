@@ -20,7 +20,7 @@ from bit import models, outputs
 from pipeline.flags import Parser, RequestError, parser
 from transforms.decode import DecodeSettings
 from transforms.fetch import FetchSettings
-from transforms.images import Preprocessing
+from transforms.imaging.preprocess import Preprocessing
 from transforms.infer import ModelSettings
 from transforms.read import ReadSettings
 from transforms.records import examples

@@ -17,7 +17,7 @@ from pipeline.plan import units
 from transforms import decode, read, tally
 from transforms.elements import Decoded, Encoded, Failure, RecordFile, Shard, UriSlice
 from transforms.fetch import Fetcher
-from transforms.imaging.formats import format_of
+from transforms.imaging.sniff import format_of
 from transforms.storage import door
 
 IMAGES_PER_SHARD = 16

@@ -21,7 +21,7 @@ from PIL import Image
 
 from tests import image_files as files
 from transforms.errors import ItemError
-from transforms.images import Preprocessing, decode
+from transforms.imaging.preprocess import Preprocessing, decode
 
 MAX_PIXELS = 20_000_000
 SIDE = 4472  # a square that is just below MAX_PIXELS

@@ -16,9 +16,10 @@ import threading
 import time
 
 import pipeline.main
-from transforms import decode, images, infer, read
+from transforms import decode, infer, read
 from transforms.commit import writer
 from transforms.fetch import Fetcher
+from transforms.imaging import preprocess
 from transforms.storage import disk, door
 
 
@@ -77,7 +78,7 @@ def around(owner, name: str, moments: Moments, label=lambda *a, **k: "") -> None
 
 def install(moments: Moments) -> None:
     around(Fetcher, "fetch", moments)
-    around(images, "decode", moments)
+    around(preprocess, "decode", moments)
     around(infer, "infer", moments)
     around(decode, "submit", moments)
     around(writer.ShardWriter, "append", moments)

@@ -15,10 +15,9 @@ from pipeline import verify
 from tests import helpers
 from tests.test_images import AS_TENSORFLOW, REFUSED
 from transforms import decode as decode_images
-from transforms import images
 from transforms.elements import Encoded, EncodedChunk, ItemError, RecordFile, Shard
-from transforms.images import Preprocessing, decode
-from transforms.imaging import isolated
+from transforms.imaging import isolated, preprocess
+from transforms.imaging.preprocess import Preprocessing, decode
 
 ENVIRONMENT = {"PYTHONPATH": f"{helpers.REPO / 'tests' / 'killer'}{os.pathsep}{helpers.REPO}"}
 SIDE = 48
@@ -182,7 +181,7 @@ def test_threads_that_hang_cost_their_pictures_and_no_other(monkeypatch):
     monkeypatch.setattr(decode_images, "_POOLS", {})
     datas = [helpers.encoded(seed) for seed in range(9)]
     hung, go_on = {datas[2], datas[5]}, threading.Event()
-    here = images.decode
+    here = preprocess.decode
 
     def decode_or_hang(data, preprocessing, out):
         if data in hung:
@@ -190,7 +189,7 @@ def test_threads_that_hang_cost_their_pictures_and_no_other(monkeypatch):
             out[:] = -1  # too late: nobody looks at this array any more
         return here(data, preprocessing, out)
 
-    monkeypatch.setattr(images, "decode", decode_or_hang)
+    monkeypatch.setattr(preprocess, "decode", decode_or_hang)
     settings = decode_images.DecodeSettings(SETTINGS, batch_size=9, threads=2, timeout_seconds=2.0)
     shard = Shard(0, 1, RecordFile("in", 1, 0.0), "in")
     items = tuple(Encoded(b"%d" % row, row, data) for row, data in enumerate(datas))

@@ -13,7 +13,7 @@ import pytest
 from bit import load, models
 from tests import helpers
 from transforms import read
-from transforms.images import Preprocessing, decode
+from transforms.imaging.preprocess import Preprocessing, decode
 
 
 @pytest.fixture(scope="module")

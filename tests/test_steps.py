@@ -30,7 +30,7 @@ from transforms.elements import (
     Shard,
     UriSlice,
 )
-from transforms.images import Preprocessing
+from transforms.imaging.preprocess import Preprocessing
 from transforms.read import ReadSettings, ReadShards, chunks
 from transforms.storage import copying
 from transforms.storage.errors import StorageFailed

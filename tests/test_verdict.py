@@ -12,10 +12,11 @@ import pytest
 
 from pipeline import options, verdict, workers
 from tests import helpers
-from transforms import decode, devices, fetch, images, infer, read
+from transforms import decode, devices, fetch, infer, read
 from transforms.commit import writer
 from transforms.elements import RecordFile, Shard, UriSlice
 from transforms.fetching.http import HttpClient
+from transforms.imaging import preprocess
 from transforms.tally import Counts
 
 SLOW_SECONDS = 0.3
@@ -119,7 +120,7 @@ def test_more_threads_decode_at_once(tmp_path, monkeypatch):
 def test_large_jpegs_are_decoded_smaller(tmp_path, monkeypatch):
     """By a decoder whose time goes by the pixels that it gives."""
     made = []
-    original = images.decode_jpeg
+    original = preprocess.decode_jpeg
 
     def slow_by_pixels(stored, least_side):
         pixels = original(stored, least_side)
@@ -127,7 +128,7 @@ def test_large_jpegs_are_decoded_smaller(tmp_path, monkeypatch):
         time.sleep(made[-1] * 1e-6)
         return pixels
 
-    monkeypatch.setattr(images, "decode_jpeg", slow_by_pixels)
+    monkeypatch.setattr(preprocess, "decode_jpeg", slow_by_pixels)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     large = [helpers.example({"image/encoded": helpers.encoded(i, width=640, height=512)}) for i in range(20)]
     path = helpers.write_tfrecord(tmp_path / "in.tfrecord", large)

@@ -25,9 +25,9 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms import images, tally
+from transforms import tally
 from transforms.elements import Decoded, Encoded, EncodedChunk, Failure, ItemError, PixelChunk, Shard
-from transforms.imaging import isolated
+from transforms.imaging import isolated, preprocess
 
 CHUNKS_AHEAD = 2
 _LOOK_SECONDS = 1.0  # how often one who waits for a picture asks whether waiting still makes sense
@@ -38,7 +38,7 @@ _LETHAL = ("decoder_crash", "decode_timeout")
 class DecodeSettings:
     """How images become pixels. `threads` is per process; 0 stands for one a CPU."""
 
-    preprocessing: images.Preprocessing
+    preprocessing: preprocess.Preprocessing
     batch_size: int
     threads: int = 0
     timeout_seconds: float = 60.0  # of one image
@@ -75,14 +75,14 @@ def _distrust(why: str) -> None:
 def decode_item(
     item: Encoded,
     row: int,
-    preprocessing: images.Preprocessing,
+    preprocessing: preprocess.Preprocessing,
     pixels: np.ndarray,
     isolated_seconds: float | None = None,
 ) -> Decoded | Failure:
     """Decodes one image into `pixels[row]`; in another process, within so many seconds, if `isolated_seconds` is given."""
     try:
         if isolated_seconds is None:
-            width, height = images.decode(item.data, preprocessing, pixels[row])
+            width, height = preprocess.decode(item.data, preprocessing, pixels[row])
         else:
             width, height = isolated.decode(item.data, preprocessing, isolated_seconds, pixels[row])
     except ItemError as error:
@@ -207,7 +207,7 @@ def _pixels(chunk: EncodedChunk, decoded: PixelChunk, image_size: int) -> dict[s
     for item, found in zip(chunk.items, decoded.items, strict=True):
         if isinstance(item, Encoded) and isinstance(found, Decoded):
             counts["pixels"] += found.width * found.height
-            if images.can_scale(item.data, found.width, found.height, image_size):
+            if preprocess.can_scale(item.data, found.width, found.height, image_size):
                 counts["scalable_pixels"] += found.width * found.height
     return counts
 

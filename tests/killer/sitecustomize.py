@@ -8,8 +8,7 @@ import resource
 import signal
 import time
 
-from transforms import images
-from transforms.imaging import formats
+from transforms.imaging import preprocess, sniff
 
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # to dump the whole of TensorFlow takes a minute
 
@@ -29,5 +28,5 @@ def read_lethal(data: bytes):
     raise ValueError(f"survived {how!r}")
 
 
-formats._READABLE_MAGICS = (*formats._READABLE_MAGICS, ("LETHAL", re.compile(rb"LETHAL")))
-images._READERS["LETHAL"] = read_lethal
+sniff._READABLE_MAGICS = (*sniff._READABLE_MAGICS, ("LETHAL", re.compile(rb"LETHAL")))
+preprocess._READERS["LETHAL"] = read_lethal

@@ -1,1 +1,1 @@
-"""The parts of `transforms.images`: what a file is, what it holds, its pixels, and their resizing."""
+"""The parts of `transforms.imaging.preprocess`: what a file is, what it holds, its pixels, and their resizing."""

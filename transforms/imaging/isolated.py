@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from transforms import images
 from transforms.errors import ItemError
+from transforms.imaging import preprocess
 from transforms.imaging.worker import ANSWER, NO_MEMORY, PIXELS, QUESTION, READY, REFUSED
 
 _PACKAGES = str(Path(__file__).resolve().parents[2])  # where the worker, too, finds this package
@@ -32,7 +32,7 @@ class CannotIsolate(RuntimeError):
 
 
 def decode(
-    data: bytes, preprocessing: images.Preprocessing, timeout_seconds: float, out: np.ndarray
+    data: bytes, preprocessing: preprocess.Preprocessing, timeout_seconds: float, out: np.ndarray
 ) -> tuple[int, int]:
     """`images.decode` in another process. Several threads may call it; each then has a process to itself.
 
@@ -79,7 +79,7 @@ def _verdict(died: int, timeout_seconds: float) -> ItemError:
 class _Worker:
     """A running decoding process."""
 
-    def __init__(self, preprocessing: images.Preprocessing, timeout_seconds: float):
+    def __init__(self, preprocessing: preprocess.Preprocessing, timeout_seconds: float):
         self.settings = preprocessing, timeout_seconds
         settings = {
             "preprocessing": asdict(preprocessing),
@@ -156,7 +156,7 @@ _idle: list[_Worker] = []
 os.register_at_fork(after_in_child=_idle.clear)
 
 
-def _checked_out(preprocessing: images.Preprocessing, timeout_seconds: float) -> _Worker:
+def _checked_out(preprocessing: preprocess.Preprocessing, timeout_seconds: float) -> _Worker:
     with _lock:
         for worker in _idle:
             if worker.settings == (preprocessing, timeout_seconds):

@@ -18,8 +18,8 @@ import sys
 
 import numpy as np
 
-from transforms import images
 from transforms.errors import ItemError
+from transforms.imaging import preprocess
 
 QUESTION, ANSWER = struct.Struct(">Q"), struct.Struct(">cII")
 READY, PIXELS, REFUSED, NO_MEMORY = b"R", b"P", b"E", b"M"
@@ -28,7 +28,7 @@ READY, PIXELS, REFUSED, NO_MEMORY = b"R", b"P", b"E", b"M"
 def main(settings: str) -> None:
     """Answers until its input ends. `settings` is a JSON object: preprocessing, timeout_seconds, lock_fd."""
     asked = json.loads(settings)
-    preprocessing = images.Preprocessing(**asked["preprocessing"])
+    preprocessing = preprocess.Preprocessing(**asked["preprocessing"])
     seconds = asked["timeout_seconds"]
     questions, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -36,7 +36,7 @@ def main(settings: str) -> None:
     os.dup2(nowhere, 2)  # what a dying decoder says helps nobody: the signal tells
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the job, whose end ends this process
-    images.one_large_at_a_time = _Turn(asked["lock_fd"], seconds)
+    preprocess.one_large_at_a_time = _Turn(asked["lock_fd"], seconds)
     pixels = np.empty((preprocessing.image_size, preprocessing.image_size, 3), np.float32)
     _send(answers, READY)
     while len(head := questions.read(QUESTION.size)) == QUESTION.size:
@@ -45,7 +45,7 @@ def main(settings: str) -> None:
         # The default action of SIGALRM ends a process also in the middle of a library's endless loop.
         signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
-            width, height = images.decode(data, preprocessing, pixels)
+            width, height = preprocess.decode(data, preprocessing, pixels)
             signal.setitimer(signal.ITIMER_REAL, 0)
             _send(answers, PIXELS, width, height, pixels.data)
         except ItemError as error:

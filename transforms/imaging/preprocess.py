@@ -24,9 +24,9 @@ from transforms.imaging.containers import (
     read_webp,
 )
 from transforms.imaging.decoders import decode_gif, decode_jpeg, decode_tiff, decode_webp, decode_with_pillow
-from transforms.imaging.formats import format_of
 from transforms.imaging.jpeg import StoredJpeg, read_jpeg
 from transforms.imaging.resize import resize
+from transforms.imaging.sniff import format_of
 from transforms.imaging.tiff import StoredTiff, read_tiff
 
 _LARGE_PIXELS = 32_000_000
