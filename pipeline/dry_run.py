@@ -25,7 +25,7 @@ from pipeline.plan import Plan, units
 from pipeline.progress import duration
 from pipeline.sampling import IMAGES_PER_SHARD, Sample, look_at
 from transforms.elements import Shard
-from transforms.fetch import Fetcher
+from transforms.fetching.fetcher import Fetcher
 
 _SHARDS = 8
 

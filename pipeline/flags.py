@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from bit import outputs
 from bit.models import PRECISIONS
-from transforms.fetch import FetchSettings
+from transforms.fetching.settings import FetchSettings
 from transforms.imaging.preprocess import Preprocessing
 
 INPUT_FORMATS = ("auto", "tfrecord", "txt", "csv", "jsonl", "parquet", "images")

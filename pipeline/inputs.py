@@ -11,8 +11,8 @@ from apache_beam.io.filesystem import BeamIOError, FileMetadata
 from pipeline.flags import INPUT_FORMATS, RequestError
 from pipeline.options import JobConfig
 from transforms import lists
-from transforms.elements import ItemError
-from transforms.fetch import public_uri
+from transforms.errors import ItemError
+from transforms.fetching.uris import public_uri
 from transforms.records import examples, tfrecord
 from transforms.storage import door
 

@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import (
 from bit import models, outputs
 from pipeline.flags import Parser, RequestError, parser
 from transforms.decode import DecodeSettings
-from transforms.fetch import FetchSettings
+from transforms.fetching.settings import FetchSettings
 from transforms.imaging.preprocess import Preprocessing
 from transforms.infer import ModelSettings
 from transforms.read import ReadSettings

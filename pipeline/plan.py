@@ -20,7 +20,7 @@ from transforms.commit import receipts, retry
 from transforms.commit import replace as replacing
 from transforms.commit.receipts import Layout, Receipt
 from transforms.elements import RecordFile, Shard, UriSlice
-from transforms.fetch import public_uri
+from transforms.fetching.uris import public_uri
 from transforms.storage import door
 
 _OURS = re.compile(r"features-\d{5,}-of-\d{5,}\.tfrecord|failures-\d{5,}-of-\d{5,}\.jsonl")

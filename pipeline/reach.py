@@ -20,7 +20,7 @@ from apache_beam.options.pipeline_options import (
 
 from pipeline import flink
 from pipeline.report import say
-from transforms.fetch import public_uri
+from transforms.fetching.uris import public_uri
 
 _TIMEOUT_SECONDS = 15.0
 _SILENCE_SECONDS = 3.0  # before it is said what is being waited for

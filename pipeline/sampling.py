@@ -16,7 +16,7 @@ from pipeline.options import JobConfig
 from pipeline.plan import units
 from transforms import decode, read, tally
 from transforms.elements import Decoded, Encoded, Failure, RecordFile, Shard, UriSlice
-from transforms.fetch import Fetcher
+from transforms.fetching.fetcher import Fetcher
 from transforms.imaging.sniff import format_of
 from transforms.storage import door
 

@@ -11,7 +11,7 @@ from apache_beam.io.filesystem import BeamIOError, FileMetadata
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from transforms.elements import RecordFile
-from transforms.fetch import public_uri
+from transforms.fetching.uris import public_uri
 from transforms.records import tfrecord
 from transforms.storage import door
 

@@ -7,7 +7,7 @@ import os
 
 from bit import check, download, models, outputs
 from pipeline.flags import RequestError
-from transforms.fetch import public_uri
+from transforms.fetching.uris import public_uri
 from transforms.infer import ModelSettings
 from transforms.storage import copying, door
 

@@ -18,7 +18,7 @@ import time
 import pipeline.main
 from transforms import decode, infer, read
 from transforms.commit import writer
-from transforms.fetch import Fetcher
+from transforms.fetching.fetcher import Fetcher
 from transforms.imaging import preprocess
 from transforms.storage import disk, door
 

@@ -10,8 +10,9 @@ import pytest
 from apache_beam.io.localfilesystem import LocalFileSystem
 
 from tests.http_server import HttpServer
-from transforms.elements import ItemError
-from transforms.fetch import Fetcher, FetchSettings
+from transforms.errors import ItemError
+from transforms.fetching.fetcher import Fetcher
+from transforms.fetching.settings import FetchSettings
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_closing_ends_waits_without_blaming_the_image():
 
 def test_the_docs_list_every_code_and_every_limit():
     root = Path(__file__).parent.parent
-    sources = [root / "transforms/fetch.py", *sorted((root / "transforms/fetching").glob("*.py"))]
+    sources = [*sorted((root / "transforms/fetching").glob("*.py"))]
     raised = {
         code
         for source in sources

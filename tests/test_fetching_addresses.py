@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 from transforms.fetching.addresses import AddressGuard, Resolver
 from transforms.fetching.retries import Deadline, TransientError
 

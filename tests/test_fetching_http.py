@@ -19,8 +19,9 @@ import pytest
 import trustme
 
 from tests.http_server import IMAGE, HttpServer, closed_port, deaf_port
-from transforms.elements import ItemError
-from transforms.fetch import Fetcher, FetchSettings
+from transforms.errors import ItemError
+from transforms.fetching.fetcher import Fetcher
+from transforms.fetching.settings import FetchSettings
 
 LOOPBACK = ("127.0.0.0/8",)
 

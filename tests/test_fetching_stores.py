@@ -15,8 +15,9 @@ from google.cloud import storage
 
 from tests.emulators import BUCKET, gcs_emulator, s3_emulator
 from tests.http_server import IMAGE, HttpServer, answer, closed_port
-from transforms.elements import ItemError
-from transforms.fetch import Fetcher, FetchSettings
+from transforms.errors import ItemError
+from transforms.fetching.fetcher import Fetcher
+from transforms.fetching.settings import FetchSettings
 
 QUICK = {"timeout_seconds": 20, "retries": 2, "backoff_seconds": 0.01, "max_bytes": 1 << 20}
 

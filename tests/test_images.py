@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests import image_files as files
 from tests.helpers import REPO
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 from transforms.imaging import native
 from transforms.imaging.preprocess import Preprocessing, decode
 from transforms.imaging.resize import resize

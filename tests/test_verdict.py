@@ -12,9 +12,10 @@ import pytest
 
 from pipeline import options, verdict, workers
 from tests import helpers
-from transforms import decode, devices, fetch, infer, read
+from transforms import decode, devices, infer, read
 from transforms.commit import writer
 from transforms.elements import RecordFile, Shard, UriSlice
+from transforms.fetching import fetcher
 from transforms.fetching.http import HttpClient
 from transforms.imaging import preprocess
 from transforms.tally import Counts
@@ -141,7 +142,7 @@ def test_large_jpegs_are_decoded_smaller(tmp_path, monkeypatch):
 
 def test_more_images_are_fetched_at_once(tmp_path, monkeypatch):
     listing = images_list(tmp_path / "in", 12)
-    slowed = slow(monkeypatch, fetch, "read_local")
+    slowed = slow(monkeypatch, fetcher, "read_local")
     found = run(tmp_path, "one", f"--input={listing}", "--fetch_threads=1")
     assert (found["stage"], the_flag(found["advice"])) == ("input", "--fetch_threads=2")
     assert slowed.most == 1

@@ -26,7 +26,8 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import tally
-from transforms.elements import Decoded, Encoded, EncodedChunk, Failure, ItemError, PixelChunk, Shard
+from transforms.elements import Decoded, Encoded, EncodedChunk, Failure, PixelChunk, Shard
+from transforms.errors import ItemError
 from transforms.imaging import isolated, preprocess
 
 CHUNKS_AHEAD = 2

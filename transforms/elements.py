@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from apache_beam import coders
 
-from transforms.errors import ItemError as ItemError
-
 
 @dataclass(frozen=True)
 class RecordFile:

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from transforms.elements import ItemError, UriSlice
+from transforms.elements import UriSlice
+from transforms.errors import ItemError
 from transforms.storage import door
 from transforms.storage.errors import StorageFailed
 

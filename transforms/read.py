@@ -19,8 +19,11 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import lists, tally
 from transforms.commit.retry import EVERY
-from transforms.elements import Encoded, EncodedChunk, Failure, ItemError, RecordFile, Shard, UriSlice
-from transforms.fetch import Fetcher, FetchSettings, public_uri
+from transforms.elements import Encoded, EncodedChunk, Failure, RecordFile, Shard, UriSlice
+from transforms.errors import ItemError
+from transforms.fetching.fetcher import Fetcher
+from transforms.fetching.settings import FetchSettings
+from transforms.fetching.uris import public_uri
 from transforms.identity import Summed
 from transforms.records import examples, tfrecord
 from transforms.storage import door

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from transforms.commit.receipts import FileSummary, Layout, Receipt, Summed
-from transforms.elements import ItemError
-from transforms.fetch import public_uri
+from transforms.errors import ItemError
+from transforms.fetching.uris import public_uri
 from transforms.records import examples, tfrecord
 from transforms.storage import door
 

@@ -1,1 +1,1 @@
-"""How the bytes of one image come from a URI; `transforms.fetch` is the door."""
+"""How the bytes of one image come from a URI; `transforms.fetching.fetcher` is the door."""

@@ -7,7 +7,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 from transforms.fetching.retries import Deadline, TransientError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import certifi
 import urllib3
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 from transforms.fetching.addresses import AddressGuard, Resolver, blocked
 from transforms.fetching.retries import Deadline, TransientError
 

@@ -7,7 +7,7 @@ import ssl
 
 from urllib3.exceptions import LocationValueError, ProtocolError, ProxyError, ReadTimeoutError, SSLError
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 from transforms.fetching.retries import TransientError
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from transforms import tally
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 from transforms.fetching.retries import Deadline
 
 _LONGEST_PAUSE_SECONDS = 300.0

@@ -16,7 +16,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, LocationValueError
 from urllib3.util import Url, parse_url
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 from transforms.fetching.addresses import AddressGuard, Resolver
 from transforms.fetching.connections import Connector, exchange, pool_classes, tls_context
 from transforms.fetching.failures import classified

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 
 
 class Inflater:

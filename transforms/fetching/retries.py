@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 from transforms.fetching.settings import FetchSettings
 
 T = TypeVar("T")

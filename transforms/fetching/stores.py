@@ -9,7 +9,7 @@ import re
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import S3Options
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 from transforms.fetching.retries import Deadline, TransientError
 from transforms.fetching.settings import FetchSettings
 

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
-from transforms.elements import Decoded, ItemError
+from transforms.elements import Decoded
+from transforms.errors import ItemError
 
 KEY, WIDTH, HEIGHT, SHA256 = "key", "image/width", "image/height", "image/sha256"
 STANDARD = (KEY, WIDTH, HEIGHT, SHA256)

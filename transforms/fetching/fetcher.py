@@ -8,15 +8,13 @@ import stat
 import threading
 from urllib.parse import unquote, urlsplit
 
-from transforms.elements import ItemError
+from transforms.errors import ItemError
 from transforms.fetching.hosts import wait_or_stop
 from transforms.fetching.http import HttpClient
 from transforms.fetching.retries import Deadline, with_retries
 from transforms.fetching.settings import FetchSettings
 from transforms.fetching.stores import GcsReader, S3Reader, read_with_beam
-from transforms.fetching.uris import public_uri, scheme_of
-
-__all__ = ["FetchSettings", "Fetcher", "public_uri"]
+from transforms.fetching.uris import scheme_of
 
 
 class Fetcher:
