@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks import figures, inputs, limit, machine
 from pipeline import engine, options, plan, verdict
-from transforms import infer, tally
+from transforms import counters, infer
 from transforms.imaging import preprocess
 
 _FEATURES = 6144
@@ -76,7 +76,7 @@ def whole_job(argv: Sequence[str], output: Path, device: Device) -> Run:
     plan.prepare(made)
     engine.configure_logging(engine.LOCAL)
     device.calls.clear()
-    before, began, cpu = tally.PROCESS.counts(), time.perf_counter(), time.process_time()
+    before, began, cpu = counters.PROCESS.counts(), time.perf_counter(), time.process_time()
     engine.run(config, made, beam_options, engine.LOCAL)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     calls = device.calls
@@ -86,7 +86,7 @@ def whole_job(argv: Sequence[str], output: Path, device: Device) -> Run:
         cpu,
         device.busy,
         steady,
-        verdict.stage_seconds(tally.between(before, tally.PROCESS.counts())),
+        verdict.stage_seconds(counters.between(before, counters.PROCESS.counts())),
     )
 
 

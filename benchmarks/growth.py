@@ -25,8 +25,9 @@ import apache_beam as beam
 from benchmarks import figures, inputs, machine
 from benchmarks.job import whole_job
 from pipeline import engine, options, plan, weights
-from transforms import identity, infer
+from transforms import infer
 from transforms.commit import receipts
+from transforms.sources import identity
 
 MODEL = ("--model=untrained/tiny", "--image_size=64")
 LOCAL = "--direct_running_mode="

@@ -10,10 +10,10 @@ from apache_beam.io.filesystem import BeamIOError, FileMetadata
 
 from pipeline.flags import INPUT_FORMATS, RequestError
 from pipeline.options import JobConfig
-from transforms import lists
 from transforms.errors import ItemError
 from transforms.fetching.uris import public_uri
 from transforms.records import examples, tfrecord
+from transforms.sources import uri_list
 from transforms.storage import door
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
@@ -78,7 +78,7 @@ def _kind(file: FileMetadata) -> str:
         return "tfrecord"
     if name.endswith(_IMAGE_SUFFIXES):
         return "images"
-    kind = lists.format_of(name)
+    kind = uri_list.format_of(name)
     if kind:
         return kind
     if file.size_in_bytes == 0 or _is_tfrecord(_sample(file.path)):

@@ -18,7 +18,7 @@ with imports.uncollected():
     from pipeline import dry_run, engine, options, plan, reach, together, verdict, weights, workers
     from pipeline.flags import RequestError
     from pipeline.report import Report, say
-    from transforms import tally
+    from transforms import counters
     from transforms.manifest import write_manifest
     from transforms.storage import door, retrying
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report.refused(str(error))
     except Exception as error:
         return report.failed(error)
-    began, before = time.monotonic(), tally.PROCESS.counts()
+    began, before = time.monotonic(), counters.PROCESS.counts()
     say(made.summary(runner))
     if made.todo:
         try:
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     else:  # the run before may have been killed between its last receipt and its end
         write_manifest(made.layout, made.fingerprint, len(made.shards))
-    seconds, counts = time.monotonic() - began, tally.between(before, tally.PROCESS.counts())
+    seconds, counts = time.monotonic() - began, counters.between(before, counters.PROCESS.counts())
     found = verdict.judge(counts, config, made, workers.of(beam_options, runner))
     return report.finished(config, made, runner, seconds, counts, found)
 

@@ -15,12 +15,12 @@ from apache_beam.io.filesystem import BeamIOError
 from pipeline import inputs, splits, together
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
-from transforms import identity, lists
 from transforms.commit import receipts, retry
 from transforms.commit import replace as replacing
 from transforms.commit.receipts import Layout, Receipt
 from transforms.elements import RecordFile, Shard, UriSlice
 from transforms.fetching.uris import public_uri
+from transforms.sources import identity, uri_list
 from transforms.storage import door
 
 _OURS = re.compile(r"features-\d{5,}-of-\d{5,}\.tfrecord|failures-\d{5,}-of-\d{5,}\.jsonl")
@@ -151,8 +151,8 @@ def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
 
 def _cut(path: str, kind: str, config: JobConfig) -> Iterator[UriSlice]:
     try:
-        yield from lists.cut(path, kind, config.read.columns, config.images_per_shard)
-    except lists.BadList as error:
+        yield from uri_list.cut(path, kind, config.read.columns, config.images_per_shard)
+    except uri_list.BadList as error:
         raise RequestError(str(error)) from error
 
 
@@ -161,7 +161,7 @@ def _cut_listing(path: str, listing: bytes, config: JobConfig) -> list[UriSlice]
         raise RequestError(
             "image files have no columns: leave --pass_through and --key_feature out, or write a list"
         )
-    return list(lists.cut_lines(path, listing, config.images_per_shard))
+    return list(uri_list.cut_lines(path, listing, config.images_per_shard))
 
 
 def _resume(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TextIO
 
 from pipeline.plan import Plan, units
-from transforms import tally
+from transforms import counters
 from transforms.commit import receipts, retry
 from transforms.elements import UriSlice
 from transforms.storage import door
@@ -71,7 +71,7 @@ class Progress:
         self._live = self._out.isatty()
         self._began = self._drawn = time.monotonic()
         self._ready = 0.0  # when the model was there
-        self._before = tally.PROCESS.counts()
+        self._before = counters.PROCESS.counts()
         sources = [shard.source for shard in plan.todo]
         by_row = all(isinstance(source, UriSlice) for source in sources)
         self._images_total = sum(map(units, plan.todo)) if by_row else 0
@@ -81,7 +81,7 @@ class Progress:
 
     def snapshot(self) -> Snapshot:
         if self._in_process:
-            now, then = tally.PROCESS.counts(), self._before
+            now, then = counters.PROCESS.counts(), self._before
             if not self._ready and now.models_loaded > then.models_loaded:
                 self._ready = now.loaded_at
             elif not self._ready and now.features > then.features:

@@ -13,8 +13,8 @@ from pipeline.options import JobConfig
 from pipeline.plan import Plan
 from pipeline.verdict import Verdict, stage_seconds
 from transforms.commit import receipts
+from transforms.counters import Counts
 from transforms.storage import door
-from transforms.tally import Counts
 
 DONE, FAILED, WRONG_REQUEST, TOO_MANY_FAILURES = 0, 1, 2, 3
 

@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.estimate import NOTHING, Cost
 from pipeline.options import JobConfig
 from pipeline.plan import units
-from transforms import decode, read, tally
+from transforms import counters, decode, read
 from transforms.elements import Decoded, Encoded, Failure, RecordFile, Shard, UriSlice
 from transforms.fetching.fetcher import Fetcher
 from transforms.imaging.sniff import format_of
@@ -71,7 +71,7 @@ def _read(shard: Shard, source: RecordFile, config: JobConfig) -> tuple[list[rea
 
     A file is read in blocks, and opened with the first: what that costs is shared out over the bytes of the blocks.
     """
-    before = tally.PROCESS.counts().units
+    before = counters.PROCESS.counts().units
     items: list[read.Item] = []
     costs: list[Cost] = []
     with contextlib.closing(read.record_items(shard, source, config.read)) as found:
@@ -84,7 +84,7 @@ def _read(shard: Shard, source: RecordFile, config: JobConfig) -> tuple[list[rea
             costs.append(watch.cost)
     if not items:
         return [], [], 1.0
-    seen, size = tally.PROCESS.counts().units - before, units(shard)
+    seen, size = counters.PROCESS.counts().units - before, units(shard)
     if seen == size:
         unit = size / len(items)
     elif seen and len(items) > 1:
@@ -118,10 +118,10 @@ def _fetched(
         finally:
             taken.append(time.perf_counter() - began)
 
-    before = tally.PROCESS.counts().queue_seconds
+    before = counters.PROCESS.counts().queue_seconds
     with Watch() as watch:
         items = list(read.fetched_items(source, config.read, fetch, pool, limit=IMAGES_PER_SHARD))
-    queued = tally.PROCESS.counts().queue_seconds - before
+    queued = counters.PROCESS.counts().queue_seconds - before
     settings = config.read.fetch
     at_once = (
         settings.concurrency if None in hosts else min(settings.concurrency, settings.per_host * len(hosts))

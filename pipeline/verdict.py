@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pipeline.options import JobConfig
 from pipeline.plan import Plan, units
 from pipeline.workers import Workers
-from transforms import devices
+from transforms.counters import Counts
 from transforms.elements import UriSlice
-from transforms.tally import Counts
+from transforms.model import devices
 
 _TELLING_SECONDS = 2.0  # shorter runs are all start-up
 _GPU_BATCH = 128

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests import helpers
-from transforms import devices
+from transforms.model import devices
 
 # Takes one of the GPUs named by its arguments, tells which, and keeps it until it is ended.
 HOLDER = """

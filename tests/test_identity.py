@@ -10,8 +10,9 @@ import pytest
 
 from pipeline import verify
 from tests import helpers
-from transforms import identity, lists, read
+from transforms import read
 from transforms.elements import Encoded, RecordFile, Shard
+from transforms.sources import identity, uri_list
 from transforms.storage import door
 from transforms.storage.errors import StorageFailed
 
@@ -95,15 +96,17 @@ def test_a_list_that_changed_between_plan_and_reading_is_named(tmp_path, kind):
     head = "uri\n" if kind == "csv" else ""
     path = tmp_path / f"list.{kind}"
     path.write_text(head + "".join(lines.format(i) + "\n" for i in range(5)))
-    columns = lists.Columns("uri")
-    slices = list(lists.cut(str(path), kind, columns, 2))
-    assert [row.uri for one in slices for row in lists.rows(one, columns)] == [f"a{i}.png" for i in range(5)]
+    columns = uri_list.Columns("uri")
+    slices = list(uri_list.cut(str(path), kind, columns, 2))
+    assert [row.uri for one in slices for row in uri_list.rows(one, columns)] == [
+        f"a{i}.png" for i in range(5)
+    ]
     path.write_text(path.read_text().replace("a3", "b3"))
-    assert len(list(lists.rows(slices[0], columns))) == 2
+    assert len(list(uri_list.rows(slices[0], columns))) == 2
     with pytest.raises(
         StorageFailed, match=r"list\..*\[.*failed: the list has changed since the job was planned"
     ):
-        list(lists.rows(slices[1], columns))
+        list(uri_list.rows(slices[1], columns))
 
 
 def test_the_last_chunk_tells_what_was_read(tmp_path):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests import helpers
-from transforms import infer, lists
+from transforms import infer
 from transforms.elements import Decoded, PixelChunk, RecordFile, Shard
+from transforms.sources import uri_list
 from transforms.storage import copying
 
 
@@ -40,12 +41,12 @@ def test_a_quote_inside_a_field_swallows_no_rows(tmp_path, photo):
 
 
 def test_a_quote_never_closed_ends_with_the_row_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(lists, "_MAX_ROW_BYTES", 100)
+    monkeypatch.setattr(uri_list, "_MAX_ROW_BYTES", 100)
     path = tmp_path / "list.csv"
     path.write_text('uri,text\n/a.jpg,"open\n' + "/b.jpg,x\n" * 40)
-    columns = lists.Columns("uri", ("text",))
-    (cut,) = lists.cut(str(path), "csv", columns, 1000)
-    found = list(lists.rows(cut, columns))
+    columns = uri_list.Columns("uri", ("text",))
+    (cut,) = uri_list.cut(str(path), "csv", columns, 1000)
+    found = list(uri_list.rows(cut, columns))
     assert found[0].error.code == "bad_row"
     assert [row.uri for row in found[1:]] == ["/b.jpg"] * len(found[1:])
     assert len(found) > 20

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests import helpers
-from transforms import infer, lists
+from transforms import infer
 from transforms.commit import receipts, writer
 from transforms.commit.receipts import Layout
 from transforms.commit.writer import BrokenShard, ShardWriter
@@ -32,6 +32,7 @@ from transforms.elements import (
 )
 from transforms.imaging.preprocess import Preprocessing
 from transforms.read import ReadSettings, ReadShards, chunks
+from transforms.sources import uri_list
 from transforms.storage import copying
 from transforms.storage.errors import StorageFailed
 from transforms.write import WriteShards
@@ -99,11 +100,11 @@ def test_slices_of_a_csv_with_line_breaks_in_fields(tmp_path, rows_per_slice):
     path.write_text(
         '\ufeffuri,text\r\n/a.jpg,"one\ntwo, ""quoted"""\r\n\r\n/b.jpg,x\n/c.jpg\n,empty\n', newline=""
     )
-    columns = lists.Columns("uri", ("text",))
-    cut = list(lists.cut(str(path), "csv", columns, rows_per_slice))
+    columns = uri_list.Columns("uri", ("text",))
+    cut = list(uri_list.cut(str(path), "csv", columns, rows_per_slice))
     assert sum(one.rows for one in cut) == 4
     assert all(one.rows <= rows_per_slice for one in cut)
-    found = [row for one in cut for row in lists.rows(one, columns)]
+    found = [row for one in cut for row in uri_list.rows(one, columns)]
     assert [(row.uri, row.columns) for row in found[:2]] == [
         ("/a.jpg", {"text": 'one\ntwo, "quoted"'}),
         ("/b.jpg", {"text": "x"}),
@@ -117,18 +118,18 @@ def test_slices_of_a_csv_with_line_breaks_in_fields(tmp_path, rows_per_slice):
 def test_bad_lines_of_json_keep_their_place(tmp_path):
     path = tmp_path / "list.jsonl"
     path.write_text('{"uri": "/a.jpg"}\nnot json\n[1]\n{"url": "/b.jpg"}\n')
-    (cut,) = lists.cut(str(path), "jsonl", lists.Columns("uri"), 10)
-    found = list(lists.rows(cut, lists.Columns("uri")))
+    (cut,) = uri_list.cut(str(path), "jsonl", uri_list.Columns("uri"), 10)
+    found = list(uri_list.rows(cut, uri_list.Columns("uri")))
     assert [row.error.code if row.error else row.uri for row in found] == ["/a.jpg", *["bad_row"] * 3]
 
 
 def test_a_changed_list_changes_its_slices(tmp_path):
     path = tmp_path / "list.txt"
-    columns = lists.Columns("uri")
+    columns = uri_list.Columns("uri")
     path.write_text("/a.jpg\n/b.jpg\n/c.jpg\n")
-    before = list(lists.cut(str(path), "txt", columns, 2))
+    before = list(uri_list.cut(str(path), "txt", columns, 2))
     path.write_text("/a.jpg\n/b.jpg\n/d.jpg\n")
-    after = list(lists.cut(str(path), "txt", columns, 2))
+    after = list(uri_list.cut(str(path), "txt", columns, 2))
     assert before[0] == after[0]
     assert before[1].sha256 != after[1].sha256
 
@@ -449,7 +450,7 @@ def test_copying_a_model_leaves_no_half_file_under_its_name(tmp_path, monkeypatc
 
 
 def test_the_process_counts_are_safe_under_threads():
-    from transforms.tally import Tally
+    from transforms.counters import Tally
 
     tally = Tally()
     threads = [

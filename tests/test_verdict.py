@@ -12,13 +12,14 @@ import pytest
 
 from pipeline import options, verdict, workers
 from tests import helpers
-from transforms import decode, devices, infer, read
+from transforms import decode, infer, read
 from transforms.commit import writer
+from transforms.counters import Counts
 from transforms.elements import RecordFile, Shard, UriSlice
 from transforms.fetching import fetcher
 from transforms.fetching.http import HttpClient
 from transforms.imaging import preprocess
-from transforms.tally import Counts
+from transforms.model import devices
 
 SLOW_SECONDS = 0.3
 FLAG = re.compile(r"--[a-z_]+(?:=\S*?)?(?=[,;:]?(?:\s|$))")

@@ -25,7 +25,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms import tally
+from transforms import counters
 from transforms.elements import Decoded, Encoded, EncodedChunk, Failure, PixelChunk, Shard
 from transforms.errors import ItemError
 from transforms.imaging import isolated, preprocess
@@ -249,7 +249,7 @@ class DecodeImages(beam.DoFn):
         pending = self._pending.popleft()
         chunk = pending.result()
         counts = _pixels(pending.chunk, chunk, self._settings.preprocessing.image_size)
-        tally.PROCESS.add(decode_wait_seconds=time.monotonic() - began, **counts)
+        counters.PROCESS.add(decode_wait_seconds=time.monotonic() - began, **counts)
         if chunk.is_last and not _distrusted.is_set():
             isolated.end_idle()
         return chunk

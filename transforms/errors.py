@@ -1,4 +1,4 @@
-"""The error that concerns one input; a part of `elements` that can be had without importing Beam."""
+"""The error that concerns one input."""
 
 
 class ItemError(Exception):

@@ -12,9 +12,10 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
 from bit.models import Model
-from transforms import devices, imports, tally
+from transforms import counters, imports
 from transforms.elements import Decoded, Failure, FeatureChunk, PixelChunk
-from transforms.fitting import Fitted, OutOfMemory
+from transforms.model import devices
+from transforms.model.fitting import Fitted, OutOfMemory
 from transforms.storage import copying, door
 
 
@@ -68,7 +69,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
             outputs=settings.outputs,
             top_k=settings.top_k,
         )
-        tally.PROCESS.loaded()
+        counters.PROCESS.loaded()
         return Fitted(loaded)
 
     def run_inference(  # type: ignore[override]  # a chunk is a batch already
@@ -76,7 +77,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
     ) -> Sequence[FeatureChunk]:
         began = time.monotonic()
         features = infer(batch, model)
-        tally.PROCESS.add(model_seconds=time.monotonic() - began)
+        counters.PROCESS.add(model_seconds=time.monotonic() - began)
         return [features]
 
     def get_num_bytes(self, batch: PixelChunk) -> int:  # type: ignore[override]

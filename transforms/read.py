@@ -17,15 +17,16 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms import lists, tally
+from transforms import counters
 from transforms.commit.retry import EVERY
 from transforms.elements import Encoded, EncodedChunk, Failure, RecordFile, Shard, UriSlice
 from transforms.errors import ItemError
 from transforms.fetching.fetcher import Fetcher
 from transforms.fetching.settings import FetchSettings
 from transforms.fetching.uris import public_uri
-from transforms.identity import Summed
 from transforms.records import examples, tfrecord
+from transforms.sources import uri_list
+from transforms.sources.identity import Summed
 from transforms.storage import door
 from transforms.storage.reading import Reader
 
@@ -44,9 +45,9 @@ class ReadSettings:
     fetch: FetchSettings = field(default_factory=FetchSettings)
 
     @property
-    def columns(self) -> lists.Columns:
+    def columns(self) -> uri_list.Columns:
         extra = (self.key_feature,) if self.key_feature and self.key_feature not in self.pass_through else ()
-        return lists.Columns(self.uri_column, self.pass_through + extra)
+        return uri_list.Columns(self.uri_column, self.pass_through + extra)
 
 
 def record_items(
@@ -68,7 +69,7 @@ def record_items(
         aligned = source.first is not None
         for position, found in enumerate(tfrecord.read(stream, source.start, source.end, aligned)):
             if in_file:
-                tally.PROCESS.add(units=found.offset - seen)
+                counters.PROCESS.add(units=found.offset - seen)
                 seen = found.offset
             if position not in due:
                 continue
@@ -86,7 +87,7 @@ def record_items(
                 yield Failure(key, position, "read", error.code, str(error))
             else:
                 yield Encoded(key, position, image, examples.select(example, settings.pass_through))
-        tally.PROCESS.add(units=(source.end or source.size_bytes) - seen)
+        counters.PROCESS.add(units=(source.end or source.size_bytes) - seen)
         return watched[0].finish()
 
 
@@ -113,7 +114,7 @@ def fetched_items(
     ahead = 2 * max(settings.batch_size, settings.fetch.concurrency)
     waiting: deque = deque()
     try:
-        for position, row in enumerate(itertools.islice(lists.rows(source, settings.columns), limit)):
+        for position, row in enumerate(itertools.islice(uri_list.rows(source, settings.columns), limit)):
             if position not in due:
                 continue
             waiting.append(pool.submit(_fetch_row, position, row, source, settings, fetch))
@@ -127,7 +128,7 @@ def fetched_items(
 
 
 def _fetch_row(
-    position: int, row: lists.Row, source: UriSlice, settings: ReadSettings, fetch: Callable[[str], bytes]
+    position: int, row: uri_list.Row, source: UriSlice, settings: ReadSettings, fetch: Callable[[str], bytes]
 ) -> Item:
     key = f"{posixpath.basename(source.uri)}[{source.start}]#{position}".encode("utf-8", "surrogateescape")
     try:
@@ -145,11 +146,11 @@ def _fetch_row(
     except ItemError as error:
         return Failure(key, position, "fetch", error.code, str(error))
     finally:
-        tally.PROCESS.add(fetch_seconds=time.monotonic() - began)
+        counters.PROCESS.add(fetch_seconds=time.monotonic() - began)
     return Encoded(key, position, data, passed)
 
 
-def _row_key(row: lists.Row, settings: ReadSettings) -> bytes:
+def _row_key(row: uri_list.Row, settings: ReadSettings) -> bytes:
     """The key of a row: its URI, or what its key column holds; never with the signature of a signed URL."""
     value: object = row.uri
     if settings.key_feature:
@@ -236,14 +237,14 @@ class ReadShards(beam.DoFn):
         chunk, self._held = self._held, None
         if chunk is not None:  # an empty one counts
             by_row = len(chunk.items) if isinstance(chunk.shard.source, UriSlice) else 0
-            tally.PROCESS.add(images_read=len(chunk.items), units=by_row)
+            counters.PROCESS.add(images_read=len(chunk.items), units=by_row)
             yield chunk
 
 
 def _waited(reading: Future[EncodedChunk]) -> EncodedChunk:
     began = time.monotonic()
     chunk = reading.result()
-    tally.PROCESS.add(read_seconds=time.monotonic() - began)
+    counters.PROCESS.add(read_seconds=time.monotonic() - began)
     return chunk
 
 

@@ -13,7 +13,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms import tally
+from transforms import counters
 from transforms.commit.receipts import Layout
 from transforms.commit.writer import ShardWriter
 from transforms.elements import Decoded, FeatureChunk
@@ -46,13 +46,13 @@ class WriteShards(beam.DoFn):
             committed += self._wait_for_commit()
         assert self._threads, "start_bundle comes first"
         self._writing = self._threads[0].submit(self._write, chunk)
-        tally.PROCESS.add(write_seconds=time.monotonic() - began)
+        counters.PROCESS.add(write_seconds=time.monotonic() - began)
         yield from committed
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         began = time.monotonic()
         committed = self._wait_for_chunk() + self._wait_for_commit()
-        tally.PROCESS.add(write_seconds=time.monotonic() - began)
+        counters.PROCESS.add(write_seconds=time.monotonic() - began)
         for label in committed:
             yield WindowedValue(label, MIN_TIMESTAMP, (GlobalWindow(),))
 
@@ -70,7 +70,7 @@ class WriteShards(beam.DoFn):
             self._writers[label] = ShardWriter(self._layout, chunk.shard, self._fingerprint)
         self._writers[label].append(chunk)
         features = sum(isinstance(item, Decoded) for item in chunk.items)
-        tally.PROCESS.add(features=features, failures=len(chunk.items) - features)
+        counters.PROCESS.add(features=features, failures=len(chunk.items) - features)
         if not chunk.is_last:
             return None
         assert self._threads
@@ -88,7 +88,7 @@ class WriteShards(beam.DoFn):
         committing, self._committing = self._committing, None
         began = time.monotonic()
         labels = [committing.result()] if committing else []
-        tally.PROCESS.add(commit_seconds=time.monotonic() - began)
+        counters.PROCESS.add(commit_seconds=time.monotonic() - began)
         return labels
 
     def _abort(self) -> None:
@@ -102,5 +102,5 @@ class WriteShards(beam.DoFn):
 
 def _commit(writer: ShardWriter) -> str:
     label = writer.commit().shard
-    tally.PROCESS.add(shards=1)
+    counters.PROCESS.add(shards=1)
     return label

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 
 import google_crc32c
 
-from transforms import identity
 from transforms.commit import receipts
 from transforms.commit.receipts import FileSummary, Layout, Receipt
 from transforms.elements import Shard
+from transforms.sources import identity
 from transforms.storage import door
 
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import google_crc32c
 
-from transforms import identity
 from transforms.commit import claim, replace, retry
 from transforms.commit.claim import Claim
 from transforms.commit.receipts import FileSummary, Layout, Receipt
 from transforms.elements import Failure, FeatureChunk, Shard, UriSlice
 from transforms.records import examples, tfrecord
+from transforms.sources import identity
 from transforms.storage import door
 
 _PACKAGES = ("apache-beam", "numpy", "opencv-python-headless", "pillow", "simplejpeg", "tensorflow")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from transforms import tally
+from transforms import counters
 from transforms.errors import ItemError
 from transforms.fetching.retries import Deadline
 
@@ -77,7 +77,7 @@ class HostGate:
                 wait_or_stop(0, self._closed)
                 if deadline is not None:
                     deadline.check()
-            tally.PROCESS.add(queue_seconds=time.monotonic() - began)
+            counters.PROCESS.add(queue_seconds=time.monotonic() - began)
             try:
                 yield Turn(name, host, self._closed)
             finally:

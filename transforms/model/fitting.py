@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transforms import tally
+from transforms import counters
 
 if TYPE_CHECKING:
     from bit.load import Extractor
@@ -71,7 +71,7 @@ class Fitted:
             if size >= self._told_size:
                 return
             self._told_size = size
-        tally.PROCESS.fitted(size)
+        counters.PROCESS.fitted(size)
         logging.getLogger(__name__).warning(
             "the device ran out of memory with batches of %d images; going on with %d: --batch_size=%d starts so",
             self.batch_size,
