@@ -189,7 +189,12 @@ def _resume(
         old = [layout.receipt(receipt.shard) for receipt in found]
         kept = [file.path for file in door.match(layout.manifest)]
         kept += [file.path for file in door.match(door.join(layout.temporary, "*"))]
-        return Plan(layout, shards, (), shards, fingerprint, listing, tuple(old + kept + _data(files)))
+        stale = [*old, *kept, *_data(files)]
+        if needed := sorted({shard.source.uri for shard in shards} & set(stale)):
+            raise RequestError(
+                f"--overwrite would delete {needed[0]}, which is this job's input: copy it elsewhere, or use another --output"
+            )
+        return Plan(layout, shards, (), shards, fingerprint, listing, tuple(stale))
     by_label = {shard.label: shard for shard in shards}
     for receipt in found:
         _check_same(config, receipt, by_label.get(receipt.shard), fingerprint, len(shards))

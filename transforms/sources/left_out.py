@@ -34,10 +34,10 @@ def by_name(relative: str, with_hidden: bool) -> str:
     parts = relative.split("/")
     if not with_hidden and any(part.startswith(".") for part in parts):
         return HIDDEN
-    for part in parts[:-1]:
+    for part in parts:
         if part in _FOLDERS:
             return f"in {part}/"
-    if parts[-1] in _FILES or parts[-1] in _FOLDERS:
+    if parts[-1] in _FILES:
         return parts[-1]
     if parts[-1].lower().endswith(_SIDE_FILES):
         return posixpath.splitext(parts[-1].lower())[1]

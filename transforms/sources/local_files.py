@@ -70,7 +70,8 @@ class Walk:
                 try:
                     status = entry.stat()
                 except OSError as error:
-                    if not reason and os.path.lexists(path) and self._matches(path):
+                    is_gone = isinstance(error, FileNotFoundError) and not is_link
+                    if not reason and not is_gone and self._matches(path):
                         raise _unusable(path, is_link, error) from error
                     continue
                 if stat.S_ISDIR(status.st_mode):
