@@ -15,7 +15,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow
 from transforms import imports
 
 with imports.uncollected():
-    from pipeline import dry_run, engine, options, plan, reach, together, verdict, weights, workers
+    from pipeline import engine, options, plan, reach, together, verdict, weights, workers
+    from pipeline.dry_run import run as dry_run
     from pipeline.flags import RequestError
     from pipeline.report import Report, say
     from transforms import counters
