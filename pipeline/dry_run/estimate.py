@@ -75,10 +75,9 @@ class Estimate:
 
 
 def estimate(job: Job, samples: Sequence[ShardSample], measured: Measured) -> Estimate:
-    """The time of the whole job. Where every shard was sampled, none stands for another, in the range neither."""
+    """The time of the whole job. The range takes each sampled shard for all: even of that one only some images are known."""
     images, whole = stages_of(job, samples, measured)
-    alike = [samples] if len(samples) >= job.shards else [[sample] for sample in samples]
-    cases = [stages_of(job, some, measured)[1] for some in alike]
+    cases = [whole, *(stages_of(job, [sample], measured)[1] for sample in samples)]
     low = min(overlapping(job, stages) for stages in cases)
     return Estimate(images, whole, overlapping(job, whole), low, max(map(one_after_the_other, cases)))
 

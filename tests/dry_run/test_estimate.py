@@ -80,16 +80,25 @@ def test_a_shard_stands_for_its_neighbors():
     assert (twice.images, twice.stages["decode"]) == (2200, busy(4000))
 
 
-def test_where_all_shards_were_sampled_the_range_is_that_of_the_overlap():
-    fast, slow = images(units=50, decode=busy(1)), images(units=50, decode=busy(3))
-    found = estimate(replace(JOB, shards=2), [fast, slow], replace(FREE, call=Cost(2)))
+def test_of_one_shard_the_range_is_that_of_the_overlap():
+    found = estimate(JOB, [images(decode=busy(2))], replace(FREE, call=Cost(2)))
     assert found.seconds == found.low == pytest.approx(200 + START_AND_END)
     assert found.high == pytest.approx(200 + 10 * 2 + START_AND_END)
 
 
-def test_where_others_were_not_they_may_all_be_like_the_fastest_or_the_slowest():
+def test_of_several_all_may_be_like_the_fastest_or_the_slowest():
     samples = [images(units=25, decode=busy(seconds)) for seconds in (1, 2, 2, 3)]
     found = estimate(replace(JOB, shards=10), samples, replace(FREE, call=Cost(2)))
     assert found.low == pytest.approx(100 + START_AND_END)
     assert found.seconds == pytest.approx(200 + START_AND_END)
     assert found.high == pytest.approx(300 + 10 * 2 + START_AND_END)
+
+
+def test_shards_that_are_slow_in_different_stages_overlap():
+    samples = [
+        images(units=50, input=Cost(3), decode=busy(1)),
+        images(units=50, input=Cost(1), decode=busy(3)),
+    ]
+    found = estimate(replace(JOB, shards=2), samples, FREE)
+    assert found.low == found.seconds == pytest.approx(200 + START_AND_END)
+    assert found.high == pytest.approx(400 + START_AND_END)
