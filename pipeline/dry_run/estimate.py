@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _START_AND_END_SECONDS = 0.4  # of the graph, whatever its images
 
@@ -58,7 +58,9 @@ class ShardSample:
 class Measured:
     """What does not depend on the shard."""
 
-    call: Cost  # of the model, on a full batch
+    call: Cost  # of the model, on a full batch; the median, the fastest and the slowest of some
+    fastest_call: Cost
+    slowest_call: Cost
     write: Cost  # of one image
     commit: Cost  # of one shard
 
@@ -70,16 +72,19 @@ class Estimate:
     images: float
     stages: Mapping[str, Cost]
     seconds: float  # if the stages overlap perfectly, as they are meant to
-    low: float  # the same, if all shards are like the fastest of the sample
-    high: float  # if the stages do not overlap, and all shards are like the slowest of the sample
+    low: float  # the same, if all shards and calls are like the fastest of the sample
+    high: float  # if the stages do not overlap, and all shards and calls are like the slowest
 
 
 def estimate(job: Job, samples: Sequence[ShardSample], measured: Measured) -> Estimate:
     """The time of the whole job. The range takes each sampled shard for all: even of that one only some images are known."""
     images, whole = stages_of(job, samples, measured)
-    cases = [whole, *(stages_of(job, [sample], measured)[1] for sample in samples)]
-    low = min(overlapping(job, stages) for stages in cases)
-    return Estimate(images, whole, overlapping(job, whole), low, max(map(one_after_the_other, cases)))
+    mixes = [samples, *([sample] for sample in samples)]
+    fast, slow = (replace(measured, call=call) for call in (measured.fastest_call, measured.slowest_call))
+    seconds = overlapping(job, whole)
+    low = min(seconds, *(overlapping(job, stages_of(job, mix, fast)[1]) for mix in mixes))
+    high = max(one_after_the_other(stages_of(job, mix, slow)[1]) for mix in mixes)
+    return Estimate(images, whole, seconds, low, high)
 
 
 def stages_of(job: Job, samples: Sequence[ShardSample], measured: Measured) -> tuple[float, dict[str, Cost]]:
@@ -87,9 +92,8 @@ def stages_of(job: Job, samples: Sequence[ShardSample], measured: Measured) -> t
     scale = job.units / sum(sample.units for sample in samples)
     counts = [scale * sample.units / sample.image_units for sample in samples]
     images = sum(counts)
-    calls = job.shards * math.ceil(
-        max(1.0, images / job.shards) / job.batch_size
-    )  # a short one costs as much
+    # A short batch costs as much as a full one.
+    calls = job.shards * math.ceil(max(1.0, images / job.shards) / job.batch_size)
     return images, {
         "input": total(sample.input.times(count) for sample, count in zip(samples, counts, strict=True)),
         "decode": total(sample.decode.times(count) for sample, count in zip(samples, counts, strict=True)),

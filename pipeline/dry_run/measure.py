@@ -43,7 +43,9 @@ def measure(config: JobConfig, decoded: Sequence[Decoded]) -> tuple[Measured, in
     )
     writes, commits, sizes = zip(*(_write_shard(rows, outputs) for _ in range(_COMMITS)), strict=True)
     commit = total([_median(commits), _waiting_for_store(config.output)])
-    return Measured(_median(calls), _median(writes).times(1 / batch), commit), sizes[0] // batch
+    calls.sort(key=lambda call: call.wall)
+    measured = Measured(_median(calls), calls[0], calls[-1], _median(writes).times(1 / batch), commit)
+    return measured, sizes[0] // batch
 
 
 def _write_shard(rows: tuple[Decoded, ...], outputs: Mapping[str, np.ndarray]) -> tuple[Cost, Cost, int]:

@@ -17,12 +17,17 @@ from pipeline.dry_run.estimate import (
 )
 
 JOB = Job(units=100, shards=1, batch_size=10, cpus=2)
-FREE = Measured(NOTHING, NOTHING, NOTHING)
+FREE = Measured(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
 START_AND_END = 0.4
 
 
 def busy(seconds):
     return Cost(seconds, seconds)
+
+
+def calls(*seconds):
+    call, fastest, slowest = map(Cost, seconds)
+    return replace(FREE, call=call, fastest_call=fastest, slowest_call=slowest)
 
 
 def images(units=100, image_units=1, **costs):
@@ -50,7 +55,7 @@ def test_what_sets_the_time(stages, together, apart):
 
 
 def test_stages_cost_what_their_images_batches_and_shards_do():
-    measured = Measured(call=Cost(3, 6), write=busy(0.5), commit=busy(2))
+    measured = replace(FREE, call=Cost(3, 6), write=busy(0.5), commit=busy(2))
     sample = images(input=Cost(1), decode=Cost(1, 2))
     count, stages = stages_of(replace(JOB, shards=4), [sample], measured)
     assert count == 100
@@ -64,9 +69,9 @@ def test_stages_cost_what_their_images_batches_and_shards_do():
 
 
 def test_short_batches_cost_as_much_as_full_ones():
-    calls = replace(FREE, call=Cost(1))
-    assert stages_of(replace(JOB, shards=50), [images()], calls)[1]["model"] == Cost(50)
-    assert stages_of(JOB, [images()], calls)[1]["model"] == Cost(10)
+    measured = replace(FREE, call=Cost(1))
+    assert stages_of(replace(JOB, shards=50), [images()], measured)[1]["model"] == Cost(50)
+    assert stages_of(JOB, [images()], measured)[1]["model"] == Cost(10)
 
 
 def test_a_shard_stands_for_its_neighbors():
@@ -81,17 +86,17 @@ def test_a_shard_stands_for_its_neighbors():
 
 
 def test_of_one_shard_the_range_is_that_of_the_overlap():
-    found = estimate(JOB, [images(decode=busy(2))], replace(FREE, call=Cost(2)))
+    found = estimate(JOB, [images(decode=busy(2))], calls(2, 2, 2))
     assert found.seconds == found.low == pytest.approx(200 + START_AND_END)
     assert found.high == pytest.approx(200 + 10 * 2 + START_AND_END)
 
 
 def test_of_several_all_may_be_like_the_fastest_or_the_slowest():
     samples = [images(units=25, decode=busy(seconds)) for seconds in (1, 2, 2, 3)]
-    found = estimate(replace(JOB, shards=10), samples, replace(FREE, call=Cost(2)))
+    found = estimate(replace(JOB, shards=10), samples, calls(2, 1, 3))
     assert found.low == pytest.approx(100 + START_AND_END)
     assert found.seconds == pytest.approx(200 + START_AND_END)
-    assert found.high == pytest.approx(300 + 10 * 2 + START_AND_END)
+    assert found.high == pytest.approx(300 + 10 * 3 + START_AND_END)
 
 
 def test_shards_that_are_slow_in_different_stages_overlap():
@@ -102,3 +107,8 @@ def test_shards_that_are_slow_in_different_stages_overlap():
     found = estimate(replace(JOB, shards=2), samples, FREE)
     assert found.low == found.seconds == pytest.approx(200 + START_AND_END)
     assert found.high == pytest.approx(400 + START_AND_END)
+
+
+def test_where_the_model_sets_the_time_its_calls_set_the_range():
+    found = estimate(JOB, [images()], calls(5, 4, 7))
+    assert (found.low, found.seconds, found.high) == pytest.approx((40.4, 50.4, 70.4))
