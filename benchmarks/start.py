@@ -26,7 +26,8 @@ began = float(sys.argv.pop(1))
 at = {"interpreter": time.time() - began}
 import pipeline.main
 from pipeline import engine, plan
-from transforms import devices, infer
+from transforms import infer
+from transforms.model import devices
 at["imports of the launcher"] = time.time() - began
 def note(owner, name, what):
     original = getattr(owner, name)
@@ -54,9 +55,7 @@ os._exit(code)
 # The imports alone, as the job does them.
 _IMPORTS = """
 import pipeline.main
-from transforms import imports
-with imports.uncollected():
-    import bit.load
+import bit.load
 """
 _LINE = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)")
 

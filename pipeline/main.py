@@ -12,15 +12,13 @@ from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow's errors is raised, too
 
-from transforms import imports
-
-with imports.uncollected():
-    from pipeline import dry_run, engine, options, plan, reach, together, verdict, weights, workers
-    from pipeline.flags import RequestError
-    from pipeline.report import Report, say
-    from transforms import counters
-    from transforms.manifest import write_manifest
-    from transforms.storage import door, retrying
+from pipeline import engine, options, plan, reach, together, verdict, weights, workers
+from pipeline.dry_run import run as dry_run
+from pipeline.flags import RequestError
+from pipeline.report import Report, say
+from transforms import counters
+from transforms.manifest import write_manifest
+from transforms.storage import door, retrying
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from tests import helpers
 
 # From the bottom up. A module may import its own layer and those before it, without cycles.
 LAYERS = (
-    ("transforms.errors", "transforms.elements", "transforms.counters", "transforms.imports"),
+    ("transforms.errors", "transforms.elements", "transforms.counters"),
     ("transforms.storage",),
     ("transforms.fetching", "transforms.records"),
     ("transforms.commit", "transforms.imaging", "transforms.model", "transforms.coders"),

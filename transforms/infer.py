@@ -12,7 +12,7 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
 from bit.models import Model
-from transforms import counters, imports
+from transforms import counters
 from transforms.elements import Decoded, Failure, FeatureChunk, PixelChunk
 from transforms.model import devices
 from transforms.model.fitting import Fitted, OutOfMemory
@@ -47,8 +47,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         self._settings = settings
 
     def load_model(self) -> Fitted:
-        with imports.uncollected():
-            from bit import download, load
+        from bit import download, load
 
         settings = self._settings
         model = settings.model
