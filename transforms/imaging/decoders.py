@@ -19,7 +19,6 @@ from PIL import Image, TiffImagePlugin  # noqa: F401  (makes Image.open know TIF
 
 from transforms.errors import ItemError
 from transforms.imaging.containers import Stored, corrupt
-from transforms.imaging.eighth import decode_eighth, room_bytes
 from transforms.imaging.jpeg import StoredJpeg, check_length, check_scans, read_jpeg, without_profile
 from transforms.imaging.tiff import StoredTiff
 
@@ -47,10 +46,6 @@ def decode_jpeg(stored: StoredJpeg, least_side: int) -> np.ndarray:
     data = stored.data
     check_length(stored)
     shorter, width, height = min(stored.width, stored.height), stored.width, stored.height
-    if 0 < least_side <= -(-shorter // 8):
-        eighth = decode_eighth(stored, _room(room_bytes(stored)))
-        if eighth is not None:
-            return eighth
     check_scans(stored)
     if 0 < least_side <= -(-shorter // 2):
         width, height = -(-width // 2), -(-height // 2)

@@ -46,7 +46,7 @@ class Preprocessing:
       max_pixels: larger pictures are refused before they are decoded. The default is the size at which Pillow
         refuses; docs/images.md says what memory it takes.
       scaled_decoding: decodes a large JPEG at a half of its size or less, as few eighths as keep both sides
-        at least `image_size` long. Several times faster on photographs, but other pixels.
+        at least `image_size` long. Up to twice as fast on large photographs, but other pixels.
     """
 
     profile: str = "bit"
