@@ -17,7 +17,7 @@ from pipeline.plan import units
 from transforms import counters, decode, read
 from transforms.elements import Decoded, Encoded, Failure, RecordFile, Shard, UriSlice
 from transforms.fetching.fetcher import Fetcher
-from transforms.imaging.sniff import format_of
+from transforms.imaging.formats import format_of
 from transforms.storage import door
 
 IMAGES_PER_SHARD = 16
@@ -146,4 +146,4 @@ def _decoded(item: read.Item, reading: Cost, config: JobConfig, pixels: np.ndarr
         found = decode.decode_item(item, 0, config.preprocessing, pixels)
     if isinstance(found, Failure):
         return Sample(found.code, reading, watch.cost)
-    return Sample("", reading, watch.cost, format_of(item.data), len(item.data), found, item)
+    return Sample("", reading, watch.cost, format_of(item.data).name, len(item.data), found, item)

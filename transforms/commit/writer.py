@@ -18,11 +18,12 @@ from transforms.commit import claim, replace, retry
 from transforms.commit.claim import Claim
 from transforms.commit.receipts import FileSummary, Layout, Receipt
 from transforms.elements import Failure, FeatureChunk, Shard, UriSlice
+from transforms.imaging import formats
 from transforms.records import examples, tfrecord
 from transforms.sources import identity
 from transforms.storage import door
 
-_PACKAGES = ("apache-beam", "numpy", "opencv-python-headless", "pillow", "simplejpeg", "tensorflow")
+_PACKAGES = sorted({"apache-beam", "numpy", "tensorflow", *formats.PACKAGES})
 
 
 class BrokenShard(RuntimeError):

@@ -1,7 +1,7 @@
 """Image files made to do harm, and random damage to good ones.
 
-`python -m tests.hostile_images cases` decodes the files, `python -m tests.hostile_images COUNT [SEED]` so many damaged
-ones; within limits of memory and processor time, and the outcomes go to stdout as JSON lines.
+`python -m tests.imaging.hostile_images cases` decodes the files, `python -m tests.imaging.hostile_images COUNT [SEED]` so
+many damaged ones; within limits of memory and processor time, and the outcomes go to stdout as JSON lines.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from tests import image_files as files
+from tests.imaging import image_files as files
 from transforms.errors import ItemError
 from transforms.imaging.preprocess import Preprocessing, decode
 
