@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from tests import helpers
-from tests.imaging.hostile_images import MAX_PIXELS
+from tests.imaging.hostile_files import MAX_PIXELS
 
 BYTES_A_PIXEL = 16  # at most, of the largest picture that is allowed; docs/images.md tells it
 COUNT, SEED = os.environ.get("HOSTILE_IMAGES", "20000"), os.environ.get("HOSTILE_SEED", "1")
