@@ -7,9 +7,11 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 from PIL import Image
 
+from tests.imaging import avif_files as avif
 from tests.imaging import image_files as files
 
 MAX_PIXELS = 20_000_000
@@ -246,11 +248,13 @@ def cases() -> Iterator[tuple[str, bytes, set[str]]]:
         b"MM\0*",
         b"II+\0",
         b"BM" + bytes(12) + b"\x28\0\0\0",
+        b"\0\0\0\x18ftypavif",
     ):
         yield f"{magic[:4]!r} and no more", magic, either
         yield f"{magic[:4]!r} and zeros", magic + bytes(1000), {*either, "unsupported_format"}
         yield f"{magic[:4]!r} and ones", magic + b"\xff" * 1000, {*either, "unsupported_format"}
     yield "zeros", bytes(1000), {"not_image"}
+    yield from _avif_cases()
     # Colours.
     pixels = png_pixels(8, 8, 8, 1)
     yield (
@@ -313,3 +317,68 @@ def cases() -> Iterator[tuple[str, bytes, set[str]]]:
             files.tiff(RGB, 2, more={tag: (kind, values)}),
             {"pixels", *either, "unsupported_format"},
         )
+
+
+def _avif_cases() -> Iterator[tuple[str, bytes, set[str]]]:
+    fine, many, either = {"pixels"}, {"too_many_pixels"}, {"corrupt", "truncated"}
+    frame, picture, huge = avif.frame(False), avif.coded(RGB), avif.sequence(65000, 65000)
+    flat_picture = avif.coded(Image.new("RGB", (SIDE, SIDE)), subsampling="4:4:4")
+    yield "avif bomb", avif.claimed(65000, 65000, huge, frame), many
+    yield "avif that claims too much", avif.avif(avif.coded(RGB, (65000, 65000))), {*many, *either}
+    yield "avif that claims 0", avif.avif(avif.coded(RGB, (0, 0))), either
+    yield "avif flat", avif.avif(flat_picture), fine
+    deep = np.full((SIDE, SIDE, 3), 4095, np.uint16)
+    encoded = cv2.imencode(".avif", deep, [cv2.IMWRITE_AVIF_DEPTH, 12, cv2.IMWRITE_AVIF_SPEED, 10])[1]
+    yield "avif flat of 12 bits", encoded.tobytes(), fine
+    yield (
+        "avif of more than it claims",
+        avif.avif(flat_picture._replace(properties=picture.properties)),
+        either,
+    )
+    yield "avif of a huge frame", avif.claimed(8, 8, avif.sequence(8, 8), avif.frame(True)), either
+    yield "avif of a huge sequence", avif.claimed(8, 8, huge, frame), either
+    yield (
+        "avif of a huge second sequence",
+        avif.claimed(8, 8, avif.sequence(8, 8), frame, huge, frame),
+        either,
+    )
+    yield (
+        "avif of 100,000 frames",
+        avif.claimed(SIDE, SIDE, avif.sequence(SIDE, SIDE), frame * 100_000),
+        either,
+    )
+    yield "avif of 5,000,000 units", avif.claimed(8, 8, avif.unit(2, b"") * 5_000_000), either
+    yield (
+        "avif grid bomb",
+        avif.avif(avif.grid(2, 2, 65000, 65000), *[picture] * 4, tiles=(2, 3, 4, 5)),
+        {*many, *either},
+    )
+    yield (
+        "avif of one tile many times",
+        avif.avif(avif.grid(200, 200, 61 * 200, 47 * 200), picture, tiles=[2] * 40_000),
+        either,
+    )
+    yield (
+        "avif of huge tiles",
+        avif.avif(avif.grid(1, 1, 8, 8), avif.coded(Image.new("RGB", (9000, 9000))), tiles=(2,)),
+        either,
+    )
+    yield "avif grid within itself", avif.avif(avif.grid(1, 1, 61, 47), picture, tiles=(1,)), either
+    yield "avif of 2000 pieces", avif.avif(picture, extents=2000), {"pixels", *either}
+    # Boxes.
+    for name, inside in (
+        ("200,000 boxes", avif.box(b"free") * 200_000),
+        ("boxes 100,000 deep", b"".join(struct.pack(">I4s", 8 * n, b"meta") for n in range(100_000, 0, -1))),
+        ("a box of 2**63 bytes", struct.pack(">I4sQ", 1, b"free", 1 << 63)),
+        ("a box of no end", struct.pack(">I4s", 0, b"free")),
+        ("a box of 4 bytes", struct.pack(">I4s", 4, b"free")),
+    ):
+        yield f"avif of {name}", avif.avif(picture, more=inside), {"pixels", *either}
+    film = files.save(RGB, "AVIF", save_all=True, append_images=[Image.fromarray(255 - RGB)])
+    yield "avif whose film is damaged", film.replace(b"stsz", b"stsz" + b"\xff" * 8), {"pixels", *either}
+    whole = avif.avif(picture)
+    at = whole.index(b"iloc") + 12
+    yield "avif of 65,535 pictures", whole[: at - 2] + b"\xff\xff" + whole[at:], either
+    yield "avif of a picture elsewhere", whole[: at + 8] + b"\x7f" * 8 + whole[at + 16 :], either
+    shared = avif.avif(picture._replace(content=b"\x0a\xff\xff\xff\x7f" + bytes(8_000_000)))
+    yield "avif of a unit without end", shared, either

@@ -18,6 +18,7 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
+from tests.imaging import avif_files as avif
 from tests.imaging import image_files as files
 from tests.imaging.hostile_files import INDICES, MAX_PIXELS, cases
 from transforms.errors import ItemError
@@ -61,6 +62,10 @@ def good_ones() -> list[bytes]:
         *saved("TIFF", big_tiff=True),
         files.tiff(deep, 2, ">"),
         files.tiff(small, 2, planes=2),
+        *saved("AVIF", "RGB", "RGBA", "L"),
+        *saved("AVIF", subsampling="4:4:4"),
+        *saved("AVIF", **frames),
+        avif.avif(avif.grid(2, 1, 50, 23), *[avif.coded(small)] * 2, tiles=(2, 3)),
     ]
 
 

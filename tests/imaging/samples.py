@@ -94,6 +94,8 @@ ONE_OF_EACH = {
     "bmp": files.save(RGB, "BMP"),
     "tiff": files.save(RGB, "TIFF"),
     "tiff lzw": files.save(RGB, "TIFF", compression="tiff_lzw"),
+    "avif": files.save(RGB, "AVIF"),
+    "animated avif": files.save(RGB, "AVIF", save_all=True, append_images=[Image.fromarray(255 - RGB)]),
 }
 
 
@@ -116,7 +118,7 @@ REFUSED = {
     "start of a jpeg": (b"\xff\xd8", "not_image"),
     "riff of sound": (b"RIFF\x24\0\0\0WAVEfmt ", "not_image"),
     "heic": (b"\0\0\0\x18ftypheic" + bytes(20), "unsupported_format"),
-    "avif": (b"\0\0\0\x18ftypavif" + bytes(20), "unsupported_format"),
+    "avif without picture": (b"\0\0\0\x18ftypavif" + bytes(20), "corrupt"),
     "mp4": (b"\0\0\0\x18ftypisom" + bytes(20), "unsupported_format"),
     "jpeg xl": (b"\xff\x0a" + bytes(20), "unsupported_format"),
     "jpeg 2000": (files.save(RGB, "JPEG2000"), "unsupported_format"),

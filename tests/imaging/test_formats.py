@@ -32,7 +32,7 @@ def test_names_and_suffixes_are_unique_and_as_they_are_compared():
     assert len(set(SUFFIXES)) == len(SUFFIXES)
     assert all(re.fullmatch(r"\.[a-z0-9]+", suffix) for suffix in SUFFIXES)
     assert {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".png", ".apng"} <= set(SUFFIXES)
-    assert {".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"} <= set(SUFFIXES)
+    assert {".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"} <= set(SUFFIXES)
 
 
 def test_the_documents_table_has_a_row_for_each_format_and_no_other():
@@ -43,6 +43,11 @@ def test_the_documents_table_has_a_row_for_each_format_and_no_other():
         .split("\n\n", 1)
     )
     assert [row.split(" | ")[0].strip("| ").upper() for row in table.splitlines()] == NAMES
+
+
+def test_the_readme_names_each_format():
+    (named,) = re.findall(r"https://`, as ([^.]+)\.", (REPO / "README.md").read_text())
+    assert [name.upper() for name in re.split(", | or ", named)] == NAMES
 
 
 def test_receipts_name_the_packages_that_decide_pixels():

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.imaging import image_files as files
-from tests.imaging.pictures import JPEG, RGB, SIDE, decoded, resized
+from tests.imaging.pictures import RGB, SIDE, decoded, resized
 from tests.imaging.samples import AS_STORED, AS_TENSORFLOW
 from transforms.imaging.preprocess import Preprocessing, decode
 
@@ -44,6 +44,7 @@ ORIENTABLE = {
     "webp": lambda o: files.save(RGB, "WEBP", lossless=True, exif=files.exif(o)),
     "tiff": lambda o: files.tiff(RGB, 2, more={274: ("H", [o])}),
     "tiff lzw": lambda o: files.save(RGB, "TIFF", compression="tiff_lzw", tiffinfo={274: o}),
+    "avif": lambda o: files.save(RGB, "AVIF", exif=files.exif(o)),
 }
 
 
@@ -51,7 +52,8 @@ ORIENTABLE = {
 @pytest.mark.parametrize("orientation", TURNS)
 def test_orientation_is_applied_or_ignored(make, orientation):
     data = make(orientation)
-    stored = np.asarray(Image.open(io.BytesIO(JPEG))) if data.startswith(b"\xff\xd8") else RGB
+    lossy = data.startswith(b"\xff\xd8") or data[4:8] == b"ftyp"
+    stored = np.asarray(Image.open(io.BytesIO(make(1)))) if lossy else RGB
     upright = TURNS[orientation](stored)
     out = np.empty((SIDE, SIDE, 3), np.float32)
 

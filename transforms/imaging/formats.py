@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from transforms.errors import ItemError
-from transforms.imaging import bmp, gif, jpeg, png, refused, tiff, webp
+from transforms.imaging import avif, bmp, gif, jpeg, png, refused, tiff, webp
 from transforms.imaging.base import Format
 
 FORMATS: tuple[Format, ...] = (
@@ -13,6 +13,7 @@ FORMATS: tuple[Format, ...] = (
     gif.FORMAT,
     bmp.FORMAT,
     tiff.FORMAT,
+    avif.FORMAT,
 )
 
 # Of file names, in lower case, with the dot.
