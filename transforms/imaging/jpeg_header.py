@@ -149,7 +149,7 @@ def _count(data: bytes, pair: bytes) -> int:
 def _scans(data: bytes, at: int) -> int:
     """Of the first picture, from the first scan on; stops to count when there are too many."""
     scans = 0
-    while scans <= _SCANS_MAX and (found := _MARKER.search(data, at)) and found[1] not in b"\xd8\xd9":
-        scans += found[1] == _SCAN[1:]
-        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    while scans <= _SCANS_MAX and (marker := _MARKER.search(data, at)) and marker[1] not in b"\xd8\xd9":
+        scans += marker[1] == _SCAN[1:]
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
     return scans
