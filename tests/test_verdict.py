@@ -15,11 +15,13 @@ from tests import helpers
 from transforms import decode, infer, read
 from transforms.commit import writer
 from transforms.counters import Counts
-from transforms.elements import RecordFile, Shard, UriSlice
+from transforms.elements import Shard
 from transforms.fetching import fetcher
 from transforms.fetching.http import HttpClient
 from transforms.imaging import preprocess
 from transforms.model import devices
+from transforms.sources.tfrecord import RecordFile
+from transforms.sources.uri_list import UriSlice
 
 SLOW_SECONDS = 0.3
 FLAG = re.compile(r"--[a-z_]+(?:=\S*?)?(?=[,;:]?(?:\s|$))")
