@@ -13,9 +13,8 @@ setup(
     ext_modules=[
         Extension(
             "transforms.imaging._native",
-            ["transforms/imaging/_resize.c", "transforms/imaging/_eighth.c"],
-            depends=["setup.py"]
-            + [f"transforms/imaging/_{name}.h" for name in ("native", "huffman", "pixels")],
+            ["transforms/imaging/_resize.c"],
+            depends=["setup.py"],
             extra_compile_args=_FLAGS,
             optional=True,  # where there is no C compiler, the same is done by NumPy
         )

@@ -67,7 +67,6 @@ ROWS = (
         "decode",
         lambda f: f[f"{LARGE}: ours, scaled_decoding"] / f[f"{LARGE}: ours"],
         "{:.1f}",
-        least=3.0,
     ),
     Row("scaled decoding, mean difference of a pixel, of 255", "scaled", lambda f: f["pixels"], "{:.1f}"),
     Row("the whole job over the model alone, R50x1", "job", lambda f: f["ratio"], "{:.2f}"),

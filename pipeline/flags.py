@@ -136,7 +136,7 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("--image_size", {"type": _side, "metavar": "SIDE"}, "pixels; default: what the model was trained at, or 224"),
         ("--batch_size", {**_COUNT, "default": 32}, "images a model call; 128 suits a GPU (%(default)s)"),
         ("--exif_orientation", {"choices": ("ignore", "apply"), "default": _IMAGES.exif_orientation}, "(%(default)s)"),
-        ("--scaled_decoding", _SWITCH, "large JPEGs: several times faster, but other pixels"),
+        ("--scaled_decoding", _SWITCH, "large JPEGs: up to twice as fast, but other pixels"),
         ("--max_pixels", {**_COUNT, "default": _IMAGES.max_pixels}, "larger: ledger (%(default)s)"),
         ("--decode_threads", _COUNT, "a process; default: one a CPU"),
         ("--decode_timeout", {"type": _seconds, "default": 60.0, "metavar": "SECONDS"}, "an image (%(default)s)"),

@@ -49,7 +49,7 @@ install_lock() {
 build_native() {
   local source stale=
   compgen -G 'transforms/imaging/_native*.so' >/dev/null || stale=yes
-  for source in setup.py transforms/imaging/_*.[ch]; do
+  for source in setup.py transforms/imaging/_*.c; do
     [[ ! $source -nt .venv/built-native ]] || stale=yes
   done
   [[ $stale ]] || return 0

@@ -58,7 +58,7 @@ def test_peers_are_all_that_resize_and_are_not_ours():
     table = aims.table({"decode": found})
     assert "of bare libjpeg-turbo | 0.56 | at least 0.80 | no |" in table
     assert "of the fastest peer | 1.25 | at least 1.00 | yes |" in table
-    assert "scaled decoding, of a full decode | not measured | at least 3.0 |  |" in table
+    assert "scaled decoding, of a full decode | not measured |  |  |" in table
 
 
 def test_every_run_has_a_script_and_a_row_and_every_row_a_run():

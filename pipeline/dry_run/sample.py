@@ -20,7 +20,7 @@ from pipeline.options import JobConfig
 from transforms import counters, decode
 from transforms.elements import Decoded, Encoded, Failure, Shard
 from transforms.fetching.fetcher import Fetcher
-from transforms.imaging.sniff import format_of
+from transforms.imaging.formats import format_of
 from transforms.sources.base import Item, Reading
 from transforms.storage import door
 
@@ -154,7 +154,7 @@ def _image_units(shard: Shard, items: Sequence[Item], seen: int) -> float:
 def _image(item: Encoded, result: Decoded | Failure) -> Image:
     if isinstance(result, Failure):
         return Image(result.code)
-    return Image("", format_of(item.data), len(item.data), result)
+    return Image("", format_of(item.data).name, len(item.data), result)
 
 
 def _http_host(uri: str) -> str | None:

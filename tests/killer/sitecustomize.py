@@ -1,5 +1,5 @@
 """On PYTHONPATH, this gives each Python process a format whose decoder does not come back: an abort, a wild pointer, a
-sleep in C. It stands in the same tables as the real ones."""
+sleep in C. It stands in the same table as the real ones."""
 
 import ctypes
 import os
@@ -8,12 +8,13 @@ import resource
 import signal
 import time
 
-from transforms.imaging import preprocess, sniff
+from transforms.imaging import formats
+from transforms.imaging.base import Format
 
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # to dump the whole of TensorFlow takes a minute
 
 
-def read_lethal(data: bytes):
+def reduce_lethal(data: bytes):
     how = data[6:].decode()
     if how == "abort":
         os.abort()
@@ -28,5 +29,5 @@ def read_lethal(data: bytes):
     raise ValueError(f"survived {how!r}")
 
 
-sniff._READABLE_MAGICS = (*sniff._READABLE_MAGICS, ("LETHAL", re.compile(rb"LETHAL")))
-preprocess._READERS["LETHAL"] = read_lethal
+_LETHAL = Format("LETHAL", re.compile(rb"LETHAL"), (), reduce_lethal, lambda stored, least_side: None, ())
+formats.FORMATS = (*formats.FORMATS, _LETHAL)

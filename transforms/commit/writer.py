@@ -18,10 +18,11 @@ from transforms.commit import claim, receipts, replace, retry
 from transforms.commit.claim import Claim
 from transforms.commit.receipts import FileSummary, Layout, Receipt
 from transforms.elements import Failure, FeatureChunk, Shard
+from transforms.imaging import formats
 from transforms.records import examples, tfrecord
 from transforms.storage import door
 
-_PACKAGES = ("apache-beam", "numpy", "opencv-python-headless", "pillow", "simplejpeg", "tensorflow")
+_PACKAGES = sorted({"apache-beam", "numpy", "tensorflow", *formats.PACKAGES})
 
 
 class BrokenShard(RuntimeError):

@@ -1,12 +1,18 @@
-/* Bilinear interpolation. resize.py does the same with NumPy, to the bit: only single additions and multiplications of
-   float32 in TensorFlow's order, which is why setup.py turns contraction into fused ones off. */
+/* Bilinear interpolation, called through ctypes without Python's lock; native.py loads it. resize.py does the same with
+   NumPy, to the bit: only single additions and multiplications of float32 in TensorFlow's order, which is why setup.py
+   turns contraction into fused ones off. */
 
-#include "_native.h"
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 #ifdef __SSE4_1__
 #include <smmintrin.h>
 #endif
 
-EXPORTED const int version = 3; /* of all functions and their arguments: native.py takes no other */
+#define EXPORTED __attribute__((visibility("default")))
+
+EXPORTED const int version = 3; /* of `resize` and its arguments: native.py takes no other */
 
 typedef uint32_t words4 __attribute__((vector_size(16)));
 typedef int32_t ints4 __attribute__((vector_size(16)));
@@ -50,13 +56,13 @@ static inline void across(const uint8_t *restrict row, ptrdiff_t width, axis col
     }
 }
 
-/* uint8 (height, width, 3) to float32 (side, side, 3). Returns DONE or NO_MEMORY. */
+/* uint8 (height, width, 3) to float32 (side, side, 3). Returns 0, or 1 where there is no memory. */
 EXPORTED int resize(const uint8_t *pixels, ptrdiff_t height, ptrdiff_t width, ptrdiff_t side, const axis *rows,
                     const axis *columns, float *out) {
     ptrdiff_t values = 3 * side;
     float *upper = malloc(2 * (size_t)(values + 1) * sizeof(float));
     if (!upper)
-        return NO_MEMORY;
+        return 1;
     float *lower = upper + values + 1;
     void *memory = upper;
     ptrdiff_t upper_is = -1, lower_is = -1; /* which source rows these hold */
@@ -77,5 +83,5 @@ EXPORTED int resize(const uint8_t *pixels, ptrdiff_t height, ptrdiff_t width, pt
             into[i] = upper[i] + (lower[i] - upper[i]) * share;
     }
     free(memory);
-    return DONE;
+    return 0;
 }

@@ -1,4 +1,4 @@
-"""Decodes in processes of their own, a picture at a time, with the same pixels and errors as `images.decode`.
+"""Decodes in processes of their own, a picture at a time, with the same pixels and errors as `preprocess.decode`.
 
 For pictures that may crash or hang a decoder: here such a picture costs a process, and the next picture gets another.
 """
@@ -34,14 +34,14 @@ class CannotIsolate(RuntimeError):
 def decode(
     data: bytes, preprocessing: preprocess.Preprocessing, timeout_seconds: float, out: np.ndarray
 ) -> tuple[int, int]:
-    """`images.decode` in another process. Several threads may call it; each then has a process to itself.
+    """`preprocess.decode` in another process. Several threads may call it; each then has a process to itself.
 
     Args:
       timeout_seconds: how long decoding may take before the process is ended.
       out: C-contiguous float32 (image_size, image_size, 3). Undefined on error.
 
     Raises:
-      ItemError: what `images.decode` says, and decoder_crash or decode_timeout.
+      ItemError: what `preprocess.decode` says, and decoder_crash or decode_timeout.
       CannotIsolate: no picture is at fault.
     """
     for attempt in range(1, _KILLED_MAX + 1):

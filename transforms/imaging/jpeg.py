@@ -1,164 +1,110 @@
-"""Reads what stands before a JPEG's compressed data (ITU-T T.81), and finds what would cost much and give nothing."""
+"""JPEG, by libjpeg-turbo, which tells of damage that other readers make grey; in full or at a half of its size or less."""
 
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+import threading
 
 import numpy as np
+import simplejpeg
 
-from transforms.errors import ItemError
-from transforms.imaging.containers import Stored, corrupt, exif_orientation, truncated
+from transforms.imaging import jpeg_header, pillow
+from transforms.imaging.base import Format, Stored, corrupt
+from transforms.imaging.jpeg_header import StoredJpeg
 
-_SCANS_MAX = 100  # each is a pass over the picture, however few its bytes
-_PROGRESSIVE, _ARITHMETIC = (0xC2, 0xCA), (0xC9, 0xCA)
-_SCAN = b"\xff\xda"
-# In compressed data 0xff stands before a zero, a restart marker, or another 0xff.
-_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
+_KEPT_BYTES = 48 << 20  # a picture of 16 megapixels
+_kept = threading.local()
+_FAULTS_MAX = 3  # harmless ones that are mended in one JPEG
 
 
-@dataclass(frozen=True)
-class StoredJpeg(Stored):
-    """A JPEG.
+def decode(stored: Stored, least_side: int) -> np.ndarray:
+    """The picture in full; or, if `least_side` is not 0, at as few eighths as keep both sides that long.
 
-    Attributes:
-      components: how many colour components.
-      adobe: whether it has Adobe's marker.
-      scan_at: where the first scan starts.
-      one_scan: whether the first scan must be the only one: libjpeg takes no second one then.
-      least_bytes: without so many from there on the picture cannot be whole.
+    At four eighths or fewer: between a half and full size, scaling costs more than it saves.
     """
+    assert isinstance(stored, StoredJpeg)
+    jpeg_header.check_cost(stored)
+    data, profile = stored.data, stored.profile
+    width, height = stored.width, stored.height
+    if 0 < least_side <= -(-min(width, height) // 2):
+        width, height = -(-width // 2), -(-height // 2)
+    options = {
+        "colorspace": "CMYK" if stored.components == 4 else "RGB",
+        "min_height": least_side,
+        "min_width": least_side,
+        "min_factor": 2,
+        "buffer": _room(width * height * (4 if stored.components == 4 else 3)),
+    }
+    for faults_left in range(_FAULTS_MAX, -1, -1):
+        try:
+            pixels = simplejpeg.decode_jpeg(data, **options)
+            break
+        except ValueError as error:
+            if "Could not determine subsampling" in str(error):
+                return _decode_with_pillow(stored)
+            if not faults_left:
+                raise
+            if profile and str(error) == "Corrupt JPEG data: bad ICC marker":
+                data, profile = _without(profile, data), ()
+            else:
+                data = _without_harmless_fault(data, error)
+    return pillow.rgb_of_cmyk(pixels, inverted=stored.adobe) if stored.components == 4 else pixels
 
-    components: int = 3
-    adobe: bool = False
-    scan_at: int = 0
-    one_scan: bool = False
-    least_bytes: int = 0
+
+def _decode_with_pillow(stored: StoredJpeg) -> np.ndarray:
+    """The pixels, in full, of a JPEG whose chroma layout TurboJPEG refuses."""
+    image = pillow.opened(stored.data, "JPEG")
+    # Where the two readers of a header disagree, a limit was held against another picture than would be decoded.
+    if image.size != (stored.width, stored.height):
+        width, height = image.size
+        raise corrupt("JPEG", f"two sizes, {stored.width} x {stored.height} and {width} x {height}")
+    return pillow.pixels_of(image)
 
 
-def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of what stands before the first scan and has a length, and of the scan's marker.
+def _room(size_bytes: int) -> np.ndarray:
+    """uint8, at least so many. The thread's own: the system takes longer to give fresh memory than resizing takes."""
+    if size_bytes > _KEPT_BYTES:
+        return np.empty(size_bytes, np.uint8)
+    if not hasattr(_kept, "bytes") or len(_kept.bytes) < size_bytes:
+        _kept.bytes = np.empty(size_bytes, np.uint8)
+    return _kept.bytes
 
-    Raises ItemError, and IndexError or struct.error where the data end too early.
+
+def _without(spans: tuple[tuple[int, int], ...], data: bytes) -> bytes:
+    """The data without these stretches, which are in order."""
+    starts, ends = (0, *(end for _, end in spans)), (*(start for start, _ in spans), len(data))
+    return b"".join(data[start:end] for start, end in zip(starts, ends, strict=True))
+
+
+# Start of scan, with one to four components: then come three numbers that only progressive JPEGs use.
+_SCAN = re.compile(rb"(\xff\xda\0(?:\x08\x01.{2}|\x0a\x02.{4}|\x0c\x03.{6}|\x0e\x04.{8})).{3}", re.DOTALL)
+
+
+def _without_harmless_fault(data: bytes, error: ValueError) -> bytes:
+    """The JPEG without the one fault that libjpeg warned of, where cameras make it and the picture is whole.
+
+    To decode once more with all warnings ignored would hide faults that are not harmless.
     """
-    at = 2
-    while data[at + 1] != 0xDA:
-        marker, length = struct.unpack_from(">xBH", data, at)
-        if data[at] != 0xFF:
-            raise corrupt("JPEG", f"no marker at byte {at}")
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:
-            at += 1 if marker == 0xFF else 2  # a fill byte, or a marker that stands alone
-            continue
-        if marker in (0x00, 0xD9) or length < 2:
-            raise corrupt("JPEG", f"marker {marker:#04x} at byte {at}")
-        yield marker, at, at + 2 + length
-        at += 2 + length
-    if data[at] != 0xFF:
-        raise corrupt("JPEG", f"no marker at byte {at}")
-    yield 0xDA, at, at + 2
+    message = str(error)
+    if message == "Invalid SOS parameters for sequential JPEG":
+        return _SCAN.sub(lambda scan: scan[1] + b"\x00\x3f\x00", data)
+    if message.startswith("Warning: unknown JFIF revision number"):
+        return data.replace(b"JFIF\0" + data[11:13], b"JFIF\0\1\1", 1)
+    padding = re.fullmatch(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9", message)
+    end = data.rfind(b"\xff\xd9")
+    start = end - int(padding[1]) if padding else -1
+    # Filler is one byte over and over; other bytes that are left over come from damaged compressed data.
+    if start > 0 and len(set(data[start:end])) == 1:
+        return data[:start] + data[end:]
+    raise error
 
 
-def read_jpeg(data: bytes) -> StoredJpeg:
-    orientation, adobe, size, scan_at, least, progressive = 1, False, None, 0, 0, False
-    try:
-        for marker, at, end in segments(data):
-            if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
-                orientation = exif_orientation(data[at + 4 : end])
-            elif marker == 0xEE and data.startswith(b"Adobe", at + 4):
-                adobe = True
-            elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not size:
-                size = struct.unpack_from(">BHHB", data, at + 4)
-                _check_kind(marker, *size)
-                progressive = marker in _PROGRESSIVE
-                least = _least_bytes(marker, size[1], size[2], data[at + 10 : at + 10 + 3 * size[3]])
-            scan_at = at
-        in_scan = data[scan_at + 4]  # how many components
-    except (IndexError, struct.error):
-        raise truncated("JPEG", f"at byte {len(data)}, inside its header") from None
-    if not size:
-        raise corrupt("JPEG", "no frame header")
-    _, height, width, components = size
-    return StoredJpeg(
-        data,
-        width,
-        height,
-        orientation,
-        components=components,
-        adobe=adobe,
-        scan_at=scan_at,
-        one_scan=in_scan == components and not progressive,
-        least_bytes=least,
-    )
-
-
-def _check_kind(marker: int, bits: int, height: int, width: int, components: int) -> None:
-    if bits != 8:
-        problem = f"{bits} bits a sample"
-    elif marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
-        problem = "lossless or hierarchical coding"
-    elif components not in (1, 3, 4):
-        problem = f"{components} components"
-    elif height == 0 and width:
-        problem = "its height after the picture"
-    else:
-        return
-    raise ItemError("unsupported_format", f"JPEG with {problem} is not supported; save it as an 8-bit JPEG")
-
-
-def _least_bytes(marker: int, height: int, width: int, components: bytes) -> int:
-    """Of compressed data. Counts only the component with the fewest blocks: others may be left out."""
-    across, down = [c >> 4 for c in components[1::3]], [c & 15 for c in components[1::3]]
-    if not all(1 <= factor <= 4 for factor in (*across, *down)):
-        raise corrupt("JPEG", "its sampling factors are not between 1 and 4")
-    if marker in _ARITHMETIC or not across:
-        return 0
-    blocks = min(
-        -(-width * h // (8 * max(across))) * -(-height * v // (8 * max(down)))
-        for h, v in zip(across, down, strict=True)
-    )
-    # Huffman codes have a bit at least: one for the mean of a block and, unless progressive, one for the end of it.
-    return blocks * (1 if marker in _PROGRESSIVE else 2) // 8
-
-
-def check_length(stored: StoredJpeg) -> None:
-    """Raises ItemError 'truncated' for a picture that few bytes make large."""
-    if len(stored.data) - stored.scan_at < stored.least_bytes:
-        size = f"{stored.width} x {stored.height}"
-        raise truncated("JPEG", f"at byte {len(stored.data)}, long before {size} pixels could be complete")
-
-
-def check_scans(stored: StoredJpeg) -> None:
-    """Raises ItemError 'too_many_scans' for a picture that few bytes make slow."""
-    if stored.one_scan:
-        return
-    # What looks like a scan may stand in a thumbnail or in a film behind the picture.
-    if _count(stored.data, _SCAN) > _SCANS_MAX and _scans(stored.data, stored.scan_at) > _SCANS_MAX:
-        raise ItemError("too_many_scans", f"JPEG with more than {_SCANS_MAX} scans; save it again")
-
-
-def _count(data: bytes, pair: bytes) -> int:
-    """data.count(pair) of two different bytes, seven times as fast: it looks at every byte of every JPEG."""
-    values = np.frombuffer(data, np.uint8)
-    return int(np.count_nonzero((values[:-1] == pair[0]) & (values[1:] == pair[1])))
-
-
-def _scans(data: bytes, at: int) -> int:
-    """Of the first picture, from the first scan on; stops to count when there are too many."""
-    scans = 0
-    while scans <= _SCANS_MAX and (found := _MARKER.search(data, at)) and found[1] not in b"\xd8\xd9":
-        scans += found[1] == _SCAN[1:]
-        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    return scans
-
-
-def without_profile(data: bytes) -> bytes:
-    """The JPEG without its colour profile."""
-    parts = [data[:2]]
-    for marker, at, end in segments(data):
-        if marker == 0xDA:
-            parts.append(data[at:])
-        elif not (marker == 0xE2 and data.startswith(b"ICC_PROFILE\0", at + 4)):
-            parts.append(data[at:end])
-    return b"".join(parts)
+FORMAT = Format(
+    "JPEG",
+    re.compile(rb"\xff\xd8\xff"),
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp"),
+    jpeg_header.read,
+    decode,
+    ("simplejpeg", "pillow"),
+    scales=True,
+)

@@ -1,8 +1,8 @@
-"""Loads the compiled inner loops of `_resize.c` and `_eighth.c`, where they were built.
+"""Loads the compiled inner loop of `_resize.c`, where it was built.
 
-setup.py builds them with the package, scripts/venv.sh in a checkout. They need a C compiler then, and nothing of Python:
-they are called through ctypes, which lets go of Python's lock. Without them everything works and gives the
-same bits, slower.
+setup.py builds it with the package, scripts/venv.sh in a checkout. That takes a C compiler and nothing of Python: the
+library is called through ctypes, which releases Python's lock. Without it everything works and gives the same
+bits, slower.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import importlib.machinery
 import logging
 from pathlib import Path
 
-_VERSION = 3  # of the functions and their arguments: an older build is not taken
+_VERSION = 3  # of `resize` and its arguments: a build of another version is not used
 
 
 class Axis(ctypes.Structure):
@@ -24,25 +24,6 @@ class Axis(ctypes.Structure):
         ("share", ctypes.c_void_p),
         ("inside", ctypes.c_ssize_t),
     )
-
-
-class Picture(ctypes.Structure):
-    """`picture` of _eighth.c."""
-
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("size", ctypes.c_ssize_t),
-        *((name, ctypes.c_int32) for name in ("width", "height", "components", "across", "down", "restart")),
-        ("dc", (ctypes.c_uint8 * 272) * 3),
-        ("ac", (ctypes.c_uint8 * 272) * 3),
-        ("quantization", (ctypes.c_uint16 * 64) * 3),
-    )
-
-    def hold(self, data: bytes, start: int) -> None:
-        """Points to data[start:], and keeps it alive."""
-        self._data = data
-        address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
-        self.data, self.size = (address or 0) + start, len(data) - start
 
 
 def load(folder: Path) -> ctypes.CDLL | None:
@@ -66,7 +47,6 @@ def load(folder: Path) -> ctypes.CDLL | None:
         return None
     pointer, size, axis = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.POINTER(Axis)
     library.resize.argtypes = (pointer, size, size, size, axis, axis, pointer)
-    library.decode_eighth.argtypes = (ctypes.POINTER(Picture), pointer, pointer)
     return library
 
 
@@ -78,7 +58,7 @@ LIBRARY = load(Path(__file__).parent)
 def tell_of_absence() -> None:
     """Logs, once a process, why images take longer than they need."""
     logging.getLogger(__name__).warning(
-        "the native code %s, so images are resized by NumPy, and large JPEGs scaled by libjpeg alone: the same vectors, slower. "
+        "the native code %s, so images are resized by NumPy: the same vectors, slower. "
         "With a C compiler (Debian, Ubuntu: apt install gcc libc6-dev) install the package again, or in a checkout run "
         "`python setup.py build_ext --inplace --force`.",
         _why,

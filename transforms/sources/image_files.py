@@ -12,13 +12,11 @@ from typing import Any
 
 from apache_beam.io.filesystem import FileMetadata
 
-from transforms.imaging import sniff
+from transforms.imaging import formats
 from transforms.sources import text_rows
 from transforms.sources.base import BadInput, Cut, Cutting, KeyAt, Kind
 from transforms.sources.uri_list import UriSlice, key_of_uri, shard_name
 from transforms.storage import door
-
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
@@ -45,8 +43,8 @@ def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
 
 KIND = Kind(
     "images",
-    is_named=lambda name: name.endswith(SUFFIXES),
-    sniff=lambda head: sniff.is_image(head),
+    is_named=lambda name: name.endswith(formats.SUFFIXES),
+    sniff=lambda head: formats.is_image(head),
     cut=_cut,
     keys=_keys,
     from_folders=True,

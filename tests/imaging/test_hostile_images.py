@@ -12,15 +12,15 @@ import sys
 import pytest
 
 from tests import helpers
-from tests.hostile_images import MAX_PIXELS
+from tests.imaging.hostile_files import MAX_PIXELS
 
 BYTES_A_PIXEL = 16  # at most, of the largest picture that is allowed; docs/images.md tells it
 COUNT, SEED = os.environ.get("HOSTILE_IMAGES", "20000"), os.environ.get("HOSTILE_SEED", "1")
 
 
 def run(*argv: str) -> list[dict]:
-    """What tests.hostile_images tells; fails if it dies, or if it or a library writes anything to stderr."""
-    command = [sys.executable, "-m", "tests.hostile_images", *argv]
+    """What tests.imaging.hostile_images tells; fails if it dies, or if it or a library writes anything to stderr."""
+    command = [sys.executable, "-m", "tests.imaging.hostile_images", *argv]
     done = subprocess.run(command, cwd=helpers.REPO, capture_output=True, text=True)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"{done.returncode} after {lines[-1:]}: {done.stderr}"

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import verify
 from tests import helpers
-from tests.test_images import AS_TENSORFLOW, REFUSED
+from tests.imaging.samples import AS_TENSORFLOW, REFUSED
 from transforms import decode as decode_images
 from transforms.elements import Encoded, EncodedChunk, Shard
 from transforms.errors import ItemError
@@ -148,7 +148,7 @@ def test_where_no_process_starts_no_picture_is_blamed(monkeypatch):
 def test_decoding_processes_do_not_outlive_the_job(tmp_path):
     program = (
         "import json, os, signal, numpy as np\n"
-        "from transforms.images import Preprocessing\n"
+        "from transforms.imaging.preprocess import Preprocessing\n"
         "from transforms.imaging import isolated\n"
         f"data = open({str(tmp_path / 'a.jpg')!r}, 'rb').read()\n"
         f"isolated.decode(data, Preprocessing(image_size=8), 60.0, np.empty((8, 8, 3), np.float32))\n"

@@ -1,0 +1,38 @@
+"""What is no image that is read here, but is told by its first bytes, so that the refusal can name it."""
+
+from __future__ import annotations
+
+import re
+
+
+def _compiled(*magics: tuple[str, bytes]) -> tuple[tuple[str, re.Pattern[bytes]], ...]:
+    return tuple((name, re.compile(magic, re.DOTALL)) for name, magic in magics)
+
+
+PICTURES = _compiled(
+    ("HEIC", rb"....ftyp(hei|hev|mif1|msf1)"),
+    ("JPEG XL", rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n"),
+    ("JPEG 2000", rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
+    ("SVG", rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--[^>]*>\s*)?<(!DOCTYPE )?svg"),
+    ("Photoshop document", rb"8BPS"),
+    ("Windows icon", rb"\x00\x00[\x01\x02]\x00[^\x00]\x00"),
+    ("OpenEXR", rb"\x76\x2f\x31\x01"),
+    ("Radiance HDR", rb"#\?(RADIANCE|RGBE)"),
+    ("DirectDraw surface", rb"DDS "),
+    ("Netpbm", rb"P[1-7]\s"),
+)
+# Some of these begin as pictures do, but less exactly: they are compared after them.
+DOCUMENTS_AND_VIDEOS = _compiled(
+    ("MP4 or QuickTime video", rb"....ftyp"),
+    ("PDF", rb"%PDF-"),
+    ("PostScript", rb"%!PS|\xc5\xd0\xd3\xc6"),
+    ("Matroska or WebM video", rb"\x1a\x45\xdf\xa3"),
+    ("AVI video", rb"RIFF....AVI "),
+)
+NOT_IMAGES = _compiled(
+    ("an HTML page", rb"(\xef\xbb\xbf)?\s*<(?i:!doctype html|html|head|body|script)"),
+    ("XML", rb"(\xef\xbb\xbf)?\s*<\?xml"),
+    ("JSON", rb"\s*[\[{]\s*[\"{\[\]}\d]"),
+    ("a ZIP archive", rb"PK\x03\x04"),
+    ("gzip data", rb"\x1f\x8b"),
+)
