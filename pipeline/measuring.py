@@ -16,7 +16,7 @@ from pipeline.options import JobConfig
 from pipeline.sampling import Sample, Watch
 from transforms import decode
 from transforms.commit import claim, receipts
-from transforms.commit.receipts import Layout
+from transforms.commit.layout import Layout
 from transforms.commit.retry import Due
 from transforms.commit.writer import ShardWriter
 from transforms.elements import Decoded, Encoded, FeatureChunk, RecordFile, Shard

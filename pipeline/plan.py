@@ -12,12 +12,13 @@ from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
 
-from pipeline import inputs, splits, together
+from pipeline import inputs, splits
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
-from transforms.commit import receipts, retry
+from transforms.commit import receipts, request, retry
 from transforms.commit import replace as replacing
-from transforms.commit.receipts import Layout, Receipt
+from transforms.commit.layout import Layout
+from transforms.commit.receipts import Receipt
 from transforms.elements import RecordFile, Shard, UriSlice
 from transforms.fetching.uris import public_uri
 from transforms.sources import identity, uri_list
@@ -108,7 +109,7 @@ def prepare(plan: Plan) -> None:
     note = layout, plan.fingerprint, len(plan.shards), plan.listing
     try:
         if plan.todo and layout.request not in plan.stale:
-            together.enter(*note)
+            request.enter(*note)
         door.delete(
             [path for path in plan.stale if path.endswith(".json")]
         )  # first, nothing is "done" any more
@@ -120,9 +121,9 @@ def prepare(plan: Plan) -> None:
         if plan.listing is not None and (plan.todo or not door.exists(layout.listing)):
             door.write_atomic(layout.listing, plan.listing)
         if layout.request in plan.stale:
-            together.enter(*note)
-    except RequestError:
-        raise
+            request.enter(*note)
+    except request.OutputInUse as error:
+        raise RequestError(str(error)) from error
     except (OSError, BeamIOError, ValueError, ImportError) as error:
         raise RequestError(
             f"--output={layout.folder} cannot be written to: {door.explain(layout.folder, error)}"

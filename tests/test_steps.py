@@ -4,7 +4,6 @@ import json
 import os
 import threading
 import time
-import types
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +12,10 @@ import numpy as np
 import pytest
 
 from tests import helpers
+from tests.fakes import SHARD, FakeModel, pixel_chunk
 from transforms import infer
-from transforms.commit import receipts, writer
-from transforms.commit.receipts import Layout
+from transforms.commit import files, receipts
+from transforms.commit.layout import Layout
 from transforms.commit.writer import BrokenShard, ShardWriter
 from transforms.decode import CHUNKS_AHEAD, DecodeImages, DecodeSettings
 from transforms.elements import (
@@ -36,8 +36,6 @@ from transforms.sources import uri_list
 from transforms.storage import copying
 from transforms.storage.errors import StorageFailed
 from transforms.write import WriteShards
-
-SHARD = Shard(1, 3, RecordFile("in.tfrecord", 100, 0.0), "in.tfrecord")
 
 
 def good(position, data=b"x"):
@@ -209,31 +207,6 @@ def test_an_undecodable_image_leaves_a_zero_row():
 # infer
 
 
-class FakeModel:
-    """Means of each picture; raises or gives NaN for pictures that hold certain values."""
-
-    identity = types.MappingProxyType({"route": "fake"})
-
-    def __init__(self):
-        self.calls = 0
-
-    def __call__(self, pixels):
-        self.calls += 1
-        if (pixels == 13).any():
-            raise RuntimeError("unlucky")
-        means = pixels.mean((1, 2, 3))
-        return {"embedding": np.where(means == 7, np.nan, means)[:, None].astype(np.float32)}
-
-
-def pixel_chunk(values):
-    pixels = np.zeros((8, 2, 2, 3), np.float32)
-    items = []
-    for row, value in enumerate(values):
-        pixels[row] = value
-        items.append(Decoded(b"k%d" % row, row, row, 1, 1, ""))
-    return PixelChunk(SHARD, 0, True, tuple(items), pixels)
-
-
 def test_a_failing_batch_is_bisected_to_the_guilty_image():
     model = FakeModel()
     found = infer.infer(pixel_chunk([1, 2, 13, 4, 5, 13]), model)
@@ -300,7 +273,7 @@ def test_what_fails_while_writing_behind_is_raised_by_the_next_call(tmp_path, mo
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(writer._File, "write", full)
+    monkeypatch.setattr(files.FileWriter, "write", full)
     assert list(step.process(feature_chunk(0, 4))) == []
     with pytest.raises(OSError, match="no space left"):
         list(step.process(feature_chunk(4, 4)))

@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import google_crc32c
 import numpy as np
@@ -24,6 +24,12 @@ _DAMAGED_COMPRESSION = (zlib.error, EOFError, gzip.BadGzipFile, lzma.LZMAError)
 _READ_BYTES = 1 << 20  # 1 MiB
 NO_HEADER = "no valid record header"
 MAX_RECORD_BYTES = 1 << 30  # 1 GiB; a longer one is taken for damage, so that memory stays bounded
+
+
+class Readable(Protocol):
+    """A binary stream; its `readinto1` or `read1` is called instead, where it has one."""
+
+    def read(self, count: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ def frame(data: bytes) -> bytes:
 
 
 def read(
-    stream: BinaryIO, start: int = 0, end: int | None = None, aligned: bool = False
+    stream: Readable, start: int = 0, end: int | None = None, aligned: bool = False
 ) -> Iterator[Record | Damage]:
     """Yields the records that start in [start, end), and the damage found between them.
 
@@ -155,7 +161,7 @@ def _length(header: bytes) -> int | None:
 class _Window:
     """The bytes from `offset` on, as far as they have been read."""
 
-    def __init__(self, stream: BinaryIO, offset: int):
+    def __init__(self, stream: Readable, offset: int):
         self.offset = offset
         # What reads once gives what there is before it meets damage; other ways would lose that with the error.
         self._readinto = getattr(stream, "readinto1", None) or functools.partial(_readinto, stream)
@@ -218,7 +224,7 @@ class _Window:
         return np.flatnonzero(top & ~(zero[1:-11] & zero[2:-10] & zero[9:-3] & zero[10:-2] & zero[11:-1])) + 1
 
 
-def _readinto(stream: BinaryIO, buffer: memoryview) -> int:
+def _readinto(stream: Readable, buffer: memoryview) -> int:
     data = getattr(stream, "read1", stream.read)(len(buffer))
     buffer[: len(data)] = data
     return len(data)

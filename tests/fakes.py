@@ -1,0 +1,34 @@
+"""Stand-ins for what a test does not need the real one of."""
+
+import types
+
+import numpy as np
+
+from transforms.elements import Decoded, PixelChunk, RecordFile, Shard
+
+SHARD = Shard(1, 3, RecordFile("in.tfrecord", 100, 0.0), "in.tfrecord")
+
+
+class FakeModel:
+    """Means of each picture; raises or gives NaN for pictures that hold certain values."""
+
+    identity = types.MappingProxyType({"route": "fake"})
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, pixels):
+        self.calls += 1
+        if (pixels == 13).any():
+            raise RuntimeError("unlucky")
+        means = pixels.mean((1, 2, 3))
+        return {"embedding": np.where(means == 7, np.nan, means)[:, None].astype(np.float32)}
+
+
+def pixel_chunk(values):
+    pixels = np.zeros((8, 2, 2, 3), np.float32)
+    items = []
+    for row, value in enumerate(values):
+        pixels[row] = value
+        items.append(Decoded(b"k%d" % row, row, row, 1, 1, ""))
+    return PixelChunk(SHARD, 0, True, tuple(items), pixels)
