@@ -4,7 +4,7 @@ import types
 
 import numpy as np
 
-from transforms.elements import Decoded, PixelChunk, RecordFile, Shard
+from transforms.elements import Decoded, FeatureChunk, PixelChunk, RecordFile, Shard
 
 SHARD = Shard(1, 3, RecordFile("in.tfrecord", 100, 0.0), "in.tfrecord")
 
@@ -32,3 +32,8 @@ def pixel_chunk(values):
         pixels[row] = value
         items.append(Decoded(b"k%d" % row, row, row, 1, 1, ""))
     return PixelChunk(SHARD, 0, True, tuple(items), pixels)
+
+
+def feature_chunk(position, count, last=False, shard=SHARD):
+    items = tuple(Decoded(b"k%d" % (position + i), position + i, i, 1, 1, "") for i in range(count))
+    return FeatureChunk(shard, position, last, items, {"embedding": np.ones((4, 2), np.float32)}, {})
