@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def check_folder(layout: Layout) -> Iterator[Problem]:
     """Everything that is wrong below an output folder. Raises NoOutput if it is none."""
     root = len(door.local(layout.folder))
-    found = door.match(door.join(layout.folder, "**"))
-    present = {door.local(file.path)[root:].lstrip("/") for file in found}
+    files = door.match(door.join(layout.folder, "**"))
+    present = {door.local(file.path)[root:].lstrip("/") for file in files}
     labels = sorted(filter(None, map(label_of, present)))
     if not labels and MANIFEST not in present:
         raise NoOutput(
@@ -124,17 +124,17 @@ def _manifest(layout: Layout, done: Sequence[Receipt], is_there: bool) -> Iterat
         yield Problem(layout.manifest, "is missing: the job has not ended; run it again and it goes on")
         return
     try:
-        told = json.loads(door.read_bytes(layout.manifest))
-        shards = int(told["shards"])
+        actual = json.loads(door.read_bytes(layout.manifest))
+        shards = int(actual["shards"])
     except (ValueError, TypeError, KeyError) as error:
         yield Problem(layout.manifest, f"is not a manifest: {error!r}")
         return
     fingerprint = done[0].fingerprint if done else {}
     expected = json.loads(manifest(done, fingerprint, shards))
-    for name, (is_told, follows) in receipts.differences(told, expected).items():
-        if name == receipts.NAME_ONLY and is_told in [r.fingerprint["model"]["name"] for r in done]:
+    for name, (value, follows) in receipts.differences(actual, expected).items():
+        if name == receipts.NAME_ONLY and value in [r.fingerprint["model"]["name"] for r in done]:
             continue  # one of several names of the same weights
-        yield Problem(layout.manifest, f"{name} is {is_told!r}, from the receipts follows {follows!r}")
+        yield Problem(layout.manifest, f"{name} is {value!r}, from the receipts follows {follows!r}")
     if shards != len(done):
         yield Problem(layout.manifest, f"tells of {shards} shards, {len(done)} have a receipt")
 

@@ -5,7 +5,7 @@ wake up. For fetched images their bytes may differ. So before an attempt touches
 creating an object that only one can create. A claim holds the whole receipt to be and names the files it speaks of.
 From then on everybody, the claimant, a second attempt or a later run, carries out that same claim: puts its
 files in place and then creates the receipt. All of them write the same bytes, so it does not matter who is
-last or where one dies. A claim is given away only after the receipt is there, and an attempt looks for the receipt
+last or where one dies. A claim is deleted only after the receipt is there, and an attempt looks for the receipt
 only after it claimed, so one that comes late finds the receipt and leaves everything as it is.
 """
 
@@ -37,10 +37,12 @@ class Claim:
     receipt: Receipt
 
     def to_json(self) -> bytes:
+        """The claim as its file holds it."""
         return json.dumps({"attempt": self.attempt, "receipt": asdict(self.receipt)}).encode() + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> Claim:
+        """The claim of a file."""
         values = json.loads(data)
         return cls(values["attempt"], Receipt.from_json(json.dumps(values["receipt"]).encode()))
 
@@ -106,7 +108,7 @@ def _same_request(one: Receipt, other: Receipt) -> bool:
 def claims(layout: Layout, mine: Claim) -> Iterator[Claim | None]:
     """The claims to one commit by their numbers. Where there is none, `mine` is made, and is the last.
 
-    None stands for a claim that was given away in this moment.
+    None stands for a claim that was deleted at this moment.
     """
     for number in itertools.count():
         path = layout.claim(stem_of(mine.attempt), number)

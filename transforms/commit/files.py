@@ -31,17 +31,21 @@ class FileWriter:
         self._stream = door.create(path)
 
     def write(self, data: bytes) -> None:
+        """Appends."""
         self._stream.write(data)
         self._bytes += len(data)
         self._crc = google_crc32c.extend(self._crc, data)
 
     def close(self) -> None:
+        """Ends the file; its bytes are durable then."""
         door.close_durably(self._stream, self._path)
 
     def discard(self) -> None:
+        """Drops the file."""
         door.discard(self._stream, self._path)
 
     def summary(self) -> FileSummary:
+        """What was written so far."""
         return FileSummary(self._name, self._bytes, f"{self._crc:08x}")
 
 
@@ -54,6 +58,7 @@ class CheckedStream:
     crc: int = field(default=0, init=False)
 
     def read(self, count: int, /) -> bytes:
+        """At most `count` bytes; none at the end."""
         data = self.stream.read(count)
         self.size += len(data)
         self.crc = google_crc32c.extend(self.crc, data)

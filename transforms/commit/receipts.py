@@ -39,6 +39,7 @@ class Receipt:
     replacing: str = ""  # the attempt whose files are being put in the place of older ones; see replace.py
 
     def to_json(self) -> bytes:
+        """The receipt as its file holds it; equal receipts give the same bytes."""
         values = asdict(self)
         if not self.replacing:
             del values["replacing"]
@@ -55,6 +56,7 @@ class Receipt:
 
     @classmethod
     def from_json(cls, data: bytes) -> Receipt:
+        """The receipt of a file. Raises ValueError, KeyError, TypeError or AttributeError if it is not one."""
         values = json.loads(data)
         files = tuple(FileSummary(**file) for file in values.pop("files"))
         return cls(files=files, **values)

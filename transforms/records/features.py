@@ -15,7 +15,8 @@ import numpy as np
 
 from transforms.elements import Decoded
 from transforms.records import examples, tfrecord
-from transforms.records.tfrecord import Damage, Readable
+from transforms.records.framing import Readable
+from transforms.records.tfrecord import Damage
 
 SUFFIX = ".tfrecord"
 KEY, WIDTH, HEIGHT, SHA256 = "key", "image/width", "image/height", "image/sha256"
