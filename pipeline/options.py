@@ -22,8 +22,8 @@ from transforms.decode import DecodeSettings
 from transforms.fetching.settings import FetchSettings
 from transforms.imaging.preprocess import Preprocessing
 from transforms.infer import ModelSettings
-from transforms.read import ReadSettings
 from transforms.records import features
+from transforms.sources.base import ReadSettings
 
 # Runners that take flags of a job server which this process cannot know.
 _PORTABLE = ("flinkrunner", "sparkrunner", "portablerunner")

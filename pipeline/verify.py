@@ -15,6 +15,7 @@ from transforms.commit.audit import Problem, check_shard
 from transforms.commit.layout import MANIFEST, OF_SHARDS, Layout, label_of, receipt_name
 from transforms.commit.receipts import Receipt
 from transforms.manifest import manifest
+from transforms.sources import kinds
 from transforms.storage import door
 
 WHOLE, BROKEN, NO_OUTPUT = 0, 1, 2
@@ -87,7 +88,7 @@ def check_folder(layout: Layout) -> Iterator[Problem]:
             )
             continue
         done.append(receipt)
-        yield from check_shard(layout, receipt)
+        yield from check_shard(layout, receipt, kinds.keys(receipt.name, receipt.input, layout.listing))
     yield from _between(layout, done)
     yield from _manifest(layout, done, MANIFEST in present)
     of_shards = {receipt_name(label) for label in labels}

@@ -1,12 +1,25 @@
-"""Stand-ins for what a test does not need the real one of."""
+"""Values and stand-ins that tests of several steps share."""
+
+from __future__ import annotations
 
 import types
 
 import numpy as np
 
-from transforms.elements import Decoded, FeatureChunk, PixelChunk, RecordFile, Shard
+from transforms.elements import Decoded, Encoded, Failure, FeatureChunk, PixelChunk, Shard
+from transforms.sources.tfrecord import RecordFile
 
 SHARD = Shard(1, 3, RecordFile("in.tfrecord", 100, 0.0), "in.tfrecord")
+
+
+def good(position, data=b"x"):
+    """An encoded image."""
+    return Encoded(b"k%d" % position, position, data)
+
+
+def bad(position):
+    """An input that could not be read."""
+    return Failure(b"k%d" % position, position, "read", "code", "why")
 
 
 class FakeModel:
@@ -26,6 +39,7 @@ class FakeModel:
 
 
 def pixel_chunk(values):
+    """A chunk of pictures that hold one value each, in a batch of eight."""
     pixels = np.zeros((8, 2, 2, 3), np.float32)
     items = []
     for row, value in enumerate(values):
@@ -35,5 +49,6 @@ def pixel_chunk(values):
 
 
 def feature_chunk(position, count, last=False, shard=SHARD):
+    """A chunk of `count` features, in a batch of four."""
     items = tuple(Decoded(b"k%d" % (position + i), position + i, i, 1, 1, "") for i in range(count))
     return FeatureChunk(shard, position, last, items, {"embedding": np.ones((4, 2), np.float32)}, {})

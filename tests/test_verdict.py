@@ -15,12 +15,14 @@ from tests import helpers
 from transforms import decode, infer, read
 from transforms.commit import claim
 from transforms.counters import Counts
-from transforms.elements import RecordFile, Shard, UriSlice
+from transforms.elements import Shard
 from transforms.fetching import fetcher
 from transforms.fetching.http import HttpClient
 from transforms.imaging import preprocess
 from transforms.model import devices
 from transforms.records import tfrecord
+from transforms.sources.tfrecord import RecordFile
+from transforms.sources.uri_list import UriSlice
 
 SLOW_SECONDS = 0.3
 FLAG = re.compile(r"--[a-z_]+(?:=\S*?)?(?=[,;:]?(?:\s|$))")

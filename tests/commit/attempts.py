@@ -12,7 +12,8 @@ from tests import stores
 from transforms.commit import receipts
 from transforms.commit.layout import Layout
 from transforms.commit.writer import ShardWriter
-from transforms.elements import Decoded, Failure, FeatureChunk, RecordFile, Shard
+from transforms.elements import Decoded, Failure, FeatureChunk, Shard
+from transforms.sources.tfrecord import RecordFile
 from transforms.storage import door
 
 SHARD = Shard(1, 3, RecordFile("in", 100, 5.0), "in")

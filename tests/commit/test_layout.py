@@ -43,6 +43,22 @@ def test_what_others_write_is_not_taken_for_a_jobs(name):
     assert not layout.is_ours(name)
 
 
+@pytest.mark.parametrize(
+    ("path", "folder"),
+    [
+        ("out/manifest.json", "out"),
+        ("/manifest.json", "/"),
+        ("manifest.json", "."),
+        (f"gs://bucket/out/receipts/{LABEL}.json", "gs://bucket/out"),
+        ("a\nb/inputs.txt", "a\nb"),
+        (f"out/.tmp/manifest.json.{HEX}.tmp", "out"),
+        ("photos/1.jpg", None),
+    ],
+)
+def test_a_path_tells_the_output_folder_that_it_lies_in(path, folder):
+    assert layout.folder_of(path) == folder
+
+
 def test_every_path_below_the_folder_is_one_of_ours():
     paths = Layout("out")
     attempt = layout.new_attempt(LABEL, "base")

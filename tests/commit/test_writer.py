@@ -1,15 +1,15 @@
-"""ShardWriter: what one attempt writes, and what its receipt says of it."""
+"""ShardWriter: the first of two attempts wins, and the receipt is true."""
 
 import json
 
 import google_crc32c
 
 from tests import helpers
-from tests.fakes import SHARD, feature_chunk
+from tests.fakes import SHARD, bad, feature_chunk
 from transforms.commit import receipts
 from transforms.commit.layout import Layout
 from transforms.commit.writer import ShardWriter
-from transforms.elements import Failure, FeatureChunk
+from transforms.elements import FeatureChunk
 
 
 def test_the_attempt_that_commits_first_wins(tmp_path):
@@ -27,7 +27,7 @@ def test_the_attempt_that_commits_first_wins(tmp_path):
 def test_a_receipt_tells_size_and_checksum_of_its_files(tmp_path):
     writer = ShardWriter(Layout(str(tmp_path)), SHARD, {"precision": "float32"})
     writer.append(feature_chunk(0, 2))
-    writer.append(FeatureChunk(SHARD, 2, True, (Failure(b"k2", 2, "read", "code", "why"),), {}, {}))
+    writer.append(FeatureChunk(SHARD, 2, True, (bad(2),), {}, {}))
     receipt = writer.commit()
     assert receipt == receipts.read_receipt(Layout(str(tmp_path)), SHARD.label)
     assert (receipt.inputs, receipt.features, receipt.failures, receipt.failures_by_code) == (

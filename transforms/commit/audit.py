@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from transforms.commit.audit_items import KeyAt, line_problem, record_problems
 from transforms.commit.files import CheckedStream, FileSummary
-from transforms.commit.layout import LISTING, Layout, failures_name, features_name
+from transforms.commit.layout import Layout, failures_name, features_name
 from transforms.commit.receipts import Receipt
-from transforms.fetching.uris import public_uri
 from transforms.records import features
 from transforms.records.features import Damage
 from transforms.storage import door
@@ -30,11 +28,15 @@ class Problem:
         return f"{self.path}: {self.what}"
 
 
-def check_shard(layout: Layout, receipt: Receipt) -> Iterator[Problem]:
-    """What is wrong with the files of one shard, and with the receipt itself. Reads each file once."""
+def check_shard(layout: Layout, receipt: Receipt, key_at: KeyAt) -> Iterator[Problem]:
+    """What is wrong with the files of one shard, and with the receipt itself. Reads each file once.
+
+    `key_at` tells the default key of a position in the shard, where it can be known.
+    """
     label = receipt.shard
     yield from (Problem(layout.receipt(label), what) for what in _contradictions(receipt))
-    key_at = _keys(layout, receipt)
+    if receipt.fingerprint.get("schema", {}).get("key_feature"):
+        key_at = _unknown
     failed: list[int] = []
     if file := receipt.file(failures_name(label)):
         path = layout.failures(label)
@@ -42,6 +44,10 @@ def check_shard(layout: Layout, receipt: Receipt) -> Iterator[Problem]:
     if file := receipt.file(features_name(label)):
         path = layout.features(label)
         yield from _first_few(path, _feature_problems(path, file, receipt, key_at, set(failed)))
+
+
+def _unknown(position: int) -> None:
+    """Keys that were read from the input."""
 
 
 def _first_few(path: str, problems: Iterator[str]) -> Iterator[Problem]:
@@ -65,25 +71,6 @@ def _contradictions(receipt: Receipt) -> Iterator[str]:
     expected += [failures_name(receipt.shard)] if receipt.failures else []
     if sorted(file.name for file in receipt.files) != sorted(expected):
         yield f"tells of files {[file.name for file in receipt.files]}, expected {expected}"
-
-
-def _keys(layout: Layout, receipt: Receipt) -> KeyAt:
-    """Default keys follow from the position; those of image files from the list in the output folder."""
-    schema = receipt.fingerprint.get("schema", {})
-    if schema.get("key_feature"):
-        return lambda position: None
-    if "rows" not in receipt.input:
-        first = receipt.input.get("first", 0)
-        return lambda position: f"{receipt.name}#{first + position}".encode("utf-8", "surrogateescape")
-    if receipt.name.startswith(f"{LISTING}[") and door.exists(layout.listing):
-        content = door.read_bytes(layout.listing)[receipt.input["start"] : receipt.input["end"]]
-        if hashlib.sha256(content).hexdigest() != receipt.input["sha256"]:
-            return lambda position: f"({LISTING} is not the list that this shard was made of)".encode()
-        uris = content.decode("utf-8", "surrogateescape").split("\n")[:-1]
-        return lambda position: (
-            public_uri(uris[position]).encode("utf-8", "surrogateescape") if position < len(uris) else None
-        )
-    return lambda position: None
 
 
 def _feature_problems(

@@ -21,7 +21,6 @@ from transforms.commit.files import is_complete
 from transforms.commit.layout import Layout, stem_of
 from transforms.commit.receipts import Receipt
 from transforms.elements import Shard
-from transforms.sources import identity
 from transforms.storage import door
 
 
@@ -101,7 +100,7 @@ def _carry_out_first(layout: Layout, mine: Claim) -> Receipt:
 
 def _same_request(one: Receipt, other: Receipt) -> bool:
     """Whether two receipts are answers to the same request on the same input."""
-    same_input = one.name == other.name and identity.same_bytes(one.input, other.input)
+    same_input = one.name == other.name and receipts.same_bytes(one.input, other.input)
     return same_input and receipts.same_making(one.fingerprint, other.fingerprint)
 
 

@@ -39,8 +39,10 @@ def receipt_name(label: str) -> str:
 
 _RECEIPT = re.compile(rf"(?:.*/)?{_RECEIPTS}/([^/]+)\.json", re.DOTALL)
 _DATA = re.compile(rf"{_FEATURES}{_LABEL}{re.escape(features.SUFFIX)}|{_FAILURES}{_LABEL}\.jsonl")
-_OTHERS = re.compile(
-    rf"{_RECEIPTS}/{_LABEL}\.json|{re.escape(MANIFEST)}|{re.escape(LISTING)}|{re.escape(_TEMPORARY)}/.+"
+_OURS = re.compile(
+    rf"(.*?)(?:^|/)(?:{_DATA.pattern}|{_RECEIPTS}/{_LABEL}\.json|{re.escape(MANIFEST)}|{re.escape(LISTING)}"
+    rf"|{re.escape(_TEMPORARY)}/.+)",
+    re.DOTALL,
 )
 
 
@@ -55,11 +57,17 @@ def is_data(name: str) -> bool:
     return bool(_DATA.fullmatch(name))
 
 
+def folder_of(path: str) -> str | None:
+    """The output folder that `path` lies in, by the names that a job gives to its files; None for other names."""
+    if door.is_temporary(path):  # a small file that is not yet renamed
+        path = path.rsplit(".", 2)[0]
+    match = _OURS.fullmatch(path)
+    return (match[1] or ("/" if path.startswith("/") else ".")) if match else None
+
+
 def is_ours(name: str) -> bool:
     """Whether a path below an output folder, such as 'receipts/00000-of-00001.json', is one that a job writes."""
-    if door.is_temporary(name):  # a small file that is not yet renamed
-        name = name.rsplit(".", 2)[0]
-    return is_data(name) or bool(_OTHERS.fullmatch(name))
+    return folder_of(name) == "."
 
 
 def new_attempt(label: str, base: str = "") -> str:

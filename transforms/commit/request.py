@@ -15,6 +15,8 @@ from transforms.commit import receipts
 from transforms.commit.layout import Layout
 from transforms.storage import door
 
+_LIST = "list of images"
+
 
 class OutputInUse(RuntimeError):
     """Another request is at work in the output folder, or was killed there."""
@@ -24,7 +26,7 @@ def enter(layout: Layout, fingerprint: Mapping[str, Any], shards: int, listing: 
     """Leaves the note. Raises OutputInUse if there is one of another request, whose job runs or was killed."""
     now: dict[str, Any] = {"request": dict(fingerprint), "shards": shards}
     if listing is not None:
-        now["list of images"] = hashlib.sha256(listing).hexdigest()
+        now[_LIST] = _sum(listing)
     data = json.dumps(now, sort_keys=True).encode() + b"\n"
     while not door.create_only(layout.request, data):
         note = door.read_if_there(layout.request)
@@ -44,3 +46,16 @@ def leave(layout: Layout) -> None:
     """After a run that ended early: takes the note away if no shard was committed or is being committed."""
     if not door.match(layout.claim("*", "*")) and not receipts.labels(layout):
         door.delete([layout.request])
+
+
+def is_of_other_input(layout: Layout, shards: int, listing: bytes | None) -> bool:
+    """Whether a note is there that tells of other shards or another list of images than these."""
+    data = door.read_if_there(layout.request)
+    if data is None:
+        return False
+    noted = json.loads(data)
+    return noted.get("shards") != shards or noted.get(_LIST) != _sum(listing)
+
+
+def _sum(listing: bytes | None) -> str | None:
+    return None if listing is None else hashlib.sha256(listing).hexdigest()

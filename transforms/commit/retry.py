@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Collection, Iterator, Mapping
 
 from transforms.commit import ledger, receipts, replace
@@ -11,12 +10,10 @@ from transforms.commit.files import CheckedStream, FileSummary
 from transforms.commit.layout import Layout, failures_name, features_name
 from transforms.commit.ledger import Line
 from transforms.commit.receipts import Receipt
-from transforms.elements import Retry, Shard
+from transforms.elements import EVERY, Retry, Shard
 from transforms.records import features
 from transforms.records.features import Damage
 from transforms.storage import door
-
-EVERY = range(sys.maxsize)  # position
 
 
 class ChangedMeanwhile(RuntimeError):

@@ -6,14 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from transforms.commit import claim, ledger, replace, retry, versions
+from transforms.commit import claim, ledger, receipts, replace, retry, versions
 from transforms.commit.claim import Claim
 from transforms.commit.files import FileWriter
 from transforms.commit.layout import Layout, failures_name, features_name, new_attempt
 from transforms.commit.receipts import Receipt
-from transforms.elements import Failure, FeatureChunk, Shard, UriSlice
+from transforms.elements import Failure, FeatureChunk, Shard
 from transforms.records import features
-from transforms.sources import identity
 
 
 class BrokenShard(RuntimeError):
@@ -109,7 +108,7 @@ class ShardWriter:
         for file in files:
             file.close()
         failed = sum(self._codes.values())
-        expected = source.rows if isinstance(source, UriSlice) else self._position
+        expected = self._position if source.inputs is None else source.inputs
         if self._written + failed != expected:
             raise BrokenShard(
                 f"shard {label} ({self._shard.name}): {self._written} features and {failed} failures "
@@ -139,10 +138,10 @@ class ShardWriter:
         return replace.replace(self._layout, self._old.digest, Claim(self._attempt, receipt))
 
     def _input(self) -> Mapping[str, Any]:
-        now = identity.input_identity(self._shard)
+        now = self._shard.source.identity()
         if self._old is None:
             return now
-        if not identity.same_bytes(self._old.input, now):
+        if not receipts.same_bytes(self._old.input, now):
             raise BrokenShard(
                 f"shard {self._shard.label} ({self._shard.name}): the input is not the one that the shard was made of"
             )

@@ -1,4 +1,4 @@
-"""WriteShards: chunks written behind the model, shards committed beside it."""
+"""WriteShards: writing behind, committing behind that, and what fails on the way."""
 
 import threading
 import time
@@ -11,7 +11,8 @@ from tests.fakes import SHARD, feature_chunk
 from transforms.commit import files
 from transforms.commit.layout import Layout
 from transforms.commit.writer import BrokenShard, ShardWriter
-from transforms.elements import Shard, UriSlice
+from transforms.elements import Shard
+from transforms.sources.uri_list import UriSlice
 from transforms.write import WriteShards
 
 

@@ -1,0 +1,62 @@
+"""What of a folder is never input: what systems and tools leave beside the data, and what this job wrote itself."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable
+
+from transforms.commit.layout import Layout, folder_of
+from transforms.storage import door
+
+HIDDEN, OURS, SECOND_LINK, SPECIAL = "hidden", "of an output of this job", "linked to twice", "not a file"
+_FOLDERS = frozenset(
+    (
+        "_temporary", "_spark_metadata", "_delta_log", "__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN",
+        "System Volume Information",
+    )
+)  # fmt: skip
+_FILES = frozenset(("_SUCCESS", "_metadata", "_common_metadata", "Thumbs.db", "desktop.ini"))
+_SIDE_FILES = (".idx", ".index", ".crc", ".md5", ".sha1", ".sha256")
+
+
+def by_name(relative: str, with_hidden: bool) -> str:
+    """Why a file is left out for its path below the folder or glob that brings it; '' if it is not.
+
+    `with_hidden`: the request names hidden files itself.
+    """
+    parts = relative.split("/")
+    if not with_hidden and any(part.startswith(".") for part in parts):
+        return HIDDEN
+    for part in parts:
+        if part in _FOLDERS:
+            return f"in {part}/"
+    if parts[-1] in _FILES:
+        return parts[-1]
+    if parts[-1].lower().endswith(_SIDE_FILES):
+        return posixpath.splitext(parts[-1].lower())[1]
+    return ""
+
+
+def by_suffix(path: str) -> str:
+    """Why a file is left out that no kind of input claims."""
+    suffix = posixpath.splitext(posixpath.basename(path))[1].lower()
+    return suffix or "without suffix"
+
+
+def ours(paths: Iterable[str]) -> set[str]:
+    """Those of `paths` that this job wrote: files with the names of an output's, beside its receipts or its request."""
+    outputs: dict[str, bool] = {}
+    written = set()
+    for path in paths:
+        folder = folder_of(path)
+        if folder is not None:
+            if folder not in outputs:
+                outputs[folder] = _is_output(Layout(folder))
+            if outputs[folder]:
+                written.add(path)
+    return written
+
+
+def _is_output(layout: Layout) -> bool:
+    named = any(folder_of(file.path) for file in door.match(layout.receipt("*")))
+    return named or door.exists(layout.request)
