@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks import figures, machine
-from transforms.commit.receipts import Layout
+from transforms.commit.layout import Layout
 from transforms.commit.writer import ShardWriter
 from transforms.elements import Decoded, FeatureChunk, Shard
-from transforms.records import examples
+from transforms.records import features
 from transforms.sources.tfrecord import RecordFile
 
 _BATCH, _ROUNDS, _REPEATS = 64, 9, 5
@@ -25,7 +25,9 @@ _SHARD_BATCHES = 20  # 1280 images, as in a shard of ImageNet
 
 
 def ours(items: list[Decoded], vectors: np.ndarray) -> list[bytes]:
-    return [examples.encode(item, {"embedding": vector}) for item, vector in zip(items, vectors, strict=True)]
+    return [
+        features.serialize(item, {"embedding": vector}) for item, vector in zip(items, vectors, strict=True)
+    ]
 
 
 def tfx_bsl(encoder, items: list[Decoded], vectors: np.ndarray) -> list[bytes]:

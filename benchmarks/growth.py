@@ -27,6 +27,7 @@ from benchmarks.job import whole_job
 from pipeline import engine, options, plan, weights
 from transforms import infer
 from transforms.commit import receipts
+from transforms.commit.layout import Layout
 
 MODEL = ("--model=untrained/tiny", "--image_size=64")
 LOCAL = "--direct_running_mode="
@@ -170,14 +171,14 @@ def finished(folder: Path, shards: int) -> Path:
     listing.write_text(f"{image}\n")
     flags = ["--images_per_shard=1", f"--output={folder / 'one'}"]
     run(f"--input={listing}", *flags)
-    (receipt,) = receipts.read_receipts(receipts.Layout(str(folder / "one")))
+    (receipt,) = receipts.read_receipts(Layout(str(folder / "one")))
     data = (folder / "one" / receipt.files[0].name).read_bytes()
     listing.write_text(f"{image}\n" * shards)
     config, _ = options.parse(
         [*MODEL, f"--input={listing}", "--images_per_shard=1", f"--output={folder}/out"]
     )
     (folder / "out" / "receipts").mkdir(parents=True)
-    layout = receipts.Layout(str(folder / "out"))
+    layout = Layout(str(folder / "out"))
     for shard in plan.make(config, weights.identify(config.model, True)).shards:
         file = replace(receipt.files[0], name=Path(layout.features(shard.label)).name)
         (folder / "out" / file.name).write_bytes(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import struct
@@ -69,14 +68,6 @@ class Checkpoint:
         if zlib.crc32(data) != member.CRC:
             raise ValueError("its checksum does not fit")
         return data
-
-    def sha256(self) -> str:
-        """Hexadecimal digest of the file, as `sha256sum` prints it."""
-        digest = hashlib.sha256()
-        with open(self.path, "rb", buffering=0) as file:
-            while piece := file.read(8 << 20):  # 8 MiB
-                digest.update(piece)
-        return digest.hexdigest()
 
 
 def of_arrays(found: Mapping[str, tuple[int, ...]]) -> tuple[str, Architecture, int] | str:

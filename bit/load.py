@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 import tensorflow as tf
 
-from bit import network, saved_model, self_test
+from bit import digests, network, saved_model, self_test
 from bit import outputs as output_names
 from bit.checkpoint import open_checkpoint
 from bit.from_weights import Loaded, build
@@ -148,7 +148,7 @@ def _from_arrays(
     checkpoint = open_checkpoint(path, model.architecture)
     output_names.check(model, outputs, top_k, checkpoint.classes)
     with ThreadPoolExecutor(1) as beside:
-        digest = beside.submit(checkpoint.sha256)
+        digest = beside.submit(digests.of_file, path)
         loaded = build(checkpoint, precision, head, exact_at)
         return loaded, {"route": "npz", "weights": f"sha256:{digest.result()}"}
 

@@ -5,9 +5,7 @@ A module of the family takes float32 (n, h, w, 3) RGB in [0, 1] and standardizes
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bit import network, self_test
+from bit import digests, network, self_test
 from bit.check import check
 from bit.checkpoint import of_arrays
 from bit.from_weights import Loaded, build
@@ -47,7 +45,7 @@ def load(
     module = tf.saved_model.load(path)
     output = "logits" if model.head else "embedding"
     called = Called(module, _usable(module, path, image_size), output)
-    weights = f"sha256:{_digest(path)}"
+    weights = f"sha256:{digests.of_saved_model(path)}"
     with self_test.float32_only():
         own = called(tf.constant(self_test.picture(image_size)))[output].numpy()
     folded, why = _folded(module, own, image_size, precision, wanted)
@@ -183,20 +181,3 @@ def _describe(function: Any) -> str:
         return ", ".join(f"{s.dtype.name} {s.shape}" for s in specs) or "nothing"
 
     return f"takes {shown(function.structured_input_signature)}, gives {shown(function.structured_outputs)}"
-
-
-def _digest(path: str) -> str:
-    """Of the graph and the variables: relative names and contents, in the order of the names."""
-    digest = hashlib.sha256()
-    for folder, folders, files in os.walk(path):
-        folders.sort()
-        for file in sorted(files):
-            whole = os.path.join(folder, file)
-            name = os.path.relpath(whole, path).replace(os.sep, "/")
-            if not name.startswith(("saved_model.pb", "variables/")):
-                continue
-            digest.update(f"{name}\n{os.path.getsize(whole)}\n".encode())
-            with open(whole, "rb", buffering=0) as opened:
-                while piece := opened.read(8 << 20):  # 8 MiB
-                    digest.update(piece)
-    return digest.hexdigest()

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow's errors is raised, too
 
-from pipeline import engine, options, plan, reach, together, verdict, weights, workers
+from pipeline import engine, options, plan, reach, verdict, weights, workers
 from pipeline.dry_run import run as dry_run
 from pipeline.flags import RequestError
 from pipeline.report import Report, say
 from transforms import counters
+from transforms.commit import request
 from transforms.manifest import write_manifest
 from transforms.storage import door, retrying
 
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             if runner == engine.LOCAL:  # whose workers end with this process
                 with contextlib.suppress(Exception):  # a store that failed the run may fail here too
-                    together.leave(made.layout)
+                    request.leave(made.layout)
             if isinstance(error, engine.Stopped):
                 return report.stopped(str(error), made)
             return (

@@ -22,7 +22,7 @@ from transforms.decode import DecodeSettings
 from transforms.fetching.settings import FetchSettings
 from transforms.imaging.preprocess import Preprocessing
 from transforms.infer import ModelSettings
-from transforms.records import examples
+from transforms.records import features
 from transforms.sources.base import ReadSettings
 
 # Runners that take flags of a job server which this process cannot know.
@@ -77,7 +77,7 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         raise RequestError(
             f"--top_k={flags.top_k} says how many classes --outputs=top_k gives: ask for that too"
         )
-    reserved = sorted(set(flags.pass_through) & {*examples.STANDARD, *outputs.features(asked)})
+    reserved = sorted(set(flags.pass_through) & {*features.STANDARD, *outputs.features(asked)})
     if reserved:
         raise RequestError(
             f"--pass_through={','.join(reserved)}: the feature records use this name themselves"

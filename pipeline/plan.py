@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import posixpath
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
 
-from pipeline import together
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
-from transforms.commit import receipts, retry
+from transforms.commit import receipts, request, retry
 from transforms.commit import replace as replacing
-from transforms.commit.receipts import Layout, Receipt
+from transforms.commit.layout import Layout, is_data
+from transforms.commit.receipts import Receipt
 from transforms.elements import Shard
 from transforms.fetching.uris import public_uri
 from transforms.sources import earlier as found_earlier
@@ -24,8 +23,6 @@ from transforms.sources import finding, tfrecord
 from transforms.sources.base import BadInput, Cutting
 from transforms.sources.finding import Found
 from transforms.storage import door
-
-_OURS = re.compile(r"features-\d{5,}-of-\d{5,}\.tfrecord|failures-\d{5,}-of-\d{5,}\.jsonl")
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ def make(config: JobConfig, weights: str) -> Plan:
         if earlier is None:
             raise RequestError(str(error)) from error
         return earlier
-    if together.is_of_other_input(layout, len(made.shards), made.listing):
+    if request.is_of_other_input(layout, len(made.shards), made.listing):
         return _as_earlier(config, layout, weights) or made
     return made
 
@@ -83,7 +80,7 @@ def _as_earlier(config: JobConfig, layout: Layout, weights: str) -> Plan | None:
             return None
         earlier = found_earlier.find(config.inputs, config.input_format, config.read)
         made = _plan(config, layout, earlier, weights)
-        if config.overwrite or together.is_of_other_input(layout, len(made.shards), made.listing):
+        if config.overwrite or request.is_of_other_input(layout, len(made.shards), made.listing):
             return None
         now, _ = finding.all_files(config.inputs, config.input_format, config.read)
     except (BadInput, RequestError, BeamIOError, ValueError, ImportError):
@@ -129,7 +126,7 @@ def prepare(plan: Plan) -> None:
             door.write_atomic(probe, b"")
             door.delete([probe])
         if plan.todo and layout.request not in plan.stale:
-            together.enter(*note)
+            request.enter(*note)
         door.delete(
             [path for path in plan.stale if path.endswith(".json")]
         )  # first, nothing is "done" any more
@@ -141,9 +138,9 @@ def prepare(plan: Plan) -> None:
         if plan.listing is not None and (plan.todo or not door.exists(layout.listing)):
             door.write_atomic(layout.listing, plan.listing)
         if layout.request in plan.stale:
-            together.enter(*note)
-    except RequestError:
-        raise
+            request.enter(*note)
+    except request.OutputInUse as error:
+        raise RequestError(str(error)) from error
     except (OSError, BeamIOError, ValueError, ImportError) as error:
         raise RequestError(
             f"--output={layout.folder} cannot be written to: {door.explain(layout.folder, error)}"
@@ -225,7 +222,7 @@ def _resume(
 
 
 def _data(files: Iterable[str]) -> list[str]:
-    return [f for f in files if _OURS.fullmatch(posixpath.basename(f))]
+    return [f for f in files if is_data(posixpath.basename(f))]
 
 
 def _whole(layout: Layout, receipt: Receipt, files: Mapping[str, int]) -> bool:

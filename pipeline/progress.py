@@ -10,6 +10,7 @@ from typing import TextIO
 from pipeline.plan import Plan
 from transforms import counters
 from transforms.commit import receipts, retry
+from transforms.commit.layout import label_of
 from transforms.storage import door
 
 _LIVE_SECONDS = 0.5
@@ -100,8 +101,8 @@ class Progress:
 
     def _count_receipts(self) -> None:
         layout = self._plan.layout
-        for found in door.match(door.join(layout.folder, "receipts", "*.json")):
-            label = found.path.rsplit("/", 1)[-1].removesuffix(".json")
+        for found in door.match(layout.receipt("*")):
+            label = label_of(found.path)
             if label in self._weights and label not in self._counted:
                 receipt = receipts.read_receipt(layout, label)
                 if receipt and (label not in self._retries or receipt.digest != self._retries[label].base):

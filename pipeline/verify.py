@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import posixpath
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +12,9 @@ from apache_beam.io.filesystem import BeamIOError
 from pipeline.report import say
 from transforms.commit import receipts
 from transforms.commit.audit import Problem, check_shard
-from transforms.commit.receipts import Layout, Receipt
+from transforms.commit.layout import MANIFEST, OF_SHARDS, Layout, label_of, receipt_name
+from transforms.commit.receipts import Receipt
+from transforms.manifest import manifest
 from transforms.sources import kinds
 from transforms.storage import door
 
@@ -63,12 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def check_folder(layout: Layout) -> Iterator[Problem]:
     """Everything that is wrong below an output folder. Raises NoOutput if it is none."""
     root = len(door.local(layout.folder))
-    found = door.match(door.join(layout.folder, "**"))
-    present = {door.local(file.path)[root:].lstrip("/") for file in found}
-    labels = sorted(
-        posixpath.basename(name).removesuffix(".json") for name in present if name.startswith("receipts/")
-    )
-    if not labels and "manifest.json" not in present:
+    files = door.match(door.join(layout.folder, "**"))
+    present = {door.local(file.path)[root:].lstrip("/") for file in files}
+    labels = sorted(filter(None, map(label_of, present)))
+    if not labels and MANIFEST not in present:
         raise NoOutput(
             f"{layout.folder} holds no output of this job: neither a manifest nor a receipt is there"
         )
@@ -91,8 +90,10 @@ def check_folder(layout: Layout) -> Iterator[Problem]:
         done.append(receipt)
         yield from check_shard(layout, receipt, kinds.keys(receipt.name, receipt.input, layout.listing))
     yield from _between(layout, done)
-    yield from _manifest(layout, done, "manifest.json" in present)
-    yield from _stray(layout, done, present)
+    yield from _manifest(layout, done, MANIFEST in present)
+    of_shards = {receipt_name(label) for label in labels}
+    of_shards |= {file.name for receipt in done for file in receipt.files}
+    yield from _stray(layout, present - of_shards)
 
 
 def _between(layout: Layout, done: Sequence[Receipt]) -> Iterator[Problem]:
@@ -124,30 +125,25 @@ def _manifest(layout: Layout, done: Sequence[Receipt], is_there: bool) -> Iterat
         yield Problem(layout.manifest, "is missing: the job has not ended; run it again and it goes on")
         return
     try:
-        told = json.loads(door.read_bytes(layout.manifest))
-        shards = int(told["shards"])
+        actual = json.loads(door.read_bytes(layout.manifest))
+        shards = int(actual["shards"])
     except (ValueError, TypeError, KeyError) as error:
         yield Problem(layout.manifest, f"is not a manifest: {error!r}")
         return
     fingerprint = done[0].fingerprint if done else {}
-    expected = json.loads(receipts.manifest(done, fingerprint, shards))
-    for name, (is_told, follows) in receipts.differences(told, expected).items():
-        if name == receipts.NAME_ONLY and is_told in [r.fingerprint["model"]["name"] for r in done]:
+    expected = json.loads(manifest(done, fingerprint, shards))
+    for name, (value, follows) in receipts.differences(actual, expected).items():
+        if name == receipts.NAME_ONLY and value in [r.fingerprint["model"]["name"] for r in done]:
             continue  # one of several names of the same weights
-        yield Problem(layout.manifest, f"{name} is {is_told!r}, from the receipts follows {follows!r}")
+        yield Problem(layout.manifest, f"{name} is {value!r}, from the receipts follows {follows!r}")
     if shards != len(done):
         yield Problem(layout.manifest, f"tells of {shards} shards, {len(done)} have a receipt")
 
 
-def _stray(layout: Layout, done: Sequence[Receipt], present: set[str]) -> Iterator[Problem]:
-    """Files that only this job writes and that belong to no shard. Other files in the folder are its owner's."""
-    known = {file.name for receipt in done for file in receipt.files}
-    known |= {f"receipts/{receipt.shard}.json" for receipt in done}
-    ours = ("features-", "failures-", ".tmp/", "receipts/")
-    for name in sorted(present - known):
-        if name.startswith(ours) or door.is_temporary(name):
-            if name.startswith("receipts/") and name.endswith(".json"):
-                continue  # told of already, as no receipt
+def _stray(layout: Layout, names: set[str]) -> Iterator[Problem]:
+    """Files that only this job writes, of those that belong to no shard. Other files in the folder are its owner's."""
+    for name in sorted(names):
+        if name.startswith(OF_SHARDS) or door.is_temporary(name):
             yield Problem(door.join(layout.folder, name), "belongs to no committed shard")
 
 

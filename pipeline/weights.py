@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 
-from bit import check, download, models, outputs
+from bit import check, digests, download, models, outputs
 from pipeline.flags import RequestError
 from transforms.fetching.uris import public_uri
 from transforms.infer import ModelSettings
@@ -44,16 +43,4 @@ def _check(settings: ModelSettings, path: str) -> None:
 
 
 def _digest(path: str) -> str:
-    """SHA-256 of a file, or of the names and contents of the files below a folder."""
-    digest = hashlib.sha256()
-    if os.path.isfile(path):
-        with open(path, "rb") as stream:
-            while block := stream.read(16 << 20):
-                digest.update(block)
-        return digest.hexdigest()
-    for folder, folders, files in os.walk(path):
-        folders.sort()
-        for name in sorted(files):
-            file = os.path.join(folder, name)
-            digest.update(f"{os.path.relpath(file, path)}\0{_digest(file)}\0".encode())
-    return digest.hexdigest()
+    return digests.of_file(path) if os.path.isfile(path) else digests.of_folder(path)

@@ -12,6 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from transforms.commit.layout import features_name
+from transforms.records import features
+
 
 class Record(NamedTuple):
     key: str
@@ -20,13 +23,13 @@ class Record(NamedTuple):
 
 def read_records(folder: Path) -> Iterator[Record]:
     """The feature records of a job's output folder, shard by shard, in order."""
-    import tensorflow as tf
-
-    shards = sorted(folder.glob("features-*.tfrecord"))
-    for serialized in tf.data.TFRecordDataset([str(path) for path in shards]):
-        features = tf.train.Example.FromString(serialized.numpy()).features.feature
-        embedding = np.array(features["embedding"].float_list.value, np.float32)
-        yield Record(features["key"].bytes_list.value[0].decode(errors="replace"), embedding)
+    for path in sorted(folder.glob(features_name("*"))):
+        with path.open("rb") as stream:
+            for record in features.read(stream):
+                if isinstance(record, features.Damage):
+                    raise ValueError(f"{path}: {record.reason} at offset {record.offset}")
+                values = record.values()
+                yield Record(values[features.KEY][0].decode(errors="replace"), values["embedding"])
 
 
 def nearest(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
@@ -59,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     records = [record for record, _ in zip(read_records(args.folder), range(args.limit), strict=False)]
     if not records:
         print(
-            f"No record in {args.folder}/features-*.tfrecord: give the --output folder of a job.",
+            f"No record in {args.folder}/{features_name('*')}: give the --output folder of a job.",
             file=sys.stderr,
         )
         return 2

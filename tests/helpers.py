@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from transforms.records import examples, tfrecord
+from transforms.records import examples, features, tfrecord
 
 REPO = Path(__file__).resolve().parent.parent
 SIDE = 32  # of the pictures that the tiny network sees
@@ -68,17 +68,10 @@ def write_shards(folder: Path, sizes: Sequence[int], suffix: str = "") -> str:
 def read_features(path: Path | str) -> list[dict[str, object]]:
     """The records of a feature file: name -> float32 array, list of ints, or list of bytes."""
     with open(path, "rb") as stream:
-        found = list(tfrecord.read(stream))
-    out = []
-    for record in found:
-        assert isinstance(record, tfrecord.Record), record
-        values = {}
-        for name, feature in examples.parse(record.data).features.feature.items():
-            kind = feature.WhichOneof("kind")
-            value = getattr(feature, kind).value if kind else []
-            values[name] = np.array(value, np.float32) if kind == "float_list" else list(value)
-        out.append(values)
-    return out
+        records = list(features.read(stream))
+    damage = [record for record in records if isinstance(record, features.Damage)]
+    assert not damage
+    return [record.values() for record in records]
 
 
 def read_all(output: Path) -> list[dict[str, object]]:

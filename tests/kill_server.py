@@ -17,7 +17,7 @@ import time
 
 import pipeline.main
 from transforms import decode, infer, read
-from transforms.commit import writer
+from transforms.commit import files, writer
 from transforms.fetching.fetcher import Fetcher
 from transforms.imaging import preprocess
 from transforms.storage import disk, door
@@ -91,7 +91,7 @@ def install(moments: Moments) -> None:
     around(door, "delete", moments, lambda paths: kind_of(paths[0]) if paths else None)
     around(door, "remove_folder_if_empty", moments)
 
-    whole = writer._File.write
+    whole = files.FileWriter.write
 
     def write_in_halves(self, data: bytes) -> None:
         if moments.is_next("half a record"):
@@ -100,7 +100,7 @@ def install(moments: Moments) -> None:
         moments.reach("half a record")
         whole(self, data)
 
-    writer._File.write = write_in_halves
+    files.FileWriter.write = write_in_halves
 
     chunks = read.chunks
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from bit import load, models
 from tests import helpers
-from tests.test_steps import FakeModel, pixel_chunk
+from tests.fakes import FakeModel, pixel_chunk
 from transforms import counters, infer
 from transforms.elements import Failure
 from transforms.model.fitting import Fitted, OutOfMemory, is_out_of_memory

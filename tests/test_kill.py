@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -18,43 +16,9 @@ import pytest
 
 from pipeline import verify
 from tests import helpers
+from tests.killing import KILLED, Server
 
-KILLED = -9
 SECONDS_WHOLE = 2.0  # about what an uninterrupted run takes
-
-
-class Server:
-    """Forks jobs that have their imports behind them; see kill_server."""
-
-    def __init__(self, folder: Path):
-        self._log = folder / "kill.log"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.kill_server"],
-            cwd=helpers.REPO,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def run(self, argv, kill=None, seconds=None) -> tuple[int, list[str], dict[str, int]]:
-        """Exit code, labels of the shards that were read, and the count of the moments of a run that ended."""
-        self._log.unlink(missing_ok=True)
-        request = {"argv": argv, "kill": kill, "seconds": seconds, "log": str(self._log)}
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        code = json.loads(self._process.stdout.readline())["code"]
-        lines = self._log.read_text().splitlines() if self._log.exists() else []
-        read = [line.removeprefix("read ") for line in lines if line.startswith("read ")]
-        moments = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
-        return code, read, moments
-
-    def errors(self) -> str:
-        return Path(f"{self._log}.stderr").read_text()
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
 
 
 class Job:

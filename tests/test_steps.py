@@ -1,11 +1,7 @@
-"""The steps by themselves: chunks, lists, decoding ahead, bisecting, writing, committing."""
+"""The steps by themselves: chunks, lists, decoding ahead, bisecting."""
 
-import json
 import os
 import threading
-import time
-import types
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,15 +9,12 @@ import numpy as np
 import pytest
 
 from tests import helpers
+from tests.fakes import SHARD, FakeModel, bad, good, pixel_chunk
 from transforms import infer
-from transforms.commit import receipts, writer
-from transforms.commit.receipts import Layout
-from transforms.commit.writer import BrokenShard, ShardWriter
 from transforms.decode import CHUNKS_AHEAD, DecodeImages, DecodeSettings
 from transforms.elements import (
     ChunkCoder,
     Decoded,
-    Encoded,
     EncodedChunk,
     Failure,
     FeatureChunk,
@@ -32,21 +25,8 @@ from transforms.imaging.preprocess import Preprocessing
 from transforms.read import ReadShards, chunks
 from transforms.sources.base import ReadSettings
 from transforms.sources.tfrecord import RecordFile
-from transforms.sources.uri_list import UriSlice
 from transforms.storage import copying
 from transforms.storage.errors import StorageFailed
-from transforms.write import WriteShards
-
-SHARD = Shard(1, 3, RecordFile("in.tfrecord", 100, 0.0), "in.tfrecord")
-
-
-def good(position, data=b"x"):
-    return Encoded(b"k%d" % position, position, data)
-
-
-def bad(position):
-    return Failure(b"k%d" % position, position, "read", "code", "why")
-
 
 # chunks
 
@@ -166,31 +146,6 @@ def test_an_undecodable_image_leaves_a_zero_row():
 # infer
 
 
-class FakeModel:
-    """Means of each picture; raises or gives NaN for pictures that hold certain values."""
-
-    identity = types.MappingProxyType({"route": "fake"})
-
-    def __init__(self):
-        self.calls = 0
-
-    def __call__(self, pixels):
-        self.calls += 1
-        if (pixels == 13).any():
-            raise RuntimeError("unlucky")
-        means = pixels.mean((1, 2, 3))
-        return {"embedding": np.where(means == 7, np.nan, means)[:, None].astype(np.float32)}
-
-
-def pixel_chunk(values):
-    pixels = np.zeros((8, 2, 2, 3), np.float32)
-    items = []
-    for row, value in enumerate(values):
-        pixels[row] = value
-        items.append(Decoded(b"k%d" % row, row, row, 1, 1, ""))
-    return PixelChunk(SHARD, 0, True, tuple(items), pixels)
-
-
 def test_a_failing_batch_is_bisected_to_the_guilty_image():
     model = FakeModel()
     found = infer.infer(pixel_chunk([1, 2, 13, 4, 5, 13]), model)
@@ -218,169 +173,6 @@ def test_a_chunk_without_images_does_not_call_the_model():
     model = FakeModel()
     found = infer.infer(PixelChunk(SHARD, 0, True, (bad(0),), None), model)
     assert (found.items, found.outputs, model.calls) == ((bad(0),), {}, 0)
-
-
-# write
-
-
-def feature_chunk(position, count, last=False, shard=SHARD):
-    items = tuple(Decoded(b"k%d" % (position + i), position + i, i, 1, 1, "") for i in range(count))
-    return FeatureChunk(shard, position, last, items, {"embedding": np.ones((4, 2), np.float32)}, {})
-
-
-def test_chunks_out_of_order_are_never_committed(tmp_path):
-    step = WriteShards(Layout(str(tmp_path)), {})
-    step.start_bundle()
-    assert list(step.process(feature_chunk(0, 4))) == []
-    list(step.process(feature_chunk(8, 1, last=True)))
-    with pytest.raises(BrokenShard, match="expected the chunk at position 4, got 8"):
-        list(step.finish_bundle())
-    step.teardown()
-    assert helpers.contents(tmp_path) == {}
-
-
-def test_a_shard_that_does_not_add_up_is_never_committed(tmp_path):
-    shard = Shard(0, 1, UriSlice("list.txt", "txt", 0, 10, 5, ""), "list")
-    step = WriteShards(Layout(str(tmp_path)), {})
-    step.start_bundle()
-    list(step.process(feature_chunk(0, 4, last=True, shard=shard)))
-    with pytest.raises(BrokenShard, match="4 features and 0 failures do not add up to 5"):
-        list(step.finish_bundle())
-    assert not list(tmp_path.glob("features-*"))
-    assert not list(tmp_path.glob("receipts/*"))
-
-
-def test_what_fails_while_writing_behind_is_raised_by_the_next_call(tmp_path, monkeypatch):
-    step = WriteShards(Layout(str(tmp_path)), {})
-    step.start_bundle()
-
-    def full(*_):
-        raise OSError("no space left")
-
-    monkeypatch.setattr(writer._File, "write", full)
-    assert list(step.process(feature_chunk(0, 4))) == []
-    with pytest.raises(OSError, match="no space left"):
-        list(step.process(feature_chunk(4, 4)))
-    list(step.process(feature_chunk(0, 4, shard=replace(SHARD, index=2))))
-    with pytest.raises(OSError, match="no space left"):
-        list(step.finish_bundle())
-    step.teardown()
-    assert helpers.contents(tmp_path) == {}
-
-
-def test_a_shard_is_committed_while_the_next_one_is_written_and_told_once_it_stands(tmp_path, monkeypatch):
-    step, second = WriteShards(Layout(str(tmp_path)), {}), replace(SHARD, index=2)
-    may_commit = {SHARD.label: threading.Event(), second.label: threading.Event()}
-    plain = ShardWriter.commit
-
-    def held(self):
-        assert may_commit[self._shard.label].wait(60)
-        return plain(self)
-
-    monkeypatch.setattr(ShardWriter, "commit", held)
-    step.start_bundle()
-    assert list(step.process(feature_chunk(0, 2, last=True))) == []
-    for position in (0, 4):  # neither waits for the commit
-        assert list(step.process(feature_chunk(position, 4, shard=second))) == []
-    assert not list(tmp_path.glob("receipts/*"))
-    may_commit[SHARD.label].set()
-    told = list(step.process(feature_chunk(8, 4, last=True, shard=second)))  # waits: one commit at a time
-    assert told == [SHARD.label]
-    assert [path.stem for path in tmp_path.glob("receipts/*")] == told
-    may_commit[second.label].set()
-    assert [windowed.value for windowed in step.finish_bundle()] == [second.label]
-    assert len(list(tmp_path.glob("receipts/*"))) == 2
-    step.teardown()
-
-
-def test_a_commit_that_fails_while_the_next_shard_is_written_fails_the_bundle(tmp_path, monkeypatch):
-    step, second = WriteShards(Layout(str(tmp_path)), {}), replace(SHARD, index=2)
-    plain, may_fail = ShardWriter.commit, threading.Event()
-
-    def failing(self):
-        if self._shard.label == SHARD.label:
-            assert may_fail.wait(60)
-            raise OSError("no space left")
-        return plain(self)
-
-    monkeypatch.setattr(ShardWriter, "commit", failing)
-    step.start_bundle()
-    list(step.process(feature_chunk(0, 2, last=True)))
-    list(step.process(feature_chunk(0, 4, shard=second)))
-    may_fail.set()
-    with pytest.raises(OSError, match="no space left"):
-        list(step.process(feature_chunk(4, 4, last=True, shard=second)))
-    assert not list(tmp_path.glob("receipts/*"))
-    monkeypatch.setattr(ShardWriter, "commit", plain)
-    step.start_bundle()  # the bundle again
-    list(step.process(feature_chunk(0, 2, last=True)))
-    list(step.process(feature_chunk(0, 4, last=True, shard=second)))
-    list(step.finish_bundle())
-    assert len(list(tmp_path.glob("receipts/*"))) == 2
-    step.teardown()
-
-
-def test_a_commit_begins_without_another_call(tmp_path):
-    step = WriteShards(Layout(str(tmp_path)), {})
-    step.start_bundle()
-    list(step.process(feature_chunk(0, 2, last=True)))
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("receipts/*.json")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    step.teardown()
-
-
-def test_no_thread_is_left_behind(tmp_path):
-    before = set(threading.enumerate())
-    step = WriteShards(Layout(str(tmp_path)), {})
-    step.start_bundle()
-    list(step.process(feature_chunk(0, 4)))
-    step.teardown()
-    assert set(threading.enumerate()) <= before
-
-
-def test_a_retried_bundle_starts_its_shards_anew(tmp_path):
-    step = WriteShards(Layout(str(tmp_path)), {})
-    step.start_bundle()
-    list(step.process(feature_chunk(0, 4)))
-    step.start_bundle()
-    list(step.process(feature_chunk(0, 3, last=True)))
-    assert [windowed.value for windowed in step.finish_bundle()] == ["00001-of-00003"]
-    assert len(helpers.read_features(tmp_path / "features-00001-of-00003.tfrecord")) == 3
-
-
-def test_the_attempt_that_commits_first_wins(tmp_path):
-    layout = Layout(str(tmp_path))
-    slow, fast = ShardWriter(layout, SHARD, {}), ShardWriter(layout, SHARD, {})
-    slow.append(feature_chunk(0, 2, last=True))
-    fast.append(feature_chunk(0, 4, last=True))
-    won = fast.commit()
-    before = helpers.contents(tmp_path)
-    assert slow.commit() == won
-    assert helpers.contents(tmp_path) == before
-    assert won.features == 4
-
-
-def test_a_receipt_tells_size_and_checksum_of_its_files(tmp_path):
-    import google_crc32c
-
-    writer = ShardWriter(Layout(str(tmp_path)), SHARD, {"precision": "float32"})
-    writer.append(feature_chunk(0, 2))
-    writer.append(FeatureChunk(SHARD, 2, True, (bad(2),), {}, {}))
-    receipt = writer.commit()
-    assert receipt == receipts.read_receipt(Layout(str(tmp_path)), SHARD.label)
-    assert (receipt.inputs, receipt.features, receipt.failures, receipt.failures_by_code) == (
-        3,
-        2,
-        1,
-        {"code": 1},
-    )
-    for file in receipt.files:
-        data = (tmp_path / file.name).read_bytes()
-        assert (file.bytes, file.crc32c) == (len(data), f"{google_crc32c.value(data):08x}")
-    (line,) = (tmp_path / "failures-00001-of-00003.jsonl").read_text().splitlines()
-    assert json.loads(line) == {"key": "k2", "position": 2, "stage": "read", "code": "code", "message": "why"}
 
 
 def test_copying_a_model_leaves_no_half_file_under_its_name(tmp_path, monkeypatch):

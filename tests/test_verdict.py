@@ -13,13 +13,14 @@ import pytest
 from pipeline import options, verdict, workers
 from tests import helpers
 from transforms import decode, infer, read
-from transforms.commit import writer
+from transforms.commit import claim
 from transforms.counters import Counts
 from transforms.elements import Shard
 from transforms.fetching import fetcher
 from transforms.fetching.http import HttpClient
 from transforms.imaging import preprocess
 from transforms.model import devices
+from transforms.records import tfrecord
 from transforms.sources.tfrecord import RecordFile
 from transforms.sources.uri_list import UriSlice
 
@@ -80,7 +81,7 @@ def images_list(folder, count):
         ("input", read.records, "parse", "held back by waiting for input"),
         ("decode", decode.images, "decode", "held back by waiting for decoded images"),
         ("model", infer, "infer", "held back by the model"),
-        ("write", writer.tfrecord, "frame", "held back by writing"),
+        ("write", tfrecord, "frame", "held back by writing"),
     ],
 )
 def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, stage, module, name, said):
@@ -98,7 +99,7 @@ def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, stage, module, n
 
 @pytest.mark.parametrize(
     ("stage", "module", "name"),
-    [("input", read.records, "parse"), ("write", writer.tfrecord, "frame")],
+    [("input", read.records, "parse"), ("write", tfrecord, "frame")],
 )
 def test_more_workers_read_and_write_at_once(tmp_path, monkeypatch, stage, module, name):
     pattern = helpers.write_shards(tmp_path / "in", (4, 4))
@@ -167,7 +168,7 @@ def test_more_images_are_asked_of_one_host(tmp_path, monkeypatch):
 
 def test_fewer_commits_are_waited_for(tmp_path, monkeypatch):
     listing = images_list(tmp_path / "in", 10)
-    slowed = slow(monkeypatch, writer.commit, "commit")
+    slowed = slow(monkeypatch, claim, "commit")
     found = run(tmp_path, "small", f"--input={listing}", "--images_per_shard=1")
     assert (found["stage"], the_flag(found["advice"])) == ("write", "--images_per_shard=10")
     assert slowed.calls == 10

@@ -1,16 +1,53 @@
-"""The end of a run: its manifest, written by the graph's last step."""
+"""The end of a run: its manifest, a pure function of the receipts, written by the graph's last step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
 
 from transforms.commit import claim, receipts
 from transforms.commit.claim import LostCommit
-from transforms.commit.receipts import Layout
+from transforms.commit.layout import Layout
+from transforms.commit.receipts import Receipt
 from transforms.storage import door
+
+
+def manifest(done: Sequence[Receipt], fingerprint: Mapping[str, Any], shards: int) -> bytes:
+    """The manifest as JSON: totals, failures by code, what made the features. The same receipts give the same bytes."""
+    codes: dict[str, int] = {}
+    for receipt in done:
+        for code, count in receipt.failures_by_code.items():
+            codes[code] = codes.get(code, 0) + count
+    totals = {
+        name: sum(getattr(receipt, name) for receipt in done) for name in ("inputs", "features", "failures")
+    }
+    account = {
+        "format": receipts.FORMAT,
+        "shards": shards,
+        "shards_done": len(done),
+        **totals,
+        "failures_by_code": codes,
+        **fingerprint,
+        "dimensions": _agreed(receipt.outputs for receipt in done),
+        "loaded_model": _agreed(receipt.model for receipt in done),
+        "versions": _agreed(receipt.versions for receipt in done),
+        "bytes": sum(file.bytes for receipt in done for file in receipt.files),
+    }
+    return json.dumps(account, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _agreed(mappings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Values by name; where the shards differ, as after an upgrade between two runs, a list of all."""
+    seen: dict[str, list[Any]] = {}
+    for mapping in mappings:
+        for name, value in mapping.items():
+            values = seen.setdefault(name, [])
+            if value not in values:
+                values.append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in sorted(seen.items())}
 
 
 def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) -> None:
@@ -31,7 +68,7 @@ def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) 
             f"{layout.folder} holds {len(of_this_run)} of this run's {shards} shards and {len(done) - len(of_this_run)} "
             "of another run: two jobs write to one output; stop one of them, then run the other with --overwrite"
         )
-    content = receipts.manifest(done, fingerprint, shards)
+    content = manifest(done, fingerprint, shards)
     if door.read_if_there(layout.manifest) != content:
         door.delete([layout.retrying])  # else a run killed before its sweep would try again
         door.write_atomic(layout.manifest, content)

@@ -14,7 +14,7 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import counters
-from transforms.commit.receipts import Layout
+from transforms.commit.layout import Layout
 from transforms.commit.writer import ShardWriter
 from transforms.elements import Decoded, FeatureChunk
 

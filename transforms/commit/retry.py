@@ -1,43 +1,28 @@
-"""What a retry reads: which inputs of a committed shard failed, and the features and ledger lines that stay.
-
-Inputs that hold no record (`damaged_record`) are left as they are: the same bytes of input would fail again.
-"""
+"""What a retry reads: which inputs of a committed shard failed, and the features and ledger lines that stay."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 
-from transforms.commit import receipts, replace
-from transforms.commit.receipts import FileSummary, Layout, Receipt, Summed
+from transforms.commit import ledger, receipts, replace
+from transforms.commit.files import CheckedStream, FileSummary
+from transforms.commit.layout import Layout, failures_name, features_name
+from transforms.commit.ledger import Line
+from transforms.commit.receipts import Receipt
 from transforms.elements import EVERY, Retry, Shard
-from transforms.records import tfrecord
+from transforms.records import features
+from transforms.records.features import Damage
 from transforms.storage import door
-
-_STAYS = "damaged_record"
 
 
 class ChangedMeanwhile(RuntimeError):
     """A committed shard is not, or no longer, what its receipt says."""
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of a ledger."""
-
-    position: int
-    code: str
-    raw: bytes
-
-    @property
-    def can_be_tried(self) -> bool:
-        return self.code != _STAYS
-
-
 def of_receipt(receipt: Receipt) -> Retry | None:
     """The retry of a shard's failures; None if none of them can be tried again."""
-    count = receipt.failures - receipt.failures_by_code.get(_STAYS, 0)
+    count = ledger.to_be_tried(receipt.failures_by_code)
     return Retry(receipt.digest, count) if count else None
 
 
@@ -73,7 +58,7 @@ def standing(layout: Layout, shard: Shard, retry: Retry) -> Receipt:
 
 
 def committed(layout: Layout, receipt: Receipt) -> Iterator[Line | bytes]:
-    """What a shard holds, by position: the record, framed, or the line of the ledger.
+    """What a shard holds, by position: the record as it is stored, or the line of the ledger.
 
     Raises ChangedMeanwhile at the end if the files are not those of the receipt.
     """
@@ -90,42 +75,39 @@ def committed(layout: Layout, receipt: Receipt) -> Iterator[Line | bytes]:
 
 
 def _lines(layout: Layout, receipt: Receipt) -> Iterator[Line]:
-    for file in receipt.files:
-        path = door.join(layout.folder, file.name)
-        if path == layout.failures(receipt.shard):
-            with door.open_binary(path) as stream:
-                for raw in _checked_lines(path, file, stream):
-                    try:
-                        values = json.loads(raw)
-                        yield Line(values["position"], values["code"], raw)
-                    except (ValueError, KeyError, TypeError) as error:
-                        raise _changed(path, f"a line is none of a ledger ({error})") from error
+    path = layout.failures(receipt.shard)
+    if file := receipt.file(failures_name(receipt.shard)):
+        for raw in _checked_lines(path, file):
+            try:
+                yield ledger.parse(raw)
+            except (ValueError, KeyError, TypeError) as error:
+                raise _changed(path, f"a line is none of a ledger ({error})") from error
 
 
-def _checked_lines(path: str, file: FileSummary, stream) -> Iterator[bytes]:
-    summed, rest = Summed(stream), b""
-    while block := summed.read(1 << 20):
-        *whole, rest = (rest + block).split(b"\n")
-        for line in whole:
-            yield line + b"\n"
-    _check(path, summed, file)
+def _checked_lines(path: str, file: FileSummary) -> Iterator[bytes]:
+    with door.open_binary(path) as stream:
+        checked, rest = CheckedStream(stream), b""
+        while block := checked.read(1 << 20):
+            *complete, rest = (rest + block).split(b"\n")
+            for line in complete:
+                yield line + b"\n"
+    _check(path, checked, file)
 
 
 def _records(layout: Layout, receipt: Receipt) -> Iterator[bytes]:
-    for file in receipt.files:
-        path = door.join(layout.folder, file.name)
-        if path == layout.features(receipt.shard):
-            with door.open_binary(path) as stream:
-                summed = Summed(stream)
-                for found in tfrecord.read(summed):  # type: ignore[arg-type]
-                    if isinstance(found, tfrecord.Damage):
-                        raise _changed(path, f"{found.reason} at offset {found.offset}")
-                    yield tfrecord.frame(found.data)
-                _check(path, summed, file)
+    path = layout.features(receipt.shard)
+    if file := receipt.file(features_name(receipt.shard)):
+        with door.open_binary(path) as stream:
+            checked = CheckedStream(stream)
+            for record in features.read(checked):
+                if isinstance(record, Damage):
+                    raise _changed(path, f"{record.reason} at offset {record.offset}")
+                yield record.stored
+        _check(path, checked, file)
 
 
-def _check(path: str, summed: Summed, file: FileSummary) -> None:
-    if differs := summed.difference(file):
+def _check(path: str, checked: CheckedStream, file: FileSummary) -> None:
+    if differs := checked.difference(file):
         raise _changed(path, differs)
 
 

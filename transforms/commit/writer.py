@@ -2,66 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
-import json
-import platform
-import uuid
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
-import google_crc32c
-
-from transforms.commit import claim, receipts, replace, retry
+from transforms.commit import claim, ledger, receipts, replace, retry, versions
 from transforms.commit.claim import Claim
-from transforms.commit.receipts import FileSummary, Layout, Receipt
+from transforms.commit.files import FileWriter
+from transforms.commit.layout import Layout, failures_name, features_name, new_attempt
+from transforms.commit.receipts import Receipt
 from transforms.elements import Failure, FeatureChunk, Shard
-from transforms.imaging import formats
-from transforms.records import examples, tfrecord
-from transforms.storage import door
-
-_PACKAGES = sorted({"apache-beam", "numpy", "tensorflow", *formats.PACKAGES})
+from transforms.records import features
 
 
 class BrokenShard(RuntimeError):
     """The chunks of a shard do not add up; nothing of it is committed."""
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """The versions that decide the bytes of a feature."""
-    known = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):  # another distribution of the same module
-            known[name] = metadata.version(name)
-    return known
-
-
-class _File:
-    """A file under a temporary name, with its size and checksum."""
-
-    def __init__(self, path: str, name: str):
-        self.path = path
-        self._name = name
-        self.bytes = 0
-        self._crc = 0
-        self._stream = door.create(path)
-
-    def write(self, data: bytes) -> None:
-        self._stream.write(data)
-        self.bytes += len(data)
-        self._crc = google_crc32c.extend(self._crc, data)
-
-    def close(self) -> None:
-        door.close_durably(self._stream, self.path)
-
-    def discard(self) -> None:
-        door.discard(self._stream, self.path)
-
-    def summary(self) -> FileSummary:
-        return FileSummary(self._name, self.bytes, f"{self._crc:08x}")
 
 
 class ShardWriter:
@@ -76,20 +31,16 @@ class ShardWriter:
         self._fingerprint = fingerprint
         self._old = retry.standing(layout, shard, shard.retry) if shard.retry else None
         self._committed = retry.committed(layout, self._old) if self._old else None
-        self._attempt = (
-            replace.attempt_name(shard.label, self._old.digest)
-            if self._old
-            else f"{shard.label}-{uuid.uuid4().hex}"
-        )
-        self._features = self._open(f"features-{shard.label}.tfrecord")
-        self._ledger: _File | None = None
+        self._attempt = new_attempt(shard.label, self._old.digest if self._old else "")
+        self._features = self._open(features_name(shard.label))
+        self._ledger: FileWriter | None = None
         self._arrived = self._position = self._written = 0
         self._codes: dict[str, int] = {}
         self._model: Mapping[str, str] = self._old.model if self._old else {}
         self._outputs: dict[str, int] = dict(self._old.outputs) if self._old else {}
 
-    def _open(self, name: str) -> _File:
-        return _File(claim.temporary(self._layout, self._attempt, name), name)
+    def _open(self, name: str) -> FileWriter:
+        return FileWriter(self._layout.unfinished(self._attempt, name), name)
 
     def append(self, chunk: FeatureChunk) -> None:
         """Writes a chunk's records and ledger lines; BrokenShard if it is not the next one."""
@@ -108,10 +59,10 @@ class ShardWriter:
                     f"shard {self._shard.label}: item {item.position} stands at {self._position}"
                 )
             if isinstance(item, Failure):
-                self._fail(item)
+                self._write_line(ledger.encode(item), item.code)
             else:
                 values = {name: output[item.row] for name, output in chunk.outputs.items()}
-                self._features.write(tfrecord.frame(examples.encode(item, values)))
+                self._features.write(features.encode(item, values))
                 self._written += 1
             self._position += 1
         self._shard = chunk.shard  # the last one tells what was read
@@ -136,24 +87,14 @@ class ShardWriter:
     def _drop_line(self) -> None:
         """Passes over the ledger line that a new item replaces."""
         old = next(self._committed, None) if self._committed else None
-        if not isinstance(old, retry.Line) or not old.can_be_tried:
+        if not isinstance(old, ledger.Line) or not old.can_be_tried:
             raise BrokenShard(
                 f"shard {self._shard.label} ({self._shard.name}): position {self._position} had not failed"
             )
 
-    def _fail(self, failure: Failure) -> None:
-        line = {
-            "key": failure.key.decode("utf-8", "backslashreplace"),
-            "position": failure.position,
-            "stage": failure.stage,
-            "code": failure.code,
-            "message": failure.message,
-        }
-        self._write_line(json.dumps(line).encode() + b"\n", failure.code)
-
     def _write_line(self, line: bytes, code: str) -> None:
         if self._ledger is None:
-            self._ledger = self._open(f"failures-{self._shard.label}.jsonl")
+            self._ledger = self._open(failures_name(self._shard.label))
         self._ledger.write(line)
         self._codes[code] = self._codes.get(code, 0) + 1
 
@@ -173,6 +114,7 @@ class ShardWriter:
                 f"shard {label} ({self._shard.name}): {self._written} features and {failed} failures "
                 f"do not add up to {expected} inputs"
             )
+        now = versions.current()
         receipt = Receipt(
             shard=label,
             name=self._shard.name,
@@ -185,7 +127,7 @@ class ShardWriter:
             outputs=dict(sorted(self._outputs.items())),
             fingerprint=self._fingerprint,
             model=dict(self._model),
-            versions=_both(self._old.versions, versions()) if self._old else versions(),
+            versions=versions.merged(self._old.versions, now) if self._old else now,
         )
         if self._old is None:
             return claim.commit(self._layout, Claim(self._attempt, receipt))
@@ -210,13 +152,3 @@ class ShardWriter:
         for file in (self._features, self._ledger):
             if file:
                 file.discard()
-
-
-def _both(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
-    """The versions that made a shard; of what was upgraded before a retry, both."""
-    return {
-        name: " and ".join(
-            dict.fromkeys(filter(None, [*old.get(name, "").split(" and "), new.get(name, "")]))
-        )
-        for name in {**old, **new}
-    }

@@ -1,25 +1,16 @@
-"""tf.Example in and out, without TensorFlow: the image of an input record, the bytes of a feature record.
+"""tf.Example without TensorFlow: its message classes, and what the steps read from an input record.
 
 The message classes are built from the public schema (tensorflow/core/example/{example,feature}.proto), so that a
 host that only submits the job can look into a record without importing TensorFlow.
-
-Records are serialized with protobuf's deterministic option, which sorts the features by name. (tfx_bsl's
-RecordBatchToExamplesEncoder orders them anew in each call, so its bytes differ from run to run;
-`python -m benchmarks.encode` shows it, and the time that each takes.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
-from transforms.elements import Decoded
 from transforms.errors import ItemError
-
-KEY, WIDTH, HEIGHT, SHA256 = "key", "image/width", "image/height", "image/sha256"
-STANDARD = (KEY, WIDTH, HEIGHT, SHA256)
 
 
 def _message_classes():
@@ -141,46 +132,3 @@ def from_columns(columns: Mapping[str, object]) -> bytes:
 def _as_bytes(value: object) -> bytes:
     """Bytes as they are, text as UTF-8; bytes of a list that were no UTF-8 come out as they went in."""
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
-
-
-def encode(item: Decoded, outputs: Mapping[str, np.ndarray]) -> bytes:
-    """The feature record of one image.
-
-    Args:
-      item: what is known of the image.
-      outputs: this image's value of each output, one-dimensional: float32, int64 or bytes.
-    """
-    example = Example()
-    if item.passed:
-        example.features.MergeFromString(item.passed)
-    feature = example.features.feature
-    feature[KEY].bytes_list.value.append(item.key)
-    feature[WIDTH].int64_list.value.append(item.width)
-    feature[HEIGHT].int64_list.value.append(item.height)
-    feature[SHA256].bytes_list.value.append(item.sha256.encode())
-    for name, values in outputs.items():
-        if values.dtype.kind == "f":
-            # The wire form of a packed repeated float: extend() would box each of the thousands of values.
-            data = values.astype("<f4", copy=False).tobytes()
-            feature[name].float_list.MergeFromString(b"\x0a" + _varint(len(data)) + data)
-        elif values.dtype.kind in "iu":
-            feature[name].int64_list.value.extend(values.tolist())
-        else:
-            feature[name].bytes_list.value.extend(values.tolist())
-    return example.SerializeToString(deterministic=True)
-
-
-def floats(feature) -> np.ndarray:
-    """The float_list of a feature as float32 (n,), without boxing each value."""
-    count = len(feature.float_list.value)
-    packed = feature.float_list.SerializeToString()
-    return np.frombuffer(packed, "<f4", count, len(packed) - 4 * count)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -12,6 +12,7 @@ from typing import Any
 
 from apache_beam.io.filesystem import FileMetadata
 
+from transforms.commit.layout import LISTING
 from transforms.imaging import formats
 from transforms.sources import text_rows
 from transforms.sources.base import BadInput, Cut, Cutting, KeyAt, Kind
@@ -32,11 +33,11 @@ def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
 
 def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
     """The paths in the list, while it is the list that the shard was made of."""
-    if not name.startswith("inputs.txt[") or not door.exists(listing):
+    if not name.startswith(f"{LISTING}[") or not door.exists(listing):
         return None
     content = door.read_bytes(listing)[identity["start"] : identity["end"]]
     if hashlib.sha256(content).hexdigest() != identity["sha256"]:
-        return lambda position: b"(inputs.txt is not the list that this shard was made of)"
+        return lambda position: f"({LISTING} is not the list that this shard was made of)".encode()
     uris = content.decode("utf-8", "surrogateescape").split("\n")[:-1]
     return lambda position: key_of_uri(uris[position]) if position < len(uris) else None
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Iterable
 
-from transforms.commit.receipts import Layout
+from transforms.commit.layout import Layout, folder_of
 from transforms.storage import door
 
 HIDDEN, OURS, SECOND_LINK, SPECIAL = "hidden", "of an output of this job", "linked to twice", "not a file"
@@ -18,12 +17,6 @@ _FOLDERS = frozenset(
 )  # fmt: skip
 _FILES = frozenset(("_SUCCESS", "_metadata", "_common_metadata", "Thumbs.db", "desktop.ini"))
 _SIDE_FILES = (".idx", ".index", ".crc", ".md5", ".sha1", ".sha256")
-
-_OURS = re.compile(
-    r"(?s)(.*?)(?:^|/)(?:features-\d{5,}-of-\d{5,}\.tfrecord|failures-\d{5,}-of-\d{5,}\.jsonl|receipts/\d{5,}-of-\d{5,}\.json"
-    r"|manifest\.json|inputs\.txt|\.tmp/.*)"
-)
-_RECEIPT = re.compile(r"\d{5,}-of-\d{5,}\.json")
 
 
 def by_name(relative: str, with_hidden: bool) -> str:
@@ -55,18 +48,15 @@ def ours(paths: Iterable[str]) -> set[str]:
     outputs: dict[str, bool] = {}
     written = set()
     for path in paths:
-        match = _OURS.fullmatch(path)
-        if match:
-            folder = match[1] or ("/" if path.startswith("/") else ".")
+        folder = folder_of(path)
+        if folder is not None:
             if folder not in outputs:
-                outputs[folder] = _is_output(folder)
+                outputs[folder] = _is_output(Layout(folder))
             if outputs[folder]:
                 written.add(path)
     return written
 
 
-def _is_output(folder: str) -> bool:
-    layout = Layout(folder)
-    receipts = door.match(door.join(folder, "receipts", "*.json"))
-    named = any(_RECEIPT.fullmatch(posixpath.basename(file.path)) for file in receipts)
+def _is_output(layout: Layout) -> bool:
+    named = any(folder_of(file.path) for file in door.match(layout.receipt("*")))
     return named or door.exists(layout.request)

@@ -1,6 +1,6 @@
 """--retry_failures: afterwards the output is, byte for byte, that of a run in which all had worked at once.
 
-`python -m tests.test_retry_failures KILLS [SEED]` goes on until that many kills have hit retries at random moments.
+`python -m tests.commit.test_retry KILLS [SEED]` goes on until that many kills have hit retries at random moments.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pipeline.plan import make
 from pipeline.progress import Progress
 from tests import helpers
 from tests.http_server import HttpServer
-from tests.test_kill import KILLED, Server
+from tests.killing import KILLED, Server
 from transforms import decode
 from transforms.commit import receipts
-from transforms.commit.receipts import Layout
+from transforms.commit.layout import Layout
 from transforms.elements import Failure
 
 FETCH = ("--allow_private_networks=127.0.0.0/8", "--retries=0", "--images_per_shard=5", "--batch_size=2")

@@ -11,28 +11,31 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.flags import RequestError
 from transforms.commit import receipts
-from transforms.commit.receipts import Layout
+from transforms.commit.layout import Layout
 from transforms.storage import door
 
 _LIST = "list of images"
 
 
+class OutputInUse(RuntimeError):
+    """Another request is at work in the output folder, or was killed there."""
+
+
 def enter(layout: Layout, fingerprint: Mapping[str, Any], shards: int, listing: bytes | None) -> None:
-    """Leaves the note. Raises RequestError if there is one of another request, whose job runs or was killed."""
+    """Leaves the note. Raises OutputInUse if there is one of another request, whose job runs or was killed."""
     now: dict[str, Any] = {"request": dict(fingerprint), "shards": shards}
     if listing is not None:
         now[_LIST] = _sum(listing)
     data = json.dumps(now, sort_keys=True).encode() + b"\n"
     while not door.create_only(layout.request, data):
-        found = door.read_if_there(layout.request)
-        if found is None:  # a job that ended took it away
+        note = door.read_if_there(layout.request)
+        if note is None:  # a job that ended took it away
             continue
-        for name, (old, new) in receipts.differences(json.loads(found), now).items():
+        for name, (old, new) in receipts.differences(json.loads(note), now).items():
             if name != f"request.{receipts.NAME_ONLY}":  # the same weights by another path
-                raise RequestError(
-                    f"--output={layout.folder} is in the hands of a job with {name.removeprefix('request.')} = {old!r}, "
+                raise OutputInUse(
+                    f"--output={layout.folder} is in use by a job with {name.removeprefix('request.')} = {old!r}, "
                     f"this run asks for {new!r}: let that one end or stop it and use --overwrite, which drops its work; "
                     "or use another --output"
                 )
@@ -41,8 +44,7 @@ def enter(layout: Layout, fingerprint: Mapping[str, Any], shards: int, listing: 
 
 def leave(layout: Layout) -> None:
     """After a run that ended early: takes the note away if no shard was committed or is being committed."""
-    begun = [path for path in door.match(door.join(layout.temporary, "*")) if "-claim-" in path.path]
-    if not begun and not receipts.labels(layout):
+    if not door.match(layout.claim("*", "*")) and not receipts.labels(layout):
         door.delete([layout.request])
 
 

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import threading
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from tests import stores
-from tests.test_commit import Attempt, check
+from tests.commit.attempts import LABEL, SHARD, Attempt, HeldCommit, check, make_steps
 from transforms.commit import receipts, replace, retry
-from transforms.commit.receipts import Layout
+from transforms.commit.layout import Layout
 from transforms.commit.retry import ChangedMeanwhile
 from transforms.commit.writer import ShardWriter
-from transforms.elements import Decoded, Failure, FeatureChunk, Shard
-from transforms.sources.tfrecord import RecordFile
+from transforms.elements import Decoded, Failure, FeatureChunk
 from transforms.storage import door
 
-SHARD = Shard(1, 3, RecordFile("in", 100, 5.0), "in")
-LABEL = SHARD.label
 STEPS = ("create_only", "read_if_there", "place", "exists", "delete", "match", "write_atomic")
 COUNT = 31  # more steps than there are
 
@@ -55,38 +51,22 @@ def folder(request, tmp_path):
 def steps(monkeypatch):
     """Makes each storage call of an attempt a step of it, and sees to it that no receipt is missing after one."""
 
-    def wrap(function):
-        def call(*arguments):
-            attempt = threading.current_thread()
-            if not isinstance(attempt, Attempt):
-                return function(*arguments)
-            attempt.step()
-            result = function(*arguments)
-            attempt.seen.append(plain(attempt.layout.receipt(LABEL)))
-            return result
-
-        return call
-
     plain = door.exists
-    for name in STEPS:
-        monkeypatch.setattr(door, name, wrap(getattr(door, name)))
+    make_steps(monkeypatch, STEPS, lambda attempt: attempt.seen.append(plain(attempt.layout.receipt(LABEL))))
 
 
-class Retried(Attempt):
+class Retried(HeldCommit):
     """An attempt at the failures of the shard, of which it mends those at `mended`."""
 
     def __init__(self, layout: Layout, value: int, mended: tuple[int, ...]):
-        threading.Thread.__init__(self, daemon=True)
-        self.layout, self.seen = layout, []
-        found = receipts.read_receipt(layout, LABEL)
-        self.writer = ShardWriter(layout, dataclasses.replace(SHARD, retry=retry.of_receipt(found)), {})
+        shard = dataclasses.replace(SHARD, retry=retry.of_receipt(receipts.read_receipt(layout, LABEL)))
+        super().__init__(layout, ShardWriter(layout, shard, {}))
+        self.seen: list[bool] = []
         items = [
             Decoded(b"k%d" % p, p, row, 1, 1, "ab")
             if p in mended
             else Failure(b"", p, "fetch", "dns", f"{value}")
-            for row, p in enumerate(
-                retry.Due(layout)(dataclasses.replace(SHARD, retry=retry.of_receipt(found)))
-            )
+            for row, p in enumerate(retry.Due(layout)(shard))
         ]
         items.sort(key=lambda item: item.position)
         outputs = {"embedding": np.full((4, 2), value, np.float32)}
@@ -95,18 +75,17 @@ class Retried(Attempt):
         except ChangedMeanwhile:
             self.writer.abort()
             raise
-        self.steps = 0
-        self.error = None
-        self._hold_at = 0
-        self._held, self._go = threading.Event(), threading.Event()
-        self._dies = False
+
+
+def attempt_of_the_first_run(layout: Layout, value: int) -> Attempt:
+    """At a shard of three features and two failures."""
+    one = Attempt(layout, value, 3, 2)
+    one.seen = []
+    return one
 
 
 def first(layout: Layout) -> None:
-    """A shard of three features and two failures."""
-    one = Attempt(layout, 1, 3, 2)
-    one.layout, one.seen = layout, []
-    one.finish()
+    attempt_of_the_first_run(layout, 1).finish()
 
 
 def settled(layout: Layout):
@@ -115,7 +94,7 @@ def settled(layout: Layout):
     return check(layout, [receipt.digest])
 
 
-def ended(attempt: Attempt) -> bool:
+def ended(attempt: HeldCommit) -> bool:
     """Ends an attempt, which may find that another one has won: its files swept, or the old ones replaced."""
     try:
         attempt.finish()
@@ -210,8 +189,7 @@ def test_any_two_interleaved_attempts_give_one_of_them(tmp_path):
 def test_an_attempt_of_the_first_run_that_wakes_up_late_changes_nothing(folder):
     for step in range(1, 8):
         layout = Layout(folder())
-        zombie = Attempt(layout, 5, 3, 2)
-        zombie.layout, zombie.seen = layout, []
+        zombie = attempt_of_the_first_run(layout, 5)
         zombie.run_until(step)
         first(layout)
         for hold in (3, 8, 12):  # while the replacement is under way, too

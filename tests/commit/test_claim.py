@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import threading
 
-import google_crc32c
-import numpy as np
 import pytest
 
 from tests import stores
+from tests.commit.attempts import LABEL, Attempt, check, make_steps
 from transforms.commit import receipts
 from transforms.commit.claim import Claim, LostCommit
-from transforms.commit.receipts import Layout
-from transforms.commit.writer import ShardWriter
-from transforms.elements import Decoded, Failure, FeatureChunk, Shard
-from transforms.sources.tfrecord import RecordFile
+from transforms.commit.layout import Layout
 from transforms.storage import door
 
 pytestmark = pytest.mark.xdist_group("stores")
 
-SHARD = Shard(1, 3, RecordFile("in", 100, 5.0), "in")
-LABEL = SHARD.label
 STEPS = ("create_only", "read_if_there", "place", "exists", "delete", "match")
-PATIENCE = 20  # seconds until a hanging test fails
 
 
 @pytest.fixture(scope="module", params=["disk", "gs", "s3"])
@@ -35,105 +28,25 @@ def store(request, tmp_path_factory):
             yield found
 
 
-class Killed(BaseException):
-    """What ends an attempt as SIGKILL would: nothing of ours catches it."""
-
-
-class Attempt(threading.Thread):
-    """One attempt at the shard that can be held before any step of its commit, and killed there."""
-
-    def __init__(self, layout: Layout, value: int, images: int, failures: int, fingerprint=None):
-        super().__init__(daemon=True)
-        self.writer = ShardWriter(layout, SHARD, fingerprint or {})
-        items = [Decoded(b"k%d" % i, i, i, 1, 1, "ab") for i in range(images)]
-        items += [Failure(b"f%d" % i, images + i, "fetch", "not_found", f"{value}") for i in range(failures)]
-        outputs = {"embedding": np.full((4, 2), value, np.float32)}
-        self.writer.append(FeatureChunk(SHARD, 0, True, tuple(items), outputs, {}))
-        self.steps = 0
-        self.error: BaseException | None = None
-        self._hold_at = 0
-        self._held, self._go = threading.Event(), threading.Event()
-        self._dies = False
-
-    def run(self):
-        try:
-            self.receipt = self.writer.commit()
-        except BaseException as error:
-            self.error = error
-        self._held.set()
-
-    def run_until(self, step: int) -> None:
-        """Runs the commit up to a step, the first being 1, and holds it before that one, or at its end."""
-        self._hold_at = step
-        self.start()
-        assert self._held.wait(PATIENCE)
-
-    def finish(self) -> None:
-        self._go.set()
-        if not self.ident:
-            self.start()
-        self.join(PATIENCE)
-        assert not self.is_alive()
-        if self.error and not isinstance(self.error, Killed):
-            raise self.error
-
-    def kill(self) -> None:
-        self._dies = True
-        self.finish()
-
-    def step(self) -> None:
-        self.steps += 1
-        if self.steps == self._hold_at:
-            self._held.set()
-            assert self._go.wait(PATIENCE)
-            if self._dies:
-                raise Killed
-
-
 @pytest.fixture
 def steps(monkeypatch):
     """Makes each storage call of an attempt a step of it; returns the folders to watch after each step."""
     watched: dict[str, list] = {}
 
-    def wrap(function):
-        def call(*arguments):
-            attempt = threading.current_thread()
-            if not isinstance(attempt, Attempt):
-                return function(*arguments)
-            attempt.step()
-            result = function(*arguments)
-            for folder, seen in watched.items():
-                seen.append(committed(Layout(folder)))
-            return result
-
-        return call
-
-    plain = {name: getattr(door, name) for name in STEPS}
+    plain = door.read_if_there
 
     def committed(layout: Layout):
         """The shard's files, once it has a receipt."""
         paths = (layout.receipt(LABEL), layout.features(LABEL), layout.failures(LABEL))
-        found = tuple(plain["read_if_there"](path) for path in paths)
-        return found if found[0] is not None else None
+        files = tuple(plain(path) for path in paths)
+        return files if files[0] is not None else None
 
-    for name in STEPS:
-        monkeypatch.setattr(door, name, wrap(getattr(door, name)))
+    def watch(attempt) -> None:
+        for folder, seen in watched.items():
+            seen.append(committed(Layout(folder)))
+
+    make_steps(monkeypatch, STEPS, watch)
     return watched
-
-
-def check(layout: Layout, seen: list) -> receipts.Receipt:
-    """The shard is committed, agrees with its receipt, and never changed from its receipt on."""
-    receipt = receipts.read_receipt(layout, LABEL)
-    files = stores.contents(layout.folder)
-    expected = {f"receipts/{LABEL}.json", *(file.name for file in receipt.files)}
-    assert {name for name in files if not name.startswith(".tmp/")} == expected
-    for file in receipt.files:
-        data = files[file.name]
-        assert (len(data), f"{google_crc32c.value(data):08x}") == (file.bytes, file.crc32c)
-    after = [state for state in seen if state is not None]
-    assert after
-    assert len(set(after)) == 1
-    return receipt
 
 
 PLAIN, LEDGER = (1, 3, 0), (2, 2, 1)

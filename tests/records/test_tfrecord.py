@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from transforms.records import tfrecord
+from transforms.records import framing, tfrecord
 from transforms.records.tfrecord import Damage, Record
 
 SIZES = (0, 1, 11, 100, 5_000, 70_000, 1_500_000)
@@ -119,7 +119,7 @@ def test_nothing_but_garbage_or_zeros():
 
 
 def test_a_length_beyond_all_bounds_is_damage(monkeypatch, records):
-    monkeypatch.setattr(tfrecord, "MAX_RECORD_BYTES", 1000)
+    monkeypatch.setattr(framing, "MAX_RECORD_BYTES", 1000)
     content = tfrecord.frame(records[5]) + tfrecord.frame(records[2])
     assert [type(one) for one in read(content)] == [Damage, Record]
 

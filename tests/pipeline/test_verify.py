@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import verify
 from tests import helpers
-from transforms.records import examples, tfrecord
+from transforms.records import examples, features, tfrecord
 
 SECOND = "features-00001-of-00003.tfrecord"
 LEDGER = "failures-00001-of-00003.jsonl"
@@ -165,6 +165,10 @@ FILE_CASES = {
         lambda o: (o / f"manifest.json.{31:032x}.tmp").write_text(""),
         f"manifest.json.{31:032x}.tmp: belongs to no committed shard",
     ),
+    "stray half of a receipt": (
+        lambda o: (o / f"{RECEIPT}.{31:032x}.tmp").write_text(""),
+        f"{RECEIPT}.{31:032x}.tmp: belongs to no committed shard",
+    ),
     "ledger line lost": (
         lambda o: (o / LEDGER).write_bytes((o / LEDGER).read_bytes().splitlines(True)[0]),
         "failures by code {'not_image': 1}, the receipt says {'not_image': 2}",
@@ -188,7 +192,7 @@ def test_files(output, capsys, case):
 
 
 def nan(found):
-    values = np.array(examples.floats(examples.parse(found[1]).features.feature["embedding"]))
+    values = np.array(features.Record(0, found[1]).values()["embedding"])
     values[7] = np.nan
     found[1] = edited(found[1], "embedding", values.tolist(), "float_list")
 

@@ -80,7 +80,7 @@ def test_another_request_is_refused_by_name_before_there_is_a_receipt(
     begin(flags, output)
     before = helpers.contents(output)
     helpers.job(*flags, flag, output=output, expect=2)
-    assert f"--output={output} is in the hands of a job with {name}" in capsys.readouterr().err
+    assert f"--output={output} is in use by a job with {name}" in capsys.readouterr().err
     assert helpers.contents(output) == before
     helpers.job(*flags, output=output)  # the same request goes on
     assert helpers.contents(output) == whole

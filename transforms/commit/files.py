@@ -1,0 +1,84 @@
+"""The files of a shard: written with their size and checksum, and compared with them when read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import google_crc32c
+
+from transforms.storage import door
+
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    """What a committed file must look like."""
+
+    name: str
+    bytes: int
+    crc32c: str  # of the whole file, eight hexadecimal digits
+
+
+class FileWriter:
+    """Writes the file that will be called `name` under a temporary path, and sums it up."""
+
+    def __init__(self, path: str, name: str):
+        self._path = path
+        self._name = name
+        self._bytes = self._crc = 0
+        self._stream = door.create(path)
+
+    def write(self, data: bytes) -> None:
+        """Appends."""
+        self._stream.write(data)
+        self._bytes += len(data)
+        self._crc = google_crc32c.extend(self._crc, data)
+
+    def close(self) -> None:
+        """Ends the file; its bytes are durable then."""
+        door.close_durably(self._stream, self._path)
+
+    def discard(self) -> None:
+        """Drops the file."""
+        door.discard(self._stream, self._path)
+
+    def summary(self) -> FileSummary:
+        """What was written so far."""
+        return FileSummary(self._name, self._bytes, f"{self._crc:08x}")
+
+
+@dataclass
+class CheckedStream:
+    """A stream to be read to its end and then compared with the summary of its file."""
+
+    stream: Any
+    size: int = field(default=0, init=False)
+    crc: int = field(default=0, init=False)
+
+    def read(self, count: int, /) -> bytes:
+        """At most `count` bytes; none at the end."""
+        data = self.stream.read(count)
+        self.size += len(data)
+        self.crc = google_crc32c.extend(self.crc, data)
+        return data
+
+    def difference(self, file: FileSummary) -> str:
+        """How what was read differs from what a receipt says; '' if it does not."""
+        if self.size != file.bytes:
+            return f"{self.size} bytes, the receipt says {file.bytes}"
+        if f"{self.crc:08x}" != file.crc32c:
+            return f"CRC-32C {self.crc:08x}, the receipt says {file.crc32c}"
+        return ""
+
+
+def is_complete(path: str, file: FileSummary) -> bool:
+    """Whether a file is there with the size and checksum that it must have."""
+    if not door.exists(path):
+        return False
+    with door.open_binary(path) as stream:
+        checked = CheckedStream(stream)
+        while checked.read(_BLOCK_BYTES):
+            pass
+    return not checked.difference(file)
