@@ -51,7 +51,7 @@ def test_flags_named_in_the_input_table_exist():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_tests_that_a_page_names_exist(page):
-    for file, name in re.findall(r"`(?:tests/)?(test_\w+\.py)(?:::(\w+))?`", page.read_text()):
+    for file, name in re.findall(r"`(?:tests/)?((?:\w+/)?test_\w+\.py)(?:::(\w+))?`", page.read_text()):
         path = helpers.REPO / "tests" / file
         assert path.exists(), f"{page.name} names {file}"
         assert f"def {name}(" in path.read_text() or not name, f"{page.name} names {file}::{name}"
@@ -80,10 +80,10 @@ def test_the_snippets_on_reading_features_run(tmp_path):
 
 
 def codes_in(source):
-    """The codes that a module gives to ItemError and Failure, as far as they are literals."""
+    """The codes that a module gives to ItemError, Fault and Failure, as far as they are literals."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("ItemError", "Failure"):
-            arguments = node.args[:1] if node.func.id == "ItemError" else node.args[3:4]
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("ItemError", "Fault", "Failure"):
+            arguments = node.args[3:4] if node.func.id == "Failure" else node.args[:1]
             for argument in arguments:
                 composed = {  # http_4xx and http_5xx
                     id(part)

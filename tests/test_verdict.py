@@ -16,10 +16,10 @@ from transforms import decode, infer, read
 from transforms.commit import writer
 from transforms.counters import Counts
 from transforms.elements import RecordFile, Shard, UriSlice
-from transforms.fetching import fetcher
 from transforms.fetching.http import HttpClient
 from transforms.imaging import preprocess
 from transforms.model import devices
+from transforms.storage import door
 
 SLOW_SECONDS = 0.3
 FLAG = re.compile(r"--[a-z_]+(?:=\S*?)?(?=[,;:]?(?:\s|$))")
@@ -143,7 +143,7 @@ def test_large_jpegs_are_decoded_smaller(tmp_path, monkeypatch):
 
 def test_more_images_are_fetched_at_once(tmp_path, monkeypatch):
     listing = images_list(tmp_path / "in", 12)
-    slowed = slow(monkeypatch, fetcher, "read_local")
+    slowed = slow(monkeypatch, door, "read_capped")
     found = run(tmp_path, "one", f"--input={listing}", "--fetch_threads=1")
     assert (found["stage"], the_flag(found["advice"])) == ("input", "--fetch_threads=2")
     assert slowed.most == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+from transforms.storage.stores import SCHEMES
+
 AGENT_TOKEN = "bit-features"  # how robots rules can name this program
 
 
@@ -33,7 +35,7 @@ class FetchSettings:
     concurrency: int = 32
     per_host: int = 8
     max_redirects: int = 5
-    uri_schemes: tuple[str, ...] = ("file", "gs", "s3", "http", "https")
+    uri_schemes: tuple[str, ...] = (*SCHEMES, "http", "https")
     allow_private_networks: tuple[str, ...] = ()
     user_agent_contact: str = ""
     honour_opt_out: bool = True
