@@ -7,6 +7,7 @@ tried again, and what is not raises StorageFailed, which says what, where and wh
 from __future__ import annotations
 
 import os
+import posixpath
 
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.filesystems import FileSystems
@@ -74,7 +75,7 @@ def leaves_temporaries(folder: str) -> bool:
 
 
 def join(folder: str, *parts: str) -> str:
-    return FileSystems.join(folder, *parts)
+    return posixpath.join(folder, *parts)
 
 
 def match(pattern: str) -> list[FileMetadata]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-import time
 
 from transforms.storage.errors import Fault
+from transforms.storage.watching import Beat
 
 
 class Sink:
     """Takes the bytes of a file, at most `max_bytes` of them.
 
     Attributes:
-      last: when it last took some, in seconds of time.monotonic().
+      beat: when it last took some.
       abandoned: nobody waits for the file any more; the next write raises.
     """
 
@@ -20,7 +20,7 @@ class Sink:
         self._max_bytes = max_bytes
         self._parts: list[bytes] = []
         self._size = 0
-        self.last = 0.0
+        self.beat = Beat()
         self.abandoned = False
 
     def expect(self, size: int) -> None:
@@ -32,7 +32,7 @@ class Sink:
         """Takes a part. Raises Fault 'too_large', or 'timeout' where nobody waits any more."""
         if self.abandoned:
             raise Fault("timeout", "nobody waits for the file any more")
-        self.last = time.monotonic()
+        self.beat()
         self._parts.append(data)
         self._size += len(data)
         if self._size > self._max_bytes:

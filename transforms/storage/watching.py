@@ -8,15 +8,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
-
-
-class Progress(Protocol):
-    """Something that a long operation does some of, again and again."""
-
-    last: float  # when it did, in seconds of time.monotonic()
 
 
 class Beat:
@@ -33,9 +27,7 @@ class Silent(Exception):
     """An operation did not come back."""
 
 
-def watched(
-    action: Callable[[], T], progress: Progress, silence_seconds: float, seconds: float = math.inf
-) -> T:
+def watched(action: Callable[[], T], beat: Beat, silence_seconds: float, seconds: float = math.inf) -> T:
     """The value of `action`, which is left to itself once it is given up.
 
     Raises:
@@ -48,12 +40,12 @@ def watched(
         runner = _Runner()
     answer = runner.submit(action)
     while True:
-        end = min(max(began, progress.last) + silence_seconds, began + seconds)
+        end = min(max(began, beat.last) + silence_seconds, began + seconds)
         try:
             worked, value = answer.get(timeout=max(end - time.monotonic(), 0))
             break
         except queue.Empty:
-            if time.monotonic() >= min(max(began, progress.last) + silence_seconds, began + seconds):
+            if time.monotonic() >= min(max(began, beat.last) + silence_seconds, began + seconds):
                 raise Silent from None
     if worked:
         return value

@@ -56,7 +56,7 @@ def read_capped(path: str, max_bytes: int, seconds: float, silence_seconds: floa
         if is_local(path):
             store.read(path, into)
         else:
-            watched(lambda: store.read(path, into), into, silence_seconds, seconds)
+            watched(lambda: store.read(path, into), into.beat, silence_seconds, seconds)
     except Silent:
         into.abandoned = True
         raise Fault("timeout", "the store was silent too long, or time ran out", transient=True) from None
