@@ -54,6 +54,7 @@ def of_errno(name: str) -> OSError:
         BeamIOError("Rename", {("a", "b"): OSError(of_errno("EIO"))}),  # as Beam wraps the disk's errors
         from_s3(503, "SlowDown"),
         from_s3(400, "RequestTimeout"),
+        from_s3(409, "ConditionalRequestConflict"),
         EndpointConnectionError(endpoint_url="http://x"),
         ReadTimeoutError(endpoint_url="http://x"),
         TooManyRequests("slowly"),

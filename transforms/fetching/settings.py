@@ -16,7 +16,7 @@ class FetchSettings:
 
     Attributes:
       timeout_seconds: for one image, from its first packet on: redirects, retries and waits included.
-      retries: further attempts after a failure that may pass.
+      retries: further attempts after a transient failure.
       max_bytes: of the encoded image, also after a Content-Encoding is undone.
       concurrency: threads that will call `Fetcher.fetch` at once; sizes the connection pools.
       per_host: images of one http(s) host in work at once.

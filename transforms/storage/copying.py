@@ -16,11 +16,11 @@ def checksum(source: str) -> str:
 
     Raises FileNotFoundError where there is none.
     """
-    found = match(source) or match(join(source.rstrip("/"), "**"))
-    if not found:
+    files = match(source) or match(join(source.rstrip("/"), "**"))
+    if not files:
         raise FileNotFoundError(f"nothing there; check the path and the permissions of {source}")
     digest = hashlib.sha256()
-    for file in found:
+    for file in files:
         digest.update(f"{file.path[len(source) :]}\0{stored_checksum(file.path)}\0".encode())
     return digest.hexdigest()
 

@@ -14,10 +14,16 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from transforms.storage import retrying
-from transforms.storage.disk import is_temporary, local
-from transforms.storage.opening import block_bytes, is_compressed, open_binary, open_input, open_unbuffered
+from transforms.storage.disk import is_temporary, local  # noqa: F401
+from transforms.storage.opening import (  # noqa: F401
+    block_bytes,
+    is_compressed,
+    open_binary,
+    open_input,
+    open_unbuffered,
+)
 from transforms.storage.stores import is_local, store_of
-from transforms.storage.whole import (
+from transforms.storage.whole import (  # noqa: F401
     create_only,
     read_bytes,
     read_capped,
@@ -26,27 +32,7 @@ from transforms.storage.whole import (
     side_by_side,
     write_atomic,
 )
-from transforms.storage.writing import close_durably, create, discard
-
-__all__ = [
-    "block_bytes",
-    "close_durably",
-    "create",
-    "create_only",
-    "discard",
-    "is_compressed",
-    "is_local",
-    "is_temporary",
-    "local",
-    "open_binary",
-    "open_input",
-    "open_unbuffered",
-    "read_bytes",
-    "read_capped",
-    "read_if_there",
-    "read_many",
-    "write_atomic",
-]
+from transforms.storage.writing import close_durably, create, discard  # noqa: F401
 
 
 def configure(options: PipelineOptions) -> None:

@@ -65,7 +65,8 @@ class GcsStore:
         if isinstance(error, (requests.exceptions.Timeout, RetryError)):
             return Fault("timeout", "Cloud Storage was silent too long", transient=True)
         if isinstance(error, requests.exceptions.RequestException):
-            return Fault("connect", f"Cloud Storage could not be reached ({name})", transient=True)
+            transient = not isinstance(error, ValueError)  # such as a malformed address
+            return Fault("connect", f"Cloud Storage could not be reached ({name})", transient)
         if type(error).__module__.startswith("google."):
             return plain_fault(error) or Fault("connect", f"Cloud Storage could not be used ({name})")
         return None

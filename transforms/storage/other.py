@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from transforms.storage.errors import CutShort, Fault, means_missing
 from transforms.storage.sink import Sink
 
-_READ_BYTES = 1 << 20
+_READ_BYTES = 64 << 10  # how much may come without a sign of progress
 
 
 def listed(pattern: str) -> list[FileMetadata]:

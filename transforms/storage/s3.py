@@ -14,10 +14,12 @@ from transforms.storage.errors import Changed, Fault, cause_of, said, status_fau
 from transforms.storage.other import matched, stored_checksum
 from transforms.storage.sink import Sink
 
-_CONFLICTS = 5  # answers "another write is under way" before giving up
-_READ_BYTES = 1 << 20
+_READ_BYTES = 64 << 10  # how much may come without a sign of progress
 _TRIES_OF_A_PART = 4
-_TRANSIENT_CODES = {"SlowDown", "RequestTimeout", "InternalError", "Throttling", "ServiceUnavailable"}
+_TRANSIENT_CODES = frozenset(
+    ("SlowDown", "RequestTimeout", "InternalError", "Throttling", "ServiceUnavailable",
+     "ConditionalRequestConflict", "OperationAborted")  # the last two: another write is under way
+)  # fmt: skip
 
 
 class S3Store:
@@ -113,18 +115,13 @@ class S3Store:
         from botocore.exceptions import ClientError
 
         bucket, key = split(path)
-        for left in reversed(range(_CONFLICTS)):
-            try:
-                self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
-            except ClientError as error:
-                code = status_of(error)
-                if code == 412:
-                    return False
-                if code != 409 or not left:
-                    raise
-            else:
-                return True
-        raise AssertionError("unreachable")
+        try:
+            self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+        except ClientError as error:
+            if status_of(error) == 412:
+                return False
+            raise
+        return True
 
     def upload(self, path: str, file: IO[bytes]) -> None:
         bucket, key = split(path)

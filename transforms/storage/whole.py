@@ -44,9 +44,9 @@ def read_if_there(path: str) -> bytes | None:
 
 
 def read_capped(path: str, max_bytes: int, seconds: float, silence_seconds: float) -> bytes:
-    """A whole file, in one try: for who has limits and a patience of his own.
+    """A whole file, in one try, for callers with limits and retries of their own.
 
-    A read from a local disk can outlast `seconds`: nothing else is worth the cost of a thread there.
+    Both limits of time do not bind local disks, where a thread to watch would cost more than the read.
 
     Raises:
       Fault: the file is larger than `max_bytes`, or there are errors of storage. Other errors come as they are.
@@ -64,7 +64,7 @@ def read_capped(path: str, max_bytes: int, seconds: float, silence_seconds: floa
         if fault := fault_of(path, error):
             raise fault from None
         if isinstance(error, ValueError):
-            raise Fault("bad_uri", f"not a name that this store can hold: {error}") from None
+            raise Fault("bad_uri", "not a name that a file or object can have there") from None
         raise
     return into.data()
 
