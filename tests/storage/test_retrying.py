@@ -124,7 +124,7 @@ def test_patience_ends_and_says_how_often_it_tried(monkeypatch):
 
 def test_progress_that_leads_nowhere_is_given_up(monkeypatch):
     """As an upload does whose every block the store takes, and whose end it then refuses."""
-    monkeypatch.setattr(retrying, "LIMITS", Limits(0.2, 0.001, 0.01))
+    monkeypatch.setattr(retrying, "LIMITS", Limits(1, 0.001, 0.01))
     beat = Beat()
 
     def upload():
