@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         engine.configure_logging(runner)
         paths = (*config.inputs, config.output, config.model.model.uri)
         reach.check(beam_options, runner, paths)
-        door.configure(beam_options, paths)
+        door.configure(beam_options)
         with retrying.hurried():
             made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
         for note in made.notes:

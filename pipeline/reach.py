@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import urllib.request
@@ -11,16 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from apache_beam.options.pipeline_options import (
-    FlinkRunnerOptions,
-    PipelineOptions,
-    PortableOptions,
-    S3Options,
-)
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions
 
 from pipeline import flink
 from pipeline.report import say
 from transforms.fetching.uris import public_uri
+from transforms.storage import door
 
 _TIMEOUT_SECONDS = 15.0
 _SILENCE_SECONDS = 3.0  # before it is said what is being waited for
@@ -49,12 +44,7 @@ def endpoints(options: PipelineOptions, runner: str, paths: Iterable[str]) -> li
     """The hosts that this process will talk to, each once. What proxies reach for it cannot be told, and is left out."""
     found = list(_of_engine(options, runner))
     for path in paths:
-        scheme = path.partition("://")[0]
-        url = ""
-        if scheme == "gs":
-            url = os.environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com"
-        elif scheme == "s3":
-            url = options.view_as(S3Options).s3_endpoint_url or ""
+        url = door.endpoint(path, options)
         if url and not _behind_proxy(url):
             found.append(_endpoint(url, public_uri(path)))
     return list({(one.host, one.port): one for one in reversed(found)}.values())[::-1]

@@ -34,7 +34,7 @@ class Store:
 
     def use(self) -> None:
         """Lets this process reach the store as a job with the flags does."""
-        door.configure(PipelineOptions(list(self.flags)), [self.root])
+        door.configure(PipelineOptions(list(self.flags)))
 
 
 @contextlib.contextmanager

@@ -58,10 +58,10 @@ def test_flags_that_commands_of_a_page_give_to_the_job_exist(page):
 
 
 def codes_in(source):
-    """The codes that a module gives to ItemError and Failure, as far as they are literals."""
+    """The codes that a module gives to ItemError, Fault and Failure, as far as they are literals."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("ItemError", "Failure"):
-            arguments = node.args[:1] if node.func.id == "ItemError" else node.args[3:4]
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("ItemError", "Fault", "Failure"):
+            arguments = node.args[3:4] if node.func.id == "Failure" else node.args[:1]
             for argument in arguments:
                 composed = {  # http_4xx and http_5xx
                     id(part)

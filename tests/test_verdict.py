@@ -16,13 +16,13 @@ from transforms import decode, infer, read
 from transforms.commit import claim
 from transforms.counters import Counts
 from transforms.elements import Shard
-from transforms.fetching import fetcher
 from transforms.fetching.http import HttpClient
 from transforms.imaging import preprocess
 from transforms.model import devices
 from transforms.records import tfrecord
 from transforms.sources.tfrecord import RecordFile
 from transforms.sources.uri_list import UriSlice
+from transforms.storage import door
 
 SLOW_SECONDS = 0.3
 FLAG = re.compile(r"--[a-z_]+(?:=\S*?)?(?=[,;:]?(?:\s|$))")
@@ -146,7 +146,7 @@ def test_large_jpegs_are_decoded_smaller(tmp_path, monkeypatch):
 
 def test_more_images_are_fetched_at_once(tmp_path, monkeypatch):
     listing = images_list(tmp_path / "in", 12)
-    slowed = slow(monkeypatch, fetcher, "read_local")
+    slowed = slow(monkeypatch, door, "read_capped")
     found = run(tmp_path, "one", f"--input={listing}", "--fetch_threads=1")
     assert (found["stage"], the_flag(found["advice"])) == ("input", "--fetch_threads=2")
     assert slowed.most == 1

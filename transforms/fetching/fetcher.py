@@ -1,26 +1,25 @@
-"""The bytes of an image from its URI: local files, object stores and the open internet behind one call."""
+"""The bytes of an image from its URI: the open internet through a client of its own, all else through the storage door."""
 
 from __future__ import annotations
 
 import logging
-import os
-import stat
 import threading
 from urllib.parse import unquote, urlsplit
 
 from transforms.errors import ItemError
 from transforms.fetching.hosts import wait_or_stop
 from transforms.fetching.http import HttpClient
-from transforms.fetching.retries import Deadline, with_retries
+from transforms.fetching.retries import Deadline, TransientError, with_retries
 from transforms.fetching.settings import FetchSettings
-from transforms.fetching.stores import GcsReader, S3Reader, read_with_beam
 from transforms.fetching.uris import scheme_of
+from transforms.storage import door
+from transforms.storage.errors import Fault
 
 
 class Fetcher:
-    """Fetches images; thread-safe, made once a worker process and closed in the end.
+    """Fetches images; thread-safe, made once per worker process and closed in the end.
 
-    Clients are made when their scheme first comes up. Messages hold no credentials and no signed queries.
+    Messages hold no credentials and no signed queries.
     """
 
     def __init__(self, settings: FetchSettings):
@@ -29,8 +28,6 @@ class Fetcher:
         self._settings = settings
         self._closed = threading.Event()
         self._http = HttpClient(settings, self._closed)
-        self._stores: dict[str, GcsReader | S3Reader] = {}
-        self._making = threading.Lock()
 
     def fetch(self, uri: str) -> bytes:
         """The encoded image.
@@ -46,66 +43,30 @@ class Fetcher:
             raise ItemError("scheme_not_allowed", f"{scheme}: is not among the allowed schemes ({allowed})")
         if scheme in ("http", "https"):
             return self._http.get(uri)
-        if scheme == "file":
-            return read_local(_local_path(uri), self._settings.max_bytes)
-
-        store = self._store(scheme)
-        deadline = Deadline(self._settings.timeout_seconds)
-
-        def attempt() -> bytes:
-            if store is None:
-                return read_with_beam(uri, self._settings.max_bytes, deadline)
-            return store.read(uri, deadline)
-
-        return with_retries(
-            attempt, self._settings, deadline, lambda seconds: wait_or_stop(seconds, self._closed)
-        )
+        return self._stored(f"file://{_local_path(uri)}" if scheme == "file" else uri)
 
     def close(self) -> None:
         """Ends waits and connections; fetches still in progress raise."""
         self._closed.set()
         self._http.close()
-        for store in self._stores.values():
-            store.close()
 
-    def _store(self, scheme: str) -> GcsReader | S3Reader | None:
-        if scheme not in ("gs", "s3"):
-            return None
-        with self._making:  # the search for credentials can take long: once, and in no image's time
-            if scheme not in self._stores:
-                self._stores[scheme] = (
-                    GcsReader(self._settings) if scheme == "gs" else S3Reader(self._settings)
-                )
-            return self._stores[scheme]
+    def _stored(self, path: str) -> bytes:
+        settings = self._settings
+        door.connect(path)  # once per process, and in no image's time
+        deadline = Deadline(settings.timeout_seconds)
 
+        def attempt() -> bytes:
+            deadline.check()
+            try:
+                return door.read_capped(path, settings.max_bytes, deadline.left(), settings.read_seconds)
+            except Fault as fault:
+                kind = TransientError if fault.transient else ItemError
+                raise kind(fault.code, str(fault)) from None
 
-def read_local(path: str, max_bytes: int) -> bytes:
-    """A regular file's bytes. Raises ItemError; never waits on a pipe or device."""
-    try:
-        # Asked before opening, as opening alone can act on a device; and after, as names can move.
-        _check_regular(os.stat(path), max_bytes)
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            _check_regular(os.fstat(descriptor), max_bytes)
-            data = file.read(max_bytes + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ItemError("not_found", "there is no such file on this worker") from None
-    except PermissionError:
-        raise ItemError("forbidden", "this worker may not read the file") from None
-    except (ValueError, UnicodeError):
-        raise ItemError("bad_uri", "not a path this system can hold") from None
-    except OSError as error:
-        raise ItemError("read_error", f"reading the file failed: {error.strerror}") from None
-    if len(data) > max_bytes:
-        raise ItemError("too_large", f"the file grew past max_bytes={max_bytes}")
-    return data
+        return with_retries(attempt, settings, deadline, self._pause)
 
-
-def _check_regular(status: os.stat_result, max_bytes: int) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ItemError("not_a_file", "a folder, pipe, socket or device, not a regular file")
-    if status.st_size > max_bytes:
-        raise ItemError("too_large", f"the file has {status.st_size} bytes, above max_bytes={max_bytes}")
+    def _pause(self, seconds: float) -> None:
+        wait_or_stop(seconds, self._closed)
 
 
 def _local_path(uri: str) -> str:

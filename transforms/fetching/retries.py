@@ -1,14 +1,14 @@
-"""One clock an image, and attempts that end with it."""
+"""One clock per image, and attempts that end with it."""
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from transforms.errors import ItemError
 from transforms.fetching.settings import FetchSettings
+from transforms.storage.retrying import Limits, repeat
 
 T = TypeVar("T")
 
@@ -16,7 +16,7 @@ _LONGEST_BACKOFF_SECONDS = 16.0
 
 
 class TransientError(ItemError):
-    """A failure that may pass. `retry_after` is what the server asked for, in seconds."""
+    """A transient failure. `retry_after` is what the server asked for, in seconds."""
 
     def __init__(self, code: str, message: str, retry_after: float = 0.0):
         super().__init__(code, message)
@@ -43,16 +43,19 @@ def with_retries(
     attempt: Callable[[], T], settings: FetchSettings, deadline: Deadline, pause: Callable[[float], None]
 ) -> T:
     """Calls `attempt` until it gives a value, raises something not transient, or attempts or time run out."""
-    backoff = settings.backoff_seconds
-    for attempts in range(1, settings.retries + 2):
-        try:
-            return attempt()
-        except TransientError as error:
-            # Jitter, so that threads that were refused together do not come back together.
-            wait = max(error.retry_after, backoff * random.uniform(0.5, 1.0))
-            if attempts > settings.retries or wait >= deadline.left():
-                tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-                raise ItemError(error.code, f"{error} ({tries})") from None
-        pause(wait)
-        backoff = min(2 * backoff, _LONGEST_BACKOFF_SECONDS)
-    raise AssertionError("unreachable")
+    limits = Limits(
+        settings.timeout_seconds, settings.backoff_seconds, _LONGEST_BACKOFF_SECONDS, settings.retries + 1
+    )
+    return repeat(
+        attempt, limits, least_pause=_least_pause, left=deadline.left, give_up=_give_up, sleep=pause
+    )
+
+
+def _least_pause(error: Exception) -> float | None:
+    return error.retry_after if isinstance(error, TransientError) else None
+
+
+def _give_up(error: Exception, attempts: int) -> None:
+    if isinstance(error, TransientError):
+        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        raise ItemError(error.code, f"{error} ({tries})") from None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+from transforms.storage.stores import SCHEMES
+
 AGENT_TOKEN = "bit-features"  # how robots rules can name this program
 
 
@@ -14,7 +16,7 @@ class FetchSettings:
 
     Attributes:
       timeout_seconds: for one image, from its first packet on: redirects, retries and waits included.
-      retries: further attempts after a failure that may pass.
+      retries: further attempts after a transient failure.
       max_bytes: of the encoded image, also after a Content-Encoding is undone.
       concurrency: threads that will call `Fetcher.fetch` at once; sizes the connection pools.
       per_host: images of one http(s) host in work at once.
@@ -33,7 +35,7 @@ class FetchSettings:
     concurrency: int = 32
     per_host: int = 8
     max_redirects: int = 5
-    uri_schemes: tuple[str, ...] = ("file", "gs", "s3", "http", "https")
+    uri_schemes: tuple[str, ...] = (*SCHEMES, "http", "https")
     allow_private_networks: tuple[str, ...] = ()
     user_agent_contact: str = ""
     honour_opt_out: bool = True

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, unquote, unquote_plus
 
+from transforms.storage.stores import SCHEMES
+
 _SCHEME = re.compile(r"\s*(data(?=:)|https?(?=:)|file(?=:/)|[a-z][a-z0-9+.-]*(?=://)):", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?s)([^:/?#]*:[/\\]*)([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?")
 
-_OBJECT_STORES = frozenset(("file", "gs", "s3", "hdfs"))  # '?' and '#' are parts of their names
+_PLAIN_NAMES = frozenset((*SCHEMES, "hdfs"))  # '?' and '#' are parts of them
 _SECRET_PREFIXES = (
     "x-amz-",
     "x-goog-",
@@ -52,7 +54,7 @@ def public_uri(uri: str) -> str:
     image whose URL is signed anew keeps its key.
     """
     scheme = scheme_of(uri)
-    if scheme in _OBJECT_STORES and "://" not in uri[len(scheme) + 1 :].lstrip():
+    if scheme in _PLAIN_NAMES and "://" not in uri[len(scheme) + 1 :].lstrip():
         return uri
     match = _AUTHORITY.fullmatch(uri.strip())
     if match is None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from apache_beam.io.filesystems import FileSystems
-
-from transforms.storage import retrying
-from transforms.storage.door import join, match, open_binary
+from transforms.storage.door import join, match, open_binary, stored_checksum
 
 
 def checksum(source: str) -> str:
@@ -20,15 +16,12 @@ def checksum(source: str) -> str:
 
     Raises FileNotFoundError where there is none.
     """
-    found = match(source) or match(join(source.rstrip("/"), "**"))
-    if not found:
+    files = match(source) or match(join(source.rstrip("/"), "**"))
+    if not files:
         raise FileNotFoundError(f"nothing there; check the path and the permissions of {source}")
     digest = hashlib.sha256()
-    for file in found:
-        found_sum = retrying.call(
-            "asking for the checksum of", file.path, functools.partial(FileSystems.checksum, file.path)
-        )
-        digest.update(f"{file.path[len(source) :]}\0{found_sum}\0".encode())
+    for file in files:
+        digest.update(f"{file.path[len(source) :]}\0{stored_checksum(file.path)}\0".encode())
     return digest.hexdigest()
 
 

@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
+import re
+import stat
 import uuid
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 from apache_beam.io.filesystem import BeamIOError, FileMetadata
 from apache_beam.io.localfilesystem import LocalFileSystem
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from transforms.storage import retrying
-from transforms.storage.errors import CutShort
+from transforms.storage.errors import CutShort, Fault
+from transforms.storage.sink import Sink
 
-_BLOCK_BYTES = 1 << 20
+_READ_BYTES = 64 << 10  # memory that the allocator has at hand
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp$")
 
 
 def local(path: str) -> str:
     """The path of a file:// URI; other paths as they are."""
-    return path[len("file://") :] if path.startswith("file://") else path
+    return path[len("file://") :] if path[:7].lower() == "file://" else path
+
+
+def is_temporary(path: str) -> bool:
+    """Whether a file's name is one that small files have before they are renamed."""
+    return bool(_TEMPORARY.search(path))
 
 
 class Disk:
     """The store of paths without a scheme. Thread-safe."""
 
+    schemes: tuple[str, ...] = ("file",)
     whole_uploads = False  # what was begun and never ended leaves a file
+
+    def connect(self) -> None:
+        """There is nothing to connect to."""
+
+    def endpoint(self, options: PipelineOptions) -> str:
+        return ""
+
+    def fault(self, error: Any) -> Fault | None:
+        return None
+
+    def explain(self, path: str, error: BaseException) -> str:
+        return str(error)
 
     def match(self, pattern: str) -> list[FileMetadata]:
         found = _listing.match([local(pattern)])[0].metadata_list
@@ -39,12 +59,22 @@ class Disk:
             return True
         return False
 
-    def read(self, path: str) -> bytes | None:
+    def checksum(self, path: str) -> str:
+        return str(os.path.getsize(local(path)))
+
+    def read(self, path: str, into: Sink) -> None:
+        """Never waits on a pipe or a device: refuses what is no regular file."""
+        path = local(path)
+        # Asked before opening, as opening alone can act on a device; and after, as names can move.
+        _check(os.stat(path), into)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            with open(local(path), "rb") as stream:
-                return stream.read()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            count = _check(os.fstat(descriptor), into) + 1  # one more, as it may grow
+            while part := os.read(descriptor, count):
+                into.write(part)
+                count = _READ_BYTES
+        finally:
+            os.close(descriptor)
 
     def open(self, path: str) -> DiskFile:
         return DiskFile(path)
@@ -108,46 +138,41 @@ class DiskFile:
         self._file.close()
 
 
-class DiskWriter(io.RawIOBase):
-    """A file written from its start; a write that failed or was cut is taken up where it stopped."""
+class DiskOutput:
+    """A file opened for writing; folders above it are made."""
 
     def __init__(self, path: str):
         self._path = local(path)
-        self._at = 0
-        self._fd = retrying.call("creating", path, self._create)
-
-    def _create(self) -> int:
-        while True:
+        self._fd = -1
+        while self._fd < 0:
             os.makedirs(os.path.dirname(self._path) or ".", exist_ok=True)
             with contextlib.suppress(FileNotFoundError):  # another run that ended has swept the folder
-                return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-
-    def writable(self) -> bool:
-        return True
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+                self._fd = os.open(self._path, flags, 0o666)
 
     def fileno(self) -> int:
         return self._fd
 
-    def write(self, data) -> int:
-        block = bytes(data)
-        written = retrying.call("writing", self._path, lambda: os.pwrite(self._fd, block, self._at))
-        self._at += written
-        return written
+    def write_at(self, offset: int, data: bytes) -> int:
+        """Returns how many of the bytes were written."""
+        return os.pwrite(self._fd, data, offset)
 
-    def make_durable(self) -> None:
-        """Forces the bytes to the disk. Not tried again: after an error the system takes lost pages for written."""
+    def make_durable(self, size: int) -> None:
+        """Forces the bytes to the disk; raises if there are not `size` of them."""
         os.fsync(self._fd)
-        if os.fstat(self._fd).st_size != self._at:
-            raise CutShort(f"{self._path} does not have the {self._at} bytes that were written")
+        if os.fstat(self._fd).st_size != size:
+            raise CutShort(f"{self._path} does not have the {size} bytes that were written")
 
     def close(self) -> None:
-        if not self.closed:
-            super().close()
-            os.close(self._fd)
+        os.close(self._fd)
 
 
-def writer(path: str) -> io.BufferedWriter:
-    return io.BufferedWriter(DiskWriter(path), _BLOCK_BYTES)
+def _check(status: os.stat_result, into: Sink) -> int:
+    """The size of a regular file that fits; raises Fault for another."""
+    if not stat.S_ISREG(status.st_mode):
+        raise Fault("not_a_file", "a folder, pipe, socket or device, not a regular file")
+    into.expect(status.st_size)
+    return status.st_size
 
 
 def write_temporary(path: str, data: bytes) -> str:

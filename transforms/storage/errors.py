@@ -1,8 +1,9 @@
-"""What an error of storage means: whether it may pass, what to say of it, and what to do about it."""
+"""What an error of storage means: whether it is transient, what to say of it, and what to do about it."""
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
@@ -22,6 +23,19 @@ class StorageFailed(BeamIOError):
         return StorageFailed, (self.message, "", None)
 
 
+class Fault(Exception):
+    """The meaning of an error of storage, and the error itself where a store knows it at once.
+
+    Attributes:
+      code: how the ledger calls it where it cost an image; docs/fetching.md lists the codes.
+      transient: whether another try may succeed.
+    """
+
+    def __init__(self, code: str, message: str, transient: bool = False):
+        super().__init__(message)
+        self.code, self.transient = code, transient
+
+
 class CutShort(OSError):
     """Fewer bytes came or were kept than there are; another try may give them all."""
 
@@ -30,17 +44,22 @@ class Changed(OSError):
     """An input is not the one that the job was planned with, or changed while it was read."""
 
 
-def cause_of(error: Any) -> Any:
-    """What is at the bottom of an error that Beam wrapped: an exception, or the status of an answer."""
-    while True:
+def layers(error: Any) -> Iterator[Any]:
+    """An error and what it wraps, from the outside to the bottom, which may be the status of an answer."""
+    while error is not None:
+        yield error
         inner: Any = None
         if details := getattr(error, "exception_details", None):
             inner = next(iter(details.values()))
         elif isinstance(error, OSError) and error.errno is None and error.args:
             inner = error.args[0] if isinstance(error.args[0], BaseException) else None
-        if inner is None:
-            return error
         error = inner
+
+
+def cause_of(error: Any) -> Any:
+    """What is at the bottom of an error that Beam wrapped: an exception, or the status of an answer."""
+    *_, cause = layers(error)
+    return cause
 
 
 def status_of(cause: Any) -> int | None:
@@ -48,66 +67,64 @@ def status_of(cause: Any) -> int | None:
     if isinstance(cause, int):
         return cause
     response = getattr(cause, "response", None)
-    for found in (
+    for status in (
         response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None,
         getattr(cause, "code", None),
         getattr(response, "status_code", None),
     ):
-        if isinstance(found, int):
-            return int(found)
+        if isinstance(status, int):
+            return int(status)
+    return None
+
+
+def status_fault(status: int, message: str) -> Fault:
+    """What it means that a store answered with this status."""
+    code = {404: "not_found", 401: "forbidden", 403: "forbidden"}.get(status)
+    transient = status in (408, 425, 429) or (status >= 500 and status not in (501, 505))
+    return Fault(code or ("http_5xx" if status >= 500 else "http_4xx"), message, transient)
+
+
+_TRANSIENT_ERRORS = (
+    "EIO EAGAIN EINTR EBUSY ESTALE ETIMEDOUT ECONNRESET ECONNREFUSED ECONNABORTED EPIPE ENETDOWN ENETUNREACH "
+    "ENETRESET EHOSTDOWN EHOSTUNREACH EREMOTEIO ENOBUFS ENOTCONN ESHUTDOWN ETXTBSY"
+)
+_TRANSIENT_ERRNO = {getattr(errno, name) for name in _TRANSIENT_ERRORS.split() if hasattr(errno, name)}
+# Of the HTTP libraries below many clients. By name, as not all are always there.
+_TRANSPORT_ERRORS = {("requests", "RequestException"), ("urllib3", "HTTPError"), ("http", "HTTPException")}
+
+
+def plain_fault(cause: Any) -> Fault | None:
+    """What the system's errors, statuses and broken connections mean, whatever the store; None if it is none of these."""
+    if isinstance(cause, (FileNotFoundError, NotADirectoryError)):
+        return Fault("not_found", "there is no such file")
+    if isinstance(cause, PermissionError):
+        return Fault("forbidden", "this worker may not read the file")
+    if isinstance(cause, (Changed, EOFError)):
+        return Fault("read_error", said(cause))
+    if isinstance(cause, CutShort):
+        return Fault("truncated", said(cause), transient=True)
+    if isinstance(cause, TimeoutError):
+        return Fault("timeout", "the store was silent too long", transient=True)
+    if isinstance(cause, ConnectionError):
+        return Fault(
+            "connect", f"the store broke the connection off ({type(cause).__name__})", transient=True
+        )
+    kinds = type(cause).__mro__
+    if any((kind.__module__.partition(".")[0], kind.__name__) in _TRANSPORT_ERRORS for kind in kinds):
+        return Fault("connect", f"the store could not be reached ({kinds[0].__name__})", transient=True)
+    status = status_of(cause)
+    if status is not None:
+        return status_fault(status, f"the store answered {status}")
+    if isinstance(cause, OSError):
+        why = cause.strerror or type(cause).__name__
+        return Fault("read_error", f"reading the file failed: {why}", cause.errno in _TRANSIENT_ERRNO)
     return None
 
 
 def means_missing(error: BaseException) -> bool:
-    """Whether an error says that there is no such file."""
-    cause = cause_of(error)
-    return isinstance(cause, FileNotFoundError) or 404 in (cause, getattr(cause, "code", None))
-
-
-_PASSING_ERRORS = (
-    "EIO EAGAIN EINTR EBUSY ESTALE ETIMEDOUT ECONNRESET ECONNREFUSED ECONNABORTED EPIPE ENETDOWN ENETUNREACH "
-    "ENETRESET EHOSTDOWN EHOSTUNREACH EREMOTEIO ENOBUFS ENOTCONN ESHUTDOWN ETXTBSY"
-)
-_PASSING_ERRNO = {getattr(errno, name) for name in _PASSING_ERRORS.split() if hasattr(errno, name)}
-_PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
-_PASSING_CODES = {"SlowDown", "RequestTimeout", "InternalError", "Throttling", "ServiceUnavailable"}
-# By name, as their packages are heavy and not all are always there.
-_PASSING_CLASSES = {
-    "botocore": "HTTPClientError ConnectionError IncompleteReadError FlexibleChecksumError",
-    "boto3": "S3UploadFailedError",
-    "s3transfer": "RetriesExceededError",
-    "requests": "ConnectionError Timeout ChunkedEncodingError",
-    "urllib3": "ProtocolError TimeoutError IncompleteRead",
-    "http": "HTTPException",
-    "google": "RetryError DataCorruption TransportError",
-}
-
-
-def is_transient(error: Any) -> bool:
-    """Whether an error may pass: a store that is busy or broke off, a network or disk that stutters."""
-    cause = cause_of(error)
-    status = status_of(cause)
-    if status is not None:
-        response = getattr(cause, "response", None)
-        code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
-        return status in _PASSING_STATUS or code in _PASSING_CODES
-    if isinstance(cause, Changed):
-        return False
-    if isinstance(cause, (CutShort, ConnectionError, TimeoutError)):
-        return True
-    for kind in type(cause).__mro__:
-        if kind.__name__ in _PASSING_CLASSES.get(kind.__module__.partition(".")[0], "").split():
-            if "S3UploadFailed" in kind.__name__:  # holds the true cause as its context
-                return cause.__context__ is None or is_transient(cause.__context__)
-            return True
-    return isinstance(cause, OSError) and cause.errno in _PASSING_ERRNO
-
-
-def is_of_storage(cause: Any) -> bool:
-    """Whether an error tells of storage, and not of a mistake."""
-    if isinstance(cause, (OSError, EOFError)) or status_of(cause) is not None:
-        return True
-    return type(cause).__module__.partition(".")[0] in _PASSING_CLASSES
+    """Whether an error of Beam says that there is no such file."""
+    fault = plain_fault(cause_of(error))
+    return fault is not None and fault.code == "not_found"
 
 
 def said(cause: Any) -> str:
@@ -120,7 +137,7 @@ def said(cause: Any) -> str:
     return text.splitlines()[0] if text else type(cause).__name__
 
 
-def advice(cause: Any) -> str:
+def advice(cause: Any, fault: Fault) -> str:
     """What to do about an error, to stand behind what was said; '' where there is nothing to say."""
     number = cause.errno if isinstance(cause, OSError) else None
     again = "run the same command again: it goes on where it stopped"
@@ -130,4 +147,4 @@ def advice(cause: Any) -> str:
         return f"; the disk is mounted read-only, often after errors of its own: mend that, then {again}"
     if isinstance(cause, FileNotFoundError) or status_of(cause) == 404:
         return f"; it is not there, or not any more: bring it back, then {again}"
-    return f"; {again}" if is_transient(cause) else ""
+    return f"; {again}" if fault.transient else ""

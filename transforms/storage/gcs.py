@@ -1,106 +1,157 @@
-"""Google Cloud Storage: what Beam's FileSystems cannot do there, and small things in one request each."""
+"""Cloud Storage: one client per process, one request per operation."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 from typing import IO, Any
 
 from apache_beam.io.filesystem import FileMetadata
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
-from transforms.storage.errors import Changed, CutShort
-from transforms.storage.names import CONNECTIONS, split
-from transforms.storage.other import matched
+from transforms.storage import clients
+from transforms.storage.clients import Clients, bucket_of, split
+from transforms.storage.errors import (
+    Changed,
+    CutShort,
+    Fault,
+    cause_of,
+    plain_fault,
+    said,
+    status_fault,
+    status_of,
+)
+from transforms.storage.other import listed, stored_checksum
+from transforms.storage.sink import Sink
+
+_EMULATOR = "STORAGE_EMULATOR_HOST"
 
 
 class GcsStore:
-    """Google Cloud Storage with Beam's own options and credentials. Thread-safe."""
+    """Cloud Storage with Beam's own options and credentials, or anonymously where there are none. Thread-safe."""
 
+    schemes: tuple[str, ...] = ("gs",)
     whole_uploads = True
 
-    def __init__(self, options: PipelineOptions) -> None:
-        from apache_beam.io.gcp.gcsio import create_storage_client
-        from requests.adapters import HTTPAdapter
+    def __init__(self) -> None:
+        self._clients = Clients(_connect, lambda: os.environ.get(_EMULATOR))
 
-        self._client = create_storage_client(options)
-        for prefix in ("http://", "https://"):
-            adapter = HTTPAdapter(pool_connections=2, pool_maxsize=CONNECTIONS)
-            self._client._http.mount(prefix, adapter)  # there is no public way to size the pool
+    def connect(self) -> None:
+        self._clients.get()
+
+    def endpoint(self, options: PipelineOptions) -> str:
+        return os.environ.get(_EMULATOR) or "https://storage.googleapis.com"
+
+    def fault(self, error: Any) -> Fault | None:
+        import requests
+        from google.api_core.exceptions import GoogleAPICallError, RetryError
+        from google.auth.exceptions import GoogleAuthError, TransportError
+        from google.cloud.storage.exceptions import DataCorruption
+
+        name = type(error).__name__
+        if isinstance(error, (int, GoogleAPICallError)):
+            status = status_of(error) or 500
+            hint = "; this worker has no Google credentials" if self._clients.anonymous else ""
+            return status_fault(status, f"Cloud Storage answered {status}{hint}")
+        if isinstance(error, TransportError):
+            return Fault("connect", "the server of Google's access tokens was not reached", transient=True)
+        if isinstance(error, GoogleAuthError):  # so also ends a 401 without credentials
+            return Fault("forbidden", "Google refused this worker's credentials, or it has none")
+        if isinstance(error, DataCorruption):
+            return Fault("truncated", "the object's bytes do not match its checksum", transient=True)
+        if isinstance(error, (requests.exceptions.ChunkedEncodingError, ConnectionError)):
+            return Fault("truncated", "Cloud Storage ended the answer early", transient=True)
+        if isinstance(error, (requests.exceptions.Timeout, RetryError)):
+            return Fault("timeout", "Cloud Storage was silent too long", transient=True)
+        if isinstance(error, requests.exceptions.RequestException):
+            transient = not isinstance(error, ValueError)  # such as a malformed address
+            return Fault("connect", f"Cloud Storage could not be reached ({name})", transient)
+        if type(error).__module__.startswith("google."):
+            return plain_fault(error) or Fault("connect", f"Cloud Storage could not be used ({name})")
+        return None
+
+    def explain(self, path: str, error: BaseException) -> str:
+        cause = cause_of(error)
+        text = said(cause)
+        if status_of(cause) in (401, 403) or "Anonymous credentials" in text:
+            if self._clients.anonymous:
+                return (
+                    "no Google credentials were found, and the bucket is not public: "
+                    "run `gcloud auth application-default login` or set GOOGLE_APPLICATION_CREDENTIALS"
+                )
+            return f"these Google credentials may not do this with bucket {bucket_of(path)}: {text}"
+        emulator = os.environ.get(_EMULATOR, "")
+        return clients.explain(path, error, f"{_EMULATOR}={emulator}" if emulator else "")
+
+    def match(self, pattern: str) -> list[FileMetadata]:
+        self.connect()  # settles the credentials for Beam, too
+        return listed(pattern)
+
+    def exists(self, path: str) -> bool:
+        return self._blob(path).exists(retry=None)
+
+    def checksum(self, path: str) -> str:
+        self.connect()
+        return stored_checksum(path)
+
+    def read(self, path: str, into: Sink) -> None:
+        self._blob(path).download_to_file(into, retry=None)
+
+    def open(self, path: str) -> GcsFile:
+        return GcsFile(self._blob(path))
 
     def create_only(self, path: str, data: bytes) -> bool:
-        """Writes an object if there is none of this name; whether it did. Atomic."""
         from google.api_core.exceptions import PreconditionFailed
 
-        bucket, name = split(path)
-        blob = self._client.bucket(bucket).blob(name)
         try:
-            blob.upload_from_string(data, "application/octet-stream", if_generation_match=0)
+            self._blob(path).upload_from_string(
+                data, "application/octet-stream", if_generation_match=0, retry=None
+            )
         except PreconditionFailed:
             return False
         return True
 
     def upload(self, path: str, file: IO[bytes]) -> None:
-        """Writes an object from the start of `file`, over an older one. Atomic."""
         from google.api_core.exceptions import GoogleAPICallError
 
-        bucket, name = split(path)
         try:
-            self._client.bucket(bucket).blob(name).upload_from_file(file, rewind=True)
+            # With the client's own retries: so a chunk that failed is sent again, and not the whole file.
+            self._blob(path).upload_from_file(file, rewind=True)
         except GoogleAPICallError as error:
             if error.code in (404, 410) and "upload_id=" in str(error):  # a session, not the bucket
                 raise CutShort("the store forgot the upload") from error
             raise
 
-    def read(self, path: str) -> bytes | None:
-        """An object's bytes; None if there is none."""
-        from google.api_core.exceptions import NotFound
-
-        bucket, name = split(path)
-        try:
-            return self._client.bucket(bucket).blob(name).download_as_bytes(raw_download=True)
-        except NotFound:
-            return None
-
-    def match(self, pattern: str) -> list[FileMetadata]:
-        return matched(pattern)
-
-    def open(self, path: str) -> GcsFile:
-        bucket, name = split(path)
-        return GcsFile(self._client.bucket(bucket).blob(name))
-
-    def exists(self, path: str) -> bool:
-        bucket, name = split(path)
-        return self._client.bucket(bucket).blob(name).exists()
-
     def place(self, source: str, target: str) -> bool:
-        """Copies an object within the store, over an older one; False if there is no `source`. Atomic."""
         from google.api_core.exceptions import NotFound
 
-        old, new = (self._client.bucket(split(path)[0]).blob(split(path)[1]) for path in (source, target))
+        old, new = self._blob(source), self._blob(target)
         token = None
         try:
             while True:
-                token, _, _ = new.rewrite(old, token=token)
+                token, _, _ = new.rewrite(old, token=token, retry=None)
                 if token is None:
                     return True
         except NotFound:
             return False
 
     def delete(self, path: str) -> None:
-        """Deletes an object; one that is gone already is no error."""
         from google.api_core.exceptions import NotFound
-        from google.cloud.storage.retry import DEFAULT_RETRY
 
-        bucket, name = split(path)
         with contextlib.suppress(NotFound):
-            self._client.bucket(bucket).blob(name).delete(retry=DEFAULT_RETRY)
+            self._blob(path).delete(retry=None)
+
+    def _blob(self, path: str) -> Any:
+        bucket, name = split(path)
+        return self._clients.get().bucket(bucket).blob(name)
 
 
 class GcsFile:
     """An object opened for reading, at the generation that it has now."""
 
     def __init__(self, blob: Any):
-        blob.reload()
+        blob.reload(retry=None)
         self._blob = blob
         self.size, self.version = blob.size, str(blob.generation)
 
@@ -114,9 +165,48 @@ class GcsFile:
                 raw_download=True,
                 if_generation_match=self._blob.generation,
                 checksum=None,  # which is of the whole object
+                retry=None,
             )
         except PreconditionFailed as error:
             raise Changed("it was replaced while it was read") from error
 
     def close(self) -> None:
         """Nothing is held between two reads."""
+
+
+def _connect(options: PipelineOptions) -> tuple[Any, bool]:
+    from apache_beam.internal.gcp import auth
+    from apache_beam.io.gcp.gcsio import create_storage_client
+    from requests.adapters import HTTPAdapter
+
+    # Or the client also asks for the bucket; where it may not see it, from a new thread for each object.
+    os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
+    _settle_credentials(options)
+    client = create_storage_client(options)
+    for prefix in ("http://", "https://"):
+        adapter = HTTPAdapter(pool_connections=2, pool_maxsize=clients.POOLED_CONNECTIONS)
+        client._http.mount(prefix, adapter)  # there is no public way to size the pool
+    return client, auth.get_service_credentials(options) is None
+
+
+def _settle_credentials(options: PipelineOptions) -> None:
+    """Looks once for Google credentials. Where there are none, Beam connects anonymously at once.
+
+    Left alone, Beam repeats the same search for 20 seconds in each process.
+    """
+    import google.auth
+    from apache_beam.internal.gcp import auth
+    from google.auth.exceptions import DefaultCredentialsError
+
+    known = auth._Credentials
+    if known._credentials_init:
+        return
+    try:
+        logging.getLogger("google.auth").setLevel(logging.ERROR)  # what is missing is said where it is missed
+        google.auth.default(scopes=options.view_as(GoogleCloudOptions).gcp_oauth_scopes)
+    except DefaultCredentialsError:
+        with known._credentials_lock:
+            known._credentials_init, known._credentials = True, None
+
+
+GCS = GcsStore()

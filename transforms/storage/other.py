@@ -6,28 +6,55 @@ import contextlib
 import io
 import shutil
 import uuid
-from typing import IO
+from typing import IO, Any
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 
-from transforms.storage.errors import CutShort, means_missing
+from transforms.storage.errors import CutShort, Fault, means_missing
+from transforms.storage.sink import Sink
+
+_READ_BYTES = 64 << 10  # how much may come without a sign of progress
+
+
+def listed(pattern: str) -> list[FileMetadata]:
+    """What Beam finds."""
+    return list(FileSystems.match([pattern])[0].metadata_list)
 
 
 def matched(pattern: str) -> list[FileMetadata]:
-    """What Beam finds; empty where there is nothing."""
+    """What Beam finds; empty where it says that there is nothing."""
     try:
-        return list(FileSystems.match([pattern])[0].metadata_list)
+        return listed(pattern)
     except BeamIOError as error:
-        if FileSystems.get_scheme(pattern) != "gs" and means_missing(error):
+        if means_missing(error):
             return []
         raise
+
+
+def stored_checksum(path: str) -> str:
+    """What Beam gives as a file's checksum."""
+    return str(FileSystems.checksum(path))
 
 
 class OtherStore:
     """A store through FileSystems alone. It cannot promise that of two who create a file only one succeeds."""
 
+    schemes: tuple[str, ...] = ()
     whole_uploads = False
+
+    def connect(self) -> None:
+        """Beam connects anew for each operation."""
+
+    def endpoint(self, options: PipelineOptions) -> str:
+        return ""
+
+    def fault(self, error: Any) -> Fault | None:
+        return None
+
+    def explain(self, path: str, error: BaseException) -> str:
+        return str(error)
 
     def match(self, pattern: str) -> list[FileMetadata]:
         return matched(pattern)
@@ -35,20 +62,22 @@ class OtherStore:
     def exists(self, path: str) -> bool:
         return FileSystems.exists(path)
 
-    def read(self, path: str) -> bytes | None:
+    def checksum(self, path: str) -> str:
+        return stored_checksum(path)
+
+    def read(self, path: str, into: Sink) -> None:
         try:
-            file = self.open(path)
-            try:
-                data = file.read_at(0, file.size) if file.size else b""
-                if len(data) != file.size:
-                    raise CutShort(f"{len(data)} of its {file.size} bytes came")
-                return data
-            finally:
-                file.close()
-        except (FileNotFoundError, BeamIOError) as error:
-            if means_missing(error):
-                return None
-            raise
+            FileSystems.get_filesystem(path)
+        except ValueError:
+            raise Fault("scheme_not_allowed", "Beam has no file system for this scheme here") from None
+        with contextlib.closing(self.open(path)) as file:
+            into.expect(file.size)
+            at = 0
+            while at < file.size and (part := file.read_at(at, min(_READ_BYTES, file.size - at))):
+                into.write(part)
+                at += len(part)
+            if at != file.size:
+                raise CutShort(f"{at} of its {file.size} bytes came")
 
     def open(self, path: str) -> OtherFile:
         return OtherFile(path)
@@ -68,7 +97,7 @@ class OtherStore:
                 shutil.copyfileobj(file, stream, 1 << 20)
             finally:
                 stream.close()
-            kept = sum(found.size_in_bytes for found in matched(temporary))
+            kept = sum(part.size_in_bytes for part in matched(temporary))
             if kept != file.tell():
                 raise CutShort(f"{kept} of {file.tell()} bytes were kept")
             self.place(temporary, path)
@@ -101,11 +130,8 @@ class OtherFile:
     """A file opened for reading."""
 
     def __init__(self, path: str):
-        found = matched(path)
-        if len(found) != 1:
-            raise FileNotFoundError(2, "No such file", path)
-        self.size = found[0].size_in_bytes
-        self.version = str(found[0].last_updated_in_seconds)
+        status = _status(path)
+        self.size, self.version = status.size_in_bytes, str(status.last_updated_in_seconds)
         self._stream = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
         self._at = 0
 
@@ -119,6 +145,16 @@ class OtherFile:
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _status(path: str) -> FileMetadata:
+    """A file's size and time: not by `match`, as names of images hold brackets and stars."""
+    try:
+        return FileSystems.get_filesystem(path).metadata(path)
+    except BeamIOError as error:  # some file systems say of no file in words of their own that there is none
+        if FileSystems.exists(path):
+            raise
+        raise FileNotFoundError(2, "No such file", path) from error
 
 
 OTHER = OtherStore()

@@ -5,25 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable
-from typing import Protocol
 
 from transforms.storage import retrying
 from transforms.storage.errors import Changed, CutShort
-
-
-class Opened(Protocol):
-    """A file of a store, opened for reading."""
-
-    size: int
-    version: str  # another one means another content
-
-    def read_at(self, offset: int, count: int) -> bytes: ...
-
-    def close(self) -> None: ...
+from transforms.storage.stores import Opened
 
 
 class Reader(io.RawIOBase):
-    """Reads a file block by block through `patience`.
+    """Reads a file block by block, patiently.
 
     Args:
       path: for messages.

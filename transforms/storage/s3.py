@@ -1,125 +1,149 @@
-"""S3 and what speaks like it: what Beam's FileSystems cannot do there, and small things in one request each."""
+"""S3 and what speaks like it: one client per process, one request per operation."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import IO, Any
 
 from apache_beam.io.filesystem import BeamIOError, FileMetadata
 from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
-from transforms.storage.errors import Changed, status_of
-from transforms.storage.names import CONNECTIONS, split
-from transforms.storage.other import matched
+from transforms.storage import clients
+from transforms.storage.clients import Clients, bucket_of, split
+from transforms.storage.errors import Changed, Fault, cause_of, said, status_fault, status_of
+from transforms.storage.other import matched, stored_checksum
+from transforms.storage.sink import Sink
 
-_CONFLICTS = 5  # answers "another write is under way" before giving up
+_READ_BYTES = 64 << 10  # how much may come without a sign of progress
+_TRIES_OF_A_PART = 4
+_TRANSIENT_CODES = frozenset(
+    ("SlowDown", "RequestTimeout", "InternalError", "Throttling", "ServiceUnavailable",
+     "ConditionalRequestConflict", "OperationAborted")  # the last two: another write is under way
+)  # fmt: skip
 
 
 class S3Store:
-    """S3 and what speaks like it, with Beam's own options. Thread-safe."""
+    """S3 with Beam's S3 options, else boto3's own credentials, else anonymously. Thread-safe."""
 
+    schemes: tuple[str, ...] = ("s3",)
     whole_uploads = True
 
-    def __init__(self, all_options: PipelineOptions) -> None:
-        import boto3
-        from botocore.config import Config
+    def __init__(self) -> None:
+        self._clients = Clients(_connect)
 
-        options = all_options.view_as(S3Options)
-        self._client: Any = boto3.session.Session().client(
-            "s3",
-            config=Config(
-                max_pool_connections=CONNECTIONS, retries={"total_max_attempts": 2}
-            ),  # and `patience`
-            region_name=options.s3_region_name,
-            api_version=options.s3_api_version,
-            use_ssl=not options.s3_disable_ssl,
-            verify=options.s3_verify,
-            endpoint_url=options.s3_endpoint_url,
-            aws_access_key_id=options.s3_access_key_id,
-            aws_secret_access_key=options.s3_secret_access_key,
-            aws_session_token=options.s3_session_token,
-        )
+    @property
+    def _client(self) -> Any:
+        return self._clients.get()
 
-    def create_only(self, path: str, data: bytes) -> bool:
-        """Writes an object if there is none of this name; whether it did. Atomic."""
-        from botocore.exceptions import ClientError
+    def connect(self) -> None:
+        self._clients.get()
 
-        bucket, key = split(path)
-        for left in reversed(range(_CONFLICTS)):
-            try:
-                self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
-            except ClientError as error:
-                code = status_of(error)
-                if code == 412:
-                    return False
-                if code != 409 or not left:
-                    raise
-            else:
-                return True
-        raise AssertionError("unreachable")
+    def endpoint(self, options: PipelineOptions) -> str:
+        return options.view_as(S3Options).s3_endpoint_url or ""
 
-    def upload(self, path: str, file: IO[bytes]) -> None:
-        """Writes an object from the start of `file`, over an older one. Atomic."""
-        bucket, key = split(path)
-        file.seek(0)
-        self._client.upload_fileobj(file, bucket, key)
+    def fault(self, error: Any) -> Fault | None:
+        from boto3.exceptions import S3UploadFailedError
+        from botocore import exceptions as s3
+
+        name = type(error).__name__
+        if isinstance(error, S3UploadFailedError):  # holds the true cause as its context
+            cause = error.__context__ and self.fault(error.__context__)
+            return cause or Fault("connect", "an upload to S3 failed", transient=True)
+        if isinstance(error, s3.ClientError):
+            status, code = status_of(error) or 500, error.response.get("Error", {}).get("Code", "")
+            fault = status_fault(status, f"S3 answered {status} {code}")
+            fault.transient |= code in _TRANSIENT_CODES
+            return fault
+        if isinstance(error, s3.ParamValidationError):
+            return Fault("bad_uri", "S3 allows no such bucket or key")
+        if isinstance(error, (s3.IncompleteReadError, s3.ResponseStreamingError)):
+            return Fault("truncated", "S3 ended the answer early", transient=True)
+        if isinstance(error, s3.FlexibleChecksumError):
+            return Fault("truncated", "the object's bytes do not match its checksum", transient=True)
+        if isinstance(error, (s3.ConnectTimeoutError, s3.ReadTimeoutError)):
+            return Fault("timeout", "S3 was silent too long", transient=True)
+        if isinstance(error, s3.BotoCoreError):
+            transient = isinstance(
+                error, s3.HTTPClientError | s3.ConnectionError | s3.CredentialRetrievalError
+            )
+            return Fault("connect", f"S3 could not be reached ({name})", transient)
+        if type(error).__module__.partition(".")[0] in ("boto3", "botocore", "s3transfer"):
+            return Fault("connect", f"S3 could not be used ({name})", name == "RetriesExceededError")
+        return None
+
+    def explain(self, path: str, error: BaseException) -> str:
+        cause = cause_of(error)
+        code, text = status_of(cause), said(cause)
+        if "locate credentials" in text or (code == 403 and self._clients.anonymous):
+            return (
+                "no AWS credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                "a profile, or --s3_access_key_id and --s3_secret_access_key"
+            )
+        if code == 403:
+            return f"these AWS credentials may not do this with bucket {bucket_of(path)}: {text}"
+        return clients.explain(path, error)
 
     def match(self, pattern: str) -> list[FileMetadata]:
-        found = matched(pattern)
-        if not found and not self.has_bucket(pattern):  # Beam lists it as empty
+        files = matched(pattern)
+        if not files and not self._has_bucket(pattern):  # Beam lists it as empty
             raise BeamIOError("Match operation failed", {pattern: 404})
-        return found
+        return files
+
+    def exists(self, path: str) -> bool:
+        bucket, key = split(path)
+        with _missing_suppressed():
+            self._client.head_object(Bucket=bucket, Key=key)
+            return True
+        return False
+
+    def checksum(self, path: str) -> str:
+        return stored_checksum(path)
+
+    def read(self, path: str, into: Sink) -> None:
+        bucket, key = split(path)
+        answer = self._client.get_object(Bucket=bucket, Key=key)
+        # closing, not `with`: a StreamingBody entered by `with` hands out the stream that checks nothing.
+        with contextlib.closing(answer["Body"]) as body:
+            into.expect(answer["ContentLength"])
+            while part := body.read(_READ_BYTES):
+                into.write(part)
 
     def open(self, path: str) -> S3File:
         return S3File(self._client, *split(path))
 
-    def read(self, path: str) -> bytes | None:
-        """An object's bytes; None if there is none."""
+    def create_only(self, path: str, data: bytes) -> bool:
         from botocore.exceptions import ClientError
 
         bucket, key = split(path)
         try:
-            with self._client.get_object(Bucket=bucket, Key=key)["Body"] as body:
-                return body.read()
+            self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
         except ClientError as error:
-            if status_of(error) == 404:
-                return None
-            raise
-
-    def exists(self, path: str) -> bool:
-        from botocore.exceptions import ClientError
-
-        bucket, key = split(path)
-        try:
-            self._client.head_object(Bucket=bucket, Key=key)
-        except ClientError as error:
-            if status_of(error) == 404:
+            if status_of(error) == 412:
                 return False
             raise
         return True
+
+    def upload(self, path: str, file: IO[bytes]) -> None:
+        bucket, key = split(path)
+        file.seek(0)
+        self._client.upload_fileobj(file, bucket, key)
 
     def place(self, source: str, target: str) -> bool:
-        """Copies an object within the store, over an older one; False if there is no `source`. Atomic."""
-        from botocore.exceptions import ClientError
-
         bucket, key = split(source)
-        try:
+        with _missing_suppressed():
             self._client.copy({"Bucket": bucket, "Key": key}, *split(target))
-        except ClientError as error:
-            if status_of(error) == 404:
-                return False
-            raise
-        return True
+            return True
+        return False
 
     def delete(self, path: str) -> None:
-        """Deletes an object; one that is gone already is no error."""
         bucket, key = split(path)
         self._client.delete_object(Bucket=bucket, Key=key)
 
-    def has_bucket(self, path: str) -> bool:
+    def _has_bucket(self, path: str) -> bool:
         from botocore.exceptions import ClientError
 
         try:
-            self._client.head_bucket(Bucket=path.split("/")[2])
+            self._client.head_bucket(Bucket=bucket_of(path))
         except ClientError as error:
             return status_of(error) != 404
         return True
@@ -147,3 +171,54 @@ class S3File:
 
     def close(self) -> None:
         """Nothing is held between two reads."""
+
+
+@contextlib.contextmanager
+def _missing_suppressed():
+    from botocore.exceptions import ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if status_of(error) != 404:
+            raise
+
+
+def _connect(all_options: PipelineOptions) -> tuple[Any, bool]:
+    import boto3
+    import botocore
+    from botocore.config import Config
+
+    options = all_options.view_as(S3Options)
+    session = boto3.session.Session(
+        aws_access_key_id=options.s3_access_key_id,
+        aws_secret_access_key=options.s3_secret_access_key,
+        aws_session_token=options.s3_session_token,
+        region_name=options.s3_region_name,
+    )
+    anonymous = session.get_credentials() is None
+    config = Config(
+        max_pool_connections=clients.POOLED_CONNECTIONS,
+        retries={"total_max_attempts": 1},  # the door has patience
+        signature_version=botocore.UNSIGNED if anonymous else None,
+    )
+    client = session.client(
+        "s3",
+        config=config,
+        endpoint_url=options.s3_endpoint_url,
+        api_version=options.s3_api_version,
+        use_ssl=not options.s3_disable_ssl,
+        verify=options.s3_verify,
+    )
+    for operation in ("UploadPart", "UploadPartCopy"):
+        client.meta.events.register(f"needs-retry.s3.{operation}", _seconds_until_a_part_is_sent_again)
+    return client, anonymous
+
+
+def _seconds_until_a_part_is_sent_again(response: Any = None, attempts: int = 1, **_: Any) -> float | None:
+    """Without it, a large file would be sent again as a whole for each part that S3 was too busy to take."""
+    refused = response is not None and response[0].status_code in (500, 503)
+    return 0.5 * 2**attempts if refused and attempts < _TRIES_OF_A_PART else None
+
+
+S3 = S3Store()

@@ -15,8 +15,10 @@ from google.api_core.exceptions import Forbidden, NotFound, TooManyRequests
 from requests.exceptions import ConnectionError as RequestsConnectionError
 
 from transforms.storage import retrying
-from transforms.storage.errors import Changed, CutShort, StorageFailed, is_transient
-from transforms.storage.retrying import Beat, Limits
+from transforms.storage.errors import Changed, CutShort, StorageFailed
+from transforms.storage.retrying import Limits
+from transforms.storage.stores import fault_of
+from transforms.storage.watching import Beat
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +29,14 @@ def limits(monkeypatch):
 def from_s3(status: int, code: str = "") -> ClientError:
     answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(answer, "GetObject")
+
+
+def path_of(error: BaseException) -> str:
+    """A path of the store whose client raises such an error."""
+    package = type(error).__module__.partition(".")[0]
+    return {"botocore": "s3://bucket/x", "google": "gs://bucket/x", "requests": "gs://bucket/x"}.get(
+        package, "the/path"
+    )
 
 
 def of_errno(name: str) -> OSError:
@@ -44,6 +54,7 @@ def of_errno(name: str) -> OSError:
         BeamIOError("Rename", {("a", "b"): OSError(of_errno("EIO"))}),  # as Beam wraps the disk's errors
         from_s3(503, "SlowDown"),
         from_s3(400, "RequestTimeout"),
+        from_s3(409, "ConditionalRequestConflict"),
         EndpointConnectionError(endpoint_url="http://x"),
         ReadTimeoutError(endpoint_url="http://x"),
         TooManyRequests("slowly"),
@@ -62,8 +73,9 @@ def test_what_may_pass_is_tried_again(error):
             raise answer
         return answer
 
-    assert is_transient(error)
-    assert retrying.call("reading", "path", action) == "value"
+    path = path_of(error)
+    assert fault_of(path, error).transient
+    assert retrying.call("reading", path, action) == "value"
 
 
 @pytest.mark.parametrize(
@@ -88,8 +100,9 @@ def test_what_stays_is_told_at_once(error):
         tries.append(1)
         raise error
 
-    with pytest.raises(StorageFailed, match=r"^reading the/path failed: ") as told:
-        retrying.call("reading", "the/path", action)
+    path = path_of(error)
+    with pytest.raises(StorageFailed, match=f"^reading {path} failed: ") as told:
+        retrying.call("reading", path, action)
     assert len(tries) == 1
     assert told.value.__cause__ is error
 
@@ -107,6 +120,19 @@ def test_patience_ends_and_says_how_often_it_tried(monkeypatch):
         retrying.call("writing", "x", lambda: (_ for _ in ()).throw(of_errno("EIO")))
     with pytest.raises(StorageFailed, match=r"writing x failed: Input/output error \(EIO\)"):
         retrying.once("writing", "x", lambda: (_ for _ in ()).throw(of_errno("EIO")))
+
+
+def test_progress_that_leads_nowhere_is_given_up(monkeypatch):
+    """As an upload does whose every block the store takes, and whose end it then refuses."""
+    monkeypatch.setattr(retrying, "LIMITS", Limits(1, 0.001, 0.01))
+    beat = Beat()
+
+    def upload():
+        beat()
+        raise of_errno("EIO")
+
+    with pytest.raises(StorageFailed, match=r"writing x failed \(\d+ tries\)"):
+        retrying.call("writing", "x", upload, beat)
 
 
 def test_silence_ends_while_what_hangs_is_left_alone(monkeypatch):

@@ -113,6 +113,12 @@ class FolderFileSystem(LocalFileSystem):
     def open(self, path, *args, **kwargs):
         return super().open(path.removeprefix("folder://"), *args, **kwargs)
 
+    def exists(self, path):
+        return super().exists(path.removeprefix("folder://"))
+
+    def metadata(self, path):
+        return super().metadata(path.removeprefix("folder://"))
+
 
 def test_other_schemes_go_through_beam(tmp_path):
     fetcher = Fetcher(FetchSettings(max_bytes=6, uri_schemes=("folder",), backoff_seconds=0.01))
@@ -155,12 +161,12 @@ def test_closing_ends_waits_without_blaming_the_image():
 
 
 def test_the_docs_list_every_code_and_every_limit():
-    root = Path(__file__).parent.parent
-    sources = [*sorted((root / "transforms/fetching").glob("*.py"))]
+    root = Path(__file__).parents[2]
+    sources = [*root.glob("transforms/fetching/*.py"), *root.glob("transforms/storage/*.py")]
     raised = {
         code
         for source in sources
-        for code in re.findall(r'(?:ItemError|TransientError|kind)\(\s*"(\w+)"', source.read_text())
+        for code in re.findall(r'(?:ItemError|TransientError|Fault|kind)\(\s*"(\w+)"', source.read_text())
     }
     text = (root / "docs/fetching.md").read_text()
     listed = set(re.findall(r"^\| `(\w+)`", text.partition("## Codes")[2], re.MULTILINE))

@@ -1,0 +1,174 @@
+"""What is said of stores: that they are alike, know no patience, and that a new one is one object in one list."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import re
+import sys
+import threading
+
+import pytest
+
+from pipeline import verify
+from tests import helpers
+from tests.storage.memory import Forgetful, MemoryStore
+from transforms.errors import ItemError
+from transforms.fetching.fetcher import Fetcher
+from transforms.fetching.settings import FetchSettings
+from transforms.storage import door, stores
+from transforms.storage.errors import Fault
+from transforms.storage.other import OTHER
+
+PATIENT = {"retrying", "watching", "reading", "writing", "opening", "whole", "copying", "door"}
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """A store that is in the list as any other."""
+    store = MemoryStore()
+    monkeypatch.setitem(stores._BY_SCHEME, "memory", store)
+    return store
+
+
+@pytest.fixture
+def fetcher():
+    settings = FetchSettings(
+        max_bytes=10, uri_schemes=("memory",), backoff_seconds=0.001, timeout_seconds=20, retries=2
+    )
+    fetcher = Fetcher(settings)
+    yield fetcher
+    fetcher.close()
+
+
+def imported(source: str) -> set[str]:
+    """All modules that a source imports, and all names that it imports from them."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return names
+
+
+@pytest.mark.parametrize("store", [*stores.STORES, OTHER], ids=lambda store: type(store).__name__)
+def test_a_store_knows_no_patience(store):
+    names = imported(inspect.getsource(sys.modules[type(store).__module__]))
+    assert not {f"transforms.storage.{module}" for module in PATIENT} & names
+
+
+@pytest.mark.parametrize("store", [*stores.STORES, OTHER, MemoryStore()], ids=lambda s: type(s).__name__)
+def test_a_store_has_every_method_and_no_other_ones(store):
+    public = {name for name in dir(store) if not name.startswith("_")} - {"files", "failures", "reads"}
+    assert public == {"schemes", *(name for name in dir(stores.Store) if not name.startswith("_"))} | {
+        "whole_uploads"
+    }
+
+
+def test_only_stores_and_the_door_know_of_beams_file_systems():
+    for path in [*helpers.REPO.glob("transforms/**/*.py"), *helpers.REPO.glob("pipeline/**/*.py")]:
+        if "apache_beam.io.filesystems" in imported(path.read_text()):
+            assert path.parent.name == "storage"
+            assert path.stem in {"clients", "door", "other"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "others"), [("storage", r"storage|elements|errors"), ("fetching", r"storage|fetching|errors|counters")]
+)  # fmt: skip
+def test_storage_and_fetching_import_nothing_above_them(folder, others):
+    for path in helpers.REPO.glob(f"transforms/{folder}/*.py"):
+        for name in imported(path.read_text()):
+            assert not name.startswith(("pipeline", "bit")), path
+            if name.startswith("transforms."):
+                assert re.match(rf"transforms\.({others})\b", name), path
+
+
+def test_a_job_runs_within_a_store_that_beam_has_never_heard_of(memory, tmp_path):
+    helpers.write_shards(tmp_path / "in", (3, 2))
+    for name, data in helpers.contents(tmp_path / "in").items():
+        memory.files[f"memory://in/{name}"] = data
+    helpers.job(f"--input={tmp_path}/in/*", "--batch_size=2", output=tmp_path / "out")
+    helpers.job("--input=memory://in/*", "--batch_size=2", output="memory://out")
+    written = {name[13:]: data for name, data in memory.files.items() if name.startswith("memory://out/")}
+    expected = helpers.contents(tmp_path / "out")
+    assert set(written) == set(expected)
+    features = [name for name in expected if name.startswith("features-")]
+    assert len(features) == 2
+    assert all(written[name] == expected[name] for name in features)
+    assert verify.main(["memory://out"]) == verify.WHOLE
+
+
+def test_images_come_through_the_same_store_within_the_limits_of_a_fetch(memory, fetcher):
+    memory.files = {"memory://a/fits": b"0123456789", "memory://a/large": b"0123456789!"}
+    assert fetcher.fetch("memory://a/fits") == b"0123456789"
+    for uri, code in (("memory://a/large", "too_large"), ("memory://a/none", "not_found")):
+        with pytest.raises(ItemError) as raised:
+            fetcher.fetch(uri)
+        assert raised.value.code == code
+    memory.reads, memory.failures = 0, iter([Forgetful(), Forgetful()])
+    assert fetcher.fetch("memory://a/fits") == b"0123456789"
+    assert memory.reads == 3
+    memory.reads, memory.failures = 0, itertools.repeat(Forgetful())
+    with pytest.raises(ItemError, match=r"^memory fails \(3 attempts\)$") as raised:
+        fetcher.fetch("memory://a/fits")
+    assert (raised.value.code, memory.reads) == ("http_5xx", 3)
+    memory.failures = iter([RuntimeError("a mistake")])
+    with pytest.raises(RuntimeError, match="a mistake"):
+        fetcher.fetch("memory://a/fits")
+
+
+def test_what_hangs_or_dawdles_is_left_alone_and_takes_no_more_bytes(memory, monkeypatch):
+    ended: list[Exception] = []
+    go_on, done = threading.Event(), threading.Event()
+
+    def read(path, into):
+        into.write(b"0")
+        go_on.wait(60)
+        try:
+            into.write(b"1")
+        except Fault as fault:
+            ended.append(fault)
+        done.set()
+
+    monkeypatch.setattr(memory, "read", read)
+    with pytest.raises(Fault, match="silent too long") as raised:
+        door.read_capped("memory://a/b", 100, seconds=60, silence_seconds=0.05)
+    assert (raised.value.code, raised.value.transient) == ("timeout", True)
+    go_on.set()
+    assert done.wait(60)
+    assert len(ended) == 1
+    go_on.clear()
+    with pytest.raises(Fault, match="time ran out"):
+        door.read_capped("memory://a/b", 100, seconds=0.05, silence_seconds=60)
+    go_on.set()
+
+
+@pytest.mark.parametrize(
+    ("path", "store"),
+    [
+        ("gs://b/o", "GcsStore"),
+        (" GS://b/o", "GcsStore"),
+        ("s3://b/o", "S3Store"),
+        ("/a/b", "Disk"),
+        ("file:///a", "Disk"),
+        ("file://gs://b/o", "Disk"),
+        ("a gs://b/o", "Disk"),
+        ("hdfs://h/a", "OtherStore"),
+    ],
+)
+def test_a_path_belongs_to_one_store(path, store):
+    assert type(stores.store_of(path)).__name__ == store
+
+
+def test_a_local_path_that_looks_like_a_uri_never_leaves_the_disk(monkeypatch, tmp_path):
+    """`file:gs://...` in a list that may only name files."""
+    monkeypatch.chdir(tmp_path)
+    fetcher = Fetcher(FetchSettings(uri_schemes=("file",)))
+    with pytest.raises(ItemError, match="there is no such file"):
+        fetcher.fetch("file:gs://bucket/object")
+    (tmp_path / "gs:/bucket").mkdir(parents=True)
+    (tmp_path / "gs:/bucket/object").write_bytes(b"local")
+    assert fetcher.fetch("file:gs://bucket/object") == b"local"
+    fetcher.close()
