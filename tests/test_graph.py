@@ -7,7 +7,7 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from pipeline import engine, graph, options, plan
 from tests import helpers
-from transforms.elements import ChunkCoder
+from transforms.coders import ChunkCoder
 
 STEPS = ("ReadShards", "DecodeImages", "RunInference", "WriteShards")
 DATAFLOW = ("--dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver",)

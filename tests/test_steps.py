@@ -14,12 +14,12 @@ import pytest
 
 from tests import helpers
 from transforms import infer
+from transforms.coders import ChunkCoder
 from transforms.commit import receipts, writer
 from transforms.commit.receipts import Layout
 from transforms.commit.writer import BrokenShard, ShardWriter
 from transforms.decode import CHUNKS_AHEAD, DecodeImages, DecodeSettings
 from transforms.elements import (
-    ChunkCoder,
     Decoded,
     Encoded,
     EncodedChunk,

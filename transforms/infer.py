@@ -12,7 +12,7 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
 from bit.models import Model
-from transforms import counters, imports
+from transforms import coders, counters, imports  # noqa: F401  # coders: registers that of the chunks
 from transforms.elements import Decoded, Failure, FeatureChunk, PixelChunk
 from transforms.model import devices
 from transforms.model.fitting import Fitted, OutOfMemory

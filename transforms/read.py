@@ -17,7 +17,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms import counters
+from transforms import coders, counters  # noqa: F401  # coders: registers that of the chunks
 from transforms.commit.retry import EVERY
 from transforms.elements import Encoded, EncodedChunk, Failure, RecordFile, Shard, UriSlice
 from transforms.errors import ItemError
