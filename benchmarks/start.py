@@ -25,8 +25,9 @@ import json, sys, time
 began = float(sys.argv.pop(1))
 at = {"interpreter": time.time() - began}
 import pipeline.main
-from pipeline import engine, plan
-from transforms import devices, infer
+from pipeline import plan
+from transforms import infer
+from transforms.model import devices
 at["imports of the launcher"] = time.time() - began
 def note(owner, name, what):
     original = getattr(owner, name)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from apache_beam.io.filesystem import BeamIOError
 
-from pipeline.report import say
+from pipeline.console import say
 from transforms.commit import receipts
 from transforms.commit.audit import Problem, check_shard
 from transforms.commit.receipts import Layout, Receipt

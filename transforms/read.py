@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Container, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -220,9 +220,11 @@ class ReadShards(beam.DoFn):
             items = fetched_items(shard.source, self._settings, self._fetcher.fetch, self._pool, due)
         found = chunks(shard, items, self._settings.batch_size)
         while True:
-            reading = self._thread.submit(next, found)
+            reading = self._thread.submit(_next, found)
             yield from self._pass_on()
-            self._held = _waited(reading)
+            began = time.monotonic()
+            self._held = reading.result()
+            counters.PROCESS.waited("read", began)
             if self._held.is_last:
                 return
 
@@ -237,13 +239,13 @@ class ReadShards(beam.DoFn):
         chunk, self._held = self._held, None
         if chunk is not None:  # an empty one counts
             by_row = len(chunk.items) if isinstance(chunk.shard.source, UriSlice) else 0
-            counters.PROCESS.add(images_read=len(chunk.items), units=by_row)
+            counters.PROCESS.add(in_images=len(chunk.items), units=by_row)
             yield chunk
 
 
-def _waited(reading: Future[EncodedChunk]) -> EncodedChunk:
+def _next(chunks_read: Iterator[EncodedChunk]) -> EncodedChunk:
     began = time.monotonic()
-    chunk = reading.result()
+    chunk = next(chunks_read)
     counters.PROCESS.add(read_seconds=time.monotonic() - began)
     return chunk
 

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import threading
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import (
-    DirectOptions,
-    FlinkRunnerOptions,
-    GoogleCloudOptions,
-    PipelineOptions,
-    SetupOptions,
-)
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
+from apache_beam.runners.runner import PipelineResult
 
 from bit.models import UnusableModel
-from pipeline import flink, graph
+from pipeline import console, graph, runners
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
 from pipeline.progress import Progress
+from transforms import counters
 from transforms.commit.claim import IsFirstAttempt
 from transforms.commit.retry import Due
 from transforms.decode import DecodeImages
@@ -34,47 +28,11 @@ from transforms.manifest import WriteManifest
 from transforms.read import ReadShards
 from transforms.write import WriteShards
 
-LOCAL = "FnApiRunner"
 _POLL_SECONDS = 0.25
-_CHATTY = (
-    "apache_beam.typehints",
-    "apache_beam.utils.subprocess_server",
-)  # tell of nothing that a user could act on
 
 
 class Stopped(Exception):
     """A signal asked the run to stop."""
-
-
-class _Hold(logging.Filter):
-    """Keeps tracebacks back until it is known whether the run's end needs them."""
-
-    def __init__(self):
-        super().__init__()
-        self.held: deque[str] = deque(maxlen=5)
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        if record.exc_info or "Traceback (most recent call last)" in text:
-            self.held.append(logging.Formatter("%(levelname)s %(name)s: %(message)s").format(record))
-            return False
-        # RunInference says this whenever torch is missing; the job has no use for either.
-        return "Resource module is not available" not in text
-
-
-_hold = _Hold()
-
-
-def configure_logging(runner: str) -> None:
-    """Logs to stderr. Dataflow's launcher needs INFO: Airflow reads the job's id from its log."""
-    level = logging.WARNING if runner == LOCAL else logging.INFO
-    logging.basicConfig(
-        level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
-    )
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    _hold.held.clear()
-    logging.getLogger().handlers[0].addFilter(_hold)
 
 
 def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
@@ -90,29 +48,29 @@ def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
     )
 
 
-def check_model(config: JobConfig, beam_options: PipelineOptions) -> None:
+def check_model(config: JobConfig, beam_options: PipelineOptions, runner: str) -> None:
     """Loads a SavedModel to see whether it can do what is asked; the others were seen through by their headers.
 
     Raises RequestError if not.
     """
     # Not where the workers are processes of their own: they need the GPU's memory that this one would keep.
-    if config.model.model.kind == "saved_model" and _in_process(beam_options):
+    if config.model.model.kind == "saved_model" and runners.in_process(beam_options, runner):
         try:
             BitModelHandler(config.model).load_model()
         except UnusableModel as error:
             raise RequestError(f"--model={config.model.model.name}: {error}") from error
 
 
-def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: str) -> bool:
+def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: str) -> PipelineResult | None:
     """Runs the plan to its end, or only hands it over where the engine takes no more than a description of it.
 
-    Returns whether the job has ended. Raises Stopped on a signal, RequestError if the model cannot do what was asked.
+    Returns what the engine gave for a job that has ended, None for one that was handed over. Raises Stopped on a signal,
+    RequestError if the model cannot do what was asked.
     """
     if beam_options.view_as(SetupOptions).save_main_session is None:
         beam_options.view_as(SetupOptions).save_main_session = False
     pipeline = beam.Pipeline(runner=runner, options=beam_options)
     define(config, plan, pipeline)
-    flink_master = beam_options.view_as(FlinkRunnerOptions).flink_master if "flink" in runner.lower() else ""
     outcome: dict[str, Any] = {}
 
     def work() -> None:
@@ -123,38 +81,33 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
         except BaseException as error:
             outcome["error"] = error
 
-    progress = Progress(plan, in_process=runner == LOCAL and _in_process(beam_options))
+    counters.PROCESS.drain()  # what a failed run in this process left is no part of this one's metrics
+    progress = Progress(plan, runners.in_process(beam_options, runner))
     with _Signals() as signals:
-        if runner != LOCAL:
+        if runner != runners.LOCAL:
             # Beam starts job servers on the main thread only, and then takes SIGINT for itself.
             with signals.raised():
                 outcome["result"] = pipeline.run()
             signals.arm()
-            if beam_options.view_as(GoogleCloudOptions).template_location:
-                return False
+            if runners.only_describes(beam_options, runner):
+                return None
         thread = threading.Thread(target=work, name="run", daemon=True)
         thread.start()
         while thread.is_alive() and not signals.received:
             thread.join(_POLL_SECONDS)
             progress.draw()
         progress.clear()
-        # What an engine tells while it is being taken down does not concern the job.
-        logging.getLogger().setLevel(logging.WARNING)
+        console.log_warnings_only()
         if signals.received:
-            _cancel(outcome.get("result"), flink_master)
+            _cancel(outcome.get("result"), beam_options, runner)
             raise signals.stopped()
     if error := outcome.get("error"):
         for cause in _causes(error):
             if isinstance(cause, UnusableModel):
                 raise RequestError(f"--model={config.model.model.name}: {cause}") from error
-        if _hold.held:
-            sys.stderr.write(f"{_hold.held[-1]}\n")
+        console.show_traceback()
         raise error
-    return True
-
-
-def _in_process(beam_options: PipelineOptions) -> bool:
-    return beam_options.view_as(DirectOptions).direct_running_mode != "multi_processing"
+    return outcome["result"]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -163,15 +116,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _cancel(result: Any, flink_master: str) -> None:
-    """Asks a remote engine to stop; a run in this process ends with the process."""
-    if result is None or not hasattr(result, "cancel"):
+def _cancel(result: Any, beam_options: PipelineOptions, runner: str) -> None:
+    if result is None:
         return
     try:
-        if flink.is_cluster(flink_master):
-            flink.cancel(flink_master, result._job_id)
-        else:
-            result.cancel()
+        runners.cancel(result, beam_options, runner)
     except Exception as error:
         logging.getLogger(__name__).warning("the engine did not take the request to stop: %s", error)
 
