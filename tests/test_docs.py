@@ -51,7 +51,7 @@ def test_flags_named_in_the_input_table_exist():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_tests_that_a_page_names_exist(page):
-    for file, name in re.findall(r"`(?:tests/)?(test_\w+\.py)(?:::(\w+))?`", page.read_text()):
+    for file, name in re.findall(r"`(?:tests/)?((?:\w+/)*test_\w+\.py)(?:::(\w+))?`", page.read_text()):
         path = helpers.REPO / "tests" / file
         assert path.exists(), f"{page.name} names {file}"
         assert f"def {name}(" in path.read_text() or not name, f"{page.name} names {file}::{name}"

@@ -1,12 +1,14 @@
 """What the workers count comes back through Beam's metrics, and agrees with the manifest, on each engine."""
 
 import json
+import re
 
 import pytest
 
 from pipeline import options, plan, run, runners
 from tests import engines, helpers
 from transforms import metrics
+from transforms.counters import Counts
 
 ENGINES = {
     "direct": lambda: (),
@@ -64,6 +66,14 @@ def test_the_report_holds_the_counts_of_this_run_alone(tmp_path, pattern):
         assert (told["in-images"], told["out-features"], told["failures-not_image"]) == (8, 6, 1)
     helpers.job(f"--input={pattern}", f"--report_file={report}", output=tmp_path / "two")
     assert json.loads(report.read_text())["counters"] is None  # there was nothing to do
+
+
+def test_each_metric_is_documented():
+    page = (helpers.REPO / "docs" / "running.md").read_text()
+    table = page.partition("### Metrics")[2].partition("### Prism")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    documented = [name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)]
+    assert sorted(documented) == sorted([*Counts().metrics(), "failures-CODE"])
 
 
 class Silent:
