@@ -19,6 +19,7 @@ with imports.uncollected():
     from pipeline.console import say
     from pipeline.flags import RequestError
     from pipeline.report import Report
+    from pipeline.signals import Stopped
     from transforms import counters, metrics
     from transforms.manifest import write_manifest
     from transforms.storage import door, retrying
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if runner == runners.LOCAL:  # whose workers end with this process
                 with contextlib.suppress(Exception):  # a store that failed the run may fail here too
                     together.leave(made.layout)
-            if isinstance(error, run.Stopped):
+            if isinstance(error, Stopped):
                 return report.stopped(str(error), made)
             return (
                 report.refused(str(error)) if isinstance(error, RequestError) else report.failed(error, made)

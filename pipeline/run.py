@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
@@ -19,6 +17,7 @@ from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
 from pipeline.progress import Progress
+from pipeline.signals import Signals
 from transforms import counters
 from transforms.commit.claim import IsFirstAttempt
 from transforms.commit.retry import Due
@@ -29,10 +28,6 @@ from transforms.read import ReadShards
 from transforms.write import WriteShards
 
 _POLL_SECONDS = 0.25
-
-
-class Stopped(Exception):
-    """A signal asked the run to stop."""
 
 
 def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
@@ -83,7 +78,7 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
 
     counters.PROCESS.drain()  # what a failed run in this process left is no part of this one's metrics
     progress = Progress(plan, runners.in_process(beam_options, runner))
-    with _Signals() as signals:
+    with Signals() as signals:
         if runner != runners.LOCAL:
             # Beam starts job servers on the main thread only, and then takes SIGINT for itself.
             with signals.raised():
@@ -123,54 +118,3 @@ def _cancel(result: Any, beam_options: PipelineOptions, runner: str) -> None:
         runners.cancel(result, beam_options, runner)
     except Exception as error:
         logging.getLogger(__name__).warning("the engine did not take the request to stop: %s", error)
-
-
-class _Signals:
-    """SIGINT and SIGTERM, collected instead of raised in the middle of something."""
-
-    _watched = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self):
-        self.received: list[int] = []
-        self._raising = False
-
-    def __enter__(self) -> _Signals:
-        self._before = {number: signal.getsignal(number) for number in self._watched}
-        self.arm()
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._before and _on_main_thread():
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
-
-    def arm(self) -> None:
-        """Takes the signals, also back from a library that took them meanwhile."""
-        if _on_main_thread():
-            for number in self._watched:
-                signal.signal(number, self._take)
-
-    @contextmanager
-    def raised(self) -> Iterator[None]:
-        """Within it a signal raises Stopped: submitting may wait for a host that never answers."""
-        self._raising = True
-        try:
-            yield
-        except Exception:
-            if not self.received:
-                raise
-            raise self.stopped() from None
-        finally:
-            self._raising = False
-
-    def stopped(self) -> Stopped:
-        return Stopped(signal.Signals(self.received[0]).name)
-
-    def _take(self, number: int, _) -> None:
-        self.received.append(number)
-        if self._raising:
-            raise self.stopped()
-
-
-def _on_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()

@@ -25,7 +25,8 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms import coders, counters  # noqa: F401  # coders: registers that of the chunks
+import transforms.coders  # noqa: F401  # registers the coder of the chunks
+from transforms import counters
 from transforms.elements import Decoded, Encoded, EncodedChunk, Failure, PixelChunk, Shard
 from transforms.errors import ItemError
 from transforms.imaging import isolated, preprocess

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
+import transforms.coders  # noqa: F401  # registers the coder of the chunks
 from bit.models import Model
-from transforms import coders, counters, imports, metrics  # noqa: F401  # coders: registers that of the chunks
+from transforms import counters, imports, metrics
 from transforms.elements import Decoded, Failure, FeatureChunk, PixelChunk
 from transforms.model import devices
 from transforms.model.fitting import Fitted, OutOfMemory
