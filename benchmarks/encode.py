@@ -16,8 +16,9 @@ import pyarrow as pa
 from benchmarks import figures, machine
 from transforms.commit.receipts import Layout
 from transforms.commit.writer import ShardWriter
-from transforms.elements import Decoded, FeatureChunk, RecordFile, Shard
+from transforms.elements import Decoded, FeatureChunk, Shard
 from transforms.records import examples
+from transforms.sources.tfrecord import RecordFile
 
 _BATCH, _ROUNDS, _REPEATS = 64, 9, 5
 _SHARD_BATCHES = 20  # 1280 images, as in a shard of ImageNet

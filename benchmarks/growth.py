@@ -28,7 +28,6 @@ from pipeline import options, plan, weights
 from pipeline import run as running
 from transforms import infer
 from transforms.commit import receipts
-from transforms.sources import identity
 
 MODEL = ("--model=untrained/tiny", "--image_size=64")
 LOCAL = "--direct_running_mode="
@@ -184,7 +183,7 @@ def finished(folder: Path, shards: int) -> Path:
         file = replace(receipt.files[0], name=Path(layout.features(shard.label)).name)
         (folder / "out" / file.name).write_bytes(data)
         copy = replace(
-            receipt, shard=shard.label, name=shard.name, input=identity.input_identity(shard), files=(file,)
+            receipt, shard=shard.label, name=shard.name, input=shard.source.identity(), files=(file,)
         )
         Path(layout.receipt(shard.label)).write_bytes(copy.to_json())
     return listing

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import device, encode, figures, inputs, limit, machine
-from transforms import infer, read
-from transforms.elements import RecordFile, Shard
+from transforms import infer
 from transforms.imaging import preprocess
+from transforms.sources.base import Reading, ReadSettings
+from transforms.sources.tfrecord import RecordFile
 
 _SHARDS = 4
 
@@ -28,8 +29,8 @@ _SHARDS = 4
 def reading(path: Path) -> Callable[[], object]:
     """Reads the images of a TFRecord file."""
     source = RecordFile(str(path), path.stat().st_size, path.stat().st_mtime)
-    shard, settings = Shard(0, 1, source, path.name), read.ReadSettings(32)
-    return lambda: collections.deque(read.record_items(shard, source, settings), maxlen=0)
+    reading = Reading(path.name, ReadSettings(32))
+    return lambda: collections.deque(source.items(reading), maxlen=0)
 
 
 def measure(stages: dict[str, Callable[[], object]], count: int, rounds: int) -> dict[str, float]:

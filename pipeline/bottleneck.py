@@ -12,10 +12,9 @@ import os
 from dataclasses import dataclass
 
 from pipeline.options import JobConfig
-from pipeline.plan import Plan, units
+from pipeline.plan import Plan
 from pipeline.runners import Workers
 from transforms.counters import Counts
-from transforms.elements import UriSlice
 from transforms.model import devices
 
 _TELLING_SECONDS = 2.0  # shorter runs are all start-up
@@ -97,24 +96,24 @@ def _faster_decoding(counts: Counts, config: JobConfig, engine: Workers) -> str:
 
 
 def _faster_disks(stage: str, counts: Counts, config: JobConfig, plan: Plan, engine: Workers) -> str:
-    is_list = isinstance(plan.todo[0].source, UriSlice)
+    cut_by = plan.todo[0].source.cut_by
     fetch, rows = config.read.fetch, config.images_per_shard
-    if stage == "input" and is_list:
+    if stage == "input" and counts.fetch_seconds:
         if counts.queue_seconds > _MAJORITY * counts.fetch_seconds:
             return f"--per_host={2 * fetch.per_host} would ask one host for more images at once, if it can bear it"
         return f"--fetch_threads={2 * fetch.concurrency} would fetch more images at once"
     commits = stage == "write" and counts.wait_commit_seconds > _MAJORITY * counts.wait_write_seconds
-    if is_list and commits and rows < _LARGE_SHARD:
+    if cut_by == "--images_per_shard" and commits and rows < _LARGE_SHARD:
         return (
             f"--images_per_shard={min(_LARGE_SHARD, 10 * rows)}, to another output, would mean fewer commits"
         )
     if len(plan.todo) > engine.at_once:
         return f"{engine.wider} would work on more shards at once"
     # More shards than there are now let more workers share them; how many workers is the engine's flag, the next time.
-    if is_list and rows > 1:
+    if cut_by == "--images_per_shard" and rows > 1:
         return f"--images_per_shard={max(1, rows // 4)}, to another output, makes more shards, for more workers to share"
-    largest = max(map(units, plan.todo))
-    if not is_list and largest > _SPLIT_FROM_BYTES and not _any_compressed(plan):
+    largest = max(shard.units for shard in plan.todo)
+    if cut_by == "--split_bytes" and largest > _SPLIT_FROM_BYTES and not _any_compressed(plan):
         size = f"{max(1, largest >> 22)}MiB"
         return f"--split_bytes={size}, to another output, makes more shards, for more workers to share"
     return "no flag helps: the shards are few; write the same images into more and smaller files"

@@ -21,7 +21,7 @@ import numpy as np
 from pipeline.estimate import Estimate, Image, Job, Measured, ShardLook, estimate
 from pipeline.measuring import device, paces
 from pipeline.options import JobConfig
-from pipeline.plan import Plan, units
+from pipeline.plan import Plan
 from pipeline.progress import duration
 from pipeline.sampling import IMAGES_PER_SHARD, Sample, look_at
 from transforms.elements import Shard
@@ -70,10 +70,10 @@ def look(config: JobConfig, plan: Plan) -> Found:
             neighbours = shards[part * len(shards) // parts : (part + 1) * len(shards) // parts]
             found, unit = look_at(neighbours[len(neighbours) // 2], config, fetcher, pool, pixels)
             costs = tuple(Image(sample.input, sample.decode) for sample in found)
-            looks.append(ShardLook(sum(map(units, neighbours)), unit, costs))
+            looks.append(ShardLook(sum(shard.units for shard in neighbours), unit, costs))
             samples += found
     threads, cores = config.decode.threads_here, os.cpu_count() or 1
-    job = Job(sum(map(units, shards)), len(shards), batch, threads, cores)
+    job = Job(sum(shard.units for shard in shards), len(shards), batch, threads, cores)
     shown = [sample.decoded for sample in samples if sample.decoded]
     if not shown:
         return Found(tuple(samples), tuple(looks), Measured((), (), (), ()), 0, job)
@@ -91,7 +91,8 @@ def _reachable(plan: Plan) -> Iterator[list[Shard]]:
     with tempfile.NamedTemporaryFile(suffix=".txt") as stream:
         stream.write(plan.listing)
         stream.flush()
-        yield [dataclasses.replace(s, source=dataclasses.replace(s.source, uri=stream.name)) for s in shards]
+        moved = [dataclasses.replace(shard.source, uri=stream.name) for shard in shards]  # type: ignore[type-var]
+        yield [dataclasses.replace(shard, source=source) for shard, source in zip(shards, moved, strict=True)]
 
 
 def tell(config: JobConfig, plan: Plan, found: Found) -> list[str]:

@@ -10,8 +10,8 @@ from bit import outputs
 from bit.models import PRECISIONS
 from transforms.fetching.settings import FetchSettings
 from transforms.imaging.preprocess import Preprocessing
-
-INPUT_FORMATS = ("auto", "tfrecord", "txt", "csv", "jsonl", "parquet", "images")
+from transforms.sources.finding import AUTO, FORMATS
+from transforms.sources.tfrecord import IMAGE_FEATURE
 
 _EPILOG = """\
 one example for each kind of input:
@@ -95,8 +95,8 @@ _LIST: dict[str, Any] = {"type": _names, "metavar": "NAME,..."}
 _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     "input": [
         ("--input", {"action": "append", "type": _names, "metavar": "PATH,..."}, "globs, files or a folder; may be repeated"),
-        ("--input_format", {"choices": INPUT_FORMATS, "default": "auto"}, "default: by name and first bytes"),
-        ("--image_feature", {"default": "image/encoded", "metavar": "NAME"}, "TFRecords: holds the image (%(default)s)"),
+        ("--input_format", {"choices": FORMATS, "default": AUTO}, "default: by name and first bytes"),
+        ("--image_feature", {"default": "", "metavar": "NAME"}, f"TFRecords: holds the image ({IMAGE_FEATURE})"),
         ("--uri_column", {"default": "uri", "metavar": "NAME"}, "CSV, JSON lines, Parquet: holds the URI (%(default)s)"),
         ("--key_feature", {"default": "", "metavar": "NAME"}, "feature or column to use as the record's key"),
         ("--pass_through", {**_LIST, "default": []}, "features or columns to copy"),

@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             made = plan.make(config, weights.identify(config.model, runner == runners.LOCAL))
         for note in made.notes:
             say(note)
+        report.leave_out(made.left_out)
         if config.dry_run:
             return report.looked(dry_run.run(config, made))
         if config.overwrite and made.stale and runner == runners.LOCAL:

@@ -19,8 +19,9 @@ from transforms.commit import claim, receipts
 from transforms.commit.receipts import Layout
 from transforms.commit.retry import Due
 from transforms.commit.writer import ShardWriter
-from transforms.elements import Decoded, Encoded, FeatureChunk, RecordFile, Shard
+from transforms.elements import Decoded, Encoded, FeatureChunk, Shard
 from transforms.infer import BitModelHandler
+from transforms.sources.tfrecord import RecordFile
 from transforms.storage import door
 
 _MODEL_CALLS, _MODEL_SECONDS = (3, 30), 3.0  # at least, at most; enough calls once they take so long

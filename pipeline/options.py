@@ -21,8 +21,8 @@ from transforms.decode import DecodeSettings
 from transforms.fetching.settings import FetchSettings
 from transforms.imaging.preprocess import Preprocessing
 from transforms.infer import ModelSettings
-from transforms.read import ReadSettings
 from transforms.records import examples
+from transforms.sources.base import ReadSettings
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
 
-from pipeline import inputs, splits, together
+from pipeline import together
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from transforms.commit import receipts, retry
 from transforms.commit import replace as replacing
 from transforms.commit.receipts import Layout, Receipt
-from transforms.elements import RecordFile, Shard, UriSlice
+from transforms.elements import Shard
 from transforms.fetching.uris import public_uri
-from transforms.sources import identity, uri_list
+from transforms.sources import earlier as found_earlier
+from transforms.sources import finding, tfrecord
+from transforms.sources.base import BadInput, Cutting
+from transforms.sources.finding import Found
 from transforms.storage import door
 
 _OURS = re.compile(r"features-\d{5,}-of-\d{5,}\.tfrecord|failures-\d{5,}-of-\d{5,}\.jsonl")
@@ -40,6 +42,7 @@ class Plan:
     begun: tuple[Receipt, ...] = ()  # replacements of a retry that was killed, to be carried to their end
     retried: tuple[Receipt, ...] = ()  # of the shards of which only the failures are to be done
     notes: tuple[str, ...] = ()  # what the user ought to know
+    left_out: Mapping[str, str] = field(default_factory=dict)  # files that are not input: path -> reason
 
     def summary(self, runner: str) -> str:
         """What there is to do, in one line."""
@@ -54,49 +57,63 @@ class Plan:
     @property
     def units(self) -> int:
         """Size of what is left: bytes of record files, or rows of lists."""
-        return sum(units(shard) for shard in self.todo)
-
-
-def units(shard: Shard) -> int:
-    source = shard.source
-    if shard.retry and isinstance(source, UriSlice):
-        return shard.retry.inputs
-    return (source.end or source.size_bytes) - source.start if isinstance(source, RecordFile) else source.rows
+        return sum(shard.units for shard in self.todo)
 
 
 def make(config: JobConfig, weights: str) -> Plan:
     """The plan of a run. `weights` identifies the model's weights. Raises RequestError for a wrong request."""
     layout = Layout(config.output)
-    kind, files = inputs.find(config)
-    listing, notes = None, tuple[str, ...]()
-    if kind == "tfrecord":
-        inputs.look_into(files, config)
-        cut, notes = splits.cut(files, config)
-        sources: Iterable[RecordFile | UriSlice] = [source for file in cut for source in file]
-        short = inputs.short_names([file.path for file in files])
-        names = [name for name, file in zip(short, cut, strict=True) for _ in file]
-    elif config.split_bytes:
+    try:
+        found = finding.find(config.inputs, config.input_format, config.read)
+        made = _plan(config, layout, found, weights)
+    except (BadInput, RequestError) as error:
+        earlier = _as_earlier(config, layout, weights)
+        if earlier is None:
+            raise RequestError(str(error)) from error
+        return earlier
+    if together.is_of_other_input(layout, len(made.shards), made.listing):
+        return _as_earlier(config, layout, weights) or made
+    return made
+
+
+def _as_earlier(config: JobConfig, layout: Layout, weights: str) -> Plan | None:
+    """The plan for an output that an earlier version began with fewer files; None if there is no such output."""
+    try:
+        if not receipts.labels(layout) and not door.exists(layout.request):
+            return None
+        earlier = found_earlier.find(config.inputs, config.input_format, config.read)
+        made = _plan(config, layout, earlier, weights)
+        if config.overwrite or together.is_of_other_input(layout, len(made.shards), made.listing):
+            return None
+        now, _ = finding.all_files(config.inputs, config.input_format, config.read)
+    except (BadInput, RequestError, BeamIOError, ValueError, ImportError):
+        return None
+    more = sorted(set(now) - {file.path for file in earlier.files})
+    note = (
+        f"{config.output} was begun by an earlier version, and goes on with the files that it took: not taken are "
+        f"{len(more)} more{f' (such as {public_uri(more[0])}), which another --output would take' if more else ''}"
+    )
+    left_out = dict.fromkeys(more, "not taken by an earlier version")
+    return replace(made, notes=(*made.notes, note), left_out=left_out)
+
+
+def _plan(config: JobConfig, layout: Layout, found: Found, weights: str) -> Plan:
+    cutting = Cutting(config.read, config.images_per_shard, config.split_bytes, layout.listing)
+    cut = found.kind.cut(found.files, cutting)
+    asked = ",".join(config.inputs)
+    if not cut.sources:
+        raise RequestError(f"--input={asked} lists no image: there is nothing to do")
+    if config.split_bytes and cut.sources[0].cut_by != "--split_bytes":
         raise RequestError(
-            f"--split_bytes cuts TFRecord files, and --input={','.join(config.inputs)} has none; --images_per_shard "
+            f"--split_bytes cuts TFRecord files, and --input={asked} has none; --images_per_shard "
             "says how lists and image files are cut"
         )
-    else:
-        if kind == "images":
-            listing = b"".join(file.path.encode("utf-8", "surrogateescape") + b"\n" for file in files)
-            sources = _cut_listing(layout.listing, listing, config)
-        else:
-            sources = itertools.chain.from_iterable(_cut(file.path, kind, config) for file in files)
-        sources = list(sources)
-        names = [f"{posixpath.basename(s.uri)}[{s.start}:{s.end}]" for s in sources]
-    sources = list(sources)
-    if not sources:
-        raise RequestError(f"--input={','.join(config.inputs)} lists no image: there is nothing to do")
     shards = tuple(
-        Shard(index, len(sources), source, name)
-        for index, (source, name) in enumerate(zip(sources, names, strict=True))
+        Shard(index, len(cut.sources), source, name)
+        for index, (source, name) in enumerate(zip(cut.sources, cut.names, strict=True))
     )
-    made = _resume(config, layout, shards, _fingerprint(config, weights), listing)
-    return replace(made, notes=notes)
+    made = _resume(config, layout, shards, _fingerprint(config, weights), cut.listing)
+    return replace(made, notes=cut.notes, left_out=found.left_out)
 
 
 def prepare(plan: Plan) -> None:
@@ -107,6 +124,10 @@ def prepare(plan: Plan) -> None:
     layout = plan.layout
     note = layout, plan.fingerprint, len(plan.shards), plan.listing
     try:
+        if plan.stale:  # nothing goes before it is known that something can be written
+            probe = f"{layout.request}.probe"
+            door.write_atomic(probe, b"")
+            door.delete([probe])
         if plan.todo and layout.request not in plan.stale:
             together.enter(*note)
         door.delete(
@@ -139,7 +160,7 @@ def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
         "top_k": config.model.top_k if "top_k" in config.model.outputs else None,
         "preprocessing": asdict(config.preprocessing),
         "schema": {
-            "image_feature": config.read.image_feature,
+            "image_feature": config.read.image_feature or tfrecord.IMAGE_FEATURE,
             "uri_column": config.read.uri_column,
             "key_feature": config.read.key_feature,
             "pass_through": list(config.read.pass_through),
@@ -147,21 +168,6 @@ def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
         "split_bytes": config.split_bytes,
     }
     return json.loads(json.dumps(made_of))  # as a receipt gives it back
-
-
-def _cut(path: str, kind: str, config: JobConfig) -> Iterator[UriSlice]:
-    try:
-        yield from uri_list.cut(path, kind, config.read.columns, config.images_per_shard)
-    except uri_list.BadList as error:
-        raise RequestError(str(error)) from error
-
-
-def _cut_listing(path: str, listing: bytes, config: JobConfig) -> list[UriSlice]:
-    if config.read.pass_through or config.read.key_feature:
-        raise RequestError(
-            "image files have no columns: leave --pass_through and --key_feature out, or write a list"
-        )
-    return list(uri_list.cut_lines(path, listing, config.images_per_shard))
 
 
 def _resume(
@@ -183,7 +189,12 @@ def _resume(
         old = [layout.receipt(receipt.shard) for receipt in found]
         kept = [file.path for file in door.match(layout.manifest)]
         kept += [file.path for file in door.match(door.join(layout.temporary, "*"))]
-        return Plan(layout, shards, (), shards, fingerprint, listing, tuple(old + kept + _data(files)))
+        stale = [*old, *kept, *_data(files)]
+        if needed := sorted({shard.source.uri for shard in shards} & set(stale)):
+            raise RequestError(
+                f"--overwrite would delete {needed[0]}, which is this job's input: copy it elsewhere, or use another --output"
+            )
+        return Plan(layout, shards, (), shards, fingerprint, listing, tuple(stale))
     by_label = {shard.label: shard for shard in shards}
     for receipt in found:
         _check_same(config, receipt, by_label.get(receipt.shard), fingerprint, len(shards))
@@ -238,7 +249,7 @@ def _check_same(
         raise RequestError(
             f"--output={config.output} holds shard {receipt.shard}, but the input now makes {of} shards: {remedy}"
         )
-    field = "name" if receipt.name != shard.name else identity.change(receipt.input, shard)
+    field = "name" if receipt.name != shard.name else shard.source.change(receipt.input)
     if field:
         raise RequestError(
             f"the input of shard {receipt.shard} has changed since it was made: {shard.source.uri} "

@@ -7,10 +7,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import TextIO
 
-from pipeline.plan import Plan, units
+from pipeline.plan import Plan
 from transforms import counters
 from transforms.commit import receipts, retry
-from transforms.elements import UriSlice
 from transforms.storage import door
 
 _LIVE_SECONDS = 0.5
@@ -72,10 +71,9 @@ class Progress:
         self._began = self._drawn = time.monotonic()
         self._ready = 0.0  # when the model was there
         self._before = counters.PROCESS.counts()
-        sources = [shard.source for shard in plan.todo]
-        by_row = all(isinstance(source, UriSlice) for source in sources)
-        self._images_total = sum(map(units, plan.todo)) if by_row else 0
-        self._weights = {shard.label: units(shard) for shard in plan.todo}
+        is_known = all(shard.source.inputs is not None for shard in plan.todo)
+        self._images_total = plan.units if is_known else 0
+        self._weights = {shard.label: shard.units for shard in plan.todo}
         self._retries = {shard.label: shard.retry for shard in plan.todo if shard.retry}
         self._counted: dict[str, receipts.Receipt] = {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,6 +16,8 @@ from pipeline.plan import Plan
 from transforms import counters
 from transforms.commit import receipts
 from transforms.counters import Counts
+from transforms.fetching.uris import public_uri
+from transforms.sources import finding
 from transforms.storage import door
 
 DONE, FAILED, WRONG_REQUEST, TOO_MANY_FAILURES = 0, 1, 2, 3
@@ -26,6 +28,14 @@ class Report:
 
     def __init__(self, path: str = ""):
         self._path = path
+        self._left_out: Mapping[str, str] = {}
+
+    def leave_out(self, paths: Mapping[str, str]) -> None:
+        """Says which files of the input's folders are not input: path -> reason."""
+        self._left_out = paths
+        if paths:
+            listed = "; --report_file lists them" if not self._path else ""
+            say(f"left out {len(paths)} file{'s' * (len(paths) != 1)}: {finding.summary(paths)}{listed}")
 
     def refused(self, reason: str) -> int:
         say(f"error: {reason}")
@@ -132,6 +142,9 @@ class Report:
 
     def _end(self, code: int, summary: dict[str, Any]) -> int:
         if self._path:
+            if self._left_out:
+                paths = {public_uri(path): why for path, why in self._left_out.items()}
+                summary = {**summary, "left_out": paths}
             content = json.dumps({**summary, "exit_code": code}, indent=1, sort_keys=True) + "\n"
             try:
                 door.write_atomic(self._path, content.encode())

@@ -13,11 +13,11 @@ import numpy as np
 
 from pipeline.estimate import NOTHING, Cost
 from pipeline.options import JobConfig
-from pipeline.plan import units
-from transforms import counters, decode, read
-from transforms.elements import Decoded, Encoded, Failure, RecordFile, Shard, UriSlice
+from transforms import counters, decode
+from transforms.elements import Decoded, Encoded, Failure, Shard
 from transforms.fetching.fetcher import Fetcher
 from transforms.imaging.sniff import format_of
+from transforms.sources.base import Item, Reading
 from transforms.storage import door
 
 IMAGES_PER_SHARD = 16
@@ -52,10 +52,10 @@ def look_at(
     shard: Shard, config: JobConfig, fetcher: Fetcher, pool: ThreadPoolExecutor, pixels: np.ndarray
 ) -> tuple[list[Sample], float]:
     """The first images of a shard, and the units (bytes of a record file, rows of a list) of one of them."""
-    if isinstance(shard.source, RecordFile):
-        items, costs, unit = _read(shard, shard.source, config)
+    if shard.source.inputs is None:
+        items, costs, unit = _read(shard, config)
     else:
-        items, costs, unit = _fetched(shard.source, config, fetcher, pool)
+        items, costs, unit = _fetched(shard, config, fetcher, pool)
     samples = [_decoded(item, cost, config, pixels) for item, cost in zip(items, costs, strict=True)]
     kept = 0
     for index, sample in enumerate(samples):
@@ -66,15 +66,15 @@ def look_at(
     return samples, unit
 
 
-def _read(shard: Shard, source: RecordFile, config: JobConfig) -> tuple[list[read.Item], list[Cost], float]:
+def _read(shard: Shard, config: JobConfig) -> tuple[list[Item], list[Cost], float]:
     """The first images of a record file, what each costs to read, and the bytes of one.
 
     A file is read in blocks, and opened with the first: what that costs is shared out over the bytes of the blocks.
     """
     before = counters.PROCESS.counts().units
-    items: list[read.Item] = []
+    items: list[Item] = []
     costs: list[Cost] = []
-    with contextlib.closing(read.record_items(shard, source, config.read)) as found:
+    with contextlib.closing(shard.source.items(Reading(shard.name, config.read))) as found:
         while len(items) < IMAGES_PER_SHARD:
             with Watch() as watch:
                 item = next(found, None)
@@ -84,7 +84,7 @@ def _read(shard: Shard, source: RecordFile, config: JobConfig) -> tuple[list[rea
             costs.append(watch.cost)
     if not items:
         return [], [], 1.0
-    seen, size = counters.PROCESS.counts().units - before, units(shard)
+    seen, size = counters.PROCESS.counts().units - before, shard.units
     if seen == size:
         unit = size / len(items)
     elif seen and len(items) > 1:
@@ -93,7 +93,7 @@ def _read(shard: Shard, source: RecordFile, config: JobConfig) -> tuple[list[rea
         unit = statistics.mean(
             len(i.data) + len(i.passed) + 64 if isinstance(i, Encoded) else 64 for i in items
         )
-    block = door.block_bytes(source.uri)
+    block = door.block_bytes(shard.source.uri)
     was_read = min(size, -(-unit * len(items) // block) * block)
     each = []
     for clock in ("wall", "cpu"):
@@ -104,8 +104,8 @@ def _read(shard: Shard, source: RecordFile, config: JobConfig) -> tuple[list[rea
 
 
 def _fetched(
-    source: UriSlice, config: JobConfig, fetcher: Fetcher, pool: ThreadPoolExecutor
-) -> tuple[list[read.Item], list[Cost], float]:
+    shard: Shard, config: JobConfig, fetcher: Fetcher, pool: ThreadPoolExecutor
+) -> tuple[list[Item], list[Cost], float]:
     """The first images of a run of rows, and how long each would keep the reader waiting among others."""
     taken: list[float] = []
     hosts: set[str | None] = set()
@@ -120,7 +120,8 @@ def _fetched(
 
     before = counters.PROCESS.counts().queue_seconds
     with Watch() as watch:
-        items = list(read.fetched_items(source, config.read, fetch, pool, limit=IMAGES_PER_SHARD))
+        reading = Reading(shard.name, config.read, fetch=fetch, pool=pool, limit=IMAGES_PER_SHARD)
+        items = list(shard.source.items(reading))
     queued = counters.PROCESS.counts().queue_seconds - before
     settings = config.read.fetch
     at_once = (
@@ -139,7 +140,7 @@ def _http_host(uri: str) -> str | None:
         return None
 
 
-def _decoded(item: read.Item, reading: Cost, config: JobConfig, pixels: np.ndarray) -> Sample:
+def _decoded(item: Item, reading: Cost, config: JobConfig, pixels: np.ndarray) -> Sample:
     if isinstance(item, Failure):
         return Sample(item.code, reading)
     with Watch() as watch:

@@ -16,12 +16,14 @@ from transforms.commit import receipts
 from transforms.commit.receipts import Layout
 from transforms.storage import door
 
+_LIST = "list of images"
+
 
 def enter(layout: Layout, fingerprint: Mapping[str, Any], shards: int, listing: bytes | None) -> None:
     """Leaves the note. Raises RequestError if there is one of another request, whose job runs or was killed."""
     now: dict[str, Any] = {"request": dict(fingerprint), "shards": shards}
     if listing is not None:
-        now["list of images"] = hashlib.sha256(listing).hexdigest()
+        now[_LIST] = _sum(listing)
     data = json.dumps(now, sort_keys=True).encode() + b"\n"
     while not door.create_only(layout.request, data):
         found = door.read_if_there(layout.request)
@@ -42,3 +44,16 @@ def leave(layout: Layout) -> None:
     begun = [path for path in door.match(door.join(layout.temporary, "*")) if "-claim-" in path.path]
     if not begun and not receipts.labels(layout):
         door.delete([layout.request])
+
+
+def is_of_other_input(layout: Layout, shards: int, listing: bytes | None) -> bool:
+    """Whether a note is there that tells of other shards or another list of images than these."""
+    data = door.read_if_there(layout.request)
+    if data is None:
+        return False
+    noted = json.loads(data)
+    return noted.get("shards") != shards or noted.get(_LIST) != _sum(listing)
+
+
+def _sum(listing: bytes | None) -> str | None:
+    return None if listing is None else hashlib.sha256(listing).hexdigest()

@@ -14,6 +14,7 @@ from pipeline.console import say
 from transforms.commit import receipts
 from transforms.commit.audit import Problem, check_shard
 from transforms.commit.receipts import Layout, Receipt
+from transforms.sources import kinds
 from transforms.storage import door
 
 WHOLE, BROKEN, NO_OUTPUT = 0, 1, 2
@@ -88,7 +89,7 @@ def check_folder(layout: Layout) -> Iterator[Problem]:
             )
             continue
         done.append(receipt)
-        yield from check_shard(layout, receipt)
+        yield from check_shard(layout, receipt, kinds.keys(receipt.name, receipt.input, layout.listing))
     yield from _between(layout, done)
     yield from _manifest(layout, done, "manifest.json" in present)
     yield from _stray(layout, done, present)

@@ -6,7 +6,8 @@ import types
 
 import numpy as np
 
-from transforms.elements import Decoded, Encoded, Failure, FeatureChunk, PixelChunk, RecordFile, Shard
+from transforms.elements import Decoded, Encoded, Failure, FeatureChunk, PixelChunk, Shard
+from transforms.sources.tfrecord import RecordFile
 
 SHARD = Shard(1, 3, RecordFile("in.tfrecord", 100, 0.0), "in.tfrecord")
 

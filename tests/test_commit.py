@@ -13,7 +13,8 @@ from transforms.commit import receipts
 from transforms.commit.claim import Claim, LostCommit
 from transforms.commit.receipts import Layout
 from transforms.commit.writer import ShardWriter
-from transforms.elements import Decoded, Failure, FeatureChunk, RecordFile, Shard
+from transforms.elements import Decoded, Failure, FeatureChunk, Shard
+from transforms.sources.tfrecord import RecordFile
 from transforms.storage import door
 
 pytestmark = pytest.mark.xdist_group("stores")

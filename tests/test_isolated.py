@@ -15,10 +15,11 @@ from pipeline import verify
 from tests import helpers
 from tests.test_images import AS_TENSORFLOW, REFUSED
 from transforms import decode as decode_images
-from transforms.elements import Encoded, EncodedChunk, RecordFile, Shard
+from transforms.elements import Encoded, EncodedChunk, Shard
 from transforms.errors import ItemError
 from transforms.imaging import isolated, preprocess
 from transforms.imaging.preprocess import Preprocessing, decode
+from transforms.sources.tfrecord import RecordFile
 
 ENVIRONMENT = {"PYTHONPATH": f"{helpers.REPO / 'tests' / 'killer'}{os.pathsep}{helpers.REPO}"}
 SIDE = 48

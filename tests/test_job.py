@@ -12,8 +12,8 @@ import pytest
 
 from bit import load, models
 from tests import helpers
-from transforms import read
 from transforms.imaging.preprocess import Preprocessing, decode
+from transforms.sources.tfrecord import RecordFile
 
 
 @pytest.fixture(scope="module")
@@ -263,13 +263,13 @@ def test_worker_threads_share_one_model(tmp_path, monkeypatch, mode):
 def test_worker_threads_take_shards_at_once(tmp_path, monkeypatch):
     """Each of two workers reads a shard that only ends when the other one's has begun."""
     both = threading.Barrier(2, timeout=60)
-    original = read.record_items
+    original = RecordFile.items
 
     def meeting(*arguments):
         both.wait()
         return original(*arguments)
 
-    monkeypatch.setattr(read, "record_items", meeting)
+    monkeypatch.setattr(RecordFile, "items", meeting)
     pattern = helpers.write_shards(tmp_path / "in", (2, 2))
     helpers.job(f"--input={pattern}", "--direct_num_workers=2", output=tmp_path / "out")
     assert helpers.manifest(tmp_path / "out")["shards_done"] == 2

@@ -8,8 +8,10 @@ import pytest
 
 from tests import helpers
 from transforms import infer
-from transforms.elements import Decoded, PixelChunk, RecordFile, Shard
-from transforms.sources import uri_list
+from transforms.elements import Decoded, PixelChunk, Shard
+from transforms.sources import text_rows, uri_list
+from transforms.sources.base import ReadSettings
+from transforms.sources.tfrecord import RecordFile
 from transforms.storage import copying
 
 
@@ -41,12 +43,12 @@ def test_a_quote_inside_a_field_swallows_no_rows(tmp_path, photo):
 
 
 def test_a_quote_never_closed_ends_with_the_row_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(uri_list, "_MAX_ROW_BYTES", 100)
+    monkeypatch.setattr(text_rows, "_MAX_ROW_BYTES", 100)
     path = tmp_path / "list.csv"
     path.write_text('uri,text\n/a.jpg,"open\n' + "/b.jpg,x\n" * 40)
-    columns = uri_list.Columns("uri", ("text",))
-    (cut,) = uri_list.cut(str(path), "csv", columns, 1000)
-    found = list(uri_list.rows(cut, columns))
+    settings = ReadSettings(2, pass_through=("text",))
+    (cut,) = uri_list.slices(str(path), "csv", settings, 1000)
+    found = list(cut.read(uri_list.columns_of(settings)))
     assert found[0].error.code == "bad_row"
     assert [row.uri for row in found[1:]] == ["/b.jpg"] * len(found[1:])
     assert len(found) > 20

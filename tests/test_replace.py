@@ -16,7 +16,8 @@ from transforms.commit import receipts, replace, retry
 from transforms.commit.receipts import Layout
 from transforms.commit.retry import ChangedMeanwhile
 from transforms.commit.writer import ShardWriter
-from transforms.elements import Decoded, Failure, FeatureChunk, RecordFile, Shard
+from transforms.elements import Decoded, Failure, FeatureChunk, Shard
+from transforms.sources.tfrecord import RecordFile
 from transforms.storage import door
 
 SHARD = Shard(1, 3, RecordFile("in", 100, 5.0), "in")

@@ -105,8 +105,8 @@ class Tally:
 
     def loaded(self) -> None:
         """A model is ready; rates count from here on."""
-        self.add(models_loaded=1)
         self.loaded_at = time.monotonic()
+        self.add(models_loaded=1)
 
     def counts(self) -> Counts:
         """The totals since the process began."""

@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from transforms.sources.base import Source
 
-@dataclass(frozen=True)
-class RecordFile:
-    """A TFRecord file, or a byte range of one: the records that start in [start, end).
-
-    `first` is the position in the file of the range's first record or damage, where that was counted: then `start` is
-    exactly where it begins. None: `start` may lie inside a record, which belongs to the range before.
-    """
-
-    uri: str
-    size_bytes: int
-    modified: float  # seconds since the epoch, as the file system gives it; 0 where it gives none
-    start: int = 0
-    end: int | None = None
-    first: int | None = 0
-    crc32c: str = ""  # of the bytes in [start, end), eight hexadecimal digits; '' until they have been read
-
-
-@dataclass(frozen=True)
-class UriSlice:
-    """A run of consecutive rows of a list of image URIs.
-
-    `start` and `end` are byte offsets of whole lines; for Parquet they are row numbers.
-    """
-
-    uri: str
-    format: str  # 'txt' | 'csv' | 'jsonl' | 'parquet'
-    start: int
-    end: int
-    rows: int
-    sha256: str  # of the slice's rows, so that a changed list is noticed on resume
+EVERY = range(sys.maxsize)  # position
 
 
 @dataclass(frozen=True)
@@ -54,9 +29,14 @@ class Shard:
 
     index: int
     of: int
-    source: RecordFile | UriSlice
+    source: Source
     name: str  # what a person calls the input; also the stem of default keys
     retry: Retry | None = None
+
+    @property
+    def units(self) -> int:
+        """What is left to do of the input, for progress: see `Source.units`."""
+        return self.retry.inputs if self.retry and self.source.inputs is not None else self.source.units
 
     @property
     def label(self) -> str:

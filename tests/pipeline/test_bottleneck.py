@@ -12,14 +12,17 @@ import pytest
 
 from pipeline import bottleneck, options, runners
 from tests import helpers
-from transforms import decode, infer, read
+from transforms import decode, infer
 from transforms.commit import writer
 from transforms.counters import Counts
-from transforms.elements import RecordFile, Shard, UriSlice
+from transforms.elements import Shard
 from transforms.fetching import fetcher
 from transforms.fetching.http import HttpClient
 from transforms.imaging import preprocess
 from transforms.model import devices
+from transforms.records import examples
+from transforms.sources.tfrecord import RecordFile
+from transforms.sources.uri_list import UriSlice
 
 SLOW_SECONDS = 0.3
 FLAG = re.compile(r"--[a-z_]+(?:=\S*?)?(?=[,;:]?(?:\s|$))")
@@ -75,7 +78,7 @@ def images_list(folder, count):
 @pytest.mark.parametrize(
     ("stage", "module", "name", "said"),
     [
-        ("input", read.examples, "parse", "held back by waiting for input"),
+        ("input", examples, "parse", "held back by waiting for input"),
         ("decode", decode.preprocess, "decode", "held back by waiting for decoded images"),
         ("model", infer, "infer", "held back by the model"),
         ("write", writer.tfrecord, "frame", "held back by writing"),
@@ -96,7 +99,7 @@ def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, stage, module, n
 
 @pytest.mark.parametrize(
     ("stage", "module", "name"),
-    [("input", read.examples, "parse"), ("write", writer.tfrecord, "frame")],
+    [("input", examples, "parse"), ("write", writer.tfrecord, "frame")],
 )
 def test_more_workers_read_and_write_at_once(tmp_path, monkeypatch, stage, module, name):
     pattern = helpers.write_shards(tmp_path / "in", (4, 4))
@@ -204,7 +207,7 @@ def judged(counts, *flags, shards=RECORDS):
             RECORDS,
             "--spark_master_url",
         ),
-        ({"wait_read_seconds": 7}, [], ROWS, "--fetch_threads=64"),
+        ({"wait_read_seconds": 7, "fetch_seconds": 10}, [], ROWS, "--fetch_threads=64"),
         ({"wait_read_seconds": 7, "fetch_seconds": 10, "queue_seconds": 6}, [], ROWS, "--per_host=16"),
         ({"wait_write_seconds": 7, "wait_commit_seconds": 6}, [], RECORDS, "--direct_num_workers=2"),
         ({"wait_write_seconds": 7, "wait_commit_seconds": 6}, [], ROWS, "--direct_num_workers=2"),

@@ -1,8 +1,9 @@
-"""Lists of URIs: slices, rows, rows that cannot be used."""
+"""Lists of URIs: rows, slices, and what is wrong with either."""
 
 import pytest
 
 from transforms.sources import uri_list
+from transforms.sources.base import ReadSettings
 
 
 @pytest.mark.parametrize("rows_per_slice", [1, 2, 3, 100])
@@ -11,11 +12,11 @@ def test_slices_of_a_csv_with_line_breaks_in_fields(tmp_path, rows_per_slice):
     path.write_text(
         '\ufeffuri,text\r\n/a.jpg,"one\ntwo, ""quoted"""\r\n\r\n/b.jpg,x\n/c.jpg\n,empty\n', newline=""
     )
-    columns = uri_list.Columns("uri", ("text",))
-    cut = list(uri_list.cut(str(path), "csv", columns, rows_per_slice))
+    settings = ReadSettings(2, pass_through=("text",))
+    cut = list(uri_list.slices(str(path), "csv", settings, rows_per_slice))
     assert sum(one.rows for one in cut) == 4
     assert all(one.rows <= rows_per_slice for one in cut)
-    found = [row for one in cut for row in uri_list.rows(one, columns)]
+    found = [row for one in cut for row in one.read(uri_list.columns_of(settings))]
     assert [(row.uri, row.columns) for row in found[:2]] == [
         ("/a.jpg", {"text": 'one\ntwo, "quoted"'}),
         ("/b.jpg", {"text": "x"}),
@@ -29,17 +30,16 @@ def test_slices_of_a_csv_with_line_breaks_in_fields(tmp_path, rows_per_slice):
 def test_bad_lines_of_json_keep_their_place(tmp_path):
     path = tmp_path / "list.jsonl"
     path.write_text('{"uri": "/a.jpg"}\nnot json\n[1]\n{"url": "/b.jpg"}\n')
-    (cut,) = uri_list.cut(str(path), "jsonl", uri_list.Columns("uri"), 10)
-    found = list(uri_list.rows(cut, uri_list.Columns("uri")))
+    (cut,) = uri_list.slices(str(path), "jsonl", ReadSettings(2), 10)
+    found = list(cut.read(uri_list.columns_of(ReadSettings(2))))
     assert [row.error.code if row.error else row.uri for row in found] == ["/a.jpg", *["bad_row"] * 3]
 
 
 def test_a_changed_list_changes_its_slices(tmp_path):
     path = tmp_path / "list.txt"
-    columns = uri_list.Columns("uri")
     path.write_text("/a.jpg\n/b.jpg\n/c.jpg\n")
-    before = list(uri_list.cut(str(path), "txt", columns, 2))
+    before = list(uri_list.slices(str(path), "txt", ReadSettings(2), 2))
     path.write_text("/a.jpg\n/b.jpg\n/d.jpg\n")
-    after = list(uri_list.cut(str(path), "txt", columns, 2))
+    after = list(uri_list.slices(str(path), "txt", ReadSettings(2), 2))
     assert before[0] == after[0]
     assert before[1].sha256 != after[1].sha256

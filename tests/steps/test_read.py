@@ -4,8 +4,10 @@ import pytest
 
 from tests import helpers
 from tests.fakes import SHARD, bad, good
-from transforms.elements import EncodedChunk, RecordFile, Shard
-from transforms.read import ReadSettings, ReadShards, chunks
+from transforms.elements import EncodedChunk, Shard
+from transforms.read import ReadShards, chunks
+from transforms.sources.base import ReadSettings
+from transforms.sources.tfrecord import RecordFile
 from transforms.storage.errors import StorageFailed
 
 

@@ -11,7 +11,8 @@ from tests.fakes import SHARD, feature_chunk
 from transforms.commit import writer
 from transforms.commit.receipts import Layout
 from transforms.commit.writer import BrokenShard, ShardWriter
-from transforms.elements import Shard, UriSlice
+from transforms.elements import Shard
+from transforms.sources.uri_list import UriSlice
 from transforms.write import WriteShards
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,6 @@ import numpy as np
 
 from transforms.commit.receipts import FileSummary, Layout, Receipt, Summed
 from transforms.errors import ItemError
-from transforms.fetching.uris import public_uri
 from transforms.records import examples, tfrecord
 from transforms.storage import door
 
@@ -37,12 +35,16 @@ class Problem:
         return f"{self.path}: {self.what}"
 
 
-def check_shard(layout: Layout, receipt: Receipt) -> Iterator[Problem]:
-    """What is wrong with the files of one shard, and with the receipt itself. Reads each file once."""
+def check_shard(layout: Layout, receipt: Receipt, key_at: KeyAt) -> Iterator[Problem]:
+    """What is wrong with the files of one shard, and with the receipt itself. Reads each file once.
+
+    `key_at` tells the default key of a position in the shard, where it can be known.
+    """
     path = layout.receipt(receipt.shard)
     yield from (Problem(path, what) for what in _contradictions(receipt))
     files = {file.name: file for file in receipt.files}
-    key_at = _keys(layout, receipt)
+    if receipt.fingerprint.get("schema", {}).get("key_feature"):
+        key_at = _unknown
     failed: list[int] = []
     for name, file in files.items():
         if name == f"failures-{receipt.shard}.jsonl":
@@ -52,6 +54,10 @@ def check_shard(layout: Layout, receipt: Receipt) -> Iterator[Problem]:
         if name == f"features-{receipt.shard}.tfrecord":
             found = _feature_problems(layout.features(receipt.shard), file, receipt, key_at, set(failed))
             yield from _first_few(layout.features(receipt.shard), found)
+
+
+def _unknown(position: int) -> None:
+    """Keys that were read from the input."""
 
 
 def _first_few(path: str, found: Iterator[str]) -> Iterator[Problem]:
@@ -75,25 +81,6 @@ def _contradictions(receipt: Receipt) -> Iterator[str]:
     due += [f"failures-{receipt.shard}.jsonl"] if receipt.failures else []
     if sorted(file.name for file in receipt.files) != sorted(due):
         yield f"tells of files {[file.name for file in receipt.files]}, expected {due}"
-
-
-def _keys(layout: Layout, receipt: Receipt) -> KeyAt:
-    """Default keys follow from the position; those of image files from the list in the output folder."""
-    schema = receipt.fingerprint.get("schema", {})
-    if schema.get("key_feature"):
-        return lambda position: None
-    if "rows" not in receipt.input:
-        first = receipt.input.get("first", 0)
-        return lambda position: f"{receipt.name}#{first + position}".encode("utf-8", "surrogateescape")
-    if receipt.name.startswith("inputs.txt[") and door.exists(layout.listing):
-        content = door.read_bytes(layout.listing)[receipt.input["start"] : receipt.input["end"]]
-        if hashlib.sha256(content).hexdigest() != receipt.input["sha256"]:
-            return lambda position: b"(inputs.txt is not the list that this shard was made of)"
-        uris = content.decode("utf-8", "surrogateescape").split("\n")[:-1]
-        return lambda position: (
-            public_uri(uris[position]).encode("utf-8", "surrogateescape") if position < len(uris) else None
-        )
-    return lambda position: None
 
 
 def _feature_problems(

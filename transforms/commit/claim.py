@@ -21,7 +21,6 @@ import google_crc32c
 from transforms.commit import receipts
 from transforms.commit.receipts import FileSummary, Layout, Receipt
 from transforms.elements import Shard
-from transforms.sources import identity
 from transforms.storage import door
 
 
@@ -134,7 +133,7 @@ def _claim(layout: Layout, mine: Claim, number: int) -> Claim | None:
 
 def _same_request(one: Receipt, other: Receipt) -> bool:
     """Whether two receipts are answers to the same request on the same input."""
-    same_input = one.name == other.name and identity.same_bytes(one.input, other.input)
+    same_input = one.name == other.name and receipts.same_bytes(one.input, other.input)
     return same_input and receipts.same_making(one.fingerprint, other.fingerprint)
 
 

@@ -215,3 +215,13 @@ def differences(
         elif before != after:
             out[f"{prefix}{name}"] = (before, after)
     return out
+
+
+def same_bytes(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two identities, both of inputs that have been read, are of the same content."""
+    summed = bool(one.get("crc32c")) and bool(other.get("crc32c"))
+    return _without_time(one) == _without_time(other) if summed else dict(one) == dict(other)
+
+
+def _without_time(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in identity.items() if name != "modified"}

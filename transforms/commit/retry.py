@@ -6,17 +6,15 @@ Inputs that hold no record (`damaged_record`) are left as they are: the same byt
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from transforms.commit import receipts, replace
 from transforms.commit.receipts import FileSummary, Layout, Receipt, Summed
-from transforms.elements import Retry, Shard
+from transforms.elements import EVERY, Retry, Shard
 from transforms.records import tfrecord
 from transforms.storage import door
 
-EVERY = range(sys.maxsize)  # position
 _STAYS = "damaged_record"
 
 

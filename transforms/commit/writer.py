@@ -14,12 +14,11 @@ from typing import Any
 
 import google_crc32c
 
-from transforms.commit import claim, replace, retry
+from transforms.commit import claim, receipts, replace, retry
 from transforms.commit.claim import Claim
 from transforms.commit.receipts import FileSummary, Layout, Receipt
-from transforms.elements import Failure, FeatureChunk, Shard, UriSlice
+from transforms.elements import Failure, FeatureChunk, Shard
 from transforms.records import examples, tfrecord
-from transforms.sources import identity
 from transforms.storage import door
 
 _PACKAGES = ("apache-beam", "numpy", "opencv-python-headless", "pillow", "simplejpeg", "tensorflow")
@@ -167,7 +166,7 @@ class ShardWriter:
         for file in files:
             file.close()
         failed = sum(self._codes.values())
-        expected = source.rows if isinstance(source, UriSlice) else self._position
+        expected = self._position if source.inputs is None else source.inputs
         if self._written + failed != expected:
             raise BrokenShard(
                 f"shard {label} ({self._shard.name}): {self._written} features and {failed} failures "
@@ -196,10 +195,10 @@ class ShardWriter:
         return replace.replace(self._layout, self._old.digest, Claim(self._attempt, receipt))
 
     def _input(self) -> Mapping[str, Any]:
-        now = identity.input_identity(self._shard)
+        now = self._shard.source.identity()
         if self._old is None:
             return now
-        if not identity.same_bytes(self._old.input, now):
+        if not receipts.same_bytes(self._old.input, now):
             raise BrokenShard(
                 f"shard {self._shard.label} ({self._shard.name}): the input is not the one that the shard was made of"
             )

@@ -77,3 +77,9 @@ def format_of(data: bytes) -> str:
         "not_image",
         f"no image format starts with {head[:8].hex(' ')}; check that the input holds whole image files",
     )
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file's first bytes are those of a still picture, be it one that `format_of` refuses by name."""
+    pictures = (*_READABLE_MAGICS, *_UNSUPPORTED_MAGICS[:2], *_UNSUPPORTED_MAGICS[3:5])
+    return any(magic.match(head) for _, magic in pictures)

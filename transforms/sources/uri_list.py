@@ -1,273 +1,200 @@
-"""Lists of image URIs (text, CSV, JSON lines, Parquet): cut into slices of rows, and the rows of a slice.
-
-A slice of a text format is a byte range of whole rows, so that a worker can go straight to it.
-"""
+"""Lists of image URIs (text, CSV, JSON lines, Parquet): a source is a run of rows, whose images are fetched ahead."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import itertools
-import json
-from collections.abc import Iterable, Iterator, Sequence
+import posixpath
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import BinaryIO
+from functools import partial
+from typing import Any
 
-from transforms.elements import UriSlice
+from apache_beam.io.filesystem import FileMetadata
+
+from transforms import counters
+from transforms.elements import Encoded, Failure
 from transforms.errors import ItemError
-from transforms.storage import door
+from transforms.fetching.uris import public_uri
+from transforms.records import examples
+from transforms.sources import parquet_rows, text_rows
+from transforms.sources.base import (
+    Cut,
+    Cutting,
+    Item,
+    KeyAt,
+    Kind,
+    Reading,
+    ReadSettings,
+    without_compression,
+)
+from transforms.sources.rows import Columns, Row
 from transforms.storage.errors import StorageFailed
 
-_MAX_ROW_BYTES = 16 << 20  # 16 MiB; a quote that is never closed must not swallow the file
-_LINES_SAMPLED = 100
-FORMATS = ("txt", "csv", "jsonl", "parquet")
-
-
-csv.field_size_limit(_MAX_ROW_BYTES)
-
-
-class BadList(ValueError):
-    """A list of URIs that cannot be read as asked; the message says what, where and what to do."""
-
 
 @dataclass(frozen=True)
-class Row:
-    """One row: its URI, or why it has none; and the columns to pass through."""
+class UriSlice:
+    """A run of consecutive rows of a list of image URIs.
+
+    `start` and `end` are byte offsets of whole lines; for Parquet they are row numbers.
+    """
 
     uri: str
-    columns: dict[str, object]
-    error: ItemError | None = None
+    format: str  # 'txt' | 'csv' | 'jsonl' | 'parquet'
+    start: int
+    end: int
+    rows: int
+    sha256: str  # of the slice's rows, so that a changed list is noticed on resume
 
+    cut_by = "--images_per_shard"
 
-@dataclass(frozen=True)
-class Columns:
-    """Which column holds the URI and which are copied into the feature record."""
+    @property
+    def units(self) -> int:
+        return self.rows
 
-    uri: str
-    passed: tuple[str, ...] = ()
+    @property
+    def inputs(self) -> int:
+        return self.rows
 
+    def items(self, reading: Reading) -> Generator[Item, None, UriSlice]:
+        """The images of the rows that are due, fetched ahead within a bounded window, in the list's order."""
+        settings, pool = reading.settings, reading.pool
+        assert pool is not None, "a list of URIs needs threads to fetch on"
+        ahead = 2 * max(settings.batch_size, settings.fetch.concurrency)
+        waiting: deque[Future[Item]] = deque()
+        rows = itertools.islice(self.read(columns_of(settings)), reading.limit)
+        try:
+            for position, row in enumerate(rows):
+                if position not in reading.due:
+                    continue
+                waiting.append(pool.submit(self._fetched, position, row, reading))
+                if len(waiting) > ahead:
+                    yield _counted(waiting.popleft().result())
+            while waiting:
+                yield _counted(waiting.popleft().result())
+        finally:
+            for future in waiting:
+                future.cancel()
+        return self
 
-def format_of(path: str) -> str | None:
-    """The list format that a file name says, or None."""
-    name = path.lower()
-    for suffix in (".gz", ".bz2", ".zst"):
-        name = name.removesuffix(suffix)
-    for suffix, kind in (
-        (".txt", "txt"),
-        (".csv", "csv"),
-        (".jsonl", "jsonl"),
-        (".ndjson", "jsonl"),
-        (".parquet", "parquet"),
-    ):
-        if name.endswith(suffix):
-            return kind
-    return None
-
-
-def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator[UriSlice]:
-    """Cuts the list at `path` into slices of `rows_per_slice` rows; the same list is always cut the same way."""
-    if kind == "parquet":
-        yield from _cut_parquet(path, columns, rows_per_slice)
-        return
-    with door.open_input(path) as stream:
-        _check_columns(path, kind, columns, _header(stream, kind))
-        if kind == "jsonl":
-            _check_keys(path, columns, itertools.islice(stream, _LINES_SAMPLED))
-            stream.seek(0)
-        yield from _cut_text(path, kind, stream, rows_per_slice)
-
-
-def cut_lines(path: str, content: bytes, rows_per_slice: int) -> Iterator[UriSlice]:
-    """The slices of a text list that will stand at `path` with this content."""
-    return _cut_text(path, "txt", io.BytesIO(content), rows_per_slice)
-
-
-def _cut_text(path: str, kind: str, stream: BinaryIO, rows_per_slice: int) -> Iterator[UriSlice]:
-    start = end = stream.tell()
-    count, digest = 0, hashlib.sha256()
-    for raw in _raw_rows(stream, kind):
-        end += len(raw)
-        digest.update(raw)
-        count += bool(raw.strip())
-        if count == rows_per_slice:
-            yield UriSlice(path, kind, start, end, count, digest.hexdigest())
-            start, count, digest = end, 0, hashlib.sha256()
-    if count:
-        yield UriSlice(path, kind, start, end, count, digest.hexdigest())
-
-
-def rows(source: UriSlice, columns: Columns) -> Iterator[Row]:
-    """The rows of a slice, in order; a row that cannot be used comes with its error."""
-    if source.format == "parquet":
-        held = hashlib.sha256()
-        for values in _parquet_rows(source.uri, columns, source.start, source.end):
-            held.update(_parquet_row_bytes(values))
-            yield _row(values, columns)
-        _check_unchanged(source, held.hexdigest())
-        return
-    with door.open_input(source.uri) as stream:
-        names = _header(stream, source.format)
-    digest = hashlib.sha256()
-    with door.open_input(source.uri, source.start) as stream:
-        for raw in _raw_rows(stream, source.format, source.end - source.start):
-            digest.update(raw)
-            if raw.strip():
-                yield _parse(raw, source.format, names, columns)
-    _check_unchanged(source, digest.hexdigest())
-
-
-def _check_unchanged(source: UriSlice, found: str) -> None:
-    """Raises StorageFailed if the rows that were read are not those that were planned."""
-    if source.sha256 != found:
-        where = f"reading {source.uri}[{source.start}:{source.end}] failed"
-        raise StorageFailed(
-            f"{where}: the list has changed since the job was planned; run the same command again",
-            source.uri,
-            None,
-        )
-
-
-def _header(stream, kind: str) -> list[str]:
-    """Column names of a CSV; the stream stands after them."""
-    if kind != "csv":
-        return []
-    raw = next(_raw_rows(stream, kind), b"")
-    stream.seek(len(raw))
-    return next(csv.reader([_text(raw).removeprefix("\ufeff")]), [])
-
-
-def _raw_rows(stream, kind: str, limit: int | None = None) -> Iterator[bytes]:
-    """Whole rows as bytes: lines, except that a quoted CSV field may hold line breaks."""
-    read, quoted = 0, False
-    held: list[bytes] = []
-    while (limit is None or read < limit) and (line := stream.readline()):
-        read += len(line)
-        held.append(line)
-        quoted = kind == "csv" and (quoted or b'"' in line) and _ends_quoted(line, quoted)
-        if not quoted or sum(map(len, held)) > _MAX_ROW_BYTES:
-            yield b"".join(held)
-            held, quoted = [], False
-    if held:
-        yield b"".join(held)
-
-
-def _ends_quoted(line: bytes, quoted: bool) -> bool:
-    """Whether a CSV line ends inside a quoted field; as csv has it, a quote opens one only where a field starts."""
-    at = 0
-    while True:
-        if quoted:
-            at = line.find(b'"', at)
-            if at < 0:
-                return True
-            doubled = line[at + 1 : at + 2] == b'"'
-            at, quoted = (at + 2, True) if doubled else (at + 1, False)
-        elif line[at : at + 1] == b'"' and (at == 0 or line[at - 1 : at] == b","):
-            at, quoted = at + 1, True
+    def read(self, columns: Columns) -> Iterator[Row]:
+        """The rows, in order; one that cannot be used comes with its error. Raises StorageFailed if the list has changed."""
+        if self.format == "parquet":
+            rows = parquet_rows.read(self.uri, columns, self.start, self.end)
         else:
-            comma = line.find(b",", at)
-            if comma < 0:
-                return False
-            at = comma + 1
+            rows = text_rows.read(self.uri, self.format, columns, self.start, self.end)
+        for row in rows:
+            if isinstance(row, Row):
+                yield row
+            elif row != self.sha256:
+                where = f"reading {self.uri}[{self.start}:{self.end}] failed"
+                raise StorageFailed(
+                    f"{where}: the list has changed since the job was planned; run the same command again",
+                    self.uri,
+                    None,
+                )
 
-
-def _parse(raw: bytes, kind: str, names: list[str], columns: Columns) -> Row:
-    text = _text(raw).rstrip("\r\n")
-    if kind == "txt":
-        return _row({columns.uri: text.strip()}, columns)
-    if kind == "jsonl":
+    def _fetched(self, position: int, row: Row, reading: Reading) -> Item:
+        settings = reading.settings
+        key = f"{posixpath.basename(self.uri)}[{self.start}]#{position}".encode("utf-8", "surrogateescape")
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            return Row("", {}, ItemError("bad_row", f"the line is not JSON ({error})"))
-        if not isinstance(values, dict):
-            return Row("", {}, ItemError("bad_row", "the line is not a JSON object"))
-        return _row(values, columns)
-    try:
-        fields, *more = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
-    except csv.Error as error:
-        return Row("", {}, ItemError("bad_row", f"the row is not CSV ({error})"))
-    if more:
-        return Row("", {}, ItemError("bad_row", "the row holds a line break outside quotes"))
-    if len(fields) != len(names):
-        return Row("", {}, ItemError("bad_row", f"the row has {len(fields)} fields, the header {len(names)}"))
-    return _row(dict(zip(names, fields, strict=True)), columns)
-
-
-def _row(values: dict[str, object], columns: Columns) -> Row:
-    uri = values.get(columns.uri)
-    if not isinstance(uri, str) or not uri:
-        return Row("", {}, ItemError("bad_row", f"no URI in column {columns.uri!r}"))
-    return Row(uri, {name: values[name] for name in columns.passed if name in values})
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
-
-
-def _check_columns(path: str, kind: str, columns: Columns, names: Iterable[str]) -> None:
-    if kind == "txt" and columns.passed:
-        raise BadList(
-            f"{path} is plain text, one URI a line: it has no column to pass through; leave --pass_through out"
-        )
-    missing = [name for name in (columns.uri, *columns.passed) if name not in set(names)]
-    if kind in ("csv", "parquet") and missing:
-        raise BadList(
-            f"{path} has no column {', '.join(map(repr, missing))}; its columns are {', '.join(names) or 'none'}: "
-            "name them with --uri_column and --pass_through"
-        )
-
-
-def _check_keys(path: str, columns: Columns, lines: Iterable[bytes]) -> None:
-    """Refuses a list of JSON lines if none of its first lines has the column of URIs."""
-    rows = [_parse(line, "jsonl", [], columns) for line in lines if line.strip()]
-    if rows and all(row.error and "no URI in column" in str(row.error) for row in rows):
-        raise BadList(
-            f"{path}: none of the first {len(rows)} lines has {columns.uri!r}: name it with --uri_column"
-        )
-
-
-def _cut_parquet(path: str, columns: Columns, rows_per_slice: int) -> Iterator[UriSlice]:
-    start, held = 0, hashlib.sha256()
-    count = 0
-    for values in _parquet_rows(path, columns):
-        held.update(_parquet_row_bytes(values))
-        count += 1
-        if count == rows_per_slice:
-            yield UriSlice(path, "parquet", start, start + count, count, held.hexdigest())
-            start, count, held = start + count, 0, hashlib.sha256()
-    if count:
-        yield UriSlice(path, "parquet", start, start + count, count, held.hexdigest())
-
-
-def _parquet_row_bytes(values: dict[str, object]) -> bytes:
-    return repr(sorted(values.items())).encode("utf-8", "surrogateescape")
-
-
-def _parquet_rows(
-    path: str, columns: Columns, start: int = 0, end: int | None = None
-) -> Iterator[dict[str, object]]:
-    import pyarrow.lib
-    import pyarrow.parquet
-
-    with door.open_binary(path) as stream:
+            if row.error:
+                raise row.error
+            key = _key(row, settings)
+            passed = examples.from_columns(
+                {n: row.columns[n] for n in settings.pass_through if n in row.columns}
+            )
+        except ItemError as error:
+            return Failure(key, position, "read", error.code, str(error))
+        except (ValueError, OverflowError) as error:  # text that is no Unicode, a number beyond 64 bits
+            return Failure(key, position, "read", "bad_row", f"a value cannot be stored: {error}")
+        assert reading.fetch is not None, "a list of URIs needs a way to fetch them"
+        began = time.monotonic()
         try:
-            file = pyarrow.parquet.ParquetFile(stream)
-        except pyarrow.lib.ArrowInvalid as error:
-            raise BadList(
-                f"{path} is not a Parquet file ({error}); name its format with --input_format"
-            ) from error
-        _check_columns(path, "parquet", columns, file.schema_arrow.names)
-        wanted: Sequence[str] = list(dict.fromkeys((columns.uri, *columns.passed)))
-        first = 0
-        for group in range(file.num_row_groups):
-            size = file.metadata.row_group(group).num_rows
-            if first + size > start and (end is None or first < end):
-                at = first
-                for batch in file.iter_batches(row_groups=[group], columns=wanted):
-                    low = max(start - at, 0)
-                    high = len(batch) if end is None else min(end - at, len(batch))
-                    if low < high:
-                        yield from batch.slice(low, high - low).to_pylist()
-                    at += len(batch)
-            first += size
+            data = reading.fetch(row.uri)
+        except ItemError as error:
+            return Failure(key, position, "fetch", error.code, str(error))
+        finally:
+            counters.PROCESS.add(fetch_seconds=time.monotonic() - began)
+        return Encoded(key, position, data, passed)
+
+    def identity(self) -> dict[str, Any]:
+        return {"start": self.start, "end": self.end, "rows": self.rows, "sha256": self.sha256}
+
+    def change(self, before: Mapping[str, Any]) -> str:
+        return next((name for name, value in self.identity().items() if before.get(name) != value), "")
+
+
+def columns_of(settings: ReadSettings) -> Columns:
+    """The columns that these settings need."""
+    key = settings.key_feature
+    extra = (key,) if key and key not in settings.pass_through else ()
+    return Columns(settings.uri_column, settings.pass_through + extra)
+
+
+def _counted(item: Item) -> Item:
+    counters.PROCESS.add(units=1)
+    return item
+
+
+def _key(row: Row, settings: ReadSettings) -> bytes:
+    """The key of a row: its URI, or what its key column holds; never with the signature of a signed URL."""
+    value: object = row.uri
+    if settings.key_feature:
+        value = row.columns.get(
+            settings.key_feature, row.uri if settings.key_feature == settings.uri_column else None
+        )
+        if value is None or value == "":
+            raise ItemError(
+                "missing_feature", f"the row has nothing in its key column {settings.key_feature!r}"
+            )
+    return key_of_uri(str(value))
+
+
+def key_of_uri(text: str) -> bytes:
+    """The key that stands for a URI, fit to be shown."""
+    return (public_uri(text) if "://" in text else text).encode("utf-8", "surrogateescape")
+
+
+def slices(path: str, kind: str, settings: ReadSettings, rows_per_slice: int) -> Iterator[UriSlice]:
+    """Cuts a list into runs of `rows_per_slice` rows; the same list is always cut the same way. Raises BadInput."""
+    columns = columns_of(settings)
+    found = (
+        parquet_rows.cut(path, columns, rows_per_slice)
+        if kind == "parquet"
+        else text_rows.cut(path, kind, columns, rows_per_slice)
+    )
+    return (UriSlice(path, kind, *one) for one in found)
+
+
+def shard_name(source: UriSlice) -> str:
+    return f"{posixpath.basename(source.uri)}[{source.start}:{source.end}]"
+
+
+def _cut(kind: str, files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
+    sources = [
+        one for file in files for one in slices(file.path, kind, cutting.read, cutting.images_per_shard)
+    ]
+    return Cut(sources, [shard_name(source) for source in sources])
+
+
+def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
+    """Of rows only the list itself knows the keys."""
+    return (lambda position: None) if "rows" in identity and "kind" not in identity else None
+
+
+def _named(suffixes: tuple[str, ...]) -> Callable[[str], bool]:
+    return lambda name: without_compression(name).endswith(suffixes)
+
+
+KINDS = tuple(
+    Kind(name, _named(suffixes), sniff=lambda head: False, cut=partial(_cut, name), keys=_keys)
+    for name, suffixes in (
+        ("txt", (".txt",)),
+        ("csv", (".csv",)),
+        ("jsonl", (".jsonl", ".ndjson")),
+        ("parquet", (".parquet",)),
+    )
+)

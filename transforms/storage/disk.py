@@ -43,7 +43,7 @@ class Disk:
         try:
             with open(local(path), "rb") as stream:
                 return stream.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def open(self, path: str) -> DiskFile:

@@ -10,12 +10,13 @@ import json
 
 import pytest
 
-from pipeline import options, splits, verify
+from pipeline import options, verify
 from tests import helpers
-from transforms.elements import Encoded, RecordFile, Shard
-from transforms.read import record_items
+from transforms.elements import Encoded
 from transforms.records import tfrecord
-from transforms.storage import door
+from transforms.sources import splits
+from transforms.sources.base import Reading
+from transforms.sources.tfrecord import RecordFile
 
 LENIENT = "--max_failure_rate=1"
 
@@ -65,13 +66,13 @@ def config(key: str = "") -> options.JobConfig:
 
 
 def cut(path, size: int, key: str = "") -> list[RecordFile]:
-    found, notes = splits.cut(door.match(str(path)), dataclasses.replace(config(key), split_bytes=size))
-    assert (len(found), notes) == (1, ())
-    return found[0]
+    ranges, notes = splits.cut([RecordFile(str(path), path.stat().st_size, 0.0)], size, counted=not key)
+    assert (len(ranges), notes) == (1, ())
+    return ranges[0]
 
 
 def items(path, source: RecordFile, key: str = "") -> list:
-    return list(record_items(Shard(0, 1, source, path.name), source, config(key).read))
+    return list(source.items(Reading(path.name, config(key).read)))
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -11,8 +11,10 @@ import pytest
 from pipeline import verify
 from tests import helpers
 from transforms import read
-from transforms.elements import Encoded, RecordFile, Shard
-from transforms.sources import identity, uri_list
+from transforms.elements import Encoded, Shard
+from transforms.sources import summed, uri_list
+from transforms.sources.base import Reading, ReadSettings
+from transforms.sources.tfrecord import RecordFile
 from transforms.storage import door
 from transforms.storage.errors import StorageFailed
 
@@ -72,22 +74,22 @@ def test_the_sum_is_of_the_range_whatever_was_read_before(tmp_path, cut, read_be
     held = []
 
     def watch(reader):
-        held.append(identity.Summed(reader, source))
+        held.append(summed.Summed(reader, source.uri, source.size_bytes, source.start, source.end))
         return held[0]
 
     with door.open_input(source.uri, source.start, watch) as stream:
         assert stream.read(read_before) == data[cut[0] :][:read_before]
-        assert held[0].finish().crc32c == f"{google_crc32c.value(data[slice(*cut)]):08x}"
-    assert identity.read_again(source).crc32c == f"{google_crc32c.value(data[slice(*cut)]):08x}"
+        assert held[0].finish() == f"{google_crc32c.value(data[slice(*cut)]):08x}"
+    again = summed.crc32c(source.uri, source.size_bytes, source.start, source.end)
+    assert again == f"{google_crc32c.value(data[slice(*cut)]):08x}"
 
 
 def test_a_file_that_changed_between_plan_and_reading_is_named(tmp_path):
     path = helpers.write_tfrecord(tmp_path / "in", [helpers.image_example(0)])
     source = record_file(path)
     helpers.write_tfrecord(path, [helpers.image_example(0), helpers.image_example(1)])
-    shard = Shard(0, 1, source, "in")
     with pytest.raises(StorageFailed, match=r"/in failed: it has changed since the job was planned"):
-        list(read.record_items(shard, source, read.ReadSettings(2)))
+        list(source.items(Reading("in", ReadSettings(2))))
 
 
 @pytest.mark.parametrize("kind", ["txt", "csv", "jsonl"])
@@ -96,24 +98,22 @@ def test_a_list_that_changed_between_plan_and_reading_is_named(tmp_path, kind):
     head = "uri\n" if kind == "csv" else ""
     path = tmp_path / f"list.{kind}"
     path.write_text(head + "".join(lines.format(i) + "\n" for i in range(5)))
-    columns = uri_list.Columns("uri")
-    slices = list(uri_list.cut(str(path), kind, columns, 2))
-    assert [row.uri for one in slices for row in uri_list.rows(one, columns)] == [
-        f"a{i}.png" for i in range(5)
-    ]
+    columns = uri_list.columns_of(ReadSettings(2))
+    slices = list(uri_list.slices(str(path), kind, ReadSettings(2), 2))
+    assert [row.uri for one in slices for row in one.read(columns)] == [f"a{i}.png" for i in range(5)]
     path.write_text(path.read_text().replace("a3", "b3"))
-    assert len(list(uri_list.rows(slices[0], columns))) == 2
+    assert len(list(slices[0].read(columns))) == 2
     with pytest.raises(
         StorageFailed, match=r"list\..*\[.*failed: the list has changed since the job was planned"
     ):
-        list(uri_list.rows(slices[1], columns))
+        list(slices[1].read(columns))
 
 
 def test_the_last_chunk_tells_what_was_read(tmp_path):
     path = helpers.write_tfrecord(tmp_path / "in", [helpers.image_example(i) for i in range(5)])
     source = record_file(path)
     shard = Shard(0, 1, source, "in")
-    found = list(read.chunks(shard, read.record_items(shard, source, read.ReadSettings(2)), 2))
+    found = list(read.chunks(shard, source.items(Reading("in", ReadSettings(2))), 2))
     assert [chunk.shard.source.crc32c for chunk in found[:-1]] == ["", ""]
     assert found[-1].shard.source.crc32c == f"{google_crc32c.value(path.read_bytes()):08x}"
     assert all(isinstance(item, Encoded) for chunk in found for item in chunk.items)

@@ -1,0 +1,332 @@
+"""What of a request's folders and globs is input, and what is said of the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests import helpers
+from transforms.sources import earlier, finding, kinds, left_out
+from transforms.sources.base import BadInput, ReadSettings
+
+SETTINGS = ReadSettings(2)
+
+
+def find(*patterns, input_format="auto"):
+    return finding.find([str(pattern) for pattern in patterns], input_format, SETTINGS)
+
+
+def names(found, folder):
+    return [os.path.relpath(file.path, folder) for file in found.files]
+
+
+def reasons(found, folder):
+    return {os.path.relpath(path, folder): reason for path, reason in found.left_out.items()}
+
+
+def put(path, data=b""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with one JPEG, a.jpg."""
+    put(tmp_path / "in" / "a.jpg", helpers.encoded(0))
+    return tmp_path / "in"
+
+
+# what is told by its first bytes
+
+
+@pytest.mark.parametrize("name", ["b.jfif", "b", "b.JPG_large", "within/b.0001", "b.bin"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_pictures_are_told_by_their_bytes_where_their_names_say_nothing(folder, name, kind):
+    put(folder / name, helpers.encoded(1, kind))
+    found = find(folder)
+    assert found.kind.name == "images"
+    assert sorted(names(found, folder)) == sorted(["a.jpg", name])
+    assert not found.left_out
+
+
+def test_what_is_no_picture_is_left_out_and_said_by_its_suffix(folder):
+    for name in ("notes.txt", "within/more.txt", "README", "table.csv", "empty"):
+        put(folder / name, b"text" if name != "empty" else b"")
+    found = find(f"{folder}/")
+    assert names(found, folder) == ["a.jpg"]
+    assert reasons(found, folder) == {
+        "notes.txt": ".txt",
+        "within/more.txt": ".txt",
+        "table.csv": ".csv",
+        "README": "without suffix",
+        "empty": "without suffix",
+    }
+    assert finding.summary(found.left_out) == (
+        f"2 .txt ({folder}/notes.txt), 2 without suffix ({folder}/README), 1 .csv ({folder}/table.csv)"
+    )
+
+
+LEFT_OUT = {
+    ".DS_Store": "hidden",
+    "._a.jpg": "hidden",
+    ".thumbnails/a.jpg": "hidden",
+    "_SUCCESS": "_SUCCESS",
+    "Thumbs.db": "Thumbs.db",
+    "_temporary/0/part.jpg": "in _temporary/",
+    "__MACOSX/a.jpg": "in __MACOSX/",
+    "x.tfrecord.idx": ".idx",
+    "x.tfrecord.index": ".index",
+    "x.tfrecord.crc": ".crc",
+    "x.tfrecord.md5": ".md5",
+}
+
+
+@pytest.mark.parametrize("pattern", ["{}", "{}/**"])
+def test_what_systems_and_tools_leave_behind_is_never_input(folder, pattern):
+    for name in LEFT_OUT:
+        put(folder / name, helpers.encoded(2))
+    found = find(pattern.format(folder))
+    assert names(found, folder) == ["a.jpg"]
+    assert reasons(found, folder) == LEFT_OUT
+
+
+@pytest.mark.parametrize("name", [".b.jpg", "b.tfrecord.idx", "_SUCCESS"])
+def test_a_file_that_is_named_is_never_left_out(folder, name):
+    path = put(folder / name, helpers.encoded(2))
+    found = find(path, input_format="images")
+    assert (names(found, folder), found.left_out) == ([name], {})
+
+
+def test_a_glob_that_names_hidden_files_has_them(folder):
+    put(folder / ".b.jpg", helpers.encoded(1))
+    assert names(find(f"{folder}/.*.jpg"), folder) == [".b.jpg"]
+
+
+def test_a_folder_without_input_is_refused_with_what_it_holds(tmp_path):
+    put(tmp_path / "in" / "notes.txt", b"text")
+    with pytest.raises(BadInput, match=r"no TFRecord and no image file in this folder \(left out: 1 \.txt"):
+        find(tmp_path / "in")
+    put(tmp_path / "in" / "x.jpg.md5", b"text")
+    with pytest.raises(BadInput, match=r"all that matches is left out: 1 \.md5"):
+        find(f"{tmp_path}/in/*.md5")
+    with pytest.raises(BadInput, match="no file matches"):
+        find(f"{tmp_path}/in/*.jpg")
+
+
+@pytest.mark.parametrize("kind", [kind.name for kind in kinds.KINDS])
+def test_an_input_format_takes_files_of_its_kind_from_a_folder(folder, kind):
+    files = {"tfrecord": "b.tfrecord", "images": "a.jpg"}
+    put(folder / "b.tfrecord", b"")
+    for suffix in ("txt", "csv", "jsonl", "parquet"):
+        put(folder / f"c.{suffix}", b"x")
+    assert names(find(folder, input_format=kind), folder) == [files.get(kind, f"c.{kind}")]
+
+
+def test_globs_reach_as_deep_as_they_say(folder, monkeypatch):
+    for name in ("b1/c.jpg", "b1/d/e.jpg", "b2/c.jpg", "x/c.jpg"):
+        put(folder / name, helpers.encoded(1))
+    assert names(find(f"{folder}/b*/*.jpg"), folder) == ["b1/c.jpg", "b2/c.jpg"]
+    assert names(find(f"{folder}/b*/**.jpg"), folder) == ["b1/c.jpg", "b1/d/e.jpg", "b2/c.jpg"]
+    assert names(find(f"{folder}/*.jpg"), folder) == ["a.jpg"]
+    monkeypatch.chdir(folder)
+    assert [file.path for file in find("*.jpg").files] == ["a.jpg"]
+    assert [file.path for file in find("b1").files] == ["b1/c.jpg", "b1/d/e.jpg"]
+    assert [file.path for file in find("b1/").files] == ["b1/c.jpg", "b1/d/e.jpg"]
+
+
+# links
+
+
+def test_links_are_followed_and_each_target_is_taken_once(folder, tmp_path):
+    put(tmp_path / "elsewhere" / "b.jpg", helpers.encoded(1))
+    put(tmp_path / "elsewhere" / "c.jpg", helpers.encoded(2))
+    (folder / "album").symlink_to(tmp_path / "elsewhere")
+    (folder / "again").symlink_to(tmp_path / "elsewhere")
+    (folder / "b.jpg").symlink_to(tmp_path / "elsewhere" / "b.jpg")
+    (folder / "0.jpg").symlink_to("a.jpg")
+    (folder / "loop").symlink_to(".")
+    found = find(folder)
+    targets = [os.path.realpath(file.path) for file in found.files]
+    assert sorted(targets) == sorted(
+        [str(folder / "a.jpg"), f"{tmp_path}/elsewhere/b.jpg", f"{tmp_path}/elsewhere/c.jpg"]
+    )
+    assert "a.jpg" in names(found, folder), "its own name comes before a link's"
+    assert set(reasons(found, folder).values()) == {left_out.SECOND_LINK}
+
+
+@pytest.mark.parametrize("target", ["nowhere.jpg", "b.jpg", "/none/at/all.jpg"])
+def test_a_link_to_nothing_ends_the_run(folder, target):
+    (folder / "b.jpg").symlink_to(target)
+    for pattern in (folder, f"{folder}/*.jpg", f"{folder}/**"):
+        with pytest.raises(BadInput, match=r"in/b\.jpg is a link to nothing"):
+            find(pattern)
+    assert names(find(f"{folder}/a*"), folder) == ["a.jpg"]
+
+
+# rights
+
+PROGRAM = """
+import json, sys
+from transforms.sources import finding
+from transforms.sources.base import BadInput, ReadSettings
+for pattern in sys.argv[1:]:
+    try:
+        print(json.dumps(sorted(file.path for file in finding.find([pattern], "auto", ReadSettings(2)).files)))
+    except BadInput as error:
+        print(json.dumps(str(error)))
+"""
+
+
+def without_roots_rights() -> list[str]:
+    """A command's beginning that takes the right away to read everything."""
+    if os.geteuid():
+        return []
+    assert shutil.which("setpriv"), "root must be able to drop its rights: install util-linux"
+    return [
+        "setpriv",
+        "--bounding-set=-dac_override,-dac_read_search",
+        "--inh-caps=-dac_override,-dac_read_search",
+    ]
+
+
+def test_what_cannot_be_listed_or_read_ends_the_run_with_its_path(folder):
+    put(folder / "private" / "b.jpg", helpers.encoded(1))
+    put(folder / "c" / "secret.jpg", helpers.encoded(1))
+    put(folder / "d" / "unknown", helpers.encoded(1))
+    put(folder / "e" / "seen.jpg", helpers.encoded(1))
+    put(folder / "f" / ".trash" / "g.jpg", helpers.encoded(1))
+    put(folder / "f" / "h.jpg", helpers.encoded(1))
+    modes = {"private": 0o000, "c/secret.jpg": 0o000, "d/unknown": 0o000, "e": 0o444, "f/.trash": 0o000}
+    for name, mode in modes.items():
+        (folder / name).chmod(mode)
+    patterns = [
+        f"{folder}/{name}"
+        for name in ("", "c", "c/*.jpg", "c/secret.jpg", "d", "e", "f", "a*", "*.jpg", "p*/*")
+    ]
+    try:
+        done = subprocess.run(
+            [*without_roots_rights(), sys.executable, "-c", PROGRAM, *patterns],
+            cwd=helpers.REPO,
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        for name in modes:
+            (folder / name).chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert f"{folder}/private cannot be listed (Permission denied)" in said[0]
+    assert all(f"{folder}/c/secret.jpg cannot be read" in one for one in said[1:4])
+    assert f"{folder}/d/unknown cannot be read" in said[4]
+    assert f"{folder}/e/seen.jpg cannot be looked at (Permission denied)" in said[5]
+    assert said[6] == [f"{folder}/f/h.jpg"]
+    assert said[7:9] == [[f"{folder}/a.jpg"]] * 2
+    assert "private cannot be listed" in said[9]
+
+
+def test_a_job_says_what_it_left_out_and_lists_it_in_its_report(folder, tmp_path, capsys):
+    put(folder / "notes.txt", b"text")
+    put(folder / "more.txt", b"text")
+    put(folder / ".hidden", b"text")
+    report = tmp_path / "report.json"
+    helpers.job(f"--input={folder}", f"--report_file={report}", output=tmp_path / "out")
+    said = capsys.readouterr().err
+    assert f"left out 3 files: 2 .txt ({folder}/more.txt), 1 hidden ({folder}/.hidden)\n" in said
+    expected = {f"{folder}/notes.txt": ".txt", f"{folder}/more.txt": ".txt", f"{folder}/.hidden": "hidden"}
+    assert json.loads(report.read_text())["left_out"] == expected
+    helpers.job(f"--input={folder}", output=tmp_path / "out")
+    assert "1 hidden" in capsys.readouterr().err
+
+
+def test_a_job_on_a_folder_that_cannot_be_listed_starts_nothing(folder, tmp_path):
+    put(folder / "private" / "b.jpg", helpers.encoded(1))
+    (folder / "private").chmod(0)
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.main",
+        *helpers.TINY,
+        f"--input={folder}",
+        f"--output={tmp_path}/out",
+    ]
+    try:
+        done = subprocess.run(
+            [*without_roots_rights(), *command], cwd=helpers.REPO, capture_output=True, text=True
+        )
+    finally:
+        (folder / "private").chmod(0o755)
+    assert done.returncode == 2, done.stderr
+    assert f"error: {folder}/private cannot be listed (Permission denied)" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+# outputs of earlier versions
+
+
+@pytest.fixture
+def begun(folder, tmp_path, monkeypatch):
+    """An output over a folder as an earlier version made it, then the folder with more files: (flags, output)."""
+    put(folder / "b.jpg", helpers.encoded(1))
+    put(folder / ".c.jpg", helpers.encoded(2))
+    flags = [f"--input={folder}", "--images_per_shard=1"]
+    with monkeypatch.context() as patched:
+        patched.setattr(finding, "find", earlier.find)
+        helpers.job(*flags, output=tmp_path / "out")
+    for name in ("d.jfif", "e", "f.JPG_large"):
+        put(folder / name, helpers.encoded(3))
+    return flags, tmp_path / "out"
+
+
+def test_an_output_of_an_earlier_version_goes_on_with_what_that_took(begun, capsys):
+    flags, output = begun
+    before = helpers.contents(output)
+    assert len(helpers.read_all(output)) == 3
+    capsys.readouterr()
+    helpers.job(*flags, output=output)
+    said = capsys.readouterr().err
+    assert (
+        "was begun by an earlier version, and goes on with the files that it took: not taken are 3 more"
+        in said
+    )
+    assert "d.jfif" in said
+    assert helpers.contents(output) == before
+    (output / "receipts" / "00001-of-00003.json").unlink()
+    helpers.job(*flags, output=output)
+    assert helpers.contents(output) == before
+
+
+def test_a_new_output_or_overwrite_takes_all(begun, tmp_path):
+    flags, output = begun
+    helpers.job(*flags, output=tmp_path / "new")
+    assert len(helpers.read_all(tmp_path / "new")) == 5
+    helpers.job(*flags, "--overwrite", output=output)
+    assert len(helpers.read_all(output)) == 5
+
+
+def test_another_difference_is_refused_as_ever(begun, folder, capsys):
+    flags, output = begun
+    helpers.job(*flags, "--exif_orientation=apply", output=output, expect=2)
+    assert "preprocessing.exif_orientation" in capsys.readouterr().err
+    (folder / "a.jpg").unlink()
+    helpers.job(*flags, output=output, expect=2)
+    assert "the input now makes" in capsys.readouterr().err
+
+
+def test_an_output_that_was_begun_and_has_no_receipt_yet_goes_on_too(begun, capsys):
+    flags, output = begun
+    kept = helpers.contents(output)
+    note = {"request": json.loads(kept["receipts/00000-of-00003.json"])["fingerprint"], "shards": 3}
+    listing = kept["inputs.txt"]
+    shutil.rmtree(output)
+    note["list of images"] = hashlib.sha256(listing).hexdigest()
+    put(output / ".tmp" / "request.json", json.dumps(note).encode())
+    helpers.job(*flags, output=output)
+    assert "not taken are 3 more" in capsys.readouterr().err
+    assert helpers.contents(output)["inputs.txt"] == listing

@@ -1,0 +1,24 @@
+"""The kinds of input that there are. A new kind is one module and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transforms.sources import image_files, tfrecord, uri_list
+from transforms.sources.base import KeyAt, Kind
+
+KINDS: tuple[Kind, ...] = (
+    tfrecord.KIND,
+    *uri_list.KINDS,
+    image_files.KIND,
+)
+
+
+def keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt:
+    """The default keys of a committed shard, by its receipt, as far as they can be known without the input."""
+    for kind in reversed(KINDS):  # image files are lists, too
+        key_at = kind.keys(name, identity, listing)
+        if key_at is not None:
+            return key_at
+    return lambda position: None

@@ -1,0 +1,136 @@
+"""The files below a local folder: nothing is passed over in silence.
+
+Links are followed. What cannot be listed or read, and a link to nothing, ends the search with BadInput.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from apache_beam.io.filesystem import FileMetadata
+
+from transforms.sources import left_out
+from transforms.sources.base import BadInput
+
+
+@dataclass
+class Walk:
+    """One search. `skipped` says of each path that was left out why.
+
+    Args:
+      root: the folder.
+      pattern: what paths must match, as a regular expression; None for all.
+      levels: what the names of the folders below `root` must match, level by level.
+      is_deep: whether files may lie deeper than `levels`.
+      with_hidden: whether hidden files count.
+    """
+
+    root: str
+    pattern: re.Pattern[str] | None
+    levels: Sequence[re.Pattern[str]]
+    is_deep: bool
+    with_hidden: bool
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def files(self) -> list[FileMetadata]:
+        """What there is, each target of links once, sorted by path."""
+        by_target: dict[str, list[tuple[bool, FileMetadata]]] = {}
+        for file, target, is_linked in self._all():
+            by_target.setdefault(target, []).append((is_linked, file))
+        taken = []
+        for files in by_target.values():
+            (_, first), *others = sorted(files, key=lambda pair: (pair[0], pair[1].path))
+            taken.append(first)
+            self.skipped |= {file.path: left_out.SECOND_LINK for _, file in others}
+        return sorted(taken, key=lambda file: file.path)
+
+    def _all(self) -> Iterator[tuple[FileMetadata, str, bool]]:
+        """Each file with the path it has without links, and whether a link leads to it."""
+        queue = [(self.root, os.path.realpath(self.root or "."), False)]
+        linked: list[tuple[str, str, bool]] = []  # looked into last, so that a folder's own path comes first
+        seen: set[str] = set()
+        while queue or linked:
+            folder, real, is_linked = queue.pop() if queue else linked.pop(0)
+            if real in seen:
+                self.skipped[folder] = left_out.SECOND_LINK
+                continue
+            seen.add(real)
+            for entry in self._entries(folder):
+                path = os.path.join(
+                    folder, entry.name
+                )  # entry.path would begin with ./ in the working directory
+                relative = path[len(self.root) :].lstrip("/")
+                is_link = entry.is_symlink()
+                reason = left_out.by_name(relative, self.with_hidden)
+                try:
+                    status = entry.stat()
+                except OSError as error:
+                    is_gone = isinstance(error, FileNotFoundError) and not is_link
+                    if not reason and not is_gone and self._matches(path):
+                        raise _unusable(path, is_link, error) from error
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    if reason:
+                        self._skip_below(path, reason)
+                    elif self._goes_into(relative):
+                        target = os.path.realpath(path) if is_link else os.path.join(real, entry.name)
+                        (linked if is_link else queue).append((path, target, is_linked or is_link))
+                elif not self._matches(path):
+                    continue
+                elif reason:
+                    self.skipped[path] = reason
+                elif not stat.S_ISREG(status.st_mode):
+                    self.skipped[path] = left_out.SPECIAL
+                else:
+                    target = os.path.realpath(path) if is_link else os.path.join(real, entry.name)
+                    yield FileMetadata(path, status.st_size, status.st_mtime), target, is_linked or is_link
+
+    def _entries(self, folder: str) -> list[os.DirEntry]:
+        try:
+            with os.scandir(folder or ".") as entries:
+                return list(entries)
+        except FileNotFoundError:  # gone since
+            return []
+        except OSError as error:
+            raise BadInput(
+                f"{folder} cannot be listed ({error.strerror}), so its files would be missing: give this user the "
+                "right to read it, or name the input by globs that leave it out"
+            ) from error
+
+    def _goes_into(self, relative: str) -> bool:
+        level = relative.count("/")
+        if level >= len(self.levels):
+            return self.is_deep
+        return self.levels[level].match(posixpath.basename(relative)) is not None
+
+    def _matches(self, path: str) -> bool:
+        return self.pattern is None or self.pattern.match(path) is not None
+
+    def _skip_below(self, folder: str, reason: str) -> None:
+        """Notes what lies in a folder that is left out, as far as it can be seen."""
+        for below, _, names in os.walk(folder):
+            for name in names:
+                path = os.path.join(below, name)
+                if self._matches(path):
+                    self.skipped[path] = reason
+
+
+def check_readable(path: str) -> None:
+    """Raises BadInput if this user may not read a file."""
+    if not os.access(path, os.R_OK):
+        raise BadInput(
+            f"{path} cannot be read (Permission denied): give this user the right to read it, or name the input by "
+            "globs that leave it out"
+        )
+
+
+def _unusable(path: str, is_link: bool, error: OSError) -> BadInput:
+    what = "is a link to nothing" if is_link else "cannot be looked at"
+    return BadInput(
+        f"{path} {what} ({error.strerror}): mend or remove it, or name the input by globs that leave it out"
+    )

@@ -1,0 +1,81 @@
+"""Rows of Parquet files. A slice is a range of row numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from transforms.sources.base import BadInput
+from transforms.sources.rows import Columns, Row, check_columns, row_of
+from transforms.sources.text_rows import Slice
+from transforms.storage import door
+
+
+def cut(path: str, columns: Columns, rows_per_slice: int) -> Iterator[Slice]:
+    """The slices of a list; raises BadInput if it does not have the columns."""
+    start, count, digest = 0, 0, hashlib.sha256()
+    for values in _values(path, columns):
+        digest.update(_row_bytes(values))
+        count += 1
+        if count == rows_per_slice:
+            yield start, start + count, count, digest.hexdigest()
+            start, count, digest = start + count, 0, hashlib.sha256()
+    if count:
+        yield start, start + count, count, digest.hexdigest()
+
+
+def read(path: str, columns: Columns, start: int, end: int) -> Iterator[Row | str]:
+    """The rows of a slice, and at the end the SHA-256 of what was read."""
+    digest = hashlib.sha256()
+    for values in _values(path, columns, start, end):
+        digest.update(_row_bytes(values))
+        yield row_of(values, columns)
+    yield digest.hexdigest()
+
+
+def _values(path: str, columns: Columns, start: int = 0, end: int | None = None) -> Iterator[dict[str, Any]]:
+    with open_parquet(path) as file:
+        check_columns(path, columns, file.schema_arrow.names)
+        wanted = list(dict.fromkeys((columns.uri, *columns.passed)))
+        for batch in batches(file, wanted, start, end):
+            yield from batch.to_pylist()
+
+
+@contextlib.contextmanager
+def open_parquet(path: str) -> Iterator[Any]:
+    """A pyarrow ParquetFile; raises BadInput if it is none."""
+    import pyarrow.lib
+    import pyarrow.parquet
+
+    with door.open_binary(path) as stream:
+        try:
+            file = pyarrow.parquet.ParquetFile(stream)
+        except pyarrow.lib.ArrowInvalid as error:
+            raise BadInput(
+                f"{path} is not a Parquet file ({error}); name its format with --input_format"
+            ) from error
+        yield file
+
+
+def batches(
+    file: Any, columns: Sequence[str], start: int = 0, end: int | None = None, batch_rows: int = 65_536
+) -> Iterator[Any]:
+    """The rows [start, end) of a ParquetFile as Arrow record batches; only the row groups that they lie in are read."""
+    first = 0
+    for group in range(file.num_row_groups):
+        size = file.metadata.row_group(group).num_rows
+        if first + size > start and (end is None or first < end):
+            at = first
+            for batch in file.iter_batches(row_groups=[group], columns=list(columns), batch_size=batch_rows):
+                low = max(start - at, 0)
+                high = len(batch) if end is None else min(end - at, len(batch))
+                if low < high:
+                    yield batch.slice(low, high - low)
+                at += len(batch)
+        first += size
+
+
+def _row_bytes(values: dict[str, object]) -> bytes:
+    return repr(sorted(values.items())).encode("utf-8", "surrogateescape")

@@ -1,0 +1,147 @@
+"""Rows of text lists (plain text, CSV, JSON lines). A slice is a byte range of whole rows, so that a worker can go to it."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from transforms.errors import ItemError
+from transforms.sources.base import BadInput
+from transforms.sources.rows import Columns, Row, check_columns, row_of
+from transforms.storage import door
+
+_MAX_ROW_BYTES = 16 << 20  # 16 MiB; a quote that is never closed must not swallow the file
+_LINES_SAMPLED = 100
+
+csv.field_size_limit(_MAX_ROW_BYTES)
+
+# start, end, rows, SHA-256 of the rows
+Slice = tuple[int, int, int, str]
+
+
+def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator[Slice]:
+    """The slices of a list; raises BadInput if it does not have the columns."""
+    with door.open_input(path) as stream:
+        names = _header(stream, kind)
+        if kind == "csv":
+            check_columns(path, columns, names)
+        elif kind == "txt" and columns.passed:
+            raise BadInput(
+                f"{path} is plain text, one URI a line: it has no column to pass through; leave --pass_through out"
+            )
+        elif kind == "jsonl":
+            _check_keys(path, columns, itertools.islice(stream, _LINES_SAMPLED))
+            stream.seek(0)
+        yield from cut_stream(kind, stream, rows_per_slice)
+
+
+def cut_stream(kind: str, stream: BinaryIO, rows_per_slice: int) -> Iterator[Slice]:
+    """The slices of what is left of a stream."""
+    start = end = stream.tell()
+    count, digest = 0, hashlib.sha256()
+    for raw in _raw_rows(stream, kind):
+        end += len(raw)
+        digest.update(raw)
+        count += bool(raw.strip())
+        if count == rows_per_slice:
+            yield start, end, count, digest.hexdigest()
+            start, count, digest = end, 0, hashlib.sha256()
+    if count:
+        yield start, end, count, digest.hexdigest()
+
+
+def read(path: str, kind: str, columns: Columns, start: int, end: int) -> Iterator[Row | str]:
+    """The rows of a slice, and at the end the SHA-256 of what was read."""
+    with door.open_input(path) as stream:
+        names = _header(stream, kind)
+    digest = hashlib.sha256()
+    with door.open_input(path, start) as stream:
+        for raw in _raw_rows(stream, kind, end - start):
+            digest.update(raw)
+            if raw.strip():
+                yield _parse(raw, kind, names, columns)
+    yield digest.hexdigest()
+
+
+def _header(stream: BinaryIO, kind: str) -> list[str]:
+    """Column names of a CSV; the stream stands after them."""
+    if kind != "csv":
+        return []
+    raw = next(_raw_rows(stream, kind), b"")
+    stream.seek(len(raw))
+    return next(csv.reader([_text(raw).removeprefix("\ufeff")]), [])
+
+
+def _raw_rows(stream: BinaryIO, kind: str, limit: int | None = None) -> Iterator[bytes]:
+    """Whole rows as bytes: lines, except that a quoted CSV field may hold line breaks."""
+    read, quoted = 0, False
+    held: list[bytes] = []
+    while (limit is None or read < limit) and (line := stream.readline()):
+        read += len(line)
+        held.append(line)
+        quoted = kind == "csv" and (quoted or b'"' in line) and _ends_quoted(line, quoted)
+        if not quoted or sum(map(len, held)) > _MAX_ROW_BYTES:
+            yield b"".join(held)
+            held, quoted = [], False
+    if held:
+        yield b"".join(held)
+
+
+def _ends_quoted(line: bytes, quoted: bool) -> bool:
+    """Whether a CSV line ends inside a quoted field; as csv has it, a quote opens one only where a field starts."""
+    at = 0
+    while True:
+        if quoted:
+            at = line.find(b'"', at)
+            if at < 0:
+                return True
+            doubled = line[at + 1 : at + 2] == b'"'
+            at, quoted = (at + 2, True) if doubled else (at + 1, False)
+        elif line[at : at + 1] == b'"' and (at == 0 or line[at - 1 : at] == b","):
+            at, quoted = at + 1, True
+        else:
+            comma = line.find(b",", at)
+            if comma < 0:
+                return False
+            at = comma + 1
+
+
+def _parse(raw: bytes, kind: str, names: list[str], columns: Columns) -> Row:
+    text = _text(raw).rstrip("\r\n")
+    if kind == "txt":
+        return row_of({columns.uri: text.strip()}, columns)
+    if kind == "jsonl":
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            return Row("", {}, ItemError("bad_row", f"the line is not JSON ({error})"))
+        if not isinstance(values, dict):
+            return Row("", {}, ItemError("bad_row", "the line is not a JSON object"))
+        return row_of(values, columns)
+    try:
+        fields, *more = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
+    except csv.Error as error:
+        return Row("", {}, ItemError("bad_row", f"the row is not CSV ({error})"))
+    if more:
+        return Row("", {}, ItemError("bad_row", "the row holds a line break outside quotes"))
+    if len(fields) != len(names):
+        return Row("", {}, ItemError("bad_row", f"the row has {len(fields)} fields, the header {len(names)}"))
+    return row_of(dict(zip(names, fields, strict=True)), columns)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _check_keys(path: str, columns: Columns, lines: Iterable[bytes]) -> None:
+    """Refuses a list of JSON lines if none of its first lines has the column of URIs."""
+    rows = [_parse(line, "jsonl", [], columns) for line in lines if line.strip()]
+    if rows and all(row.error and "no URI in column" in str(row.error) for row in rows):
+        raise BadInput(
+            f"{path}: none of the first {len(rows)} lines has {columns.uri!r}: name it with --uri_column"
+        )

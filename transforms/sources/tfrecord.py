@@ -1,0 +1,186 @@
+"""TFRecord files of tf.Example, whole or in byte ranges."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+from apache_beam.io.filesystem import FileMetadata
+
+from transforms import counters
+from transforms.elements import Encoded, Failure
+from transforms.errors import ItemError
+from transforms.fetching.uris import public_uri
+from transforms.records import examples, tfrecord
+from transforms.sources import splits, summed
+from transforms.sources.base import BadInput, Cut, Cutting, Item, KeyAt, Kind, Reading, ReadSettings
+from transforms.sources.names import short_names
+from transforms.storage import door
+from transforms.storage.reading import Reader
+
+IMAGE_FEATURE = "image/encoded"  # where --image_feature says nothing
+_FILES_SAMPLED = 16  # whose first records are looked at before the job starts
+_SAMPLE_BYTES = 1 << 20  # 1 MiB
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """A TFRecord file, or a byte range of one: the records that start in [start, end).
+
+    `first` is the position in the file of the range's first record or damage, where that was counted: then `start` is
+    exactly where it begins. None: `start` may lie inside a record, which belongs to the range before.
+    """
+
+    uri: str
+    size_bytes: int
+    modified: float  # seconds since the epoch, as the file system gives it; 0 where it gives none
+    start: int = 0
+    end: int | None = None
+    first: int | None = 0
+    crc32c: str = ""  # of the bytes in [start, end), eight hexadecimal digits; '' until they have been read
+
+    inputs = None
+    cut_by = "--split_bytes"
+
+    @property
+    def units(self) -> int:
+        return (self.end or self.size_bytes) - self.start
+
+    def items(self, reading: Reading) -> Generator[Item, None, RecordFile]:
+        """The images at the positions that are due; damage and unusable records as failures."""
+        settings = reading.settings
+        streams: list[summed.Summed] = []
+
+        def watch(reader: Reader) -> summed.Summed:
+            streams.append(summed.Summed(reader, self.uri, self.size_bytes, self.start, self.end))
+            return streams[0]
+
+        with door.open_input(self.uri, self.start, watch) as stream:
+            seen = self.start
+            in_file = not door.is_compressed(stream)
+            aligned = self.first is not None
+            for position, record in enumerate(tfrecord.read(stream, self.start, self.end, aligned)):
+                if in_file:
+                    counters.PROCESS.add(units=record.offset - seen)
+                    seen = record.offset
+                if position in reading.due:
+                    yield self._item(record, position, reading.name, settings)
+            counters.PROCESS.add(units=(self.end or self.size_bytes) - seen)
+            return replace(self, crc32c=streams[0].finish())
+
+    def _item(
+        self, record: tfrecord.Record | tfrecord.Damage, position: int, name: str, settings: ReadSettings
+    ) -> Item:
+        key = _default_key(name, self.start, self.first, position)
+        if isinstance(record, tfrecord.Damage):
+            where = f"{record.length} bytes at offset {record.offset} of {public_uri(self.uri)}"
+            return Failure(key, position, "read", "damaged_record", f"{record.reason}: {where}")
+        try:
+            example = examples.parse(record.data)
+            if settings.key_feature:
+                key = examples.key_of(example, settings.key_feature)
+            image = examples.one_bytes(example, settings.image_feature or IMAGE_FEATURE)
+        except ItemError as error:
+            return Failure(key, position, "read", error.code, str(error))
+        return Encoded(key, position, image, examples.select(example, settings.pass_through))
+
+    def identity(self) -> dict[str, Any]:
+        """Size, time and sum; the place in the file only of a range."""
+        known = {"size_bytes": self.size_bytes, "modified": self.modified, "crc32c": self.crc32c}
+        place = {"start": self.start, "end": self.end, "first": self.first}
+        return known | (place if self.end is not None else {})
+
+    def change(self, before: Mapping[str, Any]) -> str:
+        read_again = partial(summed.crc32c, self.uri, self.size_bytes, self.start, self.end)
+        return summed.change(before, self.identity(), read_again)
+
+
+def _default_key(name: str, start: int, first: int | None, position: int) -> bytes:
+    """`name#position` in the whole file; `name[start]#position` in a range whose place was not counted."""
+    stem = f"{name}[{start}]#{position}" if first is None else f"{name}#{first + position}"
+    return stem.encode("utf-8", "surrogateescape")
+
+
+def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
+    if "rows" in identity or "kind" in identity:
+        return None
+    return partial(_default_key, name, identity.get("start", 0), identity.get("first", 0))
+
+
+def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
+    _look_into(files, cutting.read)
+    whole = [RecordFile(file.path, file.size_in_bytes, file.last_updated_in_seconds or 0.0) for file in files]
+    if cutting.split_bytes:
+        pieces, notes = splits.cut(whole, cutting.split_bytes, counted=not cutting.read.key_feature)
+    else:
+        pieces, notes = [[one] for one in whole], ()
+    names = [
+        name
+        for name, file in zip(short_names([file.path for file in files]), pieces, strict=True)
+        for _ in file
+    ]
+    return Cut([source for file in pieces for source in file], names, notes)
+
+
+def _look_into(files: Sequence[FileMetadata], settings: ReadSettings) -> None:
+    """Refuses files that are no TFRecords, and names of features that the first records do not have."""
+    image_feature = settings.image_feature or IMAGE_FEATURE
+    asked = [image_feature, *filter(None, [settings.key_feature]), *settings.pass_through]
+    present: set[str] = set()
+    total = 0
+    for file in files[:_FILES_SAMPLED]:
+        try:
+            records = _sample(file.path)
+        except (OSError, ValueError, EOFError, zlib.error) as error:
+            raise BadInput(f"{file.path} cannot be read: {error}") from error
+        if records and not _any_record(records):
+            raise BadInput(
+                f"{file.path} is not a TFRecord file: no record header in its first bytes; "
+                "for a list of URIs or image files set --input_format"
+            )
+        parsed, refusal = 0, ""
+        for record in records:
+            try:
+                if isinstance(record, tfrecord.Record):
+                    present |= set(examples.parse(record.data).features.feature)
+                    parsed += 1
+            except ItemError as error:
+                refusal = str(error)
+        if refusal and not parsed:
+            raise BadInput(f"{file.path}: {refusal}; the job reads TFRecords of tf.Example")
+        total += parsed
+    missing = [name for name in asked if name not in present]
+    if total and missing:
+        raise BadInput(
+            f"no feature {', '.join(map(repr, missing))} in {files[0].path}; there are {', '.join(sorted(present))}: "
+            "name them with --image_feature, --key_feature and --pass_through"
+        )
+
+
+def _sample(path: str) -> list[tfrecord.Record | tfrecord.Damage]:
+    """What stands in the first MiB of a file."""
+    with door.open_input(path) as stream:
+        return list(itertools.islice(tfrecord.read(stream, 0, _SAMPLE_BYTES, aligned=True), 1000))
+
+
+def _any_record(records: Sequence[tfrecord.Record | tfrecord.Damage]) -> bool:
+    return any(isinstance(item, tfrecord.Record) or item.reason != tfrecord.NO_HEADER for item in records)
+
+
+def _sniff(head: bytes) -> bool:
+    return not head or _any_record(list(tfrecord.read(BytesIO(head), aligned=True)))
+
+
+KIND = Kind(
+    "tfrecord",
+    is_named=lambda name: ".tfrecord" in name,
+    sniff=_sniff,
+    cut=_cut,
+    keys=_keys,
+    from_folders=True,
+)
