@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All checks and tests: ./run_tests.sh [GROUP...] [options of pytest]
-# A group is the name of a test module: flink stands for tests/test_flink*.py.
+# A group is a folder of tests or the name of a test module: commit stands for tests/commit, flink for every test_flink*.py.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/venv.sh
@@ -14,9 +14,19 @@ prepare_venv requirements-dev.txt requirements.txt
 before=''
 for argument; do
   shift
+  modules=()
   # A word after one of these options belongs to it.
-  if [[ $argument =~ ^[a-z_]+$ && ! $before =~ ^-[ckmnopr]$ ]] && compgen -G "tests/test_$argument*.py" >/dev/null; then
-    set -- "$@" "tests/test_$argument"*.py
+  if [[ $argument =~ ^[a-z_]+$ && ! $before =~ ^-[ckmnopr]$ ]]; then
+    if [[ -d tests/$argument ]]; then
+      modules=("tests/$argument")
+    else
+      for module in "tests/test_$argument"*.py tests/*/"test_$argument"*.py; do
+        [[ ! -f $module ]] || modules+=("$module")
+      done
+    fi
+  fi
+  if ((${#modules[@]})); then
+    set -- "$@" "${modules[@]}"
   else
     set -- "$@" "$argument"
   fi

@@ -1,8 +1,8 @@
 """How near does a dry run come to the real run: python -m benchmarks.estimate [--only=small,folder]
 
 For each kind of input both in turns, in this process, with one loaded network, so that loading is in neither: the dry run's
-seconds with their interval, then the seconds of the job from its graph to its manifest. Where other programs come and go, the
-seconds on the wall vary with them between the two; those of CPU time hardly do.
+seconds with their range, then the seconds of the job from its graph to its manifest. Where other programs come and go, the
+wall time varies with them between the two; CPU time hardly does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from pathlib import Path
 
 from benchmarks import figures, inputs, machine
 from benchmarks.job import whole_job
-from pipeline import dry_run, options, plan
+from pipeline import options, plan
+from pipeline.dry_run import estimate
+from pipeline.dry_run.run import survey
 from transforms import infer
 
 
@@ -25,7 +27,7 @@ from transforms import infer
 class Case:
     """What is run: `make` writes the images below a folder and returns what --input names."""
 
-    told: str
+    title: str
     make: Callable[[Path, int], str]
     images: int
     flags: tuple[str, ...]
@@ -71,23 +73,29 @@ def measure(name: str, images: int, rounds: int) -> str:
         infer.BitModelHandler.load_model = lambda self: model  # type: ignore[method-assign]
         try:
             whole_job(argv, Path(scratch) / "warm")
-            told, real = [], []
+            estimates, real = [], []
             for index in range(rounds):
-                told.append(dry_run.look(config, plan.make(config, "benchmark")).estimate())
+                estimates.append(survey(config, plan.make(config, "benchmark")).estimate)
                 cpu = time.process_time()
                 seconds = whole_job(argv, Path(scratch) / f"out-{index}")
                 real.append((seconds, time.process_time() - cpu))
         finally:
             infer.BitModelHandler.load_model = load  # type: ignore[method-assign]
-    median = statistics.median
-    low, middle, high = (median(getattr(one, name) for one in told) for name in ("low", "seconds", "high"))
-    wall = [seconds for seconds, _ in real]
-    ratio = median(one.seconds / seconds for one, seconds in zip(told, wall, strict=True))
-    cpu_ratio = median(one.cpu_seconds / seconds for one, (_, seconds) in zip(told, real, strict=True))
+    median, wall = statistics.median, [seconds for seconds, _ in real]
+    low, predicted, high = (
+        median(getattr(one, name) for one in estimates) for name in ("low", "seconds", "high")
+    )
+    ratio = median(one.seconds / seconds for one, seconds in zip(estimates, wall, strict=True))
+    cpu_ratio = median(
+        estimate.total(one.stages.values()).cpu / cpu for one, (_, cpu) in zip(estimates, real, strict=True)
+    )
+    within = sum(one.low <= seconds <= one.high for one, seconds in zip(estimates, wall, strict=True))
     figures.give(**{name: ratio})
-    found = f"{middle:.1f} ({low:.1f} to {high:.1f})"
-    there = f"{median(wall):.1f} (from {min(wall):.1f} to {max(wall):.1f})"
-    return f"| {case.told} | {images} | {found} | {there} | {ratio:.2f} | {cpu_ratio:.2f} |"
+    return (
+        f"| {case.title} | {images} | {predicted:.1f} ({low:.1f} to {high:.1f}) "
+        f"| {median(wall):.1f} (from {min(wall):.1f} to {max(wall):.1f}) "
+        f"| {within} of {rounds} | {ratio:.2f} | {cpu_ratio:.2f} |"
+    )
 
 
 def main() -> None:
@@ -97,8 +105,10 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the images (%(default)s)")
     flags = parser.parse_args()
     print(machine.describe())
-    print("| input | images | predicted seconds (95 %) | real seconds | predicted / real | of the CPU time |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| input | images | predicted (range), s | real, s | in the range | predicted / real | of the CPU time |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for name in flags.only.split(","):
         print(measure(name, round(CASES[name].images * flags.share), flags.rounds), flush=True)
 

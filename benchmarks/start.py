@@ -55,9 +55,7 @@ os._exit(code)
 # The imports alone, as the job does them.
 _IMPORTS = """
 import pipeline.main
-from transforms import imports
-with imports.uncollected():
-    import bit.load
+import bit.load
 """
 _LINE = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)")
 

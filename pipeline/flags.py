@@ -86,6 +86,22 @@ def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
+def _paths(text: str) -> list[str]:
+    """Names, with number ranges such as {00000..00012} written out; as many digits as the first bound has."""
+    match = re.search(r"\{(\d+)\.\.(\d+)\}", text)
+    if not match:
+        return _names(text)
+    first, last = int(match[1]), int(match[2])
+    if not 0 <= last - first < _RANGE_MAX:
+        raise argparse.ArgumentTypeError(f"{match[0]} is not a range of 1 to {_RANGE_MAX:,} numbers")
+    start, end = text.rfind(",", 0, match.start()) + 1, text.find(",", match.end())
+    end = len(text) if end < 0 else end
+    numbers = (f"{number:0{len(match[1])}d}" for number in range(first, last + 1))
+    written = (text[start : match.start()] + number + text[match.end() : end] for number in numbers)
+    return _names(text[:start]) + [path for one in written for path in _paths(one)] + _paths(text[end:])
+
+
+_RANGE_MAX = 1_000_000
 _FETCH, _IMAGES = FetchSettings(), Preprocessing()
 _SWITCH: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "type": _true, "metavar": "true"}
 _COUNT: dict[str, Any] = {"type": _positive, "metavar": "N"}
@@ -94,7 +110,7 @@ _LIST: dict[str, Any] = {"type": _names, "metavar": "NAME,..."}
 # fmt: off
 _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     "input": [
-        ("--input", {"action": "append", "type": _names, "metavar": "PATH,..."}, "globs, files or a folder; may be repeated"),
+        ("--input", {"action": "append", "type": _paths, "metavar": "PATH,..."}, "files, folders, globs, {000..012} ranges"),
         ("--input_format", {"choices": FORMATS, "default": AUTO}, "default: by name and first bytes"),
         ("--image_feature", {"default": "", "metavar": "NAME"}, f"TFRecords: holds the image ({IMAGE_FEATURE})"),
         ("--uri_column", {"default": "uri", "metavar": "NAME"}, "CSV, JSON lines, Parquet: holds the URI (%(default)s)"),

@@ -12,17 +12,15 @@ from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow's errors is raised, too
 
-from transforms import imports
-
-with imports.uncollected():
-    from pipeline import bottleneck, console, dry_run, options, plan, reach, run, runners, together, weights
-    from pipeline.console import say
-    from pipeline.flags import RequestError
-    from pipeline.report import Report
-    from pipeline.signals import Stopped
-    from transforms import counters, metrics
-    from transforms.manifest import write_manifest
-    from transforms.storage import door, retrying
+from pipeline import bottleneck, console, options, plan, reach, run, runners, together, weights
+from pipeline.console import say
+from pipeline.dry_run import run as dry_run
+from pipeline.flags import RequestError
+from pipeline.report import Report
+from pipeline.signals import Stopped
+from transforms import counters, metrics
+from transforms.manifest import write_manifest
+from transforms.storage import door, retrying
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,30 +1,22 @@
-"""The documentation says what is true: its commands, flags, links, snippets and failure codes."""
+"""The documentation says what is true: its flags, links, tests and failure codes. Its commands: test_snippets.py."""
 
 import ast
 import re
-import subprocess
-import sys
 
 import pytest
 
 from pipeline import options
 from tests import helpers
+from tests.pages import PAGES, blocks
 
-PAGES = sorted(
-    [*helpers.REPO.glob("*.md"), *helpers.REPO.glob("docs/*.md"), *helpers.REPO.glob("benchmarks/*.md")]
-)
 OWN_FLAGS = set(options.parser()._option_string_actions)
 BEAM_FLAGS = set(options._beam_parser()._option_string_actions)
-
-
-def blocks(page, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def test_commands_of_the_readme_parse(tmp_path):
     readme = helpers.REPO / "README.md"
     commands = [
-        block.replace("\\\n", " ").strip() for block in blocks(readme, "") if "pipeline.main" in block
+        block.replace("\\\n", " ").strip() for block in blocks(readme, "bash") if "pipeline.main" in block
     ]
     assert commands
     for command in commands:
@@ -34,7 +26,7 @@ def test_commands_of_the_readme_parse(tmp_path):
 
 
 def test_the_readme_starts_with_a_command_that_is_there():
-    assert blocks(helpers.REPO / "README.md", "")[0].strip() == "./run_local.sh"
+    assert blocks(helpers.REPO / "README.md", "bash")[0].strip() == "./run_local.sh"
     assert (helpers.REPO / "run_local.sh").stat().st_mode & 0o111
 
 
@@ -63,20 +55,6 @@ def test_flags_that_commands_of_a_page_give_to_the_job_exist(page):
     for command in re.findall(r"python -m pipeline\.main[^`\n]*", text):
         for flag in re.findall(r"(?<=\s)(--\w+)", command):
             assert flag in OWN_FLAGS | BEAM_FLAGS, f"{page.name}: {flag} in {command}"
-
-
-def test_the_snippets_on_reading_features_run(tmp_path):
-    pattern = helpers.write_shards(tmp_path / "in", (3, 2))
-    helpers.job(f"--input={pattern}", output=tmp_path / "out")
-    snippets = blocks(helpers.REPO / "docs" / "output.md", "python")
-    assert len(snippets) == 2
-    for snippet in snippets:
-        program = snippet.replace("local/features", str(tmp_path / "out")).replace("[6144]", "[256]")
-        if "tfx_bsl" in program and sys.version_info < (3, 11):
-            continue  # not installed there: pyproject.toml says why
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert "in-00000-of-00002.tfrecord#0" in done.stdout or "5 ['embedding'" in done.stdout
 
 
 def codes_in(source):

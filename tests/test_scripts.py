@@ -262,14 +262,16 @@ def test_run_tests_serves_run_local_too(project):
         ("", ""),
         ("flink", "tests/test_flink.py tests/test_flink_manifests.py"),
         ("prism -x flink", "tests/test_prism.py -x tests/test_flink.py tests/test_flink_manifests.py"),
+        ("commit", "tests/commit"),
+        ("claim", "tests/commit/test_claim.py"),
         ("-k flink tests/test_prism.py", "-k flink tests/test_prism.py"),
         ("nonsense", "nonsense"),  # pytest says that there is no such file
     ],
 )
 def test_run_tests_takes_groups_by_name(project, given, passed):
-    (project.root / "tests").mkdir()
-    for name in ("flink", "flink_manifests", "prism"):
-        (project.root / "tests" / f"test_{name}.py").touch()
+    (project.root / "tests" / "commit").mkdir(parents=True)
+    for name in ("test_flink", "test_flink_manifests", "test_prism", "commit/test_claim"):
+        (project.root / "tests" / f"{name}.py").touch()
     (project.root / ".venv/bin").mkdir(parents=True)
     for tool in ("ruff", "mypy", "shellcheck"):
         (project.root / ".venv/bin" / tool).symlink_to(shutil.which("true"))

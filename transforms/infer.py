@@ -13,7 +13,7 @@ from apache_beam.ml.inference.base import ModelHandler
 
 import transforms.coders  # noqa: F401  # registers the coder of the chunks
 from bit.models import Model
-from transforms import counters, imports, metrics
+from transforms import counters, metrics
 from transforms.elements import Decoded, Failure, FeatureChunk, PixelChunk
 from transforms.model import devices
 from transforms.model.fitting import Fitted, OutOfMemory
@@ -49,8 +49,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         self._settings = settings
 
     def load_model(self) -> Fitted:
-        with imports.uncollected():
-            from bit import download, load
+        from bit import download, load
 
         settings = self._settings
         model = settings.model

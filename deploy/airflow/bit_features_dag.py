@@ -29,7 +29,7 @@ REQUEST = {
     "input": Param(type="string", minLength=1, description="Globs, files or a folder, separated by commas"),
     "output": Param(type="string", pattern=r"^(/|[a-z0-9]+://).*[^/]$", description="Folder; a run goes on"),
     "model": Param("bit/m-r101x3", type="string", minLength=1, description="Short name, handle or path"),
-    "input_format": Param("auto", enum=["auto", "tfrecord", "txt", "csv", "jsonl", "parquet", "images"]),
+    "input_format": Param("auto", pattern=r"^[a-z_]+$"),
     "image_feature": Param(None, type=OPTIONAL, minLength=1),
     "uri_column": Param(None, type=OPTIONAL, minLength=1),
     "key_feature": Param(None, type=OPTIONAL, minLength=1),

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from pipeline import options
 from tests import helpers
 
 
@@ -203,3 +204,22 @@ def test_an_empty_shard_is_fine(tmp_path):
     helpers.job(f"--input={tmp_path}/in-*.tfrecord", output=tmp_path / "out")
     assert (tmp_path / "out" / "features-00000-of-00001.tfrecord").read_bytes() == b""
     assert helpers.manifest(tmp_path / "out")["inputs"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        ("a-{00..02}.tar", ["a-00.tar", "a-01.tar", "a-02.tar"]),
+        ("b,a-{8..11}.tar,c*", ["b", "a-8.tar", "a-9.tar", "a-10.tar", "a-11.tar", "c*"]),
+        ("{0..1}/{5..6},{1..1}", ["0/5", "0/6", "1/5", "1/6", "1"]),
+        ("a{b}c,{x..y},{1,2}", ["a{b}c", "{x..y}", "{1", "2}"]),
+    ],
+)
+def test_number_ranges_are_written_out(text, paths):
+    config, _ = options.parse([f"--input={text}", "--output=out", *helpers.TINY])
+    assert list(config.inputs) == paths
+
+
+@pytest.mark.parametrize("text", ["{5..3}", "a{0..9999999}"])
+def test_a_range_that_is_none_is_refused(tmp_path, capsys, text):
+    assert "is not a range" in refusal(capsys, f"--input={text}", output=tmp_path / "out")

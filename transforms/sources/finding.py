@@ -74,6 +74,8 @@ def _one_kind(files: Iterable[tuple[str, Kind]]) -> Kind:
     if len(kinds) > 1:
         shown = "; ".join(f"{name}: {path}" for name, (_, path) in kinds.items())
         raise BadInput(f"--input mixes kinds of files ({shown}): run one job for each, or set --input_format")
+    if not kinds:
+        raise BadInput("no file matches --input")
     return next(iter(kinds.values()))[0]
 
 

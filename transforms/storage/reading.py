@@ -33,7 +33,8 @@ class Reader(io.RawIOBase):
 
     def __init__(self, path: str, open_file: Callable[[], Opened], block_bytes: int):
         self._path, self._open_file, self._block_bytes = path, open_file, block_bytes
-        self._file: Opened | None = retrying.call("opening", path, open_file)
+        self._file: Opened | None = None  # as it stays where opening fails: a finalizer closes what was begun
+        self._file = retrying.call("opening", path, open_file)
         self.size, self._version = self._file.size, self._file.version
         self._position = self._start = 0  # of the reading, and of the block that is held
         self._block = b""
@@ -93,5 +94,6 @@ class Reader(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            retrying.call("closing", self._path, self._drop)  # its errors do not matter, but it may hang
+            if self._file:
+                retrying.call("closing", self._path, self._drop)  # its errors do not matter, but it may hang
             super().close()

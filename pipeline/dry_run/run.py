@@ -1,0 +1,106 @@
+"""`--dry_run`: looks at a few images of some shards and says what the whole job would take. Writes no output.
+
+The job's own functions are measured one after the other: reading or fetching, decoding, the loaded model on full batches,
+writing and committing a shard in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.dry_run.estimate import Estimate, Job, estimate
+from pipeline.dry_run.measure import measure
+from pipeline.dry_run.sample import Image, Sampler
+from pipeline.options import JobConfig
+from pipeline.plan import Plan
+from pipeline.progress import duration
+from transforms.elements import Shard
+
+_SHARDS = 8
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was seen and measured; `estimate` is None where no image could be decoded."""
+
+    images: tuple[Image, ...]
+    shards: int  # that they are of
+    estimate: Estimate | None = None
+    record_bytes: int = 0  # of one image's features
+
+
+def run(config: JobConfig, plan: Plan) -> list[str]:
+    """Lines on what was seen in the plan's shards, and on what the job would take."""
+    return lines(config, plan, survey(config, plan))
+
+
+def survey(config: JobConfig, plan: Plan) -> Survey:
+    """Looks at a few images of at most eight of the shards that are to be done, and measures with them."""
+    images: list[Image] = []
+    samples = []
+    with _reachable(plan) as shards, contextlib.closing(Sampler(config)) as sampler:
+        parts = min(_SHARDS, len(shards))
+        for part in range(parts):
+            neighbors = shards[part * len(shards) // parts : (part + 1) * len(shards) // parts]
+            some, sample = sampler.look_at(
+                neighbors[len(neighbors) // 2], sum(shard.units for shard in neighbors)
+            )
+            images += some
+            samples += [sample] if some else []
+    decoded = [image.decoded for image in images if image.decoded]
+    if not decoded:
+        return Survey(tuple(images), parts)
+    measured, record_bytes = measure(config, decoded)
+    job = Job(sum(shard.units for shard in shards), len(shards), config.model.batch_size, os.cpu_count() or 1)
+    return Survey(tuple(images), parts, estimate(job, samples, measured), record_bytes)
+
+
+@contextlib.contextmanager
+def _reachable(plan: Plan) -> Iterator[list[Shard]]:
+    """The shards; those of image files refer to a list that is not written yet, and get a temporary one."""
+    shards = list(plan.todo or plan.shards)
+    if plan.listing is None:
+        yield shards
+        return
+    with tempfile.NamedTemporaryFile(suffix=".txt") as stream:
+        stream.write(plan.listing)
+        stream.flush()
+        moved = [dataclasses.replace(shard.source, uri=stream.name) for shard in shards]  # type: ignore[type-var]
+        yield [dataclasses.replace(shard, source=source) for shard, source in zip(shards, moved, strict=True)]
+
+
+def lines(config: JobConfig, plan: Plan, survey: Survey) -> list[str]:
+    """What people read, one line per subject."""
+    failed = Counter(image.failure for image in survey.images if image.failure)
+    codes = ", ".join(f"{code}: {n}" for code, n in failed.items())
+    seen, job = len(survey.images), survey.estimate
+    if job is None:
+        nothing = f"none of {seen} images in {survey.shards} shards could be decoded"
+        return [f"dry run: {nothing} ({codes or 'no images'})"]
+    formats = Counter(image.format for image in survey.images if image.decoded)
+    sizes = sorted(image.size_bytes for image in survey.images if image.decoded)
+    areas = sorted((i.width * i.height, i.width, i.height) for image in survey.images if (i := image.decoded))
+    (_, width, height), (_, widest, highest) = areas[len(areas) // 2], areas[-1]
+    rates = [f"{name} {job.images / max(stage.wall, 1e-9):.1f}" for name, stage in job.stages.items()]
+    features_bytes = job.images * len(sizes) / seen * survey.record_bytes
+    out = [
+        f"dry run: {seen} of about {round(job.images)} images, in {survey.shards} of {len(plan.shards)} shards",
+        f"formats   {', '.join(f'{name} {n}' for name, n in formats.most_common())}",
+        f"sizes     {width}x{height} and {sizes[len(sizes) // 2]} bytes in the median, "
+        f"up to {widest}x{highest} and {sizes[-1]} bytes",
+        f"failures  {sum(failed.values())} of {seen}{f' ({codes})' if codes else ''}",
+        f"rates     {', '.join(rates)} images/s, each stage by itself",
+        f"time      {duration(job.seconds)} on one worker like this if the stages overlap "
+        f"(range: {duration(job.low)} to {duration(job.high)}), loading aside",
+        f"disk      {features_bytes / 2**20:.0f} MiB",
+    ]
+    if config.price_per_hour:
+        cost, low, high = (s / 3600 * config.price_per_hour for s in (job.seconds, job.low, job.high))
+        out.append(f"cost      {cost:.2f} (range: {low:.2f} to {high:.2f})")
+    return out

@@ -1,0 +1,166 @@
+"""A few images of one shard for `--dry_run`: what they are, and what they cost to read, or fetch, and to decode."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import statistics
+import threading
+import time
+import urllib.parse
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.dry_run.estimate import NOTHING, Cost, ShardSample, total
+from pipeline.options import JobConfig
+from transforms import counters, decode
+from transforms.elements import Decoded, Encoded, Failure, Shard
+from transforms.fetching.fetcher import Fetcher
+from transforms.imaging.sniff import format_of
+from transforms.sources.base import Item, Reading
+from transforms.storage import door
+
+IMAGES_PER_SHARD = 16
+_DECODE_SECONDS = 0.2  # per shard, at least
+
+
+class Stopwatch:
+    """Measures the block it is around; `cost` holds the result."""
+
+    def __enter__(self) -> Stopwatch:
+        self._began = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.cost = Cost(time.perf_counter() - self._began[0], time.process_time() - self._began[1])
+
+
+@dataclass(frozen=True)
+class Image:
+    """What was seen of one image."""
+
+    failure: str  # its code; '' for a decoded image
+    format: str = ""
+    size_bytes: int = 0
+    decoded: Decoded | None = None
+
+
+class Sampler:
+    """Looks at shards with the job's own reader, fetcher and decoder."""
+
+    def __init__(self, config: JobConfig):
+        self._config = config
+        self._fetcher = Fetcher(config.read.fetch)
+        self._fetching = ThreadPoolExecutor(IMAGES_PER_SHARD, "fetch")
+        self._decoding = ThreadPoolExecutor(config.decode.threads_here, "decode")
+        self._own = threading.local()  # pixels of each decoding thread
+
+    def close(self) -> None:
+        """Ends connections and threads."""
+        self._fetcher.close()
+        self._fetching.shutdown(cancel_futures=True)
+        self._decoding.shutdown(cancel_futures=True)
+
+    def look_at(self, shard: Shard, stands_for: float) -> tuple[list[Image], ShardSample]:
+        """The first images of a shard, and their cost. `stands_for`: the units of the shard and its neighbors."""
+        items, cost, image_units = self._read(shard)
+        encoded = [item for item in items if isinstance(item, Encoded)]
+        results = iter(list(self._decoding.map(self._decode, encoded)))
+        images = [
+            Image(item.code) if isinstance(item, Failure) else _image(item, next(results)) for item in items
+        ]
+        decoding = self._decoding_cost(encoded).times(len(encoded) / max(1, len(items)))
+        return images, ShardSample(stands_for, image_units, cost, decoding)
+
+    def _read(self, shard: Shard) -> tuple[list[Item], Cost, float]:
+        """The first images of a shard, what one costs to have, and its units.
+
+        A file is read in blocks, and opened with the first: the images of a block share what that costs. Of images that are
+        fetched it counts how long one keeps the reader waiting while others are fetched beside it.
+        """
+        fetch_seconds: list[float] = []
+        hosts: set[str | None] = set()
+
+        def fetch(uri: str) -> bytes:
+            began = time.perf_counter()
+            hosts.add(_http_host(uri))
+            try:
+                return self._fetcher.fetch(uri)
+            finally:
+                fetch_seconds.append(time.perf_counter() - began)
+
+        settings = self._config.read
+        reading = Reading(shard.name, settings, fetch=fetch, pool=self._fetching, limit=IMAGES_PER_SHARD)
+        before = counters.PROCESS.counts()
+        with contextlib.closing(shard.source.items(reading)) as source:
+            with Stopwatch() as opening:
+                items = list(itertools.islice(source, 1))
+            with Stopwatch() as going_on:
+                items += itertools.islice(source, IMAGES_PER_SHARD - 1)
+        if not items:
+            return [], NOTHING, 1.0
+        after = counters.PROCESS.counts()
+        image_units = _image_units(shard, items, after.units - before.units)
+        if fetch_seconds:
+            queued = after.queue_seconds - before.queue_seconds
+            at_once = settings.fetch.concurrency
+            if None not in hosts:
+                at_once = max(1, min(at_once, settings.fetch.per_host * len(hosts)))
+            wall = max(0.0, sum(fetch_seconds) - queued) / at_once
+            cpu = opening.cost.cpu + going_on.cost.cpu
+            return items, Cost(wall / len(items), cpu / len(items)), image_units
+        block = door.block_bytes(shard.source.uri) if shard.source.inputs is None else shard.units
+        share = min(1.0, image_units / max(1, min(shard.units, block)))
+        cost = total([opening.cost.times(share), going_on.cost.times(1 / max(1, len(items) - 1))])
+        return items, cost, image_units
+
+    def _decoding_cost(self, encoded: Sequence[Encoded]) -> Cost:
+        """What one of the images costs while all threads decode."""
+        if not encoded:
+            return NOTHING
+        repeated = list(encoded) * math.ceil(4 * self._config.decode.threads_here / len(encoded))
+        rounds, until = 0, time.perf_counter() + _DECODE_SECONDS
+        with Stopwatch() as watch:
+            while not rounds or time.perf_counter() < until:
+                list(self._decoding.map(self._decode, repeated))
+                rounds += 1
+        return watch.cost.times(1 / (rounds * len(repeated)))
+
+    def _decode(self, item: Encoded) -> Decoded | Failure:
+        if not hasattr(self._own, "pixels"):
+            side = self._config.model.image_size
+            self._own.pixels = np.empty((1, side, side, 3), np.float32)
+        return decode.decode_item(item, 0, self._config.preprocessing, self._own.pixels)
+
+
+def _image_units(shard: Shard, items: Sequence[Item], seen: int) -> float:
+    """The units of one of these images, after which `seen` units of the shard have been read."""
+    if shard.source.inputs is not None:
+        return 1.0
+    if seen == shard.units:
+        return shard.units / len(items)
+    if seen and len(items) > 1:
+        return seen / (len(items) - 1)
+    # Compressed: where the records lie in the file cannot be seen, and images hardly get smaller.
+    return statistics.mean(
+        len(item.data) + len(item.passed) + 64 if isinstance(item, Encoded) else 64 for item in items
+    )
+
+
+def _image(item: Encoded, result: Decoded | Failure) -> Image:
+    if isinstance(result, Failure):
+        return Image(result.code)
+    return Image("", format_of(item.data), len(item.data), result)
+
+
+def _http_host(uri: str) -> str | None:
+    """The host, of which only so many images may be asked for at once; None where there is no such limit."""
+    try:
+        parts = urllib.parse.urlsplit(uri)
+        return parts.hostname if parts.scheme in ("http", "https") else None
+    except ValueError:  # no address, as its own failure will say
+        return None
