@@ -25,8 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import figures, inputs, limit, machine
-from pipeline import engine, options, plan, verdict
-from transforms import counters, infer
+from pipeline import bottleneck, console, options, plan, run, runners
+from transforms import infer, metrics
+from transforms.counters import Counts
 from transforms.imaging import preprocess
 
 _FEATURES = 6144
@@ -74,10 +75,10 @@ def whole_job(argv: Sequence[str], output: Path, device: Device) -> Run:
     config, beam_options = options.parse([*argv, f"--output={output}"])
     made = plan.make(config, "benchmark")
     plan.prepare(made)
-    engine.configure_logging(engine.LOCAL)
+    console.configure_logging(runners.LOCAL)
     device.calls.clear()
-    before, began, cpu = counters.PROCESS.counts(), time.perf_counter(), time.process_time()
-    engine.run(config, made, beam_options, engine.LOCAL)
+    began, cpu = time.perf_counter(), time.process_time()
+    result = run.run(config, made, beam_options, runners.LOCAL)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     calls = device.calls
     steady = (calls[-1][1] - calls[0][1]) * len(calls) / max(1, len(calls) - 1)
@@ -86,7 +87,7 @@ def whole_job(argv: Sequence[str], output: Path, device: Device) -> Run:
         cpu,
         device.busy,
         steady,
-        verdict.stage_seconds(counters.between(before, counters.PROCESS.counts())),
+        bottleneck.stage_seconds(metrics.read(result) or Counts()),
     )
 
 

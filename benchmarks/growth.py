@@ -24,7 +24,8 @@ import apache_beam as beam
 
 from benchmarks import figures, inputs, machine
 from benchmarks.job import whole_job
-from pipeline import engine, options, plan, weights
+from pipeline import options, plan, weights
+from pipeline import run as running
 from transforms import infer
 from transforms.commit import receipts
 from transforms.commit.layout import Layout
@@ -134,7 +135,7 @@ def measure_shards(count: int, done: int) -> None:
         print(f"plan {len(made.shards)} shards: {seconds:.1f} s", flush=True)
         began = time.perf_counter()
         pipeline = beam.Pipeline(runner="FnApiRunner", options=beam_options)
-        engine.define(config, made, pipeline)
+        running.define(config, made, pipeline)
         size = pipeline.to_runner_api().ByteSize()
         print(f"describe the job: {time.perf_counter() - began:.1f} s, {size / 2**20:.1f} MiB", flush=True)
         print(f"start to first commit: {first_commit(flags, folder / 'out'):.1f} s", flush=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import figures, inputs, machine
-from pipeline import engine, options, plan
+from pipeline import console, options, plan, run, runners
 from transforms import infer
 from transforms.imaging import preprocess
 
@@ -33,9 +33,9 @@ def whole_job(argv: list[str], output: Path) -> float:
     config, beam_options = options.parse([*argv, f"--output={output}"])
     made = plan.make(config, "benchmark")
     plan.prepare(made)
-    engine.configure_logging(engine.LOCAL)
+    console.configure_logging(runners.LOCAL)
     began = time.perf_counter()
-    engine.run(config, made, beam_options, engine.LOCAL)
+    run.run(config, made, beam_options, runners.LOCAL)
     return time.perf_counter() - began
 
 

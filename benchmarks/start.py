@@ -25,7 +25,7 @@ import json, sys, time
 began = float(sys.argv.pop(1))
 at = {"interpreter": time.time() - began}
 import pipeline.main
-from pipeline import engine, plan
+from pipeline import plan
 from transforms import infer
 from transforms.model import devices
 at["imports of the launcher"] = time.time() - began

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow's errors is raised, too
 
-from pipeline import engine, options, plan, reach, verdict, weights, workers
+from pipeline import bottleneck, console, options, plan, reach, run, runners, weights
+from pipeline.console import say
 from pipeline.dry_run import run as dry_run
 from pipeline.flags import RequestError
-from pipeline.report import Report, say
-from transforms import counters
+from pipeline.report import Report
+from pipeline.signals import Stopped
+from transforms import counters, metrics
 from transforms.commit import request
 from transforms.manifest import write_manifest
 from transforms.storage import door, retrying
@@ -28,46 +30,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = Report(options.report_file(argv))
     try:
         config, beam_options = options.parse(argv)
-        runner = options.runner_name(beam_options)
-        engine.configure_logging(runner)
+        runner = runners.name_of(beam_options)
+        console.configure_logging(runner)
         paths = (*config.inputs, config.output, config.model.model.uri)
         reach.check(beam_options, runner, paths)
         door.configure(beam_options)
         with retrying.hurried():
-            made = plan.make(config, weights.identify(config.model, runner == engine.LOCAL))
+            made = plan.make(config, weights.identify(config.model, runner == runners.LOCAL))
         for note in made.notes:
             say(note)
         report.leave_out(made.left_out)
         if config.dry_run:
             return report.looked(dry_run.run(config, made))
-        if config.overwrite and made.stale and runner == engine.LOCAL:
-            engine.check_model(config, beam_options)  # before anything of the old output goes
+        if config.overwrite and made.stale and runner == runners.LOCAL:
+            run.check_model(config, beam_options, runner)  # before anything of the old output goes
         with retrying.hurried():
             plan.prepare(made)
     except RequestError as error:
         return report.refused(str(error))
     except Exception as error:
         return report.failed(error)
-    began, before = time.monotonic(), counters.PROCESS.counts()
+    began, result = time.monotonic(), None
+    counters.PROCESS.batch_fitted = 0
     say(made.summary(runner))
     if made.todo:
         try:
-            if not engine.run(config, made, beam_options, runner):
+            result = run.run(config, made, beam_options, runner)
+            if result is None:
                 return report.submitted(runner)
         except Exception as error:
-            if runner == engine.LOCAL:  # whose workers end with this process
+            if runner == runners.LOCAL:  # whose workers end with this process
                 with contextlib.suppress(Exception):  # a store that failed the run may fail here too
                     request.leave(made.layout)
-            if isinstance(error, engine.Stopped):
+            if isinstance(error, Stopped):
                 return report.stopped(str(error), made)
             return (
                 report.refused(str(error)) if isinstance(error, RequestError) else report.failed(error, made)
             )
     else:  # the run before may have been killed between its last receipt and its end
         write_manifest(made.layout, made.fingerprint, len(made.shards))
-    seconds, counts = time.monotonic() - began, counters.between(before, counters.PROCESS.counts())
-    found = verdict.judge(counts, config, made, workers.of(beam_options, runner))
-    return report.finished(config, made, runner, seconds, counts, found)
+    seconds, counts = time.monotonic() - began, metrics.read(result) if result else None
+    workers = runners.workers(beam_options, runner)
+    verdict = bottleneck.judge(counts, config, made, workers) if counts else None
+    return report.finished(config, made, runner, seconds, counts, verdict)
 
 
 if __name__ == "__main__":

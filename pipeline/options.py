@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from apache_beam.options.pipeline_options import (
-    DirectOptions,
     PipelineOptions,
-    StandardOptions,
     _BeamArgumentParser,
 )
 
 from bit import models, outputs
+from pipeline import runners
 from pipeline.flags import Parser, RequestError, parser
 from transforms.decode import DecodeSettings
 from transforms.fetching.settings import FetchSettings
@@ -24,9 +23,6 @@ from transforms.imaging.preprocess import Preprocessing
 from transforms.infer import ModelSettings
 from transforms.records import features
 from transforms.sources.base import ReadSettings
-
-# Runners that take flags of a job server which this process cannot know.
-_PORTABLE = ("flinkrunner", "sparkrunner", "portablerunner")
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,8 @@ class JobConfig:
 def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
     """Parses a command line. Raises RequestError for what it cannot mean."""
     flags, rest = parser().parse_known_args(list(argv))
-    beam_options = _beam_options(rest)
+    beam_options = PipelineOptions(_known_to_beam(rest))
+    runners.set_defaults(beam_options, rest)
     flags.input = [group for group in flags.input or [] if group]
     missing = [name for name in ("input", "output", "model") if not getattr(flags, name)]
     if missing:
@@ -124,17 +121,6 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
     return config, beam_options
 
 
-def _beam_options(rest: list[str]) -> PipelineOptions:
-    """Beam's options. Several workers mean threads where nothing else is said: Beam's default ignores their number."""
-    out = PipelineOptions(_known_to_beam(rest))
-    direct = out.view_as(DirectOptions)
-    if direct.direct_num_workers != 1 and not any(
-        part.split("=")[0] == "--direct_running_mode" for part in rest
-    ):
-        direct.direct_running_mode = "multi_threading"
-    return out
-
-
 def _flag_named(text: str) -> str:
     """A complaint about a setting, with the flag that sets it in the setting's place."""
     for setting, flag in (("timeout_seconds", "timeout"), ("concurrency", "fetch_threads")):
@@ -180,17 +166,6 @@ def report_file(argv: Sequence[str]) -> str:
         return ""
 
 
-def runner_name(beam_options: PipelineOptions) -> str:
-    """The engine that runs the job. DirectRunner and no runner at all mean Beam's in-process FnApiRunner.
-
-    Beam's own DirectRunner would first try to download another engine.
-    """
-    asked = beam_options.view_as(StandardOptions).runner or "DirectRunner"
-    return (
-        "FnApiRunner" if asked.lower() in ("directrunner", "fnapirunner", "switchingdirectrunner") else asked
-    )
-
-
 def _beam_parser() -> argparse.ArgumentParser:
     out = _BeamArgumentParser(allow_abbrev=False)
     for subclass in {str(c): c for c in PipelineOptions.__subclasses__()}.values():
@@ -207,8 +182,7 @@ def _known_to_beam(rest: list[str]) -> list[str]:
     flag = unknown[0].split("=")[0]
     ours = [option for option in parser()._option_string_actions if option.startswith("--")]
     nearest = difflib.get_close_matches(flag, ours, n=1, cutoff=0.75)
-    portable = any(part.split("=")[-1].lower() in _PORTABLE for part in rest)
-    if portable and flag.startswith("--") and not nearest:
+    if runners.takes_unknown_flags(rest) and flag.startswith("--") and not nearest:
         return rest
     nearest = nearest or difflib.get_close_matches(
         flag, ours + list(theirs._option_string_actions), n=1, cutoff=0.5

@@ -82,10 +82,10 @@ class Progress:
         if self._in_process:
             now, then = counters.PROCESS.counts(), self._before
             if not self._ready and now.models_loaded > then.models_loaded:
-                self._ready = now.loaded_at
-            elif not self._ready and now.features > then.features:
+                self._ready = counters.PROCESS.loaded_at
+            elif not self._ready and now.out_features > then.out_features:
                 self._ready = self._began  # a model of an earlier run in this process
-            features, failures = now.features - then.features, now.failures - then.failures
+            features, failures = now.out_features - then.out_features, now.failures - then.failures
             shards, read = now.shards - then.shards, now.units - then.units
         else:
             self._ready = self._began

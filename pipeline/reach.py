@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipeline import flink
-from pipeline.report import say
+from pipeline import runners
+from pipeline.console import say
 from transforms.fetching.uris import public_uri
 from transforms.storage import door
 
@@ -42,25 +42,12 @@ def check(options: PipelineOptions, runner: str, paths: Iterable[str]) -> None:
 
 def endpoints(options: PipelineOptions, runner: str, paths: Iterable[str]) -> list[Endpoint]:
     """The hosts that this process will talk to, each once. What proxies reach for it cannot be told, and is left out."""
-    found = list(_of_engine(options, runner))
+    found = [_endpoint(*address) for address in runners.addresses(options, runner)]
     for path in paths:
         url = door.endpoint(path, options)
         if url and not _behind_proxy(url):
             found.append(_endpoint(url, public_uri(path)))
     return list({(one.host, one.port): one for one in reversed(found)}.values())[::-1]
-
-
-def _of_engine(options: PipelineOptions, runner: str) -> Iterator[Endpoint]:
-    name = runner.lower()
-    master = options.view_as(FlinkRunnerOptions).flink_master
-    if name == "flinkrunner" and flink.is_cluster(master):
-        yield _endpoint(master, f"--flink_master={master}")
-    portable = options.view_as(PortableOptions)
-    if name in ("portablerunner", "flinkrunner", "sparkrunner"):
-        for flag in ("job_endpoint", "artifact_endpoint"):
-            value = getattr(portable, flag)
-            if value and value != "embed":
-                yield _endpoint(value, f"--{flag}={value}")
 
 
 def _endpoint(url: str, named_by: str) -> Endpoint:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from pipeline import progress
+from pipeline.bottleneck import Verdict, stage_seconds
+from pipeline.console import say
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
-from pipeline.verdict import Verdict, stage_seconds
+from transforms import counters
 from transforms.commit import receipts
 from transforms.counters import Counts
 from transforms.fetching.uris import public_uri
@@ -19,11 +21,6 @@ from transforms.sources import finding
 from transforms.storage import door
 
 DONE, FAILED, WRONG_REQUEST, TOO_MANY_FAILURES = 0, 1, 2, 3
-
-
-def say(text: str) -> None:
-    """Writes a line for people; stdout stays empty."""
-    print(text, file=sys.stderr, flush=True)
 
 
 class Report:
@@ -79,12 +76,12 @@ class Report:
         plan: Plan,
         runner: str,
         seconds: float,
-        counts: Counts,
-        found: Verdict | None,
+        counts: Counts | None,
+        verdict: Verdict | None,
     ) -> int:
         """Sums the whole output up, earlier runs included, from its receipts.
 
-        `counts` is what this process's workers counted in this run, `found` the verdict on what held them back.
+        `counts` is what the workers counted in this run, `verdict` that on what held them back; None where unknown.
         """
         manifest = json.loads(door.read_bytes(plan.layout.manifest))
         if manifest["shards_done"] != len(plan.shards):
@@ -97,16 +94,17 @@ class Report:
         inputs, features, failures = (manifest[name] for name in ("inputs", "features", "failures"))
         earlier = sum(receipt.inputs for receipt in (*plan.done, *plan.retried)) - plan.tried_again
         rate = failures / inputs if inputs else 0.0
+        smaller_batch = counters.PROCESS.batch_fitted
         too_many = rate > config.max_failure_rate or (inputs > 0 and features == 0)
         if plan.todo:
             speed = (inputs - earlier) / seconds if seconds else 0.0
             say(f"{inputs - earlier} images in {seconds:.1f} s ({progress.speed(speed)})")
-            if found:
-                say(found.line())
-            if counts.batch_fitted:
+            if verdict:
+                say(verdict.line())
+            if smaller_batch:
                 say(
                     f"batches of {config.model.batch_size} images were too large for the device's memory: "
-                    f"--batch_size={counts.batch_fitted} starts with what fitted"
+                    f"--batch_size={smaller_batch} starts with what fitted"
                 )
         elif config.retry_failures:
             say("nothing to do: there is no failure that could be tried again")
@@ -135,11 +133,10 @@ class Report:
             "tried_again": plan.tried_again,
             "untrained": manifest["untrained"],
             "seconds": round(seconds, 3),
-            "smaller_batch": counts.batch_fitted or None,
-            "stage_seconds": {name: round(value, 3) for name, value in stage_seconds(counts).items()},
-            "verdict": {"stage": found.stage, "share": round(found.share, 3), "advice": found.advice}
-            if found
-            else None,
+            "smaller_batch": smaller_batch or None,
+            "counters": counts.metrics() if counts else None,
+            "stage_seconds": stage_seconds(counts) if counts else None,
+            "verdict": asdict(verdict) if verdict else None,
         }
         return self._end(TOO_MANY_FAILURES if too_many else DONE, summary)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from apache_beam.io.filesystem import BeamIOError
 
-from pipeline.report import say
+from pipeline.console import say
 from transforms.commit import receipts
 from transforms.commit.audit import Problem, check_shard
 from transforms.commit.layout import MANIFEST, OF_SHARDS, Layout, label_of, receipt_name

@@ -81,6 +81,16 @@ class DataflowService:
         }
 
 
+def metric(name: str, value: int, step: str, tentative: bool) -> dict:
+    """A user's counter as the service gives it: each once as committed and once as tentative."""
+    context = {"namespace": "bit_features", "step": step, **({"tentative": "true"} if tentative else {})}
+    return {"name": {"origin": "user", "name": name, "context": context}, "scalar": value}
+
+
+# Of any job, since this service does not look into the workers.
+METRICS = [metric("out-features", count, f"s{count}", later) for count in (3, 2) for later in (False, True)]
+
+
 class _Handler(BaseHTTPRequestHandler):
     service: DataflowService
     protocol_version = "HTTP/1.1"
@@ -106,7 +116,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         number = int(re.search(r"/jobs/job-(\d+)", self.path)[1])
-        self._reply({} if "/messages" in self.path else self.service.answer(number))
+        if "/messages" in self.path:
+            self._reply({})
+        elif "/metrics" in self.path:
+            self._reply({"metrics": METRICS})
+        else:
+            self._reply(self.service.answer(number))
 
     def do_PUT(self) -> None:
         asked = json.loads(self._body())

@@ -134,6 +134,7 @@ def test_a_submitted_job_runs_to_its_end(tmp_path, cloud):
         "--temp_location=gs://bucket/tmp",
         f"--dataflow_endpoint={service.url}",
         "--precision=float32",
+        f"--report_file={tmp_path / 'report.json'}",
     ]
     # As the documentation has it: the shell puts the flags of the GPU into the command.
     written = (
@@ -151,6 +152,7 @@ def test_a_submitted_job_runs_to_its_end(tmp_path, cloud):
     assert done.stdout == ""
     assert "Created job with id: [job-0]" in done.stderr  # Airflow's operator looks for it
     assert "gs://bucket/out: 5 features, 0 failures" in done.stderr
+    assert json.loads((tmp_path / "report.json").read_text())["counters"]["out-features"] == 5
     (job,) = service.jobs
     assert_gpu_job(job.asked, "l4")
     (pipeline,) = [blob for blob in bucket.list_blobs(prefix="tmp/") if blob.name.endswith("pipeline.pb")]

@@ -1,5 +1,6 @@
 """The whole job on Flink: a real cluster of processes on this machine, and Flink embedded in the job server."""
 
+import json
 import os
 import signal
 import subprocess
@@ -79,8 +80,8 @@ def test_a_lost_task_manager_costs_no_byte(tmp_path, cluster, launch):
     pattern = helpers.write_shards(tmp_path / "in", LONG)
     helpers.job(*LONG_FLAGS, f"--input={pattern}", output=tmp_path / "direct")
     before = cluster.workers_started()
-    output = tmp_path / "flink"
-    process = launch(*LONG_FLAGS, f"--input={pattern}", f"--output={output}")
+    output, report = tmp_path / "flink", tmp_path / "report.json"
+    process = launch(*LONG_FLAGS, f"--input={pattern}", f"--output={output}", f"--report_file={report}")
     wait_for_receipts(process, output, 2)
     assert cluster.workers_started() == before + 2  # both TaskManagers are at work
     committed = {path: path.stat().st_mtime_ns for path in output.glob("receipts/*.json")}
@@ -92,6 +93,11 @@ def test_a_lost_task_manager_costs_no_byte(tmp_path, cluster, launch):
     assert cluster.jobs()[0]["state"] == "FINISHED"
     assert helpers.contents(output) == helpers.contents(tmp_path / "direct")
     assert {path: os.stat(path).st_mtime_ns for path in committed} == committed
+    told = json.loads(report.read_text())
+    assert told["features"] == sum(LONG)
+    # What the lost worker counted is missing, and what was repeated counts again: the metrics are no account of results.
+    assert told["counters"]["out-features"] > 0
+    assert told["verdict"]["stage"] in told["stage_seconds"]
 
 
 @pytest.fixture(scope="module")

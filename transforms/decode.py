@@ -25,6 +25,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+import transforms.coders  # noqa: F401  # registers the coder of the chunks
 from transforms import counters
 from transforms.elements import Decoded, Encoded, EncodedChunk, Failure, PixelChunk, Shard
 from transforms.errors import ItemError
@@ -114,10 +115,12 @@ class _OnThreads:
         self._futures = [pool.submit(self._work, number, pixels) for number in range(threads)]
 
     def _work(self, number: int, pixels: np.ndarray) -> None:
+        began = time.monotonic()
         while True:
             try:
                 row, item = self._left.popleft()
             except IndexError:
+                counters.PROCESS.add(decode_seconds=time.monotonic() - began)
                 return
             self._began[number] = time.monotonic(), item
             self._found[row] = decode_item(item, row, self._settings.preprocessing, pixels)
@@ -181,8 +184,13 @@ def _images(chunk: EncodedChunk) -> list[Encoded]:
 
 
 def _isolated(item: Encoded, row: int, settings: DecodeSettings, pixels: np.ndarray) -> Future:
-    pool = _pool("isolated", settings.threads_here)
-    return pool.submit(decode_item, item, row, settings.preprocessing, pixels, settings.timeout_seconds)
+    def work() -> Decoded | Failure:
+        began = time.monotonic()
+        outcome = decode_item(item, row, settings.preprocessing, pixels, settings.timeout_seconds)
+        counters.PROCESS.add(decode_seconds=time.monotonic() - began)
+        return outcome
+
+    return _pool("isolated", settings.threads_here).submit(work)
 
 
 def submit(chunk: EncodedChunk, settings: DecodeSettings, apart: bool = False) -> _Pending:
@@ -249,7 +257,8 @@ class DecodeImages(beam.DoFn):
         pending = self._pending.popleft()
         chunk = pending.result()
         counts = _pixels(pending.chunk, chunk, self._settings.preprocessing.image_size)
-        counters.PROCESS.add(decode_wait_seconds=time.monotonic() - began, **counts)
+        counters.PROCESS.waited("decode", began)
+        counters.PROCESS.add(**counts)
         if chunk.is_last and not _distrusted.is_set():
             isolated.end_idle()
         return chunk

@@ -1,15 +1,13 @@
-"""The values that flow through the graph, and the coders that keep Beam from pickling them to measure them."""
+"""The values that flow through the graph."""
 
 from __future__ import annotations
 
-import pickle
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from apache_beam import coders
 
 if TYPE_CHECKING:
     from transforms.sources.base import Source
@@ -135,27 +133,3 @@ class FeatureChunk:
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self.outputs.values())
-
-
-class ChunkCoder(coders.Coder):
-    """Pickles a chunk where a runner must move it; measures it in O(items) where Beam only samples its size.
-
-    Beam's default coder pickles a sample of the elements on every fused hop to estimate their size, which for
-    batches of pixels costs tens of milliseconds each.
-    """
-
-    def encode(self, value) -> bytes:
-        return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-
-    def decode(self, encoded: bytes):
-        return pickle.loads(encoded)
-
-    def estimate_size(self, value) -> int:
-        return value.nbytes + 256 * len(value.items)
-
-    def is_deterministic(self) -> bool:
-        return False
-
-
-for _chunk_type in (EncodedChunk, PixelChunk, FeatureChunk):
-    coders.registry.register_coder(_chunk_type, ChunkCoder)

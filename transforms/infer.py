@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
+import transforms.coders  # noqa: F401  # registers the coder of the chunks
 from bit.models import Model
-from transforms import counters
+from transforms import counters, metrics
 from transforms.elements import Decoded, Failure, FeatureChunk, PixelChunk
 from transforms.model import devices
 from transforms.model.fitting import Fitted, OutOfMemory
+from transforms.model.loaded import LoadedModel
 from transforms.storage import copying, door
 
 
@@ -59,7 +61,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         else:
             path = download.local_path(model)
         devices.take_one()  # before anything touches a GPU
-        loaded = load.load(
+        loaded: LoadedModel = load.load(
             model,
             path,
             image_size=settings.image_size,
@@ -84,7 +86,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         return batch.nbytes
 
     def get_metrics_namespace(self) -> str:
-        return "bit_features"
+        return metrics.NAMESPACE
 
     def validate_inference_args(self, inference_args: dict[str, Any] | None) -> None:
         if inference_args:

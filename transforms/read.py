@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Container, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import cast
 
@@ -14,6 +14,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+import transforms.coders  # noqa: F401  # registers the coder of the chunks
 from transforms import counters
 from transforms.elements import Encoded, EncodedChunk, Shard
 from transforms.fetching.fetcher import Fetcher
@@ -73,9 +74,11 @@ class ReadShards(beam.DoFn):
         reading = Reading(shard.name, self._settings, due, self._fetcher.fetch, self._pool)
         found = chunks(shard, shard.source.items(reading), self._settings.batch_size)
         while True:
-            following = self._thread.submit(next, found)
+            following = self._thread.submit(_next, found)
             yield from self._pass_on()
-            self._held = _waited(following)
+            began = time.monotonic()
+            self._held = following.result()
+            counters.PROCESS.waited("read", began)
             if self._held.is_last:
                 return
 
@@ -89,13 +92,13 @@ class ReadShards(beam.DoFn):
     def _pass_on(self) -> Iterator[EncodedChunk]:
         chunk, self._held = self._held, None
         if chunk is not None:  # an empty one counts
-            counters.PROCESS.add(images_read=len(chunk.items))
+            counters.PROCESS.add(in_images=len(chunk.items))
             yield chunk
 
 
-def _waited(reading: Future[EncodedChunk]) -> EncodedChunk:
+def _next(chunks_read: Iterator[EncodedChunk]) -> EncodedChunk:
     began = time.monotonic()
-    chunk = reading.result()
+    chunk = next(chunks_read)
     counters.PROCESS.add(read_seconds=time.monotonic() - began)
     return chunk
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -13,10 +14,10 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms import counters
+from transforms import counters, metrics
 from transforms.commit.layout import Layout
 from transforms.commit.writer import ShardWriter
-from transforms.elements import Decoded, FeatureChunk
+from transforms.elements import Failure, FeatureChunk
 
 
 class WriteShards(beam.DoFn):
@@ -46,13 +47,15 @@ class WriteShards(beam.DoFn):
             committed += self._wait_for_commit()
         assert self._threads, "start_bundle comes first"
         self._writing = self._threads[0].submit(self._write, chunk)
-        counters.PROCESS.add(write_seconds=time.monotonic() - began)
+        counters.PROCESS.waited("write", began)
+        metrics.hand_over()
         yield from committed
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         began = time.monotonic()
         committed = self._wait_for_chunk() + self._wait_for_commit()
-        counters.PROCESS.add(write_seconds=time.monotonic() - began)
+        counters.PROCESS.waited("write", began)
+        metrics.hand_over()  # the step is the last of its stage, and its threads have come to rest
         for label in committed:
             yield WindowedValue(label, MIN_TIMESTAMP, (GlobalWindow(),))
 
@@ -63,14 +66,17 @@ class WriteShards(beam.DoFn):
 
     def _write(self, chunk: FeatureChunk) -> Future[str] | None:
         """The commit that the chunk sets off, if it is the last of its shard."""
-        label = chunk.shard.label
+        began, label = time.monotonic(), chunk.shard.label
         if chunk.position == 0 and label in self._writers:
             self._writers.pop(label).abort()
         if label not in self._writers:
             self._writers[label] = ShardWriter(self._layout, chunk.shard, self._fingerprint)
         self._writers[label].append(chunk)
-        features = sum(isinstance(item, Decoded) for item in chunk.items)
-        counters.PROCESS.add(features=features, failures=len(chunk.items) - features)
+        codes = Counter(item.code for item in chunk.items if isinstance(item, Failure))
+        counters.PROCESS.failed(codes)
+        counters.PROCESS.add(
+            out_features=len(chunk.items) - codes.total(), write_seconds=time.monotonic() - began
+        )
         if not chunk.is_last:
             return None
         assert self._threads
@@ -88,7 +94,7 @@ class WriteShards(beam.DoFn):
         committing, self._committing = self._committing, None
         began = time.monotonic()
         labels = [committing.result()] if committing else []
-        counters.PROCESS.add(commit_seconds=time.monotonic() - began)
+        counters.PROCESS.add(wait_commit_seconds=time.monotonic() - began)
         return labels
 
     def _abort(self) -> None:
@@ -101,6 +107,7 @@ class WriteShards(beam.DoFn):
 
 
 def _commit(writer: ShardWriter) -> str:
+    began = time.monotonic()
     label = writer.commit().shard
-    counters.PROCESS.add(shards=1)
+    counters.PROCESS.add(shards=1, commit_seconds=time.monotonic() - began)
     return label

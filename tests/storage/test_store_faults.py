@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import engine, verify
+from pipeline import run as running
+from pipeline import verify
 from pipeline.main import main
 from tests import faulty_proxy, helpers, stores
 from transforms.storage import retrying
@@ -114,13 +115,13 @@ def test_an_input_that_always_breaks_off_is_never_taken_for_a_short_one(job, mon
 
     output = job.store.folder()
     planned: list[bool] = []
-    plain = engine.run
+    plain = running.run
 
     def run(*arguments):
         planned.append(True)
         return plain(*arguments)
 
-    monkeypatch.setattr(engine, "run", run)
+    monkeypatch.setattr(running, "run", run)
     job.proxy.chosen = cut
     job.run(output, expect=1)
     assert "in-2.tfrecord failed" in capsys.readouterr().err

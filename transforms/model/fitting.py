@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from transforms import counters
-
-if TYPE_CHECKING:
-    from bit.load import Extractor
+from transforms.model.loaded import LoadedModel
 
 _SIGNS = (
     "RESOURCE_EXHAUSTED",
@@ -30,7 +27,7 @@ class Fitted:
     vectors differ from those of the whole batch in their last bits. Calls from several threads are safe.
     """
 
-    def __init__(self, model: Extractor):
+    def __init__(self, model: LoadedModel):
         self.batch_size = model.batch_size
         self.identity = model.identity
         self._fitting = model
@@ -55,7 +52,7 @@ class Fitted:
                 return outputs
             self._halve(model, reason)  # out here, where the failed call's arrays are free again
 
-    def _halve(self, model: Extractor, reason: str) -> None:
+    def _halve(self, model: LoadedModel, reason: str) -> None:
         with self._lock:
             if self._fitting is not model:  # another thread was here
                 return
@@ -71,7 +68,7 @@ class Fitted:
             if size >= self._told_size:
                 return
             self._told_size = size
-        counters.PROCESS.fitted(size)
+        counters.PROCESS.batch_fitted = size
         logging.getLogger(__name__).warning(
             "the device ran out of memory with batches of %d images; going on with %d: --batch_size=%d starts so",
             self.batch_size,
@@ -87,7 +84,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _in_parts(pixels: np.ndarray, model: Extractor) -> dict[str, np.ndarray]:
+def _in_parts(pixels: np.ndarray, model: LoadedModel) -> dict[str, np.ndarray]:
     """The outputs for a batch of any size, by calls of the model's size; the last part is padded."""
     count, size = len(pixels), model.batch_size
     if count == size:

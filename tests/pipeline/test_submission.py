@@ -7,7 +7,7 @@ import sys
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
-from pipeline import options
+from pipeline import options, progress, runners
 from pipeline.plan import make
 from pipeline.progress import Progress, Snapshot
 from tests import helpers
@@ -18,11 +18,11 @@ def test_planning_and_building_the_graph_import_no_tensorflow(tmp_path):
     program = f"""
 import sys
 import apache_beam as beam
-from pipeline import engine, main, options, plan, weights
+from pipeline import main, options, plan, run, weights
 config, beam_options = options.parse(["--input={pattern}", "--output={tmp_path}/out", "--model=untrained/r101x3"])
 made = plan.make(config, weights.identify(config.model, is_local_run=False))
 pipeline = beam.Pipeline(runner="FnApiRunner", options=beam_options)
-engine.define(config, made, pipeline)
+run.define(config, made, pipeline)
 proto = pipeline.to_runner_api()
 assert len(made.todo) == 1 and proto.components.transforms
 heavy = [name for name in ("tensorflow", "tensorflow_hub", "tfx_bsl", "keras") if name in sys.modules]
@@ -82,7 +82,7 @@ def test_beam_and_airflow_flags_are_accepted_and_reach_beam():
     ]
     config, beam_options = options.parse([*argv, "--runner=DirectRunner"])
     assert beam_options.view_as(DirectOptions).direct_num_workers == 3
-    assert options.runner_name(beam_options) == "FnApiRunner"
+    assert runners.name_of(beam_options) == "FnApiRunner"
     assert config.inputs == ("a",)
 
 
@@ -113,7 +113,7 @@ def test_several_workers_are_threads_unless_something_else_is_asked_for(flags, m
     ],
 )
 def test_direct_runner_means_the_engine_in_this_process(asked, runner):
-    assert options.runner_name(PipelineOptions([f"--runner={asked}"] if asked else [])) == runner
+    assert runners.name_of(PipelineOptions([f"--runner={asked}"] if asked else [])) == runner
 
 
 def test_inputs_by_comma_and_by_repeating():
@@ -156,10 +156,10 @@ def test_progress_follows_the_run(tmp_path, monkeypatch, in_process):
     helpers.job(f"--input={pattern}", output=tmp_path / "out")
     end = live.snapshot()
     assert (end.images, end.failures, end.shards, end.shards_total, end.fraction) == (5, 0, 2, 2, 1.0)
-    monkeypatch.setattr("pipeline.progress._LIVE_SECONDS", 0)
-    monkeypatch.setattr("pipeline.progress._PLAIN_SECONDS", 0)
-    for progress in (live, plain):
-        progress.draw()
+    monkeypatch.setattr(progress, "_LIVE_SECONDS", 0)
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0)
+    for drawn in (live, plain):
+        drawn.draw()
     live.clear()
     assert live._out.getvalue().startswith("\r\x1b[K5 images, ")
     assert live._out.getvalue().endswith("\r\x1b[K")

@@ -74,7 +74,7 @@ def test_the_batch_is_halved_until_it_fits_and_the_size_is_kept_and_said_once(ti
     assert tight.log == [7, 4, 2, 2, 2, 2] + [2] * 8
     (said,) = [record.getMessage() for record in caplog.records]
     assert "batches of 7 images; going on with 2: --batch_size=2" in said
-    assert counters.PROCESS.counts().batch_fitted == 2
+    assert counters.PROCESS.batch_fitted == 2
     for one in found:
         assert one.shape == expected.shape
         np.testing.assert_allclose(one, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
@@ -136,7 +136,6 @@ def test_a_job_goes_on_with_smaller_batches_and_says_which_flag_would_avoid_it(t
     whole = load.load
     monkeypatch.setattr(load, "load", lambda *a, **k: Tight(whole(*a, **k), 2, NO_ROOM["tensorflow"]))
     capsys.readouterr()
-    counters.PROCESS.fitted(0)
     report = tmp_path / "report.json"
     helpers.job(f"--input={pattern}", "--batch_size=8", f"--report_file={report}", output=tmp_path / "tight")
     assert "--batch_size=2 starts with what fitted" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from transforms.model import devices
 HOLDER = """
 import sys, time
 from types import SimpleNamespace
-from transforms import devices
+from transforms.model import devices
 
 names = sys.argv[1:]
 config = SimpleNamespace(
@@ -120,7 +120,7 @@ def test_workers_in_processes_of_their_own_each_take_a_gpu(tmp_path):
         f"""
 import os
 from types import SimpleNamespace
-from transforms import devices
+from transforms.model import devices
 
 def set_visible_devices(left, kind):
     open(os.path.join({str(told)!r}, str(os.getpid())), "w").write(left[0])

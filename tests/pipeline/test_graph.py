@@ -5,9 +5,9 @@ import pytest
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
-from pipeline import engine, graph, options, plan
+from pipeline import graph, options, plan, run
 from tests import helpers
-from transforms.elements import ChunkCoder
+from transforms.coders import ChunkCoder
 
 STEPS = ("ReadShards", "DecodeImages", "RunInference", "WriteShards")
 DATAFLOW = ("--dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver",)
@@ -19,7 +19,7 @@ def stages(tmp_path, *flags):
     argv = [f"--input={pattern}", f"--output={tmp_path / 'out'}", *helpers.TINY, *flags]
     config, beam_options = options.parse(argv)
     pipeline = beam.Pipeline(runner="FnApiRunner", options=beam_options)
-    engine.define(config, plan.make(config, "weights"), pipeline)
+    run.define(config, plan.make(config, "weights"), pipeline)
     context, fused = FnApiRunner().create_stages(pipeline.to_runner_api())
     return context, [[transform.unique_name for transform in stage.transforms] for stage in fused]
 

@@ -2,7 +2,8 @@
 
 Reading, decoding and writing have threads of their own beside the worker thread that calls the model. What counts is the
 wall time that the worker thread spends in the model or waits for one of the others: "write" includes the commits.
-Each piece of advice names one flag, and depends on what was counted and on the engine: no flag helps everywhere.
+Each piece of advice names one flag, and depends on what was counted and on the engine: no flag helps everywhere. Where
+the workers are other processes, nothing is known of their CPUs and devices, and the advice assumes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
-from pipeline.workers import Workers
+from pipeline.runners import Workers
 from transforms.counters import Counts
 from transforms.model import devices
 
@@ -44,48 +45,54 @@ _WORDS = {
 
 
 def stage_seconds(counts: Counts) -> dict[str, float]:
-    """Seconds that the worker threads of this process spent in each stage."""
+    """Seconds that the threads which call the model spent in each stage, or waiting for it."""
     return {
-        "input": counts.read_seconds,
-        "decode": counts.decode_wait_seconds,
+        "input": counts.wait_read_seconds,
+        "decode": counts.wait_decode_seconds,
         "model": counts.model_seconds,
-        "write": counts.write_seconds,
+        "write": counts.wait_write_seconds,
     }
 
 
 def judge(counts: Counts, config: JobConfig, plan: Plan, engine: Workers) -> Verdict | None:
-    """The verdict on a run; None where too little time was counted: short runs, workers in other processes."""
+    """The verdict on a run; None where too little time was counted, as in short runs."""
     seconds = stage_seconds(counts)
     total = sum(seconds.values())
     if total < _TELLING_SECONDS or not plan.todo:
         return None
     stage = max(seconds, key=lambda name: seconds[name])
     if stage == "model":
-        advice = _faster_model(config)
+        advice = _faster_model(config, engine)
     elif stage == "decode":
-        advice = _faster_decoding(counts, config)
+        advice = _faster_decoding(counts, config, engine)
     else:
         advice = _faster_disks(stage, counts, config, plan, engine)
-    return Verdict(stage, seconds[stage] / total, advice)
+    return Verdict(stage, round(seconds[stage] / total, 3), advice)
 
 
-def _faster_model(config: JobConfig) -> str:
+def _faster_model(config: JobConfig, engine: Workers) -> str:
+    exact = config.model.precision in ("float32", "tensorfloat32")
+    if not engine.in_process:
+        if exact:
+            return "as it should be; on most GPUs a lower --precision is faster, and less exact"
+        return f"as it should be; {engine.wider} would work on more shards at once"
     precision = devices.fast_precision()
-    if precision and config.model.precision in ("float32", "tensorfloat32"):
+    if precision and exact:
         return f"as it should be; --precision={precision} is faster here, and less exact"
     if devices.gpus_in_use() and config.model.batch_size < _GPU_BATCH:
         return f"as it should be; --batch_size={_GPU_BATCH} keeps a GPU busier"
     return "as it should be; more devices would help, or a smaller --image_size, which gives other vectors"
 
 
-def _faster_decoding(counts: Counts, config: JobConfig) -> str:
+def _faster_decoding(counts: Counts, config: JobConfig, engine: Workers) -> str:
     cpus = os.cpu_count() or 1
-    if config.decode.threads_here < cpus:
+    if engine.in_process and config.decode.threads_here < cpus:
         return f"--decode_threads={cpus} would use all CPUs"
     large = counts.scalable_pixels > _MAJORITY * counts.pixels
     if large and not config.preprocessing.scaled_decoding:
         return "--scaled_decoding would decode the large JPEGs faster, to slightly other pixels"
-    return f"a machine with more than {cpus} CPUs would help: --decode_threads follows their number"
+    more = f"a machine with more than {cpus} CPUs" if engine.in_process else "workers with more CPUs"
+    return f"{more} would help: --decode_threads follows their number"
 
 
 def _faster_disks(stage: str, counts: Counts, config: JobConfig, plan: Plan, engine: Workers) -> str:
@@ -95,7 +102,7 @@ def _faster_disks(stage: str, counts: Counts, config: JobConfig, plan: Plan, eng
         if counts.queue_seconds > _MAJORITY * counts.fetch_seconds:
             return f"--per_host={2 * fetch.per_host} would ask one host for more images at once, if it can bear it"
         return f"--fetch_threads={2 * fetch.concurrency} would fetch more images at once"
-    commits = stage == "write" and counts.commit_seconds > _MAJORITY * counts.write_seconds
+    commits = stage == "write" and counts.wait_commit_seconds > _MAJORITY * counts.wait_write_seconds
     if cut_by == "--images_per_shard" and commits and rows < _LARGE_SHARD:
         return (
             f"--images_per_shard={min(_LARGE_SHARD, 10 * rows)}, to another output, would mean fewer commits"

@@ -10,16 +10,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import options, verdict, workers
+from pipeline import bottleneck, options, runners
 from tests import helpers
-from transforms import decode, infer, read
+from transforms import decode, infer
 from transforms.commit import claim
 from transforms.counters import Counts
 from transforms.elements import Shard
 from transforms.fetching.http import HttpClient
 from transforms.imaging import preprocess
 from transforms.model import devices
-from transforms.records import tfrecord
+from transforms.records import examples, tfrecord
 from transforms.sources.tfrecord import RecordFile
 from transforms.sources.uri_list import UriSlice
 from transforms.storage import door
@@ -78,8 +78,8 @@ def images_list(folder, count):
 @pytest.mark.parametrize(
     ("stage", "module", "name", "said"),
     [
-        ("input", read.records, "parse", "held back by waiting for input"),
-        ("decode", decode.images, "decode", "held back by waiting for decoded images"),
+        ("input", examples, "parse", "held back by waiting for input"),
+        ("decode", decode.preprocess, "decode", "held back by waiting for decoded images"),
         ("model", infer, "infer", "held back by the model"),
         ("write", tfrecord, "frame", "held back by writing"),
     ],
@@ -99,7 +99,7 @@ def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, stage, module, n
 
 @pytest.mark.parametrize(
     ("stage", "module", "name"),
-    [("input", read.records, "parse"), ("write", tfrecord, "frame")],
+    [("input", examples, "parse"), ("write", tfrecord, "frame")],
 )
 def test_more_workers_read_and_write_at_once(tmp_path, monkeypatch, stage, module, name):
     pattern = helpers.write_shards(tmp_path / "in", (4, 4))
@@ -114,7 +114,7 @@ def test_more_workers_read_and_write_at_once(tmp_path, monkeypatch, stage, modul
 def test_more_threads_decode_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     pattern = helpers.write_shards(tmp_path / "in", (9,))
-    slowed = slow(monkeypatch, decode.images, "decode")
+    slowed = slow(monkeypatch, decode.preprocess, "decode")
     found = run(tmp_path, "one", f"--input={pattern}", "--decode_threads=1")
     assert (found["stage"], the_flag(found["advice"])) == ("decode", "--decode_threads=3")
     assert slowed.most == 1
@@ -182,47 +182,47 @@ ROWS = [Shard(index, 4, UriSlice("a.txt", "txt", 0, 9000, 1000, ""), "a") for in
 
 def judged(counts, *flags, shards=RECORDS):
     config, beam_options = options.parse([*helpers.TINY, "--input=a", "--output=b", *flags])
-    engine = workers.of(beam_options, options.runner_name(beam_options))
-    return verdict.judge(counts, config, SimpleNamespace(todo=shards), engine)
+    engine = runners.workers(beam_options, runners.name_of(beam_options))
+    return bottleneck.judge(counts, config, SimpleNamespace(todo=shards), engine)
 
 
 @pytest.mark.parametrize(
     ("counts", "flags", "shards", "flag"),
     [
-        ({"read_seconds": 7}, [], RECORDS, "--direct_num_workers=2"),
-        ({"read_seconds": 7}, ["--direct_num_workers=2"], RECORDS, "--direct_num_workers=4"),
-        ({"read_seconds": 7}, [], RECORDS[:1], "--split_bytes=10MiB"),
-        ({"read_seconds": 7}, ["--runner=PrismRunner"], RECORDS, "--direct_num_workers=2"),
-        ({"read_seconds": 7}, ["--runner=FlinkRunner"], RECORDS, "--parallelism=2"),
-        ({"read_seconds": 7}, ["--runner=FlinkRunner", "--parallelism=2"], RECORDS, "--parallelism=4"),
+        ({"wait_read_seconds": 7}, [], RECORDS, "--direct_num_workers=2"),
+        ({"wait_read_seconds": 7}, ["--direct_num_workers=2"], RECORDS, "--direct_num_workers=4"),
+        ({"wait_read_seconds": 7}, [], RECORDS[:1], "--split_bytes=10MiB"),
+        ({"wait_read_seconds": 7}, ["--runner=PrismRunner"], RECORDS, "--direct_num_workers=2"),
+        ({"wait_read_seconds": 7}, ["--runner=FlinkRunner"], RECORDS, "--parallelism=2"),
+        ({"wait_read_seconds": 7}, ["--runner=FlinkRunner", "--parallelism=2"], RECORDS, "--parallelism=4"),
         (
-            {"read_seconds": 7},
+            {"wait_read_seconds": 7},
             ["--runner=SparkRunner", "--spark_master_url=local"],
             RECORDS,
             "--spark_master_url=local[2]",
         ),
         (
-            {"read_seconds": 7},
+            {"wait_read_seconds": 7},
             ["--runner=SparkRunner", "--spark_master_url=spark://h:1"],
             RECORDS,
             "--spark_master_url",
         ),
-        ({"read_seconds": 7}, [], ROWS, "--fetch_threads=64"),
-        ({"read_seconds": 7, "fetch_seconds": 10, "queue_seconds": 6}, [], ROWS, "--per_host=16"),
-        ({"write_seconds": 7, "commit_seconds": 6}, [], RECORDS, "--direct_num_workers=2"),
-        ({"write_seconds": 7, "commit_seconds": 6}, [], ROWS, "--direct_num_workers=2"),
+        ({"wait_read_seconds": 7, "fetch_seconds": 10}, [], ROWS, "--fetch_threads=64"),
+        ({"wait_read_seconds": 7, "fetch_seconds": 10, "queue_seconds": 6}, [], ROWS, "--per_host=16"),
+        ({"wait_write_seconds": 7, "wait_commit_seconds": 6}, [], RECORDS, "--direct_num_workers=2"),
+        ({"wait_write_seconds": 7, "wait_commit_seconds": 6}, [], ROWS, "--direct_num_workers=2"),
         (
-            {"write_seconds": 7, "commit_seconds": 6},
+            {"wait_write_seconds": 7, "wait_commit_seconds": 6},
             ["--images_per_shard=200"],
             ROWS,
             "--images_per_shard=1000",
         ),
-        ({"write_seconds": 7}, [], ROWS[:1], "--images_per_shard=250"),
-        ({"decode_wait_seconds": 7}, [], RECORDS, "--decode_threads"),
-        ({"decode_wait_seconds": 7, "pixels": 9, "scalable_pixels": 4}, [], RECORDS, "--decode_threads"),
-        ({"decode_wait_seconds": 7, "pixels": 9, "scalable_pixels": 5}, [], RECORDS, "--scaled_decoding"),
+        ({"wait_write_seconds": 7}, [], ROWS[:1], "--images_per_shard=250"),
+        ({"wait_decode_seconds": 7}, [], RECORDS, "--decode_threads"),
+        ({"wait_decode_seconds": 7, "pixels": 9, "scalable_pixels": 4}, [], RECORDS, "--decode_threads"),
+        ({"wait_decode_seconds": 7, "pixels": 9, "scalable_pixels": 5}, [], RECORDS, "--scaled_decoding"),
         (
-            {"decode_wait_seconds": 7, "pixels": 9, "scalable_pixels": 5},
+            {"wait_decode_seconds": 7, "pixels": 9, "scalable_pixels": 5},
             ["--scaled_decoding"],
             RECORDS,
             "--decode_threads",
@@ -230,7 +230,7 @@ def judged(counts, *flags, shards=RECORDS):
     ],
 )
 def test_the_advice_depends_on_what_was_counted(counts, flags, shards, flag):
-    others = Counts(read_seconds=1.0, decode_wait_seconds=1.0, model_seconds=1.0, write_seconds=1.0)
+    others = Counts(wait_read_seconds=1.0, wait_decode_seconds=1.0, model_seconds=1.0, wait_write_seconds=1.0)
     found = judged(replace(others, **counts), *flags, shards=shards)
     assert found.share == 0.7
     assert the_flag(found.advice) == flag
@@ -256,6 +256,23 @@ def test_the_advice_on_the_model_depends_on_the_device(monkeypatch, precision, g
     assert the_flag(judged(Counts(model_seconds=9), *flags).advice) == flag
 
 
+@pytest.mark.parametrize(
+    ("counts", "flags", "flag"),
+    [
+        ({"model_seconds": 7}, [], "--precision"),
+        ({"model_seconds": 7}, ["--precision=bfloat16", "--parallelism=2"], "--parallelism=4"),
+        ({"wait_decode_seconds": 7}, ["--decode_threads=1"], "--decode_threads"),
+        ({"wait_decode_seconds": 7, "pixels": 9, "scalable_pixels": 5}, [], "--scaled_decoding"),
+    ],
+)
+def test_the_advice_for_workers_elsewhere_assumes_nothing_of_their_machines(monkeypatch, counts, flags, flag):
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(devices, "fast_precision", lambda: "bfloat16")
+    advice = judged(Counts(**counts), "--runner=FlinkRunner", *flags).advice
+    assert the_flag(advice) == flag
+    assert "3" not in advice
+
+
 def test_no_verdict_without_time():
     assert judged(Counts()) is None
-    assert judged(Counts(read_seconds=9), shards=[]) is None
+    assert judged(Counts(wait_read_seconds=9), shards=[]) is None

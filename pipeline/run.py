@@ -1,0 +1,120 @@
+"""Runs a plan on a Beam runner: in a thread, so that progress is drawn and signals are answered meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
+from apache_beam.runners.runner import PipelineResult
+
+from bit.models import UnusableModel
+from pipeline import console, graph, runners
+from pipeline.flags import RequestError
+from pipeline.options import JobConfig
+from pipeline.plan import Plan
+from pipeline.progress import Progress
+from pipeline.signals import Signals
+from transforms import counters
+from transforms.commit.claim import IsFirstAttempt
+from transforms.commit.retry import Due
+from transforms.decode import DecodeImages
+from transforms.infer import BitModelHandler
+from transforms.manifest import WriteManifest
+from transforms.read import ReadShards
+from transforms.write import WriteShards
+
+_POLL_SECONDS = 0.25
+
+
+def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
+    """Adds the job's graph for `plan` to `pipeline`."""
+    graph.define(
+        pipeline,
+        plan.todo,
+        ReadShards(config.read, Due(plan.layout)),
+        DecodeImages(config.decode, IsFirstAttempt(plan.layout)),
+        BitModelHandler(config.model),
+        WriteShards(plan.layout, plan.fingerprint),
+        WriteManifest(plan.layout, plan.fingerprint, len(plan.shards)),
+    )
+
+
+def check_model(config: JobConfig, beam_options: PipelineOptions, runner: str) -> None:
+    """Loads a SavedModel to see whether it can do what is asked; the others were seen through by their headers.
+
+    Raises RequestError if not.
+    """
+    # Not where the workers are processes of their own: they need the GPU's memory that this one would keep.
+    if config.model.model.kind == "saved_model" and runners.in_process(beam_options, runner):
+        try:
+            BitModelHandler(config.model).load_model()
+        except UnusableModel as error:
+            raise RequestError(f"--model={config.model.model.name}: {error}") from error
+
+
+def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: str) -> PipelineResult | None:
+    """Runs the plan to its end, or only hands it over where the engine takes no more than a description of it.
+
+    Returns what the engine gave for a job that has ended, None for one that was handed over. Raises Stopped on a signal,
+    RequestError if the model cannot do what was asked.
+    """
+    if beam_options.view_as(SetupOptions).save_main_session is None:
+        beam_options.view_as(SetupOptions).save_main_session = False
+    pipeline = beam.Pipeline(runner=runner, options=beam_options)
+    define(config, plan, pipeline)
+    outcome: dict[str, Any] = {}
+
+    def work() -> None:
+        try:
+            if "result" not in outcome:
+                outcome["result"] = pipeline.run()
+            outcome["result"].wait_until_finish()
+        except BaseException as error:
+            outcome["error"] = error
+
+    counters.PROCESS.drain()  # what a failed run in this process left is no part of this one's metrics
+    progress = Progress(plan, runners.in_process(beam_options, runner))
+    with Signals() as signals:
+        if runner != runners.LOCAL:
+            # Beam starts job servers on the main thread only, and then takes SIGINT for itself.
+            with signals.raised():
+                outcome["result"] = pipeline.run()
+            signals.arm()
+            if runners.only_describes(beam_options, runner):
+                return None
+        thread = threading.Thread(target=work, name="run", daemon=True)
+        thread.start()
+        while thread.is_alive() and not signals.received:
+            thread.join(_POLL_SECONDS)
+            progress.draw()
+        progress.clear()
+        console.log_warnings_only()
+        if signals.received:
+            _cancel(outcome.get("result"), beam_options, runner)
+            raise signals.stopped()
+    if error := outcome.get("error"):
+        for cause in _causes(error):
+            if isinstance(cause, UnusableModel):
+                raise RequestError(f"--model={config.model.model.name}: {cause}") from error
+        console.show_traceback()
+        raise error
+    return outcome["result"]
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _cancel(result: Any, beam_options: PipelineOptions, runner: str) -> None:
+    if result is None:
+        return
+    try:
+        runners.cancel(result, beam_options, runner)
+    except Exception as error:
+        logging.getLogger(__name__).warning("the engine did not take the request to stop: %s", error)

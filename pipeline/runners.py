@@ -1,0 +1,140 @@
+"""All that knows an engine's name: what the flags mean to each, where its workers are, and how it is told to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    FlinkRunnerOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    PortableOptions,
+    SparkRunnerOptions,
+    StandardOptions,
+)
+
+LOCAL = "FnApiRunner"
+_PORTABLE = ("flinkrunner", "sparkrunner", "portablerunner")
+_TIMEOUT_SECONDS = 30
+
+
+def name_of(beam_options: PipelineOptions) -> str:
+    """The engine that runs the job. DirectRunner and no runner at all mean Beam's in-process FnApiRunner.
+
+    Beam's own DirectRunner would first try to download another engine.
+    """
+    runner = beam_options.view_as(StandardOptions).runner or "DirectRunner"
+    return LOCAL if runner.lower() in ("directrunner", "fnapirunner", "switchingdirectrunner") else runner
+
+
+def takes_unknown_flags(flags: Sequence[str]) -> bool:
+    """Whether these flags name an engine whose job server takes flags that this process cannot know."""
+    return any(flag.split("=")[-1].lower() in _PORTABLE for flag in flags)
+
+
+def set_defaults(beam_options: PipelineOptions, flags: Sequence[str]) -> None:
+    """Several workers are threads unless the flags say otherwise: Beam's default mode ignores their number."""
+    direct = beam_options.view_as(DirectOptions)
+    asked = any(flag.split("=")[0] == "--direct_running_mode" for flag in flags)
+    if direct.direct_num_workers != 1 and not asked:
+        direct.direct_running_mode = "multi_threading"
+
+
+def in_process(beam_options: PipelineOptions, runner: str) -> bool:
+    """Whether the workers are threads of the launching process."""
+    mode = beam_options.view_as(DirectOptions).direct_running_mode
+    return runner == LOCAL and mode != "multi_processing"
+
+
+def only_describes(beam_options: PipelineOptions, runner: str) -> bool:
+    """Whether the launcher hands over a description of the job that somebody else starts, as a Flex Template's does."""
+    return runner != LOCAL and bool(beam_options.view_as(GoogleCloudOptions).template_location)
+
+
+def addresses(beam_options: PipelineOptions, runner: str) -> Iterator[tuple[str, str]]:
+    """What the engine listens on: a host:port or URL each, and the flag that names it."""
+    master = beam_options.view_as(FlinkRunnerOptions).flink_master
+    if runner.lower() == "flinkrunner" and _is_flink_cluster(master):
+        yield master, f"--flink_master={master}"
+    if runner.lower() in _PORTABLE:
+        for flag in ("job_endpoint", "artifact_endpoint"):
+            address = getattr(beam_options.view_as(PortableOptions), flag)
+            if address and address != "embed":
+                yield address, f"--{flag}={address}"
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many shards an engine works on at once, and where."""
+
+    at_once: int
+    wider: str  # the flag that asks for twice as many, such as '--direct_num_workers=2'
+    in_process: bool  # so that this process's devices are theirs
+
+
+def workers(beam_options: PipelineOptions, runner: str) -> Workers:
+    """The workers that these options ask for."""
+    count, wider = _width(beam_options, runner)
+    return Workers(count, wider, in_process(beam_options, runner))
+
+
+def _width(beam_options: PipelineOptions, runner: str) -> tuple[int, str]:
+    cpus = os.cpu_count() or 1
+    if "flink" in runner.lower():
+        count = max(1, beam_options.view_as(FlinkRunnerOptions).parallelism)
+        return count, f"--parallelism={2 * count}"
+    if "spark" in runner.lower():
+        master = beam_options.view_as(SparkRunnerOptions).spark_master_url
+        local = re.fullmatch(r"local(?:\[(\d+|\*)\])?", master)
+        if not local:
+            return 1, "more executors behind --spark_master_url"
+        count = cpus if local[1] == "*" else max(1, int(local[1] or 1))
+        return count, f"--spark_master_url=local[{2 * count}]"
+    if "dataflow" in runner.lower():
+        return 1, "a higher --max_num_workers"
+    if runner != LOCAL:
+        return 1, "DirectRunner with --direct_num_workers=2"
+    direct = beam_options.view_as(DirectOptions)
+    count = direct.direct_num_workers or cpus
+    if direct.direct_running_mode == "in_memory" and count > 1:  # which ignores the number
+        return 1, "--direct_running_mode=multi_threading"
+    return count, f"--direct_num_workers={2 * count}"
+
+
+def cancel(result: Any, beam_options: PipelineOptions, runner: str) -> None:
+    """Asks the engine to stop the job behind `result`; a run in this process ends with the process.
+
+    Raises whatever the engine's client raises.
+    """
+    master = beam_options.view_as(FlinkRunnerOptions).flink_master
+    if "flink" in runner.lower() and _is_flink_cluster(master):
+        _cancel_on_flink(master, result._job_id)
+    elif hasattr(result, "cancel"):
+        result.cancel()
+
+
+def _is_flink_cluster(master: str) -> bool:
+    """Whether `--flink_master` names a cluster, instead of asking for Flink inside the job server."""
+    return bool(master) and not master.startswith("[")
+
+
+def _cancel_on_flink(master: str, job_id: str) -> None:
+    """Cancels the unfinished jobs that Beam submitted as `job_id` to the cluster at `master`, a host:port or URL.
+
+    Beam's job server only stops waiting for the job, and its client for uber jars asks a path that does not exist.
+    """
+    url = (master if "://" in master else f"http://{master}").rstrip("/")
+    with urllib.request.urlopen(f"{url}/jobs/overview", timeout=_TIMEOUT_SECONDS) as answer:
+        jobs = json.load(answer)["jobs"]
+    for job in jobs:
+        # Beam's id is the name that the job has on the cluster, then an underscore and a random part.
+        if job_id.rpartition("_")[0] == job["name"] and job["end-time"] < 0:
+            request = urllib.request.Request(f"{url}/jobs/{job['jid']}?mode=cancel", method="PATCH")
+            urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS).close()

@@ -1,0 +1,33 @@
+"""What the graph needs of a loaded network; `bit.load` makes one. No TensorFlow is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+
+class LoadedModel(Protocol):
+    """A network on its device, compiled for one shape of batch."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images per call."""
+
+    @property
+    def image_size(self) -> int:
+        """Pixels per side."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What a receipt tells of the network: which weights, by which route, on which device."""
+
+    def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """float32 (batch_size, image_size, image_size, 3), RGB in [0, 255] -> each output (batch_size, d) by name.
+
+        Called by `Fitted`, from one thread at a time or several.
+        """
+
+    def resized(self, batch_size: int) -> LoadedModel:
+        """The same weights for another batch size: what `Fitted` goes on with where the memory was too small."""
