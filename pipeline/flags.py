@@ -1,8 +1,9 @@
-"""The job's own command-line flags: one row each. What they mean together is the business of `options`."""
+"""The job's own command-line flags, one row each. `options` checks how they fit together."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 from typing import Any, NoReturn
 
@@ -14,26 +15,35 @@ from transforms.sources.finding import AUTO, FORMATS
 from transforms.sources.tfrecord import IMAGE_FEATURE
 
 _EPILOG = """\
-one example for each kind of input:
-  TFRecords     --input='gs://b/train-*.tfrecord.gz' --image_feature=image/encoded --pass_through=image/class/label
-  list of URIs  --input=urls.csv --uri_column=url --pass_through=caption      (.txt, .csv, .jsonl, .parquet)
-  image files   --input='photos/**.jpg'      or a folder:  --input=photos/
+an example of each kind of input:
+  TFRecords    --input='shards/*.tfrecord' --pass_through=image/class/label
+  URI list     --input=urls.csv --uri_column=url --pass_through=caption
+  image files  --input=photos/   or   --input='photos/**.jpg'
 
-  python -m pipeline.main --runner=DirectRunner --input=... --output=features --model=bit/m-r101x3
+a complete command:
+  python -m pipeline.main --runner=DirectRunner --model=bit/m-r101x3 \\
+    --input='gs://bucket/train-*.tfrecord' --output=gs://bucket/features
 
-Any option of Beam and its runners is accepted too: --direct_num_workers=N works on N shards at once. All is told
-on stderr. Exit code: 0 done, 2 wrong request, nothing was started, 3 too many images failed, 1 anything else.
+Options of Beam and its runners are accepted too: with DirectRunner,
+--direct_num_workers=4 processes 4 shards at once. All messages go to stderr.
+
+exit codes:
+  0  done
+  1  failed or stopped; the same command resumes it
+  2  the request is wrong, and nothing was started
+  3  finished, but too many images failed (--max_failure_rate)
 """
 
 
 class RequestError(ValueError):
-    """The request is wrong; one sentence says what, where and what to do. Exit code 2."""
+    """The request is wrong; the message says what, where and what to do. Exit code 2."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises RequestError instead of ending the process."""
+    """An ArgumentParser that raises RequestError instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
+        """Called by argparse for whatever it cannot parse."""
         raise RequestError(f"{message}; see --help")
 
 
@@ -76,7 +86,7 @@ def _size(text: str) -> int:
 
 
 def _true(text: str) -> bool:
-    """A switch with a value, as Flex Templates give it: they can pass no bare flag."""
+    """The value of a switch: a Flex Template cannot pass a flag without one."""
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
     return text.lower() == "true"
@@ -87,7 +97,7 @@ def _names(text: str) -> list[str]:
 
 
 def _paths(text: str) -> list[str]:
-    """Names, with number ranges such as {00000..00012} written out; as many digits as the first bound has."""
+    """Names, with number ranges such as {00000..00012} expanded; numbers have as many digits as the first bound."""
     match = re.search(r"\{(\d+)\.\.(\d+)\}", text)
     if not match:
         return _names(text)
@@ -97,61 +107,97 @@ def _paths(text: str) -> list[str]:
     start, end = text.rfind(",", 0, match.start()) + 1, text.find(",", match.end())
     end = len(text) if end < 0 else end
     numbers = (f"{number:0{len(match[1])}d}" for number in range(first, last + 1))
-    written = (text[start : match.start()] + number + text[match.end() : end] for number in numbers)
-    return _names(text[:start]) + [path for one in written for path in _paths(one)] + _paths(text[end:])
+    expanded = (text[start : match.start()] + number + text[match.end() : end] for number in numbers)
+    return _names(text[:start]) + [path for name in expanded for path in _paths(name)] + _paths(text[end:])
 
 
 _RANGE_MAX = 1_000_000
 _FETCH, _IMAGES = FetchSettings(), Preprocessing()
-_SWITCH: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "type": _true, "metavar": "true"}
+_SWITCH: dict[str, Any] = {
+    "nargs": "?",
+    "const": True,
+    "default": False,
+    "type": _true,
+    "metavar": "true|false",
+}
 _COUNT: dict[str, Any] = {"type": _positive, "metavar": "N"}
 _LIST: dict[str, Any] = {"type": _names, "metavar": "NAME,..."}
 
 # fmt: off
 _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     "input": [
-        ("--input", {"action": "append", "type": _paths, "metavar": "PATH,..."}, "files, folders, globs, {000..012} ranges"),
-        ("--input_format", {"choices": FORMATS, "default": AUTO}, "default: by name and first bytes"),
-        ("--image_feature", {"default": "", "metavar": "NAME"}, f"TFRecords: holds the image ({IMAGE_FEATURE})"),
-        ("--uri_column", {"default": "uri", "metavar": "NAME"}, "CSV, JSON lines, Parquet: holds the URI (%(default)s)"),
-        ("--key_feature", {"default": "", "metavar": "NAME"}, "feature or column to use as the record's key"),
-        ("--pass_through", {**_LIST, "default": []}, "features or columns to copy"),
-        ("--split_bytes", {"type": _size, "metavar": "SIZE"}, "cut TFRecord files above this into a shard a SIZE (256MiB)"),
-        ("--images_per_shard", {**_COUNT, "default": 1000}, "lists: rows a shard (%(default)s)"),
+        ("--input", {"action": "append", "type": _paths, "metavar": "PATH,..."},
+         "TFRecords, lists of URIs (.txt, .csv, .jsonl, .parquet) or image files: paths, folders, globs, "
+         "{00..12} ranges (required)"),
+        ("--input_format", {"choices": FORMATS, "default": AUTO},
+         "kind of the input files (default: %(default)s, by name and first bytes)"),
+        ("--image_feature", {"default": "", "metavar": "NAME"},
+         f"feature, column or member that holds the encoded image (default for TFRecords: {IMAGE_FEATURE})"),
+        ("--uri_column", {"default": "uri", "metavar": "NAME"},
+         "column of a CSV, JSON Lines or Parquet list that holds the URI (default: %(default)s)"),
+        ("--key_feature", {"default": "", "metavar": "NAME"},
+         "feature or column to use as the record's key (default: the image's URI, or file#position)"),
+        ("--pass_through", {**_LIST, "default": []}, "features or columns to copy to the output"),
+        ("--split_bytes", {"type": _size, "metavar": "SIZE"},
+         "cut uncompressed TFRecord files into shards of SIZE, such as 256MiB (default: one per file)"),
+        ("--images_per_shard", {**_COUNT, "default": 1000},
+         "images per shard of lists, image files and Parquet (default: %(default)s)"),
     ],
     "output": [
-        ("--output", {"metavar": "FOLDER"}, "where features, ledgers, receipts and the manifest go"),
-        ("--overwrite", _SWITCH, "drop what is there instead of resuming it"),
-        ("--retry_failures", _SWITCH, "try the failures of a finished run again; what works now joins its shard"),
-        ("--max_failure_rate", {"type": _rate, "default": 0.5, "metavar": "RATE"}, "more failures: exit 3 (%(default)s)"),
-        ("--report_file", {"default": "", "metavar": "PATH"}, "write a summary of the run as JSON"),
-        ("--dry_run", _SWITCH, "sample a few images, tell what the job would take, write nothing"),
-        ("--price_per_hour", {"type": float, "default": 0.0, "metavar": "PRICE"}, "of a worker; for --dry_run"),
+        ("--output", {"metavar": "FOLDER"},
+         "folder for features, failure ledgers, receipts and manifest; an unfinished run is resumed (required)"),
+        ("--overwrite", _SWITCH, "delete earlier output instead of resuming it"),
+        ("--retry_failures", _SWITCH,
+         "retry the failed images of a finished run; those that succeed are added to their shards"),
+        ("--max_failure_rate", {"type": _rate, "default": 0.5, "metavar": "RATE"},
+         "exit with 3 if a larger share of the images failed, 0 to 1 (default: %(default)s)"),
+        ("--report_file", {"default": "", "metavar": "PATH"}, "write a summary of the run to PATH, as JSON"),
+        ("--dry_run", _SWITCH, "sample a few images, estimate the time and size of the job, and write no output"),
+        ("--price_per_hour", {"type": float, "default": 0.0, "metavar": "PRICE"},
+         "price of a worker per hour, in any currency: --dry_run then estimates the cost"),
     ],
     "model": [
-        ("--model", {"metavar": "NAME"}, "bit/m-r101x3, a TF-Hub handle, .npz or SavedModel; `python -m bit.models` lists"),
-        ("--outputs", {**_LIST, "default": ["embedding"]}, f"among {', '.join(outputs.OUTPUTS)} (embedding)"),
-        ("--top_k", _COUNT, "classes an image for --outputs=top_k (5)"),
-        ("--precision", {"choices": PRECISIONS, "default": "float32"}, "(%(default)s)"),
-        ("--image_size", {"type": _side, "metavar": "SIDE"}, "pixels; default: what the model was trained at, or 224"),
-        ("--batch_size", {**_COUNT, "default": 32}, "images a model call; 128 suits a GPU (%(default)s)"),
-        ("--exif_orientation", {"choices": ("ignore", "apply"), "default": _IMAGES.exif_orientation}, "(%(default)s)"),
-        ("--scaled_decoding", _SWITCH, "large JPEGs: up to twice as fast, but other pixels"),
-        ("--max_pixels", {**_COUNT, "default": _IMAGES.max_pixels}, "larger: ledger (%(default)s)"),
-        ("--decode_threads", _COUNT, "a process; default: one a CPU"),
-        ("--decode_timeout", {"type": _seconds, "default": 60.0, "metavar": "SECONDS"}, "an image (%(default)s)"),
+        ("--model", {"metavar": "NAME"},
+         "bit/m-r101x3 or another name that `python -m bit.models` lists, a TF-Hub handle, or the path "
+         "of an .npz file or SavedModel (required)"),
+        ("--outputs", {**_LIST, "default": ["embedding"]},
+         f"one or more of {', '.join(outputs.OUTPUTS)} (default: embedding)"),
+        ("--top_k", _COUNT, "--outputs=top_k: classes per image (default: 5)"),
+        ("--precision", {"choices": PRECISIONS, "default": "float32"},
+         "number format of the network: on GPUs, bfloat16 (T4, V100: float16) is faster and less exact "
+         "(default: %(default)s)"),
+        ("--image_size", {"type": _side, "metavar": "SIDE"},
+         "side of the square model input, in pixels (default: what the model was trained at, or 224)"),
+        ("--batch_size", {**_COUNT, "default": 32}, "images per model call; 128 suits a GPU (default: %(default)s)"),
+        ("--exif_orientation", {"choices": ("ignore", "apply"), "default": _IMAGES.exif_orientation},
+         "whether to rotate images as their EXIF orientation says (default: %(default)s)"),
+        ("--scaled_decoding", _SWITCH,
+         "decode large JPEGs at reduced size: up to twice as fast, with slightly different pixels"),
+        ("--max_pixels", {**_COUNT, "default": _IMAGES.max_pixels},
+         "refuse images of more than N pixels; they are recorded as failures (default: %(default)s)"),
+        ("--decode_threads", _COUNT, "decoding threads per process (default: one per CPU)"),
+        ("--decode_timeout", {"type": _seconds, "default": 60.0, "metavar": "SECONDS"},
+         "time limit for decoding one image; slower ones are recorded as failures (default: %(default)g)"),
     ],
     "fetching images by URI": [
-        ("--timeout", {"type": float, "default": _FETCH.timeout_seconds, "metavar": "SECONDS"}, "an image, in all (%(default)s)"),
-        ("--retries", {"type": int, "default": _FETCH.retries, "metavar": "N"}, "after a passing error (%(default)s)"),
-        ("--max_bytes", {"type": _size, "default": _FETCH.max_bytes, "metavar": "SIZE"}, "of an image file (64MiB)"),
-        ("--fetch_threads", {**_COUNT, "default": _FETCH.concurrency}, "a process (%(default)s)"),
-        ("--per_host", {**_COUNT, "default": _FETCH.per_host}, "connections to a host (%(default)s)"),
-        ("--uri_schemes", {**_LIST, "default": list(_FETCH.uri_schemes)}, "allowed; default: all"),
-        ("--allow_private_networks", {**_LIST, "default": [], "metavar": "CIDR,..."}, "else http(s) never goes there"),
-        ("--user_agent_contact", {"default": "", "metavar": "TEXT"}, "URL or address for the owners of the servers"),
-        ("--no_opt_out", _SWITCH, "fetch also what X-Robots-Tag asks not to use"),
-        ("--trust_env_proxies", _SWITCH, "use the proxies of the environment; they see every address"),
+        ("--timeout", {"type": float, "default": _FETCH.timeout_seconds, "metavar": "SECONDS"},
+         "time limit for fetching one image, with all retries (default: %(default)g)"),
+        ("--retries", {"type": int, "default": _FETCH.retries, "metavar": "N"},
+         "retries per request after a transient error (default: %(default)s)"),
+        ("--max_bytes", {"type": _size, "default": _FETCH.max_bytes, "metavar": "SIZE"},
+         "refuse larger image files; they are recorded as failures (default: 64MiB)"),
+        ("--fetch_threads", {**_COUNT, "default": _FETCH.concurrency},
+         "images fetched at once per process (default: %(default)s)"),
+        ("--per_host", {**_COUNT, "default": _FETCH.per_host},
+         "images fetched at once from one http(s) host, per process (default: %(default)s)"),
+        ("--uri_schemes", {**_LIST, "default": list(_FETCH.uri_schemes)},
+         f"schemes that may be fetched (default: {','.join(_FETCH.uri_schemes)})"),
+        ("--allow_private_networks", {**_LIST, "default": [], "metavar": "CIDR,..."},
+         "private networks that http(s) may reach, such as 10.0.0.0/8 (default: none)"),
+        ("--user_agent_contact", {"default": "", "metavar": "TEXT"},
+         "URL or mail address to send in the User-Agent, for site owners"),
+        ("--no_opt_out", _SWITCH, "also fetch images whose X-Robots-Tag header opts out of such use"),
+        ("--trust_env_proxies", _SWITCH, "use the proxies set in the environment; they see all URLs"),
     ],
 }
 # fmt: on
@@ -159,15 +205,16 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
 
 def parser() -> Parser:
     """The parser of the job's own flags."""
-    out = Parser(
+    flags = Parser(
         prog="python -m pipeline.main",
-        description="Reads shards of images, runs a BiT network on them, writes one feature TFRecord a shard.",
+        usage="%(prog)s --input=PATH --output=FOLDER --model=NAME [flags]",
+        description="Turns shards of images into TFRecord files of BiT features, one file per shard.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=29),
         allow_abbrev=False,
     )
     for title, rows in _FLAGS.items():
-        group = out.add_argument_group(title)
+        group = flags.add_argument_group(title)
         for name, settings, text in rows:
             group.add_argument(name, help=text, **settings)
-    return out
+    return flags

@@ -1,8 +1,8 @@
-"""Airflow 3: the job as two DAGs. `bit_features` starts it from a prepared interpreter, on DirectRunner, Flink or
-Dataflow; `bit_features_template` starts the Dataflow Flex Template, and needs nothing of the job on the Airflow host but
-the interpreter that verifies the output.
+"""Airflow 3: two DAGs that run the job and verify its output. `bit_features` starts it on DirectRunner, Flink or Dataflow;
+`bit_features_template` starts the Dataflow Flex Template.
 
-BIT_FEATURES_PYTHON names the interpreter of the virtual environment in which the project is installed. See docs/running.md.
+BIT_FEATURES_PYTHON names the interpreter of the virtual environment in which the project is installed: `bit_features` runs
+the job with it, and both DAGs verify the output with it. See docs/running.md.
 """
 
 from __future__ import annotations
@@ -21,34 +21,86 @@ from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 
 PYTHON = os.environ.get("BIT_FEATURES_PYTHON", "/opt/bit-features/bin/python")
 FEATURES = Asset("bit_features")
-# Of the job: 2 the request is wrong, 3 too many images failed. Neither gets better by itself.
+# The job's: 2 the request is wrong, 3 too many images failed. A retry would end the same way.
 FINAL_EXIT_CODES = (2, 3)
 OPTIONAL = ["null", "string"]
+OUTPUT = "Folder for features, failure ledgers, receipts and manifest; an unfinished run is resumed"
 
 REQUEST = {
-    "input": Param(type="string", minLength=1, description="Globs, files or a folder, separated by commas"),
-    "output": Param(type="string", pattern=r"^(/|[a-z0-9]+://).*[^/]$", description="Folder; a run goes on"),
-    "model": Param("bit/m-r101x3", type="string", minLength=1, description="Short name, handle or path"),
-    "input_format": Param("auto", pattern=r"^[a-z_]+$"),
-    "image_feature": Param(None, type=OPTIONAL, minLength=1),
-    "uri_column": Param(None, type=OPTIONAL, minLength=1),
-    "key_feature": Param(None, type=OPTIONAL, minLength=1),
-    "pass_through": Param(None, type=OPTIONAL, minLength=1, description="Features, separated by commas"),
-    "images_per_shard": Param(1000, type="integer", minimum=1),
-    "image_size": Param(None, type=["null", "integer"], minimum=1, description="Default: the model's"),
-    "batch_size": Param(32, type="integer", minimum=1),
-    "precision": Param("float32", enum=["float32", "tensorfloat32", "bfloat16", "float16"]),
-    "max_failure_rate": Param(0.5, type="number", minimum=0, maximum=1),
+    "input": Param(
+        type="string",
+        minLength=1,
+        description="TFRecords, lists of URIs (.txt, .csv, .jsonl, .parquet) or image files: paths, folders, globs or "
+        "{00..12} ranges, separated by commas",
+    ),
+    "output": Param(type="string", pattern=r"^(/|[a-z0-9]+://).*[^/]$", description=OUTPUT),
+    "model": Param(
+        "bit/m-r101x3",
+        type="string",
+        minLength=1,
+        description="A name that `python -m bit.models` lists, a TF-Hub handle, or the path of an .npz file or SavedModel",
+    ),
+    "input_format": Param(
+        "auto", pattern=r"^[a-z_]+$", description="Kind of the input files; auto: by name and first bytes"
+    ),
+    "image_feature": Param(
+        None,
+        type=OPTIONAL,
+        minLength=1,
+        description="Feature, column or member that holds the encoded image. Default for TFRecords: image/encoded",
+    ),
+    "uri_column": Param(
+        None,
+        type=OPTIONAL,
+        minLength=1,
+        description="Column of a CSV, JSON Lines or Parquet list that holds the URI. Default: uri",
+    ),
+    "key_feature": Param(
+        None,
+        type=OPTIONAL,
+        minLength=1,
+        description="Feature or column to use as the record's key. Default: the image's URI, or file#position",
+    ),
+    "pass_through": Param(
+        None,
+        type=OPTIONAL,
+        minLength=1,
+        description="Features or columns to copy to the output, separated by commas",
+    ),
+    "images_per_shard": Param(
+        1000, type="integer", minimum=1, description="Images per shard of lists, image files and Parquet"
+    ),
+    "image_size": Param(
+        None,
+        type=["null", "integer"],
+        minimum=1,
+        description="Side of the square model input, in pixels. Default: what the model was trained at, or 224",
+    ),
+    "batch_size": Param(32, type="integer", minimum=1, description="Images per model call; 128 suits a GPU"),
+    "precision": Param(
+        "float32",
+        enum=["float32", "tensorfloat32", "bfloat16", "float16"],
+        description="Number format of the network: on GPUs, bfloat16 (T4, V100: float16) is faster and less exact",
+    ),
+    "max_failure_rate": Param(
+        0.5,
+        type="number",
+        minimum=0,
+        maximum=1,
+        description="Share of the images, 0 to 1, that may fail",
+    ),
 }
 OPTIONS = Param(
     {},
     type="object",
     propertyNames={"pattern": "^[a-z][a-z0-9_]*$", "not": {"enum": ["overwrite"]}},
-    description="More flags of the job and of its runner",
+    description="Further flags of the job and of its runner, without the dashes",
 )
 GOOGLE = {
-    "project": Param(None, type=OPTIONAL, minLength=1),
-    "region": Param("us-central1", type="string", minLength=1),
+    "project": Param(None, type=OPTIONAL, minLength=1, description="Google Cloud project; only for Dataflow"),
+    "region": Param(
+        "us-central1", type="string", minLength=1, description="Google Cloud region; only for Dataflow"
+    ),
 }
 DEFAULTS: dict[str, Any] = {
     "retries": 3,
@@ -58,32 +110,33 @@ DEFAULTS: dict[str, Any] = {
 
 
 class RetryUnlessFinal(RetryPolicy):
-    """Fails a task at once where the job's exit code says that another try cannot end otherwise."""
+    """Fails a task without retries if the job's exit code says that a retry would end the same way."""
 
     def evaluate(self, exception, try_number, max_tries, context=None) -> RetryDecision:
+        """Called by Airflow for each failed try; the exit code is in the exception's message."""
         code = re.search(r"(?:return|exit) code (\d+)", str(exception))
         if code and int(code[1]) in FINAL_EXIT_CODES:
-            return RetryDecision.fail(f"exit code {code[1]}: the request must change first")
+            return RetryDecision.fail(f"exit code {code[1]}: the request must be changed first")
         return RetryDecision.default()
 
 
 @task
 def flags() -> dict[str, Any]:
-    """The run's params as flags of the job. What is not set is left to the job."""
+    """The run's params as flags of the job; those not set are left to the job's defaults."""
     params = get_current_context()["params"]
-    given = {**{name: params[name] for name in REQUEST}, **params["options"]}
-    return {name: value for name, value in given.items() if value is not None}
+    values = {**{name: params[name] for name in REQUEST}, **params["options"]}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 @task
 def texts(values: dict[str, Any]) -> dict[str, str]:
-    """Flags as the parameters of a template, which are all strings."""
+    """Flags as parameters of a template, which are all strings."""
     joined = {name: ",".join(v) if isinstance(v, list) else v for name, v in values.items()}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in joined.items()}
 
 
 def verify() -> BashOperator:
-    """Checks every file of the output; its result is the manifest."""
+    """A task that checks every file of the output and returns the manifest."""
     return BashOperator(
         task_id="verify",
         bash_command='"$PYTHON" -m pipeline.verify --json "$OUTPUT"',
@@ -96,9 +149,9 @@ def verify() -> BashOperator:
 
 @task(outlets=[FEATURES])
 def publish(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Tells downstream DAGs where the features are, how many, and what made them."""
+    """Publishes an asset event that says where the features are, how many, and which model made them."""
     context = get_current_context()
-    told = (
+    fields = (
         "shards",
         "inputs",
         "features",
@@ -108,7 +161,7 @@ def publish(manifest: dict[str, Any]) -> dict[str, Any]:
         "precision",
         "dimensions",
     )
-    counts = {"output": context["params"]["output"], **{name: manifest[name] for name in told}}
+    counts = {"output": context["params"]["output"], **{name: manifest[name] for name in fields}}
     context["outlet_events"][FEATURES].extra = counts
     return counts
 
@@ -120,7 +173,9 @@ def publish(manifest: dict[str, Any]) -> dict[str, Any]:
     default_args=DEFAULTS,
     params={
         **REQUEST,
-        "runner": Param("DirectRunner", enum=["DirectRunner", "FlinkRunner", "DataflowRunner"]),
+        "runner": Param(
+            "DirectRunner", enum=["DirectRunner", "FlinkRunner", "DataflowRunner"], description="Beam runner"
+        ),
         "options": OPTIONS,
         **GOOGLE,
     },
@@ -128,6 +183,7 @@ def publish(manifest: dict[str, Any]) -> dict[str, Any]:
     tags=["bit-features"],
 )
 def bit_features():
+    """Runs the job on DirectRunner, Flink or Dataflow, then verifies and publishes its output."""
     extract = BeamRunPythonPipelineOperator(
         task_id="extract",
         runner="{{ params.runner }}",
@@ -142,8 +198,8 @@ def bit_features():
         },
         retry_policy=RetryUnlessFinal(),
     )
-    checked = verify()
-    chain(extract, checked, publish(checked.output))
+    verified = verify()
+    chain(extract, verified, publish(verified.output))
 
 
 @dag(
@@ -152,9 +208,11 @@ def bit_features():
     max_active_runs=1,
     default_args=DEFAULTS,
     params={
-        "template": Param(type="string", pattern=r"^gs://.+\.json$", description="The Flex Template's file"),
+        "template": Param(
+            type="string", pattern=r"^gs://.+\.json$", description="Path of the Flex Template's JSON file"
+        ),
         **REQUEST,
-        "output": Param(type="string", pattern=r"^gs://.*[^/]$", description="Folder; a run goes on"),
+        "output": Param(type="string", pattern=r"^gs://.*[^/]$", description=OUTPUT),
         "options": OPTIONS,
         **GOOGLE,
     },
@@ -162,6 +220,7 @@ def bit_features():
     tags=["bit-features"],
 )
 def bit_features_template():
+    """Runs the job as a Dataflow Flex Template, then verifies and publishes its output."""
     extract = DataflowStartFlexTemplateOperator(
         task_id="extract",
         project_id="{{ params.project or '' }}",
@@ -176,8 +235,8 @@ def bit_features_template():
         deferrable=True,
         append_job_name=True,
     )
-    checked = verify()
-    chain(extract, checked, publish(checked.output))
+    verified = verify()
+    chain(extract, verified, publish(verified.output))
 
 
 bit_features()

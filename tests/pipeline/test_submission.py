@@ -1,5 +1,6 @@
 """What the launching host needs and shows: no TensorFlow to submit, nothing on stdout, help, progress."""
 
+import argparse
 import io
 import subprocess
 import sys
@@ -63,13 +64,22 @@ def test_nothing_on_stdout_and_a_plain_line_on_stderr(tmp_path):
     assert f"{tmp_path / 'out'}: 5 features, 0 failures" in done.stderr
 
 
-def test_help_is_grouped_and_has_an_example_for_each_kind_of_input():
+def test_help_is_grouped_and_has_an_example_for_each_kind_of_input(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     text = options.parser().format_help()
     for group in ("input:", "output:", "model:", "fetching images by URI:"):
         assert f"\n{group}\n" in text
     for kind in ("tfrecord", "urls.csv", "photos/"):
         assert kind in text
-    assert len(text.splitlines()) < 100
+    assert len(text.splitlines()) < 120
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_help_says_what_each_flag_does_and_what_its_default_is():
+    for action in options.parser()._actions:
+        assert action.help, action.dest
+        if action.default not in (None, "", 0.0, [], False, argparse.SUPPRESS):
+            assert "(default: " in action.help, action.dest
 
 
 def test_beam_and_airflow_flags_are_accepted_and_reach_beam():
