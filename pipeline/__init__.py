@@ -1,1 +1,1 @@
-"""The job: flags, plan, graph, progress. `python -m pipeline.main --help` shows its use."""
+"""The launcher: flags, plan, graph, progress and report. `python -m pipeline.main --help` says how to use it."""

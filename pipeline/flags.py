@@ -137,7 +137,7 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
          "column of a CSV, JSON Lines or Parquet list that holds the URI (default: %(default)s)"),
         ("--key_feature", {"default": "", "metavar": "NAME"},
          "feature or column to use as the record's key (default: the image's URI, or file#position)"),
-        ("--pass_through", {**_LIST, "default": []}, "features or columns to copy to the output"),
+        ("--pass_through", {**_LIST, "default": []}, "features, columns or members to copy to the output"),
         ("--split_bytes", {"type": _size, "metavar": "SIZE"},
          "cut uncompressed TFRecord files into shards of SIZE, such as 256MiB (default: one per file)"),
         ("--images_per_shard", {**_COUNT, "default": 1000},

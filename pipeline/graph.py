@@ -1,4 +1,4 @@
-"""The graph of the job: one function, ready-made steps in, a pipeline that commits shard by shard out."""
+"""The graph of the job: one function that adds ready-made steps to a pipeline."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def define(
     write: WriteShards,
     manifest: WriteManifest,
 ) -> None:
-    """Adds the job to `pipeline`.
+    """Adds the job to `pipeline`; it commits shard by shard.
 
-    From ReadShards to WriteShards everything must stay one fused stage, so that no image and no vector is ever
-    moved or pickled: no shuffle, Flatten, side input, or hint on a single step may come between them, and the
-    output types must be declared so that chunks get their own coder.
+    ReadShards to WriteShards must stay one fused stage, so that no image and no vector is ever moved or pickled: no
+    shuffle, Flatten, side input, or resource hint on a single step may come between them. Output types must be
+    declared so that chunks get their own coder.
     """
     (
         pipeline

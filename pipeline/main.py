@@ -1,4 +1,4 @@
-"""`python -m pipeline.main`: parse, plan, build the graph, run it, report. Defines nothing that gets pickled."""
+"""`python -m pipeline.main`: parses, plans, builds and runs the graph, and reports. Defines nothing that gets pickled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters of TensorFlow's errors is raised, too
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors that matter are raised, too
 
 from pipeline import bottleneck, console, options, plan, reach, run, runners, weights
 from pipeline.console import say
@@ -25,7 +25,7 @@ from transforms.storage import door, retrying
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the job; returns the exit code: 0 done, 2 wrong request, 3 too many failures, 1 anything else."""
+    """Runs the job; returns the exit code: 0 done, 2 wrong request, 3 too many failures, 1 any other error."""
     argv = sys.argv[1:] if argv is None else argv
     report = Report(options.report_file(argv))
     try:
@@ -36,50 +36,52 @@ def main(argv: Sequence[str] | None = None) -> int:
         reach.check(beam_options, runner, paths)
         door.configure(beam_options)
         with retrying.hurried():
-            made = plan.make(config, weights.identify(config.model, runner == runners.LOCAL))
-        for note in made.notes:
+            job_plan = plan.make(config, weights.identify(config.model, runner == runners.LOCAL))
+        for note in job_plan.notes:
             say(note)
-        report.leave_out(made.left_out)
+        report.left_out(job_plan.left_out)
         if config.dry_run:
-            return report.looked(dry_run.run(config, made))
-        if config.overwrite and made.stale and runner == runners.LOCAL:
-            run.check_model(config, beam_options, runner)  # before anything of the old output goes
+            return report.dry_run(dry_run.run(config, job_plan))
+        if config.overwrite and job_plan.stale and runner == runners.LOCAL:
+            run.check_model(config, beam_options, runner)  # before any old output is deleted
         with retrying.hurried():
-            plan.prepare(made)
+            plan.prepare(job_plan)
     except RequestError as error:
         return report.refused(str(error))
     except Exception as error:
         return report.failed(error)
     began, result = time.monotonic(), None
     counters.PROCESS.batch_fitted = 0
-    say(made.summary(runner))
-    if made.todo:
+    say(job_plan.summary(runner))
+    if job_plan.todo:
         try:
-            result = run.run(config, made, beam_options, runner)
+            result = run.run(config, job_plan, beam_options, runner)
             if result is None:
                 return report.submitted(runner)
         except Exception as error:
             if runner == runners.LOCAL:  # whose workers end with this process
                 with contextlib.suppress(Exception):  # a store that failed the run may fail here too
-                    request.leave(made.layout)
+                    request.leave(job_plan.layout)
             if isinstance(error, Stopped):
-                return report.stopped(str(error), made)
+                return report.stopped(str(error), job_plan)
             return (
-                report.refused(str(error)) if isinstance(error, RequestError) else report.failed(error, made)
+                report.refused(str(error))
+                if isinstance(error, RequestError)
+                else report.failed(error, job_plan)
             )
-    else:  # the run before may have been killed between its last receipt and its end
-        write_manifest(made.layout, made.fingerprint, len(made.shards))
+    else:  # an earlier run may have been killed between its last receipt and the manifest
+        write_manifest(job_plan.layout, job_plan.fingerprint, len(job_plan.shards))
     seconds, counts = time.monotonic() - began, metrics.read(result) if result else None
     workers = runners.workers(beam_options, runner)
-    verdict = bottleneck.judge(counts, config, made, workers) if counts else None
-    return report.finished(config, made, runner, seconds, counts, verdict)
+    held_back_by = bottleneck.find(counts, config, job_plan, workers) if counts else None
+    return report.finished(config, job_plan, runner, seconds, counts, held_back_by)
 
 
 if __name__ == "__main__":
     code = main()
-    # Exit functions end the job servers that Beam started; threads that read from one complain of its end.
+    # Exit functions stop the job servers that Beam started; threads that read from them would log errors.
     threading.excepthook = lambda _: None
     atexit._run_exitfuncs()
     sys.stderr.flush()
-    # Threads of a run that was stopped, or of an engine, must not keep the process.
+    # Threads of a stopped run, or of an engine, must not keep the process alive.
     os._exit(code)

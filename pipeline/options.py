@@ -1,4 +1,4 @@
-"""A command line -> one frozen JobConfig and Beam's own options. Nothing here starts or reads anything."""
+"""Command line -> one frozen JobConfig and Beam's own options. Starts and reads nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from transforms.sources.base import ReadSettings
 
 @dataclass(frozen=True)
 class JobConfig:
-    """One run of the job, as asked for."""
+    """The request for one run of the job."""
 
     inputs: tuple[str, ...]
     input_format: str
@@ -39,49 +39,48 @@ class JobConfig:
     max_failure_rate: float
     report_file: str
     dry_run: bool
-    price_per_hour: float  # of a worker, in any currency; 0 where not given
+    price_per_hour: float  # of a worker, in any currency; 0 if unknown
     read: ReadSettings
     decode: DecodeSettings
     model: ModelSettings
 
     @property
     def preprocessing(self) -> Preprocessing:
+        """How bytes become pixels; part of the fingerprint."""
         return self.decode.preprocessing
 
 
 def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
-    """Parses a command line. Raises RequestError for what it cannot mean."""
+    """Parses a command line. Raises RequestError if it is wrong."""
     flags, rest = parser().parse_known_args(list(argv))
     beam_options = PipelineOptions(_known_to_beam(rest))
     runners.set_defaults(beam_options, rest)
     flags.input = [group for group in flags.input or [] if group]
     missing = [name for name in ("input", "output", "model") if not getattr(flags, name)]
     if missing:
-        raise RequestError(f"--{' and --'.join(missing)} must be given; see --help")
+        raise RequestError(f"missing --{' and --'.join(missing)}; see --help")
     try:
         model = models.resolve(flags.model)
-        asked, top_k = outputs.in_order(flags.outputs), flags.top_k or 5
-        outputs.check(model, asked, top_k, outputs.classes(model))
+        output_names, top_k = outputs.in_order(flags.outputs), flags.top_k or 5
+        outputs.check(model, output_names, top_k, outputs.classes(model))
     except (models.UnknownModel, models.UnusableModel) as error:
         raise RequestError(str(error)) from error
     unknown = sorted(set(flags.uri_schemes) - set(FetchSettings().uri_schemes) - {"hdfs", "azfs", "webhdfs"})
     if unknown:
         raise RequestError(
-            f"--uri_schemes={','.join(flags.uri_schemes)}: no scheme {unknown[0]!r}; there are "
+            f"--uri_schemes={','.join(flags.uri_schemes)}: unknown scheme {unknown[0]!r}; choose from "
             f"{', '.join(FetchSettings().uri_schemes)}"
         )
-    if flags.top_k and "top_k" not in asked:
+    if flags.top_k and "top_k" not in output_names:
         raise RequestError(
-            f"--top_k={flags.top_k} says how many classes --outputs=top_k gives: ask for that too"
+            f"--top_k={flags.top_k} sets the number of classes for --outputs=top_k: add top_k to --outputs"
         )
-    reserved = sorted(set(flags.pass_through) & {*features.STANDARD, *outputs.features(asked)})
+    reserved = sorted(set(flags.pass_through) & {*features.STANDARD, *outputs.features(output_names)})
     if reserved:
-        raise RequestError(
-            f"--pass_through={','.join(reserved)}: the feature records use this name themselves"
-        )
+        raise RequestError(f"--pass_through={','.join(reserved)}: reserved for the job's own features")
     for name in ("overwrite", "dry_run"):
         if flags.retry_failures and getattr(flags, name):
-            raise RequestError(f"--retry_failures and --{name} exclude each other: leave one of them out")
+            raise RequestError(f"--retry_failures and --{name} exclude each other: leave one out")
     image_size = flags.image_size or model.image_size
     try:
         fetch = _fetch_settings(flags)
@@ -116,27 +115,27 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         decode=DecodeSettings(
             preprocessing, flags.batch_size, flags.decode_threads or 0, flags.decode_timeout
         ),
-        model=ModelSettings(model, image_size, flags.batch_size, flags.precision, asked, top_k),
+        model=ModelSettings(model, image_size, flags.batch_size, flags.precision, output_names, top_k),
     )
     return config, beam_options
 
 
 def _flag_named(text: str) -> str:
-    """A complaint about a setting, with the flag that sets it in the setting's place."""
+    """An error about a setting, with the name of its flag in place of the setting's."""
     for setting, flag in (("timeout_seconds", "timeout"), ("concurrency", "fetch_threads")):
         text = text.replace(setting, flag)
     return re.sub(r"^(?=[a-z_]+ )", "--", text) if text.split(" ")[0].isidentifier() else text
 
 
 def _path(text: str) -> str:
-    """A path as the file systems take it."""
+    """A path in the form that the file systems accept."""
     return os.path.expanduser(text.removeprefix("file://"))
 
 
 def _folder(text: str) -> str:
     if any(sign in text for sign in "*?[]"):
         raise RequestError(
-            f"--output={text}: a folder's name must not hold *, ?, [ or ], which stand for globs"
+            f"--output={text}: a folder's name must not contain *, ?, [ or ], which make it a glob"
         )
     return _path(text).rstrip("/") or "/"
 
@@ -157,7 +156,7 @@ def _fetch_settings(flags: argparse.Namespace) -> FetchSettings:
 
 
 def report_file(argv: Sequence[str]) -> str:
-    """The value of --report_file, also in a command line that is wrong elsewhere."""
+    """The value of --report_file, even if the rest of the command line is wrong."""
     finder = Parser(add_help=False, allow_abbrev=False)
     finder.add_argument("--report_file", default="")
     try:
@@ -174,19 +173,19 @@ def _beam_parser() -> argparse.ArgumentParser:
 
 
 def _known_to_beam(rest: list[str]) -> list[str]:
-    """`rest` as it is, if Beam or the chosen runner can know each flag; else RequestError with the nearest flag."""
-    theirs = _beam_parser()
-    _, unknown = theirs.parse_known_args(rest)
+    """`rest` unchanged, if Beam or the runner may know all its flags. Raises RequestError that names the nearest flag."""
+    beam_parser = _beam_parser()
+    _, unknown = beam_parser.parse_known_args(rest)
     if not unknown:
         return rest
     flag = unknown[0].split("=")[0]
-    ours = [option for option in parser()._option_string_actions if option.startswith("--")]
-    nearest = difflib.get_close_matches(flag, ours, n=1, cutoff=0.75)
+    own_flags = [option for option in parser()._option_string_actions if option.startswith("--")]
+    nearest = difflib.get_close_matches(flag, own_flags, n=1, cutoff=0.75)
     if runners.takes_unknown_flags(rest) and flag.startswith("--") and not nearest:
         return rest
     nearest = nearest or difflib.get_close_matches(
-        flag, ours + list(theirs._option_string_actions), n=1, cutoff=0.5
+        flag, own_flags + list(beam_parser._option_string_actions), n=1, cutoff=0.5
     )
     hint = f"; did you mean {nearest[0]}?" if nearest else "; see --help"
-    what = f"no flag {flag}" if flag.startswith("-") else f"{flag!r} is not a flag"
+    what = f"unknown flag {flag}" if flag.startswith("-") else f"{flag!r} is not a flag"
     raise RequestError(f"{what}{hint}")

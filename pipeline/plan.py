@@ -1,4 +1,4 @@
-"""Inputs -> shards, minus those that are done. Reads inputs and receipts; writes nothing."""
+"""Inputs -> shards, minus those already done. Reads inputs and receipts; only `prepare` writes."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from transforms.storage import door
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run has to do."""
+    """The work of one run."""
 
     layout: Layout
     shards: tuple[Shard, ...]
-    done: tuple[Receipt, ...]  # of earlier runs, still valid
+    done: tuple[Receipt, ...]  # of shards that earlier runs finished
     todo: tuple[Shard, ...]
     fingerprint: Mapping[str, Any]
-    listing: bytes | None  # the image files that a glob or folder matched, when shards refer to such a list
-    stale: tuple[str, ...]  # files of an output to be overwritten or redone
-    begun: tuple[Receipt, ...] = ()  # replacements of a retry that was killed, to be carried to their end
-    retried: tuple[Receipt, ...] = ()  # of the shards of which only the failures are to be done
-    notes: tuple[str, ...] = ()  # what the user ought to know
+    listing: bytes | None  # the image files that globs or folders matched, if shards refer to such a list
+    stale: tuple[str, ...]  # files to delete: overwritten or redone
+    begun: tuple[Receipt, ...] = ()  # replacements of a killed retry, to be completed first
+    retried: tuple[Receipt, ...] = ()  # of shards of which only the failures are processed
+    notes: tuple[str, ...] = ()  # messages to the user
     left_out: Mapping[str, str] = field(default_factory=dict)  # files that are not input: path -> reason
 
     def summary(self, runner: str) -> str:
-        """What there is to do, in one line."""
-        again = f", {self.tried_again} failures of {len(self.retried)} of them again" if self.retried else ""
+        """The work of the run, in one line."""
+        again = f" ({len(self.retried)} of them to retry {self.tried_again} failures)" if self.retried else ""
         return f"{len(self.todo)} of {len(self.shards)} shards to do{again} with {runner}"
 
     @property
     def tried_again(self) -> int:
-        """Failures of earlier runs that this one tries again."""
+        """The number of failures of earlier runs that this run retries."""
         return sum(shard.retry.inputs for shard in self.todo if shard.retry)
 
     @property
     def units(self) -> int:
-        """Size of what is left: bytes of record files, or rows of lists."""
+        """The size of the shards to do: bytes of record files, or rows of lists."""
         return sum(shard.units for shard in self.todo)
 
 
@@ -61,75 +61,73 @@ def make(config: JobConfig, weights: str) -> Plan:
     """The plan of a run. `weights` identifies the model's weights. Raises RequestError for a wrong request."""
     layout = Layout(config.output)
     try:
-        found = finding.find(config.inputs, config.input_format, config.read)
-        made = _plan(config, layout, found, weights)
+        matches = finding.find(config.inputs, config.input_format, config.read)
+        plan = _plan(config, layout, matches, weights)
     except (BadInput, RequestError) as error:
         earlier = _as_earlier(config, layout, weights)
         if earlier is None:
             raise RequestError(str(error)) from error
         return earlier
-    if request.is_of_other_input(layout, len(made.shards), made.listing):
-        return _as_earlier(config, layout, weights) or made
-    return made
+    if request.is_of_other_input(layout, len(plan.shards), plan.listing):
+        return _as_earlier(config, layout, weights) or plan
+    return plan
 
 
 def _as_earlier(config: JobConfig, layout: Layout, weights: str) -> Plan | None:
-    """The plan for an output that an earlier version began with fewer files; None if there is no such output."""
+    """The plan for an output that an earlier version started with fewer files; None if there is no such output."""
     try:
         if not receipts.labels(layout) and not door.exists(layout.request):
             return None
         earlier = found_earlier.find(config.inputs, config.input_format, config.read)
-        made = _plan(config, layout, earlier, weights)
-        if config.overwrite or request.is_of_other_input(layout, len(made.shards), made.listing):
+        plan = _plan(config, layout, earlier, weights)
+        if config.overwrite or request.is_of_other_input(layout, len(plan.shards), plan.listing):
             return None
         now, _ = finding.all_files(config.inputs, config.input_format, config.read)
     except (BadInput, RequestError, BeamIOError, ValueError, ImportError):
         return None
     more = sorted(set(now) - {file.path for file in earlier.files})
     note = (
-        f"{config.output} was begun by an earlier version, and goes on with the files that it took: not taken are "
-        f"{len(more)} more{f' (such as {public_uri(more[0])}), which another --output would take' if more else ''}"
+        f"{config.output} was started by an earlier version and continues with the files of that run, without "
+        f"{len(more)} more{f', such as {public_uri(more[0])}; use a new --output to include them' if more else ''}"
     )
     left_out = dict.fromkeys(more, "not taken by an earlier version")
-    return replace(made, notes=(*made.notes, note), left_out=left_out)
+    return replace(plan, notes=(*plan.notes, note), left_out=left_out)
 
 
-def _plan(config: JobConfig, layout: Layout, found: Found, weights: str) -> Plan:
+def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Plan:
     cutting = Cutting(config.read, config.images_per_shard, config.split_bytes, layout.listing)
-    cut = found.kind.cut(found.files, cutting)
-    asked = ",".join(config.inputs)
+    cut = matches.kind.cut(matches.files, cutting)
+    inputs = ",".join(config.inputs)
     if not cut.sources:
-        raise RequestError(f"--input={asked} lists no image: there is nothing to do")
+        raise RequestError(f"--input={inputs} lists no image: there is nothing to do")
     if config.split_bytes and cut.sources[0].cut_by != "--split_bytes":
         raise RequestError(
-            f"--split_bytes cuts TFRecord files, and --input={asked} has none; --images_per_shard "
-            "says how lists and image files are cut"
+            f"--split_bytes cuts TFRecord files, and --input={inputs} has none; use --images_per_shard"
         )
     shards = tuple(
         Shard(index, len(cut.sources), source, name)
         for index, (source, name) in enumerate(zip(cut.sources, cut.names, strict=True))
     )
-    made = _resume(config, layout, shards, _fingerprint(config, weights), cut.listing)
-    return replace(made, notes=cut.notes, left_out=found.left_out)
+    plan = _resume(config, layout, shards, _fingerprint(config, weights), cut.listing)
+    return replace(plan, notes=cut.notes, left_out=matches.left_out)
 
 
 def prepare(plan: Plan) -> None:
     """Makes the output folder ready for the run: the only step of planning that writes.
 
-    Raises RequestError if the folder cannot be written to, or another job is at work there.
+    Raises RequestError if the folder is not writable, or in use by another job.
     """
     layout = plan.layout
     note = layout, plan.fingerprint, len(plan.shards), plan.listing
     try:
-        if plan.stale:  # nothing goes before it is known that something can be written
+        if plan.stale:  # nothing is deleted unless the folder is writable
             probe = f"{layout.request}.probe"
             door.write_atomic(probe, b"")
             door.delete([probe])
         if plan.todo and layout.request not in plan.stale:
             request.enter(*note)
-        door.delete(
-            [path for path in plan.stale if path.endswith(".json")]
-        )  # first, nothing is "done" any more
+        # Receipts first: from then on nothing counts as done.
+        door.delete([path for path in plan.stale if path.endswith(".json")])
         door.delete([path for path in plan.stale if not path.endswith(".json")])
         for receipt in plan.begun:
             replacing.settle(layout, receipt)
@@ -148,8 +146,8 @@ def prepare(plan: Plan) -> None:
 
 
 def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
-    """Everything that decides the bytes of a shard, besides the input."""
-    made_of = {
+    """Everything besides the input that determines the bytes of a shard."""
+    fingerprint = {
         "model": {"name": public_uri(config.model.model.name), "weights": weights},
         "untrained": config.model.model.kind == "untrained",
         "precision": config.model.precision,
@@ -164,7 +162,7 @@ def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
         },
         "split_bytes": config.split_bytes,
     }
-    return json.loads(json.dumps(made_of))  # as a receipt gives it back
+    return json.loads(json.dumps(fingerprint))  # with the types that a receipt returns
 
 
 def _resume(
@@ -175,48 +173,50 @@ def _resume(
     listing: bytes | None,
 ) -> Plan:
     try:
-        found = receipts.read_receipts(layout)
-        marker = retry.read_marker(layout) if found else None
+        existing = receipts.read_receipts(layout)
+        marker = retry.read_marker(layout) if existing else None
         files = {file.path: file.size_in_bytes for file in door.match(door.join(layout.folder, "f*"))}
     except (BeamIOError, ValueError, ImportError, KeyError, TypeError) as error:
         raise RequestError(
             f"--output={config.output} cannot be read: {door.explain(config.output, error)}"
         ) from error
     if config.overwrite:
-        old = [layout.receipt(receipt.shard) for receipt in found]
+        old = [layout.receipt(receipt.shard) for receipt in existing]
         kept = [file.path for file in door.match(layout.manifest)]
         kept += [file.path for file in door.match(door.join(layout.temporary, "*"))]
         stale = [*old, *kept, *_data(files)]
-        if needed := sorted({shard.source.uri for shard in shards} & set(stale)):
+        if inputs := sorted({shard.source.uri for shard in shards} & set(stale)):
             raise RequestError(
-                f"--overwrite would delete {needed[0]}, which is this job's input: copy it elsewhere, or use another --output"
+                f"--overwrite would delete {inputs[0]}, which is input of this job: move it, or use another --output"
             )
         return Plan(layout, shards, (), shards, fingerprint, listing, tuple(stale))
     by_label = {shard.label: shard for shard in shards}
-    for receipt in found:
+    for receipt in existing:
         _check_same(config, receipt, by_label.get(receipt.shard), fingerprint, len(shards))
-    begun = tuple(receipt for receipt in found if receipt.replacing and replacing.can_settle(layout, receipt))
+    begun = tuple(
+        receipt for receipt in existing if receipt.replacing and replacing.can_settle(layout, receipt)
+    )
     settling = {receipt.shard for receipt in begun}
-    whole = [r for r in found if r.shard in settling or _whole(layout, r, files)]
-    done = tuple(replace(receipt, replacing="") if receipt.replacing else receipt for receipt in whole)
+    complete = [r for r in existing if r.shard in settling or _is_complete(layout, r, files)]
+    done = tuple(replace(receipt, replacing="") if receipt.replacing else receipt for receipt in complete)
     labels = {receipt.shard for receipt in done}
     todo = tuple(shard for shard in shards if shard.label not in labels)
-    stale = [layout.receipt(receipt.shard) for receipt in found if receipt.shard not in labels]
+    stale = [layout.receipt(receipt.shard) for receipt in existing if receipt.shard not in labels]
     if config.retry_failures and marker is None and todo:
         raise RequestError(
-            f"--retry_failures: --output={config.output} holds no finished run, {len(done)} of {len(shards)} shards are "
-            "done: run the job without this flag first"
+            f"--retry_failures: --output={config.output} holds no finished run: {len(done)} of {len(shards)} shards are "
+            "done; run the job without this flag first"
         )
-    again = {
+    retries = {
         receipt.shard: failed
         for receipt in done
         if (failed := retry.of_receipt(receipt))
         and (config.retry_failures if marker is None else marker.get(receipt.shard) == failed.base)
     }
-    retried = tuple(receipt for receipt in done if receipt.shard in again)
-    done = tuple(receipt for receipt in done if receipt.shard not in again)
-    todo += tuple(replace(shard, retry=again[shard.label]) for shard in shards if shard.label in again)
-    if todo:  # until the run has ended there is no manifest that holds
+    retried = tuple(receipt for receipt in done if receipt.shard in retries)
+    done = tuple(receipt for receipt in done if receipt.shard not in retries)
+    todo += tuple(replace(shard, retry=retries[shard.label]) for shard in shards if shard.label in retries)
+    if todo:  # the manifest is invalid until the run has ended
         stale += [file.path for file in door.match(layout.manifest)]
     return Plan(layout, shards, done, todo, fingerprint, listing, tuple(stale), begun, retried)
 
@@ -225,8 +225,8 @@ def _data(files: Iterable[str]) -> list[str]:
     return [f for f in files if is_data(posixpath.basename(f))]
 
 
-def _whole(layout: Layout, receipt: Receipt, files: Mapping[str, int]) -> bool:
-    """Whether the files that a receipt tells of are there, at their size."""
+def _is_complete(layout: Layout, receipt: Receipt, files: Mapping[str, int]) -> bool:
+    """Whether the files that a receipt lists exist and have the right size."""
     return not receipt.replacing and all(
         files.get(door.join(layout.folder, file.name)) == file.bytes for file in receipt.files
     )
@@ -235,20 +235,20 @@ def _whole(layout: Layout, receipt: Receipt, files: Mapping[str, int]) -> bool:
 def _check_same(
     config: JobConfig, receipt: Receipt, shard: Shard | None, fingerprint: dict[str, Any], of: int
 ) -> None:
-    remedy = "use another --output, or --overwrite to start anew"
+    remedy = "use another --output, or --overwrite to start again"
     for name, (old, new) in receipts.differences(receipt.fingerprint, fingerprint).items():
-        if name == receipts.NAME_ONLY:  # the same weights by another path
+        if name == receipts.NAME_ONLY:  # the same weights under another name
             continue
         raise RequestError(
-            f"--output={config.output} was made with {name} = {old!r}, this run asks for {new!r}: {remedy}"
+            f"--output={config.output} was made with {name} = {old!r}, this run requests {new!r}: {remedy}"
         )
     if shard is None:
         raise RequestError(
-            f"--output={config.output} holds shard {receipt.shard}, but the input now makes {of} shards: {remedy}"
+            f"--output={config.output} holds shard {receipt.shard}, but the input now has {of} shards: {remedy}"
         )
     field = "name" if receipt.name != shard.name else shard.source.change(receipt.input)
     if field:
         raise RequestError(
-            f"the input of shard {receipt.shard} has changed since it was made: {shard.source.uri} "
+            f"the input of shard {receipt.shard} has changed since the shard was made: {shard.source.uri} "
             f"({field} differs): {remedy}"
         )

@@ -1,4 +1,4 @@
-"""What a run says while it runs: one live line on a terminal, else a plain line every few seconds, on stderr."""
+"""The progress of a run on stderr: one live line on a terminal, otherwise a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PLAIN_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How far a run is; `images_total` is 0 where it cannot be known before reading."""
+    """How far a run has come; `images_total` is 0 if it cannot be known before reading."""
 
     images: int
     images_total: int
@@ -27,14 +27,15 @@ class Snapshot:
     shards: int
     shards_total: int
     fraction: float  # of the input, 0 to 1
-    seconds: float  # since the model was loaded, where that can be seen; else since the start
+    seconds: float  # since the model was loaded, if that is known, else since the start
 
     @property
     def rate(self) -> float:
-        """Images a second, failures included."""
+        """Images per second, failures included."""
         return self.images / self.seconds if self.seconds > 0 else 0.0
 
     def line(self) -> str:
+        """As shown to the user."""
         if not self.seconds:
             return "loading the model"
         total = f"/{self.images_total}" if self.images_total else ""
@@ -50,19 +51,19 @@ class Snapshot:
 
 
 def speed(rate: float) -> str:
-    """Images a second as a person says it: 12.3/s; a slow one with two digits: 0.053/s."""
+    """Formats images per second: 12.3/s; below 1, with two significant digits: 0.053/s."""
     return f"{rate:.1f}/s" if rate >= 1 or not rate else f"{rate:.2g}/s"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 12s, 3m05s, 2h01m."""
+    """Formats seconds: 12s, 3m05s, 2h01m."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
 class Progress:
-    """Follows a run: by this process's counts where the runner works in it, else by the receipts that appear."""
+    """Follows a run: by this process's counts if the workers are in it, else by the receipts that appear."""
 
     def __init__(self, plan: Plan, in_process: bool, out: TextIO | None = None):
         self._plan = plan
@@ -70,7 +71,7 @@ class Progress:
         self._out = out or sys.stderr
         self._live = self._out.isatty()
         self._began = self._drawn = time.monotonic()
-        self._ready = 0.0  # when the model was there
+        self._ready = 0.0  # time at which the model was loaded
         self._before = counters.PROCESS.counts()
         is_known = all(shard.source.inputs is not None for shard in plan.todo)
         self._images_total = plan.units if is_known else 0
@@ -79,20 +80,21 @@ class Progress:
         self._counted: dict[str, receipts.Receipt] = {}
 
     def snapshot(self) -> Snapshot:
+        """The state of the run now. Raises what the store raises, if receipts have to be read."""
         if self._in_process:
-            now, then = counters.PROCESS.counts(), self._before
-            if not self._ready and now.models_loaded > then.models_loaded:
+            now, before = counters.PROCESS.counts(), self._before
+            if not self._ready and now.models_loaded > before.models_loaded:
                 self._ready = counters.PROCESS.loaded_at
-            elif not self._ready and now.out_features > then.out_features:
-                self._ready = self._began  # a model of an earlier run in this process
-            features, failures = now.out_features - then.out_features, now.failures - then.failures
-            shards, read = now.shards - then.shards, now.units - then.units
+            elif not self._ready and now.out_features > before.out_features:
+                self._ready = self._began  # the model was loaded by an earlier run in this process
+            features, failures = now.out_features - before.out_features, now.failures - before.failures
+            shards, read = now.shards - before.shards, now.units - before.units
         else:
             self._ready = self._began
             self._count_receipts()
-            found = self._counted.values()
-            features, failures = sum(r.features for r in found), sum(r.failures for r in found)
-            shards, read = len(self._counted), sum(self._weights[r.shard] for r in found)
+            counted = self._counted.values()
+            features, failures = sum(r.features for r in counted), sum(r.failures for r in counted)
+            shards, read = len(self._counted), sum(self._weights[r.shard] for r in counted)
         seconds = time.monotonic() - self._ready if self._ready else 0.0
         fraction = min(1.0, read / self._plan.units) if self._plan.units else 0.0
         return Snapshot(
@@ -101,39 +103,40 @@ class Progress:
 
     def _count_receipts(self) -> None:
         layout = self._plan.layout
-        for found in door.match(layout.receipt("*")):
-            label = label_of(found.path)
+        for file in door.match(layout.receipt("*")):
+            label = label_of(file.path)
             if label in self._weights and label not in self._counted:
                 receipt = receipts.read_receipt(layout, label)
                 if receipt and (label not in self._retries or receipt.digest != self._retries[label].base):
                     self._counted[label] = self._of_this_run(receipt)
 
     def _of_this_run(self, receipt: receipts.Receipt) -> receipts.Receipt:
-        """A receipt that counts, after a retry, only what was tried again."""
-        again = retry.of_receipt(receipt)
+        """The receipt; after a retry, one that counts only the inputs that were retried."""
+        remaining = retry.of_receipt(receipt)
         if receipt.shard not in self._retries:
             return receipt
-        failed = again.inputs if again else 0
+        failed = remaining.inputs if remaining else 0
         return replace(receipt, failures=failed, features=self._retries[receipt.shard].inputs - failed)
 
     @property
     def interval_seconds(self) -> float:
+        """The shortest time between two lines; longer where each has to read receipts."""
         return _LIVE_SECONDS if self._live and self._in_process else _PLAIN_SECONDS
 
     def draw(self) -> None:
-        """Shows where the run stands, at most once an interval."""
+        """Shows the state of the run, at most once per interval."""
         if time.monotonic() - self._drawn < self.interval_seconds:
             return
         self._drawn = time.monotonic()
         try:
             line = self.snapshot().line()
-        except Exception as error:  # a store that does not answer now must not end a healthy run
+        except Exception as error:  # a store that does not answer must not end a healthy run
             line = f"progress unknown: {error}"
         self._out.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
         self._out.flush()
 
     def clear(self) -> None:
-        """Takes the live line away, so that the next text starts on a line of its own."""
+        """Erases the live line, so that the next text starts on a line of its own."""
         if self._live:
             self._out.write("\r\x1b[K")
             self._out.flush()

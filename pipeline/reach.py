@@ -1,4 +1,4 @@
-"""Do the engine and the stores of a request answer at all? Their clients would wait in silence for minutes to find out."""
+"""Checks at the start that the engine and the stores answer; their clients would wait in silence for minutes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from transforms.fetching.uris import public_uri
 from transforms.storage import door
 
 _TIMEOUT_SECONDS = 15.0
-_SILENCE_SECONDS = 3.0  # before it is said what is being waited for
+_SILENCE_SECONDS = 3.0  # before a message says what the job is waiting for
 
 
 class Unreachable(OSError):
-    """A host does not answer: no fault of the request, which may be tried again as it is."""
+    """A host does not answer. The request may be right: the same command can be run again."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A host that the run needs, and what of the request or of the environment names it."""
+    """A host that the run needs, and the flag or path that names it."""
 
     host: str
     port: int
@@ -41,13 +41,14 @@ def check(options: PipelineOptions, runner: str, paths: Iterable[str]) -> None:
 
 
 def endpoints(options: PipelineOptions, runner: str, paths: Iterable[str]) -> list[Endpoint]:
-    """The hosts that this process will talk to, each once. What proxies reach for it cannot be told, and is left out."""
-    found = [_endpoint(*address) for address in runners.addresses(options, runner)]
+    """The hosts that this process will connect to, each once. Hosts behind a proxy cannot be checked and are left out."""
+    needed = [_endpoint(*address) for address in runners.addresses(options, runner)]
     for path in paths:
         url = door.endpoint(path, options)
         if url and not _behind_proxy(url):
-            found.append(_endpoint(url, public_uri(path)))
-    return list({(one.host, one.port): one for one in reversed(found)}.values())[::-1]
+            needed.append(_endpoint(url, public_uri(path)))
+    first_of_each = {(endpoint.host, endpoint.port): endpoint for endpoint in reversed(needed)}
+    return list(first_of_each.values())[::-1]
 
 
 def _endpoint(url: str, named_by: str) -> Endpoint:
@@ -65,17 +66,17 @@ def _behind_proxy(url: str) -> bool:
 def _connect(endpoint: Endpoint) -> None:
     where = f"{endpoint.host}:{endpoint.port}"
     try:
-        with _told_if_slow(f"waiting for {where} ({endpoint.named_by})"):
+        with _say_if_slow(f"waiting for {where} ({endpoint.named_by})"):
             socket.create_connection((endpoint.host, endpoint.port), timeout=_TIMEOUT_SECONDS).close()
     except OSError as error:
         raise Unreachable(
-            f"{endpoint.named_by}: {where} cannot be reached ({error}), and nothing was started: check the address and the "
-            "network, then run the same command again"
+            f"{endpoint.named_by}: {where} cannot be reached ({error}), so nothing was started: check the address and "
+            "the network, then run the same command again"
         ) from error
 
 
 @contextmanager
-def _told_if_slow(text: str) -> Iterator[None]:
+def _say_if_slow(text: str) -> Iterator[None]:
     timer = threading.Timer(_SILENCE_SECONDS, say, [text])
     timer.daemon = True
     timer.start()

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline import progress
-from pipeline.bottleneck import Verdict, stage_seconds
+from pipeline.bottleneck import Bottleneck, stage_seconds
 from pipeline.console import say
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
@@ -24,49 +24,53 @@ DONE, FAILED, WRONG_REQUEST, TOO_MANY_FAILURES = 0, 1, 2, 3
 
 
 class Report:
-    """Says how the run ended and returns the exit code that goes with it."""
+    """Reports how the run ended, to stderr and to the file at `path`; each method for an ending returns its exit code."""
 
     def __init__(self, path: str = ""):
         self._path = path
         self._left_out: Mapping[str, str] = {}
 
-    def leave_out(self, paths: Mapping[str, str]) -> None:
-        """Says which files of the input's folders are not input: path -> reason."""
+    def left_out(self, paths: Mapping[str, str]) -> None:
+        """Reports files in the input's folders that are not input: path -> reason."""
         self._left_out = paths
         if paths:
             listed = "; --report_file lists them" if not self._path else ""
             say(f"left out {len(paths)} file{'s' * (len(paths) != 1)}: {finding.summary(paths)}{listed}")
 
     def refused(self, reason: str) -> int:
+        """The request is wrong, and nothing was started."""
         say(f"error: {reason}")
         return self._end(WRONG_REQUEST, {"status": "refused", "error": reason})
 
-    def looked(self, lines: Sequence[str]) -> int:
-        """What a dry run found."""
+    def dry_run(self, lines: Sequence[str]) -> int:
+        """The results of a dry run."""
         for line in lines:
             say(line)
         return self._end(DONE, {"status": "dry_run", "found": list(lines)})
 
     def failed(self, error: BaseException, plan: Plan | None = None) -> int:
+        """The run ended with an error; `plan` if it got that far."""
         reason = _root_cause(error)
         say(f"error: {reason}")
         state: dict[str, Any] = {}
         if plan:
             try:
-                state = _kept(plan)
+                state = _shards(plan)
             except Exception as second:  # the store that failed the run may fail here too
                 state = {"shards": len(plan.shards), "shards_done_unknown": str(second)}
         return self._end(FAILED, {"status": "failed", "error": reason, **state})
 
     def stopped(self, name: str, plan: Plan) -> int:
-        state = _kept(plan)
+        """The signal `name` stopped the run."""
+        state = _shards(plan)
         say(
-            f"stopped by {name}: {state['shards_done']} of {state['shards']} shards are committed; run again to go on"
+            f"stopped by {name}: {state['shards_done']} of {state['shards']} shards are committed; "
+            "run the same command again to resume"
         )
         return self._end(FAILED, {"status": "stopped", "error": name, **state})
 
     def submitted(self, runner: str) -> int:
-        """The engine took the job and the launcher does not wait for it."""
+        """The engine has accepted the job; the launcher does not wait for its end."""
         say(f"submitted to {runner}")
         return self._end(DONE, {"status": "submitted", "runner": runner})
 
@@ -77,11 +81,11 @@ class Report:
         runner: str,
         seconds: float,
         counts: Counts | None,
-        verdict: Verdict | None,
+        bottleneck: Bottleneck | None,
     ) -> int:
-        """Sums the whole output up, earlier runs included, from its receipts.
+        """The run ended without an error: reports on the complete output, earlier runs included, from the manifest.
 
-        `counts` is what the workers counted in this run, `verdict` that on what held them back; None where unknown.
+        `counts` and `bottleneck` are of this run; None where unknown.
         """
         manifest = json.loads(door.read_bytes(plan.layout.manifest))
         if manifest["shards_done"] != len(plan.shards):
@@ -99,21 +103,21 @@ class Report:
         if plan.todo:
             speed = (inputs - earlier) / seconds if seconds else 0.0
             say(f"{inputs - earlier} images in {seconds:.1f} s ({progress.speed(speed)})")
-            if verdict:
-                say(verdict.line())
+            if bottleneck:
+                say(bottleneck.line())
             if smaller_batch:
                 say(
                     f"batches of {config.model.batch_size} images were too large for the device's memory: "
-                    f"--batch_size={smaller_batch} starts with what fitted"
+                    f"--batch_size={smaller_batch} would fit from the start"
                 )
         elif config.retry_failures:
-            say("nothing to do: there is no failure that could be tried again")
+            say("nothing to do: there is no failure that could be retried")
         else:
-            say("nothing to do: every shard is committed already")
+            say("nothing to do: all shards are committed already")
         codes = ", ".join(f"{code}: {count}" for code, count in manifest["failures_by_code"].items())
         say(f"{config.output}: {features} features, {failures} failures{f' ({codes})' if codes else ''}")
         if manifest["untrained"]:
-            say("the weights are untrained: the features have the right shape and no meaning")
+            say("the weights are untrained: the features have the right shape but no meaning")
         if too_many:
             say(
                 f"error: {failures} of {inputs} images failed, more than --max_failure_rate={config.max_failure_rate} "
@@ -136,7 +140,7 @@ class Report:
             "smaller_batch": smaller_batch or None,
             "counters": counts.metrics() if counts else None,
             "stage_seconds": stage_seconds(counts) if counts else None,
-            "verdict": asdict(verdict) if verdict else None,
+            "verdict": asdict(bottleneck) if bottleneck else None,
         }
         return self._end(TOO_MANY_FAILURES if too_many else DONE, summary)
 
@@ -154,16 +158,16 @@ class Report:
         return code
 
 
-def _kept(plan: Plan) -> dict[str, Any]:
+def _shards(plan: Plan) -> dict[str, Any]:
     done = receipts.labels(plan.layout)
     return {"shards": len(plan.shards), "shards_done": len(done)}
 
 
 def _root_cause(error: BaseException) -> str:
-    """What went wrong in one line."""
+    """The cause of a failure, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if any(c.isalnum() for c in line)]
     traced = any("Traceback (most recent call last)" in line for line in lines)
-    # Beam passes a worker's traceback on as text; other errors of several lines say the cause in the first ones.
+    # Beam passes on a worker's traceback as text, which ends with the cause; other errors begin with it.
     last = (lines[-1] if traced else " ".join(lines)[:1000]) if lines else ""
-    told = f"{type(error).__name__}: {last}" if last else type(error).__name__
-    return re.sub(r"^(RuntimeError: )+([\w.]+\.)?(?=\w+(Error|Exception|Shard|Failed|Commit): )", "", told)
+    text = f"{type(error).__name__}: {last}" if last else type(error).__name__
+    return re.sub(r"^(RuntimeError: )+([\w.]+\.)?(?=\w+(Error|Exception|Shard|Failed|Commit): )", "", text)

@@ -1,4 +1,4 @@
-"""Runs a plan on a Beam runner: in a thread, so that progress is drawn and signals are answered meanwhile."""
+"""Runs a plan on a Beam runner, in a thread, so that progress is shown and signals are handled meanwhile."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def check_model(config: JobConfig, beam_options: PipelineOptions, runner: str) -
 
 
 def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: str) -> PipelineResult | None:
-    """Runs the plan to its end, or only hands it over where the engine takes no more than a description of it.
+    """Runs the plan to its end, or only submits it where the engine accepts no more than a description of the job.
 
-    Returns what the engine gave for a job that has ended, None for one that was handed over. Raises Stopped on a signal,
-    RequestError if the model cannot do what was asked.
+    Returns the engine's result of a job that has ended, None for one that was only submitted. Raises Stopped on a signal,
+    RequestError if the model cannot do what was requested.
     """
     if beam_options.view_as(SetupOptions).save_main_session is None:
         beam_options.view_as(SetupOptions).save_main_session = False
@@ -76,11 +76,11 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
         except BaseException as error:
             outcome["error"] = error
 
-    counters.PROCESS.drain()  # what a failed run in this process left is no part of this one's metrics
+    counters.PROCESS.drain()  # counts of an earlier, failed run in this process
     progress = Progress(plan, runners.in_process(beam_options, runner))
     with Signals() as signals:
         if runner != runners.LOCAL:
-            # Beam starts job servers on the main thread only, and then takes SIGINT for itself.
+            # Beam starts job servers on the main thread only, and installs its own SIGINT handler there.
             with signals.raised():
                 outcome["result"] = pipeline.run()
             signals.arm()
@@ -117,4 +117,4 @@ def _cancel(result: Any, beam_options: PipelineOptions, runner: str) -> None:
     try:
         runners.cancel(result, beam_options, runner)
     except Exception as error:
-        logging.getLogger(__name__).warning("the engine did not take the request to stop: %s", error)
+        logging.getLogger(__name__).warning("the engine did not accept the request to cancel: %s", error)

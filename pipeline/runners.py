@@ -1,4 +1,4 @@
-"""All that knows an engine's name: what the flags mean to each, where its workers are, and how it is told to stop."""
+"""Everything that depends on the engine: what the flags mean to it, where its workers run, and how to cancel a job."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TIMEOUT_SECONDS = 30
 
 
 def name_of(beam_options: PipelineOptions) -> str:
-    """The engine that runs the job. DirectRunner and no runner at all mean Beam's in-process FnApiRunner.
+    """The engine that runs the job. DirectRunner, also the default, means Beam's in-process FnApiRunner.
 
     Beam's own DirectRunner would first try to download another engine.
     """
@@ -35,15 +35,15 @@ def name_of(beam_options: PipelineOptions) -> str:
 
 
 def takes_unknown_flags(flags: Sequence[str]) -> bool:
-    """Whether these flags name an engine whose job server takes flags that this process cannot know."""
+    """Whether these flags name an engine whose job server accepts flags unknown to this process."""
     return any(flag.split("=")[-1].lower() in _PORTABLE for flag in flags)
 
 
 def set_defaults(beam_options: PipelineOptions, flags: Sequence[str]) -> None:
-    """Several workers are threads unless the flags say otherwise: Beam's default mode ignores their number."""
+    """Makes several workers threads unless the flags say otherwise: Beam's default mode ignores their number."""
     direct = beam_options.view_as(DirectOptions)
-    asked = any(flag.split("=")[0] == "--direct_running_mode" for flag in flags)
-    if direct.direct_num_workers != 1 and not asked:
+    is_set = any(flag.split("=")[0] == "--direct_running_mode" for flag in flags)
+    if direct.direct_num_workers != 1 and not is_set:
         direct.direct_running_mode = "multi_threading"
 
 
@@ -54,12 +54,12 @@ def in_process(beam_options: PipelineOptions, runner: str) -> bool:
 
 
 def only_describes(beam_options: PipelineOptions, runner: str) -> bool:
-    """Whether the launcher hands over a description of the job that somebody else starts, as a Flex Template's does."""
+    """Whether the launcher only writes a description of the job, as for a Flex Template, which the service then starts."""
     return runner != LOCAL and bool(beam_options.view_as(GoogleCloudOptions).template_location)
 
 
 def addresses(beam_options: PipelineOptions, runner: str) -> Iterator[tuple[str, str]]:
-    """What the engine listens on: a host:port or URL each, and the flag that names it."""
+    """The engine's addresses: a host:port or URL, and the flag that names it."""
     master = beam_options.view_as(FlinkRunnerOptions).flink_master
     if runner.lower() == "flinkrunner" and _is_flink_cluster(master):
         yield master, f"--flink_master={master}"
@@ -75,17 +75,17 @@ class Workers:
     """How many shards an engine works on at once, and where."""
 
     at_once: int
-    wider: str  # the flag that asks for twice as many, such as '--direct_num_workers=2'
-    in_process: bool  # so that this process's devices are theirs
+    scale_up: str  # what doubles `at_once`, such as '--direct_num_workers=2'
+    in_process: bool  # if so, they use this process's CPUs and devices
 
 
 def workers(beam_options: PipelineOptions, runner: str) -> Workers:
     """The workers that these options ask for."""
-    count, wider = _width(beam_options, runner)
-    return Workers(count, wider, in_process(beam_options, runner))
+    count, scale_up = _scale(beam_options, runner)
+    return Workers(count, scale_up, in_process(beam_options, runner))
 
 
-def _width(beam_options: PipelineOptions, runner: str) -> tuple[int, str]:
+def _scale(beam_options: PipelineOptions, runner: str) -> tuple[int, str]:
     cpus = os.cpu_count() or 1
     if "flink" in runner.lower():
         count = max(1, beam_options.view_as(FlinkRunnerOptions).parallelism)
@@ -109,7 +109,7 @@ def _width(beam_options: PipelineOptions, runner: str) -> tuple[int, str]:
 
 
 def cancel(result: Any, beam_options: PipelineOptions, runner: str) -> None:
-    """Asks the engine to stop the job behind `result`; a run in this process ends with the process.
+    """Asks the engine to cancel the job behind `result`; a run in this process ends with the process.
 
     Raises whatever the engine's client raises.
     """
@@ -121,20 +121,21 @@ def cancel(result: Any, beam_options: PipelineOptions, runner: str) -> None:
 
 
 def _is_flink_cluster(master: str) -> bool:
-    """Whether `--flink_master` names a cluster, instead of asking for Flink inside the job server."""
+    """Whether `--flink_master` names a cluster; `[local]` and the like mean Flink inside the job server."""
     return bool(master) and not master.startswith("[")
 
 
 def _cancel_on_flink(master: str, job_id: str) -> None:
     """Cancels the unfinished jobs that Beam submitted as `job_id` to the cluster at `master`, a host:port or URL.
 
-    Beam's job server only stops waiting for the job, and its client for uber jars asks a path that does not exist.
+    Beam's own cancellation fails: its job server only stops waiting, and its client for uber jars requests a path that
+    does not exist.
     """
     url = (master if "://" in master else f"http://{master}").rstrip("/")
-    with urllib.request.urlopen(f"{url}/jobs/overview", timeout=_TIMEOUT_SECONDS) as answer:
-        jobs = json.load(answer)["jobs"]
+    with urllib.request.urlopen(f"{url}/jobs/overview", timeout=_TIMEOUT_SECONDS) as response:
+        jobs = json.load(response)["jobs"]
     for job in jobs:
-        # Beam's id is the name that the job has on the cluster, then an underscore and a random part.
+        # Beam's id is the job's name on the cluster, an underscore, and a random part.
         if job_id.rpartition("_")[0] == job["name"] and job["end-time"] < 0:
             request = urllib.request.Request(f"{url}/jobs/{job['jid']}?mode=cancel", method="PATCH")
             urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS).close()

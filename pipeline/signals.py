@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while a job runs."""
+"""Handles SIGINT and SIGTERM while a job runs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 
 class Stopped(Exception):
-    """A signal asked the run to stop."""
+    """A signal stopped the run; the text is its name."""
 
 
 class Signals:
-    """SIGINT and SIGTERM, collected instead of raised in the middle of something."""
+    """Collects SIGINT and SIGTERM in `received`, in place of an exception at an arbitrary point."""
 
     _watched = (signal.SIGINT, signal.SIGTERM)
 
@@ -32,14 +32,14 @@ class Signals:
                 signal.signal(number, handler)
 
     def arm(self) -> None:
-        """Takes the signals, also back from a library that took them meanwhile."""
+        """Installs the handlers, again after a library has installed its own."""
         if _on_main_thread():
             for number in self._watched:
-                signal.signal(number, self._take)
+                signal.signal(number, self._handle)
 
     @contextmanager
     def raised(self) -> Iterator[None]:
-        """Within it a signal raises Stopped: submitting may wait for a host that never answers."""
+        """A context in which a signal raises Stopped: submitting may wait for a host that never answers."""
         self._raising = True
         try:
             yield
@@ -51,9 +51,10 @@ class Signals:
             self._raising = False
 
     def stopped(self) -> Stopped:
+        """The exception for the first signal received; its text is the signal's name."""
         return Stopped(signal.Signals(self.received[0]).name)
 
-    def _take(self, number: int, _) -> None:
+    def _handle(self, number: int, _) -> None:
         self.received.append(number)
         if self._raising:
             raise self.stopped()

@@ -1,4 +1,4 @@
-"""`python -m pipeline.verify OUTPUT`: is the output of a job whole and consistent? Reads nothing but the output."""
+"""`python -m pipeline.verify OUTPUT`: checks that a job's output is complete and consistent. Reads only the output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transforms.manifest import manifest
 from transforms.sources import kinds
 from transforms.storage import door
 
-WHOLE, BROKEN, NO_OUTPUT = 0, 1, 2
+COMPLETE, BROKEN, NO_OUTPUT = 0, 1, 2
 
 
 class NoOutput(ValueError):
@@ -26,50 +26,52 @@ class NoOutput(ValueError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Says on stderr what is wrong and where; returns 0 if nothing is, 1 if something is, 2 if there is no output."""
+    """Lists all problems on stderr; returns 0 if there are none, 1 if there are some, 2 if there is no output."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.verify",
         description="Checks the output of a job: checksums, counts, order, dimensions, receipts and manifest.",
-        epilog="Exit code: 0 all is well, 1 something is wrong, 2 the folder holds no output.",
+        epilog="Exit codes: 0 complete and consistent, 1 problems, 2 the folder holds no output.",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print the manifest as one line on stdout, if all is well"
+        "--json",
+        action="store_true",
+        help="print the manifest to stdout, as one line, if there are no problems",
     )
-    parser.add_argument("output", metavar="OUTPUT", help="the folder that the job wrote to")
+    parser.add_argument("output", metavar="OUTPUT", help="the --output folder of the job")
     arguments = parser.parse_args(argv)
     folder = arguments.output.rstrip("/") or "/"
     try:
-        done, count = Layout(folder), 0
-        for problem in check_folder(done):
+        layout, count = Layout(folder), 0
+        for problem in check_folder(layout):
             say(str(problem))
             count += 1
-        totals = json.loads(door.read_bytes(done.manifest)) if not count else {}
+        totals = json.loads(door.read_bytes(layout.manifest)) if not count else {}
     except (NoOutput, BeamIOError, ImportError) as error:
         say(f"error: {error}")
         return NO_OUTPUT
     if count:
         say(
             f"error: {folder}: {count} problem{'s' * (count > 1)}; delete the receipts of the shards named, "
-            "then run the job again: it does those anew"
+            "then run the job again: it redoes those shards"
         )
         return BROKEN
     say(
-        f"{folder}: {totals['shards']} shards, {totals['features']} features, {totals['failures']} failures: all whole"
+        f"{folder}: {totals['shards']} shards, {totals['features']} features, {totals['failures']} failures: complete"
     )
     if arguments.json:
         print(json.dumps(totals))
-    return WHOLE
+    return COMPLETE
 
 
 def check_folder(layout: Layout) -> Iterator[Problem]:
-    """Everything that is wrong below an output folder. Raises NoOutput if it is none."""
+    """All problems of an output folder. Raises NoOutput if it is not one."""
     root = len(door.local(layout.folder))
     files = door.match(door.join(layout.folder, "**"))
     present = {door.local(file.path)[root:].lstrip("/") for file in files}
     labels = sorted(filter(None, map(label_of, present)))
     if not labels and MANIFEST not in present:
         raise NoOutput(
-            f"{layout.folder} holds no output of this job: neither a manifest nor a receipt is there"
+            f"{layout.folder} holds no output of this job: it has neither a manifest nor a receipt"
         )
     done: list[Receipt] = []
     for label in labels:
@@ -84,7 +86,7 @@ def check_folder(layout: Layout) -> Iterator[Problem]:
             continue
         if receipt.replacing:
             yield Problem(
-                path, "a retry of the shard's failures was killed here: run the job again and it goes on"
+                path, "a retry of the shard's failures was killed: run the job again to complete it"
             )
             continue
         done.append(receipt)
@@ -97,7 +99,7 @@ def check_folder(layout: Layout) -> Iterator[Problem]:
 
 
 def _between(layout: Layout, done: Sequence[Receipt]) -> Iterator[Problem]:
-    """Receipts that do not belong together."""
+    """Missing receipts, and receipts that do not belong together."""
     if not done:
         return
     first = done[0]
@@ -122,7 +124,7 @@ def _between(layout: Layout, done: Sequence[Receipt]) -> Iterator[Problem]:
 
 def _manifest(layout: Layout, done: Sequence[Receipt], is_there: bool) -> Iterator[Problem]:
     if not is_there:
-        yield Problem(layout.manifest, "is missing: the job has not ended; run it again and it goes on")
+        yield Problem(layout.manifest, "is missing: the job has not finished; run it again to resume")
         return
     try:
         actual = json.loads(door.read_bytes(layout.manifest))
@@ -132,16 +134,16 @@ def _manifest(layout: Layout, done: Sequence[Receipt], is_there: bool) -> Iterat
         return
     fingerprint = done[0].fingerprint if done else {}
     expected = json.loads(manifest(done, fingerprint, shards))
-    for name, (value, follows) in receipts.differences(actual, expected).items():
+    for name, (value, derived) in receipts.differences(actual, expected).items():
         if name == receipts.NAME_ONLY and value in [r.fingerprint["model"]["name"] for r in done]:
             continue  # one of several names of the same weights
-        yield Problem(layout.manifest, f"{name} is {value!r}, from the receipts follows {follows!r}")
+        yield Problem(layout.manifest, f"{name} is {value!r}, but {derived!r} by the receipts")
     if shards != len(done):
-        yield Problem(layout.manifest, f"tells of {shards} shards, {len(done)} have a receipt")
+        yield Problem(layout.manifest, f"counts {shards} shards, but {len(done)} have a receipt")
 
 
 def _stray(layout: Layout, names: set[str]) -> Iterator[Problem]:
-    """Files that only this job writes, of those that belong to no shard. Other files in the folder are its owner's."""
+    """Those of the files that only this job can have written. Other files in the folder are the user's."""
     for name in sorted(names):
         if name.startswith(OF_SHARDS) or door.is_temporary(name):
             yield Problem(door.join(layout.folder, name), "belongs to no committed shard")

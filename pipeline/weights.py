@@ -1,4 +1,4 @@
-"""The model of a request: is it there, can it be used, and what identifies its weights. Imports no TensorFlow."""
+"""Checks that the requested model is available and usable, and identifies its weights. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from transforms.storage import copying, door
 
 
 def identify(settings: ModelSettings, is_local_run: bool) -> str:
-    """A string that changes with the weights. Raises RequestError where the model cannot be had or used.
+    """A string that changes with the weights. Raises RequestError if the model is unavailable or unusable.
 
-    Weights behind http(s) are brought to this machine's cache if the job runs here; official ones never change, so
+    Weights behind http(s) are downloaded to this machine's cache if the job runs here; official ones never change, so
     their address identifies them.
     """
     model = settings.model

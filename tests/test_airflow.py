@@ -53,7 +53,7 @@ def airflow(tmp_path_factory):
         "image_size": helpers.SIDE,
         "key_feature": "image/filename",
     }
-    asked = {
+    plan = {
         "runs": {
             "first": request,
             "second": request,
@@ -70,7 +70,7 @@ def airflow(tmp_path_factory):
             "options": {"top_k": 5, "outputs": ["embedding", "logits"], "no_opt_out": True},
         },
     }
-    (home / "asked.json").write_text(json.dumps(asked))
+    (home / "plan.json").write_text(json.dumps(plan))
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
         "AIRFLOW_HOME": str(home / "airflow"),
@@ -84,7 +84,7 @@ def airflow(tmp_path_factory):
     with open(home / "log", "wb") as log:
         for command in (
             [str(python.with_name("airflow")), "db", "migrate"],
-            [str(python), str(script), str(DEPLOY), str(home / "asked.json"), str(home / "result.json")],
+            [str(python), str(script), str(DEPLOY), str(home / "plan.json"), str(home / "result.json")],
         ):
             done = subprocess.run(command, env=environment, cwd=home, stdout=log, stderr=log, timeout=900)
             assert done.returncode == 0, (home / "log").read_text()[-5000:]
@@ -119,8 +119,10 @@ def test_params_agree_with_the_flags_of_the_job(airflow):
             if name in ("runner", "options", "project", "region", "template"):
                 continue
             action = actions[name]
-            if action.choices:
+            if "enum" in schema:
                 assert schema["enum"] == list(action.choices)
+            elif action.choices:
+                assert all(re.fullmatch(schema["pattern"], choice) for choice in action.choices)
             if isinstance(action.default, (int, float, str)) and action.default and name in dag["defaults"]:
                 assert dag["defaults"][name] in (action.default, None), name
 
@@ -150,7 +152,7 @@ def test_a_second_run_does_nothing_and_counts_the_same(airflow):
     first, second = airflow["runs"]["first"], airflow["runs"]["second"]
     assert second["state"] == "success"
     assert second["events"] == first["events"]
-    assert airflow["log"].count("nothing to do: every shard is committed already") == 1
+    assert airflow["log"].count("nothing to do: all shards are committed already") == 1
     assert airflow["log"].count("3 of 3 shards to do") == 1
 
 

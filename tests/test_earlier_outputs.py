@@ -28,7 +28,7 @@ def run(request, tmp_path, monkeypatch):
 
 def features(folder):
     """What does not depend on the processor: all but the vectors."""
-    return [{**one, "embedding": one["embedding"].shape} for one in helpers.read_all(folder)]
+    return [{**record, "embedding": record["embedding"].shape} for record in helpers.read_all(folder)]
 
 
 def without_versions(path):

@@ -63,16 +63,16 @@ class Job:
             done = {path.stem: files_of(output, path.stem) for path in output.glob("receipts/*.json")}
             hit.append(kill)
         assert helpers.contents(output) == self.whole
-        assert verify.main([str(output)]) == verify.WHOLE
+        assert verify.main([str(output)]) == verify.COMPLETE
         assert not (output / ".tmp").exists()
         return hit
 
 
 def files_of(output: Path, label: str) -> tuple:
     """Identity and state of the files of a committed shard."""
-    found = sorted([*output.glob(f"*-{label}.*"), *output.glob(f"receipts/{label}.json")])
+    paths = sorted([*output.glob(f"*-{label}.*"), *output.glob(f"receipts/{label}.json")])
     return tuple(
-        (path.name, *path.stat()[:3], path.stat().st_mtime_ns, path.stat().st_size) for path in found
+        (path.name, *path.stat()[:3], path.stat().st_mtime_ns, path.stat().st_size) for path in paths
     )
 
 
@@ -133,12 +133,12 @@ def test_killed_at_every_kind_of_moment_the_job_ends_as_if_nothing_had_been(tmp_
         which = waiting[0][0]
         # The first is sure to hit; a later one may have passed already, and then waits for a story of its own.
         mine = [name for job, name in waiting if job == which][:3]
-        found = jobs[which].killed_until_done(
+        story = jobs[which].killed_until_done(
             tmp_path / f"out-{stories}", [*map(choosers[which].at, mine), choosers[which].any()]
         )
-        assert mine[0] in names(found)
-        waiting = [(job, name) for job, name in waiting if job != which or name not in names(found)]
-        stories, kills = stories + 1, kills + len(found)
+        assert mine[0] in names(story)
+        waiting = [(job, name) for job, name in waiting if job != which or name not in names(story)]
+        stories, kills = stories + 1, kills + len(story)
     print(f"{kills} kills in {stories} stories")
 
 

@@ -65,7 +65,7 @@ REQUEST = {
         None,
         type=OPTIONAL,
         minLength=1,
-        description="Features or columns to copy to the output, separated by commas",
+        description="Features, columns or members to copy to the output, separated by commas",
     ),
     "images_per_shard": Param(
         1000, type="integer", minimum=1, description="Images per shard of lists, image files and Parquet"

@@ -1,1 +1,1 @@
-"""`--dry_run`: from a few images of some shards to what the whole job would take."""
+"""`--dry_run`: estimates the time, size and cost of a job from a few images of some shards."""

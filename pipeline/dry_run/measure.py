@@ -1,4 +1,4 @@
-"""What `--dry_run` measures beside single images: the loaded model, and the writer, in temporary folders."""
+"""Measures what does not depend on single images for `--dry_run`: the loaded model, and the writer in temporary folders."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from transforms.infer import BitModelHandler
 from transforms.sources.tfrecord import RecordFile
 from transforms.storage import door
 
-_MODEL_CALLS, _MODEL_SECONDS = (3, 30), 3.0  # at least, at most; enough calls once they take so long
+_MODEL_CALLS = (3, 30)  # at least, at most
+_MODEL_SECONDS = 3.0  # no more calls after this time
 _COMMITS = 5
 _COMMIT_REQUESTS = 12  # to a store, per shard
 
 
 def measure(config: JobConfig, decoded: Sequence[Decoded]) -> tuple[Measured, int]:
-    """All that does not depend on the shard, and the bytes of a feature record. `decoded`: one or more images."""
+    """All costs that do not depend on the shard, and the bytes per feature record. `decoded`: one or more images."""
     batch, side = config.model.batch_size, config.model.image_size
     pixels = np.zeros((batch, side, side, 3), np.float32)
     model = BitModelHandler(config.model).load_model()
@@ -50,7 +51,7 @@ def measure(config: JobConfig, decoded: Sequence[Decoded]) -> tuple[Measured, in
 
 
 def _write_shard(rows: tuple[Decoded, ...], outputs: Mapping[str, np.ndarray]) -> tuple[Cost, Cost, int]:
-    """What writing and committing a shard of one batch cost on a local disk, and the bytes of its features."""
+    """The costs of writing and committing a shard of one batch on a local disk, and the bytes of its features."""
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(folder)
         shard = Shard(0, 1, RecordFile("dry-run.tfrecord", 0, 0.0), "dry-run.tfrecord")
@@ -62,12 +63,12 @@ def _write_shard(rows: tuple[Decoded, ...], outputs: Mapping[str, np.ndarray]) -
             writer.append(FeatureChunk(shard, 0, True, rows, outputs))
         with Stopwatch() as committing:
             (file,) = writer.commit().files
-            receipts.read_receipts(layout)  # as the manifest does in the end
+            receipts.read_receipts(layout)  # as for the manifest at the end
         return writing.cost, total([starting.cost, committing.cost]), file.bytes
 
 
 def _waiting_for_store(output: str) -> Cost:
-    """How long a commit waits for the requests to the store of the output; nothing on a disk."""
+    """How long a commit waits for requests to the store of the output; nothing on a disk."""
     if door.is_local(output):
         return NOTHING
     waits = []

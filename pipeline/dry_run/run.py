@@ -1,6 +1,6 @@
-"""`--dry_run`: looks at a few images of some shards and says what the whole job would take. Writes no output.
+"""`--dry_run`: samples a few images of some shards and estimates the complete job. Writes no output.
 
-The job's own functions are measured one after the other: reading or fetching, decoding, the loaded model on full batches,
+Measures the job's own functions one after the other: reading or fetching, decoding, the loaded model on full batches,
 writing and committing a shard in a temporary folder.
 """
 
@@ -27,32 +27,32 @@ _SHARDS = 8
 
 @dataclass(frozen=True)
 class Survey:
-    """What was seen and measured; `estimate` is None where no image could be decoded."""
+    """The sampled images and the estimate; `estimate` is None if no image could be decoded."""
 
     images: tuple[Image, ...]
-    shards: int  # that they are of
+    shards: int  # that were sampled
     estimate: Estimate | None = None
-    record_bytes: int = 0  # of one image's features
+    record_bytes: int = 0  # per feature record
 
 
 def run(config: JobConfig, plan: Plan) -> list[str]:
-    """Lines on what was seen in the plan's shards, and on what the job would take."""
+    """Lines on the sampled images of the plan's shards, and on the estimated job."""
     return lines(config, plan, survey(config, plan))
 
 
 def survey(config: JobConfig, plan: Plan) -> Survey:
-    """Looks at a few images of at most eight of the shards that are to be done, and measures with them."""
+    """Samples a few images of at most eight of the shards to do, and measures with them."""
     images: list[Image] = []
     samples = []
     with _reachable(plan) as shards, contextlib.closing(Sampler(config)) as sampler:
         parts = min(_SHARDS, len(shards))
         for part in range(parts):
             neighbors = shards[part * len(shards) // parts : (part + 1) * len(shards) // parts]
-            some, sample = sampler.look_at(
+            shard_images, sample = sampler.sample(
                 neighbors[len(neighbors) // 2], sum(shard.units for shard in neighbors)
             )
-            images += some
-            samples += [sample] if some else []
+            images += shard_images
+            samples += [sample] if shard_images else []
     decoded = [image.decoded for image in images if image.decoded]
     if not decoded:
         return Survey(tuple(images), parts)
@@ -63,7 +63,7 @@ def survey(config: JobConfig, plan: Plan) -> Survey:
 
 @contextlib.contextmanager
 def _reachable(plan: Plan) -> Iterator[list[Shard]]:
-    """The shards; those of image files refer to a list that is not written yet, and get a temporary one."""
+    """The shards; those of image files refer to a list that is not written yet, so they get a temporary one."""
     shards = list(plan.todo or plan.shards)
     if plan.listing is None:
         yield shards
@@ -76,28 +76,28 @@ def _reachable(plan: Plan) -> Iterator[list[Shard]]:
 
 
 def lines(config: JobConfig, plan: Plan, survey: Survey) -> list[str]:
-    """What people read, one line per subject."""
+    """The report on a survey, one line per subject."""
     failed = Counter(image.failure for image in survey.images if image.failure)
     codes = ", ".join(f"{code}: {n}" for code, n in failed.items())
-    seen, job = len(survey.images), survey.estimate
+    count, job = len(survey.images), survey.estimate
     if job is None:
-        nothing = f"none of {seen} images in {survey.shards} shards could be decoded"
+        nothing = f"none of {count} images in {survey.shards} shards could be decoded"
         return [f"dry run: {nothing} ({codes or 'no images'})"]
     formats = Counter(image.format for image in survey.images if image.decoded)
     sizes = sorted(image.size_bytes for image in survey.images if image.decoded)
     areas = sorted((i.width * i.height, i.width, i.height) for image in survey.images if (i := image.decoded))
     (_, width, height), (_, widest, highest) = areas[len(areas) // 2], areas[-1]
     rates = [f"{name} {job.images / max(stage.wall, 1e-9):.1f}" for name, stage in job.stages.items()]
-    features_bytes = job.images * len(sizes) / seen * survey.record_bytes
+    features_bytes = job.images * len(sizes) / count * survey.record_bytes
     out = [
-        f"dry run: {seen} of about {round(job.images)} images, in {survey.shards} of {len(plan.shards)} shards",
+        f"dry run: {count} of about {round(job.images)} images, in {survey.shards} of {len(plan.shards)} shards",
         f"formats   {', '.join(f'{name} {n}' for name, n in formats.most_common())}",
-        f"sizes     {width}x{height} and {sizes[len(sizes) // 2]} bytes in the median, "
+        f"sizes     {width}x{height} and {sizes[len(sizes) // 2]} bytes (median), "
         f"up to {widest}x{highest} and {sizes[-1]} bytes",
-        f"failures  {sum(failed.values())} of {seen}{f' ({codes})' if codes else ''}",
+        f"failures  {sum(failed.values())} of {count}{f' ({codes})' if codes else ''}",
         f"rates     {', '.join(rates)} images/s, each stage by itself",
-        f"time      {duration(job.seconds)} on one worker like this if the stages overlap "
-        f"(range: {duration(job.low)} to {duration(job.high)}), loading aside",
+        f"time      {duration(job.seconds)} on one worker like this machine if the stages overlap "
+        f"(range: {duration(job.low)} to {duration(job.high)}), without loading the model",
         f"disk      {features_bytes / 2**20:.0f} MiB",
     ]
     if config.price_per_hour:

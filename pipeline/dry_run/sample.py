@@ -1,4 +1,4 @@
-"""A few images of one shard for `--dry_run`: what they are, and what they cost to read, or fetch, and to decode."""
+"""Samples a few images of one shard for `--dry_run`: their properties, and their cost of reading or fetching, and decoding."""
 
 from __future__ import annotations
 
@@ -41,32 +41,32 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Image:
-    """What was seen of one image."""
+    """One sampled image."""
 
-    failure: str  # its code; '' for a decoded image
+    failure: str  # the failure code; '' for a decoded image
     format: str = ""
     size_bytes: int = 0
     decoded: Decoded | None = None
 
 
 class Sampler:
-    """Looks at shards with the job's own reader, fetcher and decoder."""
+    """Samples shards with the job's own reader, fetcher and decoder."""
 
     def __init__(self, config: JobConfig):
         self._config = config
         self._fetcher = Fetcher(config.read.fetch)
         self._fetching = ThreadPoolExecutor(IMAGES_PER_SHARD, "fetch")
         self._decoding = ThreadPoolExecutor(config.decode.threads_here, "decode")
-        self._own = threading.local()  # pixels of each decoding thread
+        self._own = threading.local()  # the pixel buffer of each decoding thread
 
     def close(self) -> None:
-        """Ends connections and threads."""
+        """Closes connections and ends threads."""
         self._fetcher.close()
         self._fetching.shutdown(cancel_futures=True)
         self._decoding.shutdown(cancel_futures=True)
 
-    def look_at(self, shard: Shard, stands_for: float) -> tuple[list[Image], ShardSample]:
-        """The first images of a shard, and their cost. `stands_for`: the units of the shard and its neighbors."""
+    def sample(self, shard: Shard, represented_units: float) -> tuple[list[Image], ShardSample]:
+        """The first images of a shard, and their cost. `represented_units`: of the shard and its neighbors."""
         items, cost, image_units = self._read(shard)
         encoded = [item for item in items if isinstance(item, Encoded)]
         results = iter(list(self._decoding.map(self._decode, encoded)))
@@ -74,13 +74,13 @@ class Sampler:
             Image(item.code) if isinstance(item, Failure) else _image(item, next(results)) for item in items
         ]
         decoding = self._decoding_cost(encoded).times(len(encoded) / max(1, len(items)))
-        return images, ShardSample(stands_for, image_units, cost, decoding)
+        return images, ShardSample(represented_units, image_units, cost, decoding)
 
     def _read(self, shard: Shard) -> tuple[list[Item], Cost, float]:
-        """The first images of a shard, what one costs to have, and its units.
+        """The first images of a shard, the cost of reading one, and the units of one.
 
-        A file is read in blocks, and opened with the first: the images of a block share what that costs. Of images that are
-        fetched it counts how long one keeps the reader waiting while others are fetched beside it.
+        A file is read in blocks and opened with the first, so the images of a block share that cost. For fetched images,
+        the cost is how long one keeps the reader waiting while others are fetched in parallel.
         """
         fetch_seconds: list[float] = []
         hosts: set[str | None] = set()
@@ -119,7 +119,7 @@ class Sampler:
         return items, cost, image_units
 
     def _decoding_cost(self, encoded: Sequence[Encoded]) -> Cost:
-        """What one of the images costs while all threads decode."""
+        """The cost of decoding one of the images while all threads decode."""
         if not encoded:
             return NOTHING
         repeated = list(encoded) * math.ceil(4 * self._config.decode.threads_here / len(encoded))
@@ -137,15 +137,15 @@ class Sampler:
         return decode.decode_item(item, 0, self._config.preprocessing, self._own.pixels)
 
 
-def _image_units(shard: Shard, items: Sequence[Item], seen: int) -> float:
-    """The units of one of these images, after which `seen` units of the shard have been read."""
+def _image_units(shard: Shard, items: Sequence[Item], units_read: int) -> float:
+    """The units of one of these images, if `units_read` units of the shard were read for all of them."""
     if shard.source.inputs is not None:
         return 1.0
-    if seen == shard.units:
+    if units_read == shard.units:
         return shard.units / len(items)
-    if seen and len(items) > 1:
-        return seen / (len(items) - 1)
-    # Compressed: where the records lie in the file cannot be seen, and images hardly get smaller.
+    if units_read and len(items) > 1:
+        return units_read / (len(items) - 1)
+    # Compressed: the offsets of records in the file are unknown, but images hardly shrink.
     return statistics.mean(
         len(item.data) + len(item.passed) + 64 if isinstance(item, Encoded) else 64 for item in items
     )
@@ -158,9 +158,9 @@ def _image(item: Encoded, result: Decoded | Failure) -> Image:
 
 
 def _http_host(uri: str) -> str | None:
-    """The host, of which only so many images may be asked for at once; None where there is no such limit."""
+    """The host, which limits how many images are fetched at once; None if nothing limits that."""
     try:
         parts = urllib.parse.urlsplit(uri)
         return parts.hostname if parts.scheme in ("http", "https") else None
-    except ValueError:  # no address, as its own failure will say
+    except ValueError:  # not a valid URI: its own failure says so
         return None

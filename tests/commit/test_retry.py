@@ -36,7 +36,7 @@ def server():
 
 
 def whole(output) -> bool:
-    return verify.main([str(output)]) == verify.WHOLE
+    return verify.main([str(output)]) == verify.COMPLETE
 
 
 def test_urls_that_work_now_join_their_shards(server, tmp_path, capsys):
@@ -61,7 +61,7 @@ def test_urls_that_work_now_join_their_shards(server, tmp_path, capsys):
     helpers.job(*flags, "--retry_failures", f"--report_file={report}", output=output)
     assert set(server.requests) - {"/robots.txt"} == missing | {names[3]}
     assert json.loads(report.read_text())["tried_again"] == 9
-    assert "3 shards to do, 9 failures of 2 of them again" in capsys.readouterr().err
+    assert "3 shards to do (2 of them to retry 9 failures)" in capsys.readouterr().err
     helpers.job(*flags, output=tmp_path / "at-once")
     assert helpers.contents(output) == helpers.contents(tmp_path / "at-once")
     assert helpers.manifest(output)["features"] == 10
@@ -122,7 +122,7 @@ def test_records_that_decode_now_join_their_shards_and_damage_stays(tmp_path, mo
     assert helpers.contents(output) == helpers.contents(tmp_path / "at-once")
     assert whole(output)
     helpers.job(*flags, "--retry_failures", output=output)
-    assert "no failure that could be tried again" in capsys.readouterr().err
+    assert "no failure that could be retried" in capsys.readouterr().err
     assert helpers.contents(output) == helpers.contents(tmp_path / "at-once")
 
 
@@ -217,7 +217,7 @@ def test_wrong_use_is_refused_in_clear_words(tmp_path, capsys):
     pattern = helpers.write_shards(tmp_path / "in", (2, 1))
     flags = [f"--input={pattern}", "--retry_failures"]
     helpers.job(*flags, output=tmp_path / "out", expect=2)
-    assert "holds no finished run, 0 of 2 shards are done" in capsys.readouterr().err
+    assert "holds no finished run: 0 of 2 shards are done" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     for other in ("overwrite", "dry_run"):
         helpers.job(*flags, f"--{other}", output=tmp_path / "out", expect=2)
@@ -228,7 +228,7 @@ def test_wrong_use_is_refused_in_clear_words(tmp_path, capsys):
     assert "preprocessing.image_size" in capsys.readouterr().err
     (tmp_path / "out" / "receipts" / "00001-of-00002.json").unlink()
     helpers.job(*flags, output=tmp_path / "out", expect=2)
-    assert "holds no finished run, 1 of 2 shards are done" in capsys.readouterr().err
+    assert "holds no finished run: 1 of 2 shards are done" in capsys.readouterr().err
     helpers.job(flags[0], output=tmp_path / "out")
     helpers.job(*flags, output=tmp_path / "out")
     assert helpers.contents(tmp_path / "out") == before

@@ -11,8 +11,8 @@ from pipeline.dry_run.estimate import (
     Measured,
     ShardSample,
     estimate,
-    one_after_the_other,
     overlapping,
+    sequential,
     stages_of,
 )
 
@@ -51,7 +51,7 @@ def images(units=100, image_units=1, **costs):
 )
 def test_what_sets_the_time(stages, together, apart):
     assert overlapping(JOB, stages) == pytest.approx(together + START_AND_END)
-    assert one_after_the_other(stages) == pytest.approx(apart + START_AND_END)
+    assert sequential(stages) == pytest.approx(apart + START_AND_END)
 
 
 def test_stages_cost_what_their_images_batches_and_shards_do():

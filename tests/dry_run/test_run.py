@@ -12,12 +12,12 @@ from tests import helpers
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """How long is measured does not matter here."""
+    """Short measurements: their precision does not matter here."""
     monkeypatch.setattr(sample, "_DECODE_SECONDS", 0.01)
     monkeypatch.setattr(measure, "_MODEL_SECONDS", 0.01)
 
 
-def told(capsys, *flags, output):
+def dry_run(capsys, *flags, output):
     helpers.job(*flags, "--dry_run", output=output)
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -35,18 +35,20 @@ def test_what_it_finds_in_tfrecords(tmp_path, capsys):
     pattern = helpers.write_shards(tmp_path / "in", (20, 20, 20))
     bad = [helpers.example({"image/encoded": b"bad"})] * 5
     helpers.write_tfrecord(tmp_path / "in" / "in-zz.tfrecord", [*bad, helpers.image_example(1)])
-    found = told(capsys, f"--input={tmp_path}/in/in-*", "--price_per_hour=3600", output=tmp_path / "out")
+    lines = dry_run(capsys, f"--input={tmp_path}/in/in-*", "--price_per_hour=3600", output=tmp_path / "out")
     assert pattern
-    assert found["dry run"].startswith(
+    assert lines["dry run"].startswith(
         "dry run: 54 of about "
     )  # 16 of each of the first three, 6 of the last
-    assert found["dry run"].endswith(" images, in 4 of 4 shards")
-    assert found["formats"] == "JPEG 49"
-    assert found["sizes"].startswith("48x40 and ")
-    assert found["failures"] == "5 of 54 (not_image: 5)"
-    assert all(word in found["rates"] for word in ("input ", "decode ", "model ", "write ", "commit "))
-    assert re.fullmatch(r".* if the stages overlap \(range: \w+ to \w+\), loading aside", found["time"])
-    cost, low, high = map(float, re.fullmatch(r"(.*) \(range: (.*) to (.*)\)", found["cost"]).groups())
+    assert lines["dry run"].endswith(" images, in 4 of 4 shards")
+    assert lines["formats"] == "JPEG 49"
+    assert lines["sizes"].startswith("48x40 and ")
+    assert lines["failures"] == "5 of 54 (not_image: 5)"
+    assert all(word in lines["rates"] for word in ("input ", "decode ", "model ", "write ", "commit "))
+    assert re.fullmatch(
+        r".* if the stages overlap \(range: \w+ to \w+\), without loading the model", lines["time"]
+    )
+    cost, low, high = map(float, re.fullmatch(r"(.*) \(range: (.*) to (.*)\)", lines["cost"]).groups())
     assert 0 < low <= cost < high
 
 
@@ -57,42 +59,42 @@ def test_what_it_finds_in_a_folder_and_a_report(tmp_path, capsys):
         path.write_bytes(helpers.encoded(seed, kind))
     report = tmp_path / "report.json"
     flags = (f"--input={tmp_path}/photos", "--images_per_shard=2", f"--report_file={report}")
-    found = told(capsys, *flags, output=tmp_path / "out")
-    assert found["dry run"] == "dry run: 4 of about 4 images, in 2 of 2 shards"
-    assert found["formats"] == "PNG 2, JPEG 1, BMP 1"
-    assert "cost" not in found
+    lines = dry_run(capsys, *flags, output=tmp_path / "out")
+    assert lines["dry run"] == "dry run: 4 of about 4 images, in 2 of 2 shards"
+    assert lines["formats"] == "PNG 2, JPEG 1, BMP 1"
+    assert "cost" not in lines
     assert json.loads(report.read_text())["status"] == "dry_run"
 
 
 def test_nothing_that_can_be_decoded(tmp_path, capsys):
     path = helpers.write_tfrecord(tmp_path / "in.tfrecord", [helpers.example({"image/encoded": b"bad"})] * 3)
-    found = told(capsys, f"--input={path}", output=tmp_path / "out")
-    assert found["dry run"] == "dry run: none of 3 images in 1 shards could be decoded (not_image: 3)"
+    lines = dry_run(capsys, f"--input={path}", output=tmp_path / "out")
+    assert lines["dry run"] == "dry run: none of 3 images in 1 shards could be decoded (not_image: 3)"
 
 
 def test_the_sample_is_bounded_and_spread_over_the_shards(tmp_path, monkeypatch):
     pattern = helpers.write_shards(tmp_path / "in", (20,) * 20)
-    looked = []
-    original = sample.Sampler.look_at
+    sampled = []
+    original = sample.Sampler.sample
 
-    def noted(self, shard, stands_for):
-        images, cost = original(self, shard, stands_for)
-        looked.append((shard.index, len(images)))
+    def recorded(self, shard, represented_units):
+        images, cost = original(self, shard, represented_units)
+        sampled.append((shard.index, len(images)))
         return images, cost
 
-    monkeypatch.setattr(sample.Sampler, "look_at", noted)
+    monkeypatch.setattr(sample.Sampler, "sample", recorded)
     helpers.job(f"--input={pattern}", "--dry_run", output=tmp_path / "out")
-    assert looked == [(index, 16) for index in (1, 3, 6, 8, 11, 13, 16, 18)]
+    assert sampled == [(index, 16) for index in (1, 3, 6, 8, 11, 13, 16, 18)]
 
 
-def test_no_more_rows_of_a_list_are_fetched_than_are_looked_at(tmp_path, monkeypatch, capsys):
+def test_no_more_rows_of_a_list_are_fetched_than_are_sampled(tmp_path, monkeypatch, capsys):
     fetched = []
     monkeypatch.setattr(sample.Fetcher, "fetch", lambda self, uri: fetched.append(uri) or helpers.encoded(1))
     listing = tmp_path / "list.txt"
     listing.write_text("".join(f"/nowhere/{index}.jpg\n" for index in range(200)))
     flags = (f"--input={listing}", "--images_per_shard=100")
-    found = told(capsys, *flags, output=tmp_path / "out")
-    assert found["dry run"] == "dry run: 32 of about 200 images, in 2 of 2 shards"
+    lines = dry_run(capsys, *flags, output=tmp_path / "out")
+    assert lines["dry run"] == "dry run: 32 of about 200 images, in 2 of 2 shards"
     assert len(fetched) == 32
 
 
@@ -106,19 +108,19 @@ def test_nothing_is_left_behind(tmp_path, monkeypatch, fails):
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     before = helpers.contents(tmp_path / "photos")
-    seen = []
+    scratch_files = []
 
     def at(*arguments):
-        seen.extend(scratch.iterdir())
+        scratch_files.extend(scratch.iterdir())
         if fails:
             raise OSError("the disk is gone")
         return original(*arguments)
 
-    original = sample.Sampler.look_at
-    monkeypatch.setattr(sample.Sampler, "look_at", at)
+    original = sample.Sampler.sample
+    monkeypatch.setattr(sample.Sampler, "sample", at)
     flags = (f"--input={tmp_path}/photos", "--dry_run")
     helpers.job(*flags, output=tmp_path / "out", expect=1 if fails else 0)
-    assert len(seen) == 1
+    assert len(scratch_files) == 1
     assert not list(scratch.iterdir())
     assert helpers.contents(tmp_path / "photos") == before
     assert not (tmp_path / "out").exists()

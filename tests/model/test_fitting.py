@@ -138,7 +138,7 @@ def test_a_job_goes_on_with_smaller_batches_and_says_which_flag_would_avoid_it(t
     capsys.readouterr()
     report = tmp_path / "report.json"
     helpers.job(f"--input={pattern}", "--batch_size=8", f"--report_file={report}", output=tmp_path / "tight")
-    assert "--batch_size=2 starts with what fitted" in capsys.readouterr().err
+    assert "--batch_size=2 would fit from the start" in capsys.readouterr().err
     assert json.loads(report.read_text())["smaller_batch"] == 2
     pairs = zip(helpers.read_all(tmp_path / "tight"), helpers.read_all(tmp_path / "roomy"), strict=True)
     for one, other in pairs:

@@ -1,4 +1,4 @@
-"""The verdict names the stage that really held the run back, and one flag that helps: each stage made slow in turn."""
+"""The bottleneck is the stage that really held the run back, and its flag helps: each stage is slowed in turn."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from transforms.commit import claim
 from transforms.counters import Counts
 from transforms.elements import Shard
 from transforms.fetching.http import HttpClient
-from transforms.imaging import preprocess
+from transforms.imaging import jpeg, preprocess
 from transforms.model import devices
 from transforms.records import examples, tfrecord
 from transforms.sources.tfrecord import RecordFile
@@ -29,7 +29,7 @@ FLAG = re.compile(r"--[a-z_]+(?:=\S*?)?(?=[,;:]?(?:\s|$))")
 
 
 class Slowed:
-    """A function that takes its time, and how many threads were in it at once."""
+    """A function that takes longer, and counts how many threads are in it at once."""
 
     def __init__(self, function):
         self._function = function
@@ -50,13 +50,13 @@ class Slowed:
 
 
 def slow(monkeypatch, module, name):
-    made = Slowed(getattr(module, name))
-    monkeypatch.setattr(module, name, made)
-    return made
+    slowed = Slowed(getattr(module, name))
+    monkeypatch.setattr(module, name, slowed)
+    return slowed
 
 
 def run(folder, name, *flags):
-    """Runs the job; its verdict."""
+    """Runs the job; the bottleneck in its report."""
     report = folder / f"{name}.json"
     helpers.job("--batch_size=1", *flags, f"--report_file={report}", output=folder / name)
     return json.loads(report.read_text())["verdict"]
@@ -76,25 +76,25 @@ def images_list(folder, count):
 
 
 @pytest.mark.parametrize(
-    ("stage", "module", "name", "said"),
+    ("stage", "module", "name", "line"),
     [
-        ("input", examples, "parse", "held back by waiting for input"),
-        ("decode", decode.preprocess, "decode", "held back by waiting for decoded images"),
-        ("model", infer, "infer", "held back by the model"),
-        ("write", tfrecord, "frame", "held back by writing"),
+        ("input", examples, "parse", "bottleneck: reading input ("),
+        ("decode", decode.preprocess, "decode", "bottleneck: decoding images ("),
+        ("model", infer, "infer", "bottleneck: the model ("),
+        ("write", tfrecord, "frame", "bottleneck: writing ("),
     ],
 )
-def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, stage, module, name, said):
+def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, stage, module, name, line):
     pattern = helpers.write_shards(tmp_path / "in", (8,))
     slow(monkeypatch, module, name)
     report = tmp_path / "report.json"
     flags = [f"--input={pattern}", "--batch_size=1", "--decode_threads=1", f"--report_file={report}"]
     helpers.job(*flags, output=tmp_path / "out")
-    told = json.loads(report.read_text())
-    assert said in capsys.readouterr().err
-    assert told["verdict"]["stage"] == stage
-    assert max(told["stage_seconds"], key=told["stage_seconds"].get) == stage
-    assert told["stage_seconds"][stage] >= SLOW_SECONDS
+    summary = json.loads(report.read_text())
+    assert line in capsys.readouterr().err
+    assert summary["verdict"]["stage"] == stage
+    assert max(summary["stage_seconds"], key=summary["stage_seconds"].get) == stage
+    assert summary["stage_seconds"][stage] >= SLOW_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,10 @@ def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, stage, module, n
 def test_more_workers_read_and_write_at_once(tmp_path, monkeypatch, stage, module, name):
     pattern = helpers.write_shards(tmp_path / "in", (4, 4))
     slowed = slow(monkeypatch, module, name)
-    found = run(tmp_path, "one", f"--input={pattern}")
-    assert (found["stage"], the_flag(found["advice"])) == (stage, "--direct_num_workers=2")
+    result = run(tmp_path, "one", f"--input={pattern}")
+    assert (result["stage"], the_flag(result["advice"])) == (stage, "--direct_num_workers=2")
     assert slowed.most == 1
-    run(tmp_path, "two", f"--input={pattern}", the_flag(found["advice"]))
+    run(tmp_path, "two", f"--input={pattern}", the_flag(result["advice"]))
     assert slowed.most == 2
 
 
@@ -115,64 +115,64 @@ def test_more_threads_decode_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     pattern = helpers.write_shards(tmp_path / "in", (9,))
     slowed = slow(monkeypatch, decode.preprocess, "decode")
-    found = run(tmp_path, "one", f"--input={pattern}", "--decode_threads=1")
-    assert (found["stage"], the_flag(found["advice"])) == ("decode", "--decode_threads=3")
+    result = run(tmp_path, "one", f"--input={pattern}", "--decode_threads=1")
+    assert (result["stage"], the_flag(result["advice"])) == ("decode", "--decode_threads=3")
     assert slowed.most == 1
-    run(tmp_path, "three", f"--input={pattern}", the_flag(found["advice"]))
+    run(tmp_path, "three", f"--input={pattern}", the_flag(result["advice"]))
     assert slowed.most == 3
 
 
 def test_large_jpegs_are_decoded_smaller(tmp_path, monkeypatch):
-    """By a decoder whose time goes by the pixels that it gives."""
-    made = []
-    original = preprocess.decode_jpeg
+    """With a decoder whose time depends on the pixels that it returns."""
+    sizes = []
 
     def slow_by_pixels(stored, least_side):
-        pixels = original(stored, least_side)
-        made.append(pixels.shape[0] * pixels.shape[1])
-        time.sleep(made[-1] * 1e-6)
+        pixels = jpeg.decode(stored, least_side)
+        sizes.append(pixels.shape[0] * pixels.shape[1])
+        time.sleep(sizes[-1] * 1e-6)
         return pixels
 
-    monkeypatch.setattr(preprocess, "decode_jpeg", slow_by_pixels)
+    slowed = jpeg.FORMAT._replace(decode=slow_by_pixels)
+    monkeypatch.setattr(preprocess, "format_of", lambda data: slowed)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     large = [helpers.example({"image/encoded": helpers.encoded(i, width=640, height=512)}) for i in range(20)]
     path = helpers.write_tfrecord(tmp_path / "in.tfrecord", large)
-    found = run(tmp_path, "full", f"--input={path}")
-    assert (found["stage"], the_flag(found["advice"])) == ("decode", "--scaled_decoding")
-    full = sum(made)
-    run(tmp_path, "scaled", f"--input={path}", the_flag(found["advice"]))
-    assert sum(made) - full <= full / 4
+    result = run(tmp_path, "full", f"--input={path}")
+    assert (result["stage"], the_flag(result["advice"])) == ("decode", "--scaled_decoding")
+    full = sum(sizes)
+    run(tmp_path, "scaled", f"--input={path}", the_flag(result["advice"]))
+    assert sum(sizes) - full <= full / 4
 
 
 def test_more_images_are_fetched_at_once(tmp_path, monkeypatch):
     listing = images_list(tmp_path / "in", 12)
     slowed = slow(monkeypatch, door, "read_capped")
-    found = run(tmp_path, "one", f"--input={listing}", "--fetch_threads=1")
-    assert (found["stage"], the_flag(found["advice"])) == ("input", "--fetch_threads=2")
+    result = run(tmp_path, "one", f"--input={listing}", "--fetch_threads=1")
+    assert (result["stage"], the_flag(result["advice"])) == ("input", "--fetch_threads=2")
     assert slowed.most == 1
-    run(tmp_path, "two", f"--input={listing}", the_flag(found["advice"]))
+    run(tmp_path, "two", f"--input={listing}", the_flag(result["advice"]))
     assert slowed.most == 2
 
 
-def test_more_images_are_asked_of_one_host(tmp_path, monkeypatch):
+def test_more_images_are_fetched_from_one_host(tmp_path, monkeypatch):
     slowed = Slowed(lambda *_: helpers.encoded(1))
     monkeypatch.setattr(HttpClient, "_request", lambda *arguments: slowed(*arguments))
     listing = tmp_path / "list.txt"
     listing.write_text("".join(f"http://host.test/{index}.jpg\n" for index in range(12)))
-    found = run(tmp_path, "one", f"--input={listing}", "--per_host=1")
-    assert (found["stage"], the_flag(found["advice"])) == ("input", "--per_host=2")
+    result = run(tmp_path, "one", f"--input={listing}", "--per_host=1")
+    assert (result["stage"], the_flag(result["advice"])) == ("input", "--per_host=2")
     assert slowed.most == 1
-    run(tmp_path, "two", f"--input={listing}", the_flag(found["advice"]))
+    run(tmp_path, "two", f"--input={listing}", the_flag(result["advice"]))
     assert slowed.most == 2
 
 
 def test_fewer_commits_are_waited_for(tmp_path, monkeypatch):
     listing = images_list(tmp_path / "in", 10)
     slowed = slow(monkeypatch, claim, "commit")
-    found = run(tmp_path, "small", f"--input={listing}", "--images_per_shard=1")
-    assert (found["stage"], the_flag(found["advice"])) == ("write", "--images_per_shard=10")
+    result = run(tmp_path, "small", f"--input={listing}", "--images_per_shard=1")
+    assert (result["stage"], the_flag(result["advice"])) == ("write", "--images_per_shard=10")
     assert slowed.calls == 10
-    run(tmp_path, "large", f"--input={listing}", the_flag(found["advice"]))
+    run(tmp_path, "large", f"--input={listing}", the_flag(result["advice"]))
     assert slowed.calls == 11
 
 
@@ -180,10 +180,10 @@ RECORDS = [Shard(index, 4, RecordFile("a.tfrecord", 40 << 20, 0.0), "a") for ind
 ROWS = [Shard(index, 4, UriSlice("a.txt", "txt", 0, 9000, 1000, ""), "a") for index in range(4)]
 
 
-def judged(counts, *flags, shards=RECORDS):
+def bottleneck_of(counts, *flags, shards=RECORDS):
     config, beam_options = options.parse([*helpers.TINY, "--input=a", "--output=b", *flags])
-    engine = runners.workers(beam_options, runners.name_of(beam_options))
-    return bottleneck.judge(counts, config, SimpleNamespace(todo=shards), engine)
+    workers = runners.workers(beam_options, runners.name_of(beam_options))
+    return bottleneck.find(counts, config, SimpleNamespace(todo=shards), workers)
 
 
 @pytest.mark.parametrize(
@@ -231,9 +231,9 @@ def judged(counts, *flags, shards=RECORDS):
 )
 def test_the_advice_depends_on_what_was_counted(counts, flags, shards, flag):
     others = Counts(wait_read_seconds=1.0, wait_decode_seconds=1.0, model_seconds=1.0, wait_write_seconds=1.0)
-    found = judged(replace(others, **counts), *flags, shards=shards)
-    assert found.share == 0.7
-    assert the_flag(found.advice) == flag
+    result = bottleneck_of(replace(others, **counts), *flags, shards=shards)
+    assert result.share == 0.7
+    assert the_flag(result.advice) == flag
     if "=" in flag:
         options.parse([*helpers.TINY, "--input=a", "--output=b", *flags, flag])
 
@@ -253,7 +253,7 @@ def test_the_advice_depends_on_what_was_counted(counts, flags, shards, flag):
 def test_the_advice_on_the_model_depends_on_the_device(monkeypatch, precision, gpus, flags, flag):
     monkeypatch.setattr(devices, "fast_precision", lambda: precision)
     monkeypatch.setattr(devices, "gpus_in_use", lambda: gpus)
-    assert the_flag(judged(Counts(model_seconds=9), *flags).advice) == flag
+    assert the_flag(bottleneck_of(Counts(model_seconds=9), *flags).advice) == flag
 
 
 @pytest.mark.parametrize(
@@ -268,11 +268,11 @@ def test_the_advice_on_the_model_depends_on_the_device(monkeypatch, precision, g
 def test_the_advice_for_workers_elsewhere_assumes_nothing_of_their_machines(monkeypatch, counts, flags, flag):
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     monkeypatch.setattr(devices, "fast_precision", lambda: "bfloat16")
-    advice = judged(Counts(**counts), "--runner=FlinkRunner", *flags).advice
+    advice = bottleneck_of(Counts(**counts), "--runner=FlinkRunner", *flags).advice
     assert the_flag(advice) == flag
     assert "3" not in advice
 
 
-def test_no_verdict_without_time():
-    assert judged(Counts()) is None
-    assert judged(Counts(wait_read_seconds=9), shards=[]) is None
+def test_no_bottleneck_without_time():
+    assert bottleneck_of(Counts()) is None
+    assert bottleneck_of(Counts(wait_read_seconds=9), shards=[]) is None

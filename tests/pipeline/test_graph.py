@@ -26,8 +26,8 @@ def stages(tmp_path, *flags):
 
 @pytest.mark.parametrize("flags", [(), DATAFLOW, ("--resource_hints=accelerator=type:nvidia-l4;count:1",)])
 def test_reading_to_writing_is_one_fused_stage(tmp_path, flags):
-    _, found = stages(tmp_path, *flags)
-    holding = [names for names in found if any("ReadShards" in name for name in names)]
+    _, fused = stages(tmp_path, *flags)
+    holding = [names for names in fused if any("ReadShards" in name for name in names)]
     assert len(holding) == 1
     assert all(any(name.startswith(step) for name in holding[0]) for step in STEPS)
 
@@ -42,8 +42,8 @@ def test_the_check_of_fusion_can_fail(tmp_path, monkeypatch):
             return chunks | beam.Reshuffle() | RunInference(self.handler)
 
     monkeypatch.setattr(graph, "RunInference", Shuffled)
-    _, found = stages(tmp_path)
-    holding = [names for names in found if any("ReadShards" in name for name in names)]
+    _, fused = stages(tmp_path)
+    holding = [names for names in fused if any("ReadShards" in name for name in names)]
     assert not all(any(name.startswith(step) for name in holding[0]) for step in STEPS)
 
 

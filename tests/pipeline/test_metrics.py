@@ -62,20 +62,20 @@ def test_the_report_holds_the_counts_of_this_run_alone(tmp_path, pattern):
     report = tmp_path / "report.json"
     for output in ("one", "two"):
         helpers.job(f"--input={pattern}", f"--report_file={report}", output=tmp_path / output)
-        told = json.loads(report.read_text())["counters"]
-        assert (told["in-images"], told["out-features"], told["failures-not_image"]) == (8, 6, 1)
+        counters = json.loads(report.read_text())["counters"]
+        assert (counters["in-images"], counters["out-features"], counters["failures-not_image"]) == (8, 6, 1)
     helpers.job(f"--input={pattern}", f"--report_file={report}", output=tmp_path / "two")
     assert json.loads(report.read_text())["counters"] is None  # there was nothing to do
 
 
-def test_workers_in_other_processes_get_a_verdict(tmp_path, pattern, monkeypatch):
-    monkeypatch.setattr(bottleneck, "_TELLING_SECONDS", 0)
+def test_a_bottleneck_is_found_in_other_processes(tmp_path, pattern, monkeypatch):
+    monkeypatch.setattr(bottleneck, "_MIN_SECONDS", 0)
     report = tmp_path / "report.json"
     flags = ENGINES["processes"]()
     helpers.job(f"--input={pattern}", *flags, f"--report_file={report}", output=tmp_path / "out")
-    told = json.loads(report.read_text())
-    assert told["verdict"]["stage"] == max(told["stage_seconds"], key=told["stage_seconds"].get)
-    assert told["counters"]["out-features"] == told["features"] == 6
+    summary = json.loads(report.read_text())
+    assert summary["verdict"]["stage"] == max(summary["stage_seconds"], key=summary["stage_seconds"].get)
+    assert summary["counters"]["out-features"] == summary["features"] == 6
 
 
 def test_each_metric_is_documented():

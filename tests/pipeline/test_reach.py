@@ -1,4 +1,4 @@
-"""Hosts that do not answer are told at once, by the name of the flag, and nothing is started."""
+"""A host that does not answer is reported at once, by the name of its flag, and nothing is started."""
 
 import socket
 
@@ -17,24 +17,25 @@ def no_proxies(monkeypatch):
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-def found(*flags, runner="FnApiRunner", paths=()):
+def endpoints(*flags, runner="FnApiRunner", paths=()):
     return [
-        (one.host, one.port, one.named_by) for one in reach.endpoints(PipelineOptions(flags), runner, paths)
+        (endpoint.host, endpoint.port, endpoint.named_by)
+        for endpoint in reach.endpoints(PipelineOptions(flags), runner, paths)
     ]
 
 
 def test_each_host_of_a_request_is_known_once():
     paths = ("gs://b/in", "gs://b/out", "s3://b/model", "/disk", "s3.txt")
     google = ("storage.googleapis.com", 443, "gs://b/in")
-    assert found(paths=paths) == [google]
+    assert endpoints(paths=paths) == [google]
     flags = ("--s3_endpoint_url=http://store:9000", "--flink_master=flink:8081")
-    assert found(*flags, paths=paths) == [google, ("store", 9000, "s3://b/model")]
+    assert endpoints(*flags, paths=paths) == [google, ("store", 9000, "s3://b/model")]
     master = ("flink", 8081, "--flink_master=flink:8081")
-    assert found(*flags, runner="FlinkRunner", paths=paths)[0] == master
-    assert found("--flink_master=https://flink", runner="FlinkRunner")[0][:2] == ("flink", 443)
-    assert found("--flink_master=[local]", runner="FlinkRunner") == []
-    assert found("--job_endpoint=embed", runner="PortableRunner") == []
-    assert found("--job_endpoint=a:1", "--artifact_endpoint=a:2", runner="SparkRunner") == [
+    assert endpoints(*flags, runner="FlinkRunner", paths=paths)[0] == master
+    assert endpoints("--flink_master=https://flink", runner="FlinkRunner")[0][:2] == ("flink", 443)
+    assert endpoints("--flink_master=[local]", runner="FlinkRunner") == []
+    assert endpoints("--job_endpoint=embed", runner="PortableRunner") == []
+    assert endpoints("--job_endpoint=a:1", "--artifact_endpoint=a:2", runner="SparkRunner") == [
         ("a", 1, "--job_endpoint=a:1"),
         ("a", 2, "--artifact_endpoint=a:2"),
     ]
@@ -42,9 +43,9 @@ def test_each_host_of_a_request_is_known_once():
 
 def test_what_goes_through_a_proxy_is_left_out(monkeypatch):
     monkeypatch.setenv("https_proxy", "http://proxy:3128")
-    assert found(paths=("gs://b/in",)) == []
+    assert endpoints(paths=("gs://b/in",)) == []
     monkeypatch.setenv("no_proxy", ".googleapis.com")
-    assert found(paths=("gs://b/in",))[0][:2] == ("storage.googleapis.com", 443)
+    assert endpoints(paths=("gs://b/in",))[0][:2] == ("storage.googleapis.com", 443)
 
 
 @pytest.mark.parametrize(
@@ -54,40 +55,40 @@ def test_what_goes_through_a_proxy_is_left_out(monkeypatch):
         ("--runner=FlinkRunner", "--flink_master=localhost:{}", "--flink_job_server_jar=none.jar"),
     ],
 )
-def test_an_engine_that_is_not_there_is_told_at_once(tmp_path, capsys, flags):
+def test_a_missing_engine_is_reported_at_once(tmp_path, capsys, flags):
     (port,) = engines.free_ports(1)
     flags = [flag.format(port) for flag in flags]
     pattern = helpers.write_shards(tmp_path / "in", (1,))
     command = [*helpers.TINY, *flags, f"--input={pattern}", f"--output={tmp_path / 'out'}"]
     assert main(command) == 1
-    (told,) = capsys.readouterr().err.splitlines()
-    assert told.startswith(f"error: Unreachable: {flags[1]}: localhost:{port} cannot be reached (")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: Unreachable: {flags[1]}: localhost:{port} cannot be reached (")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_store_that_is_not_there_is_told_at_once(tmp_path, capsys, monkeypatch):
+def test_a_missing_store_is_reported_at_once(tmp_path, capsys, monkeypatch):
     (port,) = engines.free_ports(1)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://localhost:{port}")
     pattern = helpers.write_shards(tmp_path / "in", (1,))
     assert main([*helpers.TINY, f"--input={pattern}", "--output=gs://bucket/out"]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: Unreachable: gs://bucket/out: localhost:{port} cannot be reached (")
+    text = capsys.readouterr().err
+    assert text.startswith(f"error: Unreachable: gs://bucket/out: localhost:{port} cannot be reached (")
 
 
 def test_a_host_that_keeps_silent_is_named_while_it_is_waited_for(capsys, monkeypatch):
-    """A full backlog: the system drops what asks for a connection."""
+    """With a full backlog the system drops requests for connections."""
     monkeypatch.setattr(reach, "_SILENCE_SECONDS", 0.1)
     monkeypatch.setattr(reach, "_TIMEOUT_SECONDS", 3.0)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         port = server.getsockname()[1]
         waiting = [socket.socket() for _ in range(4)]
-        for one in waiting:
-            one.setblocking(False)
-            one.connect_ex(("127.0.0.1", port))
+        for connection in waiting:
+            connection.setblocking(False)
+            connection.connect_ex(("127.0.0.1", port))
         options = PipelineOptions([f"--job_endpoint=127.0.0.1:{port}"])
         with pytest.raises(reach.Unreachable, match="timed out"):
             reach.check(options, "PortableRunner", ())
-        for one in waiting:
-            one.close()
+        for connection in waiting:
+            connection.close()
     flag = f"--job_endpoint=127.0.0.1:{port}"
     assert capsys.readouterr().err == f"waiting for 127.0.0.1:{port} ({flag})\n"

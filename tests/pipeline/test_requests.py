@@ -1,4 +1,4 @@
-"""A wrong request: exit code 2, one sentence that says what, where and what to do, and nothing started."""
+"""A wrong request: exit code 2, one message that says what, where and what to do, and nothing is started."""
 
 import json
 
@@ -14,8 +14,8 @@ def refusal(capsys, *flags, output):
     assert captured.out == ""
     assert "Traceback" not in captured.err
     before, _, reason = captured.err.partition("error: ")
-    told = [line for line in before.splitlines() if not line.startswith(("I0", "E0", "WARNING: All"))]
-    assert told in ([], ["1 of 1 shards to do with FnApiRunner"])
+    lines = [line for line in before.splitlines() if not line.startswith(("I0", "E0", "WARNING: All"))]
+    assert lines in ([], ["1 of 1 shards to do with FnApiRunner"])
     assert reason.strip()
     assert not list(output.glob("features-*")) if output.is_dir() else True
     return reason
@@ -122,7 +122,7 @@ def test_missing_flags(capsys):
     from pipeline.main import main
 
     assert main([]) == 2
-    assert "--input and --output and --model must be given" in capsys.readouterr().err
+    assert "missing --input and --output and --model" in capsys.readouterr().err
 
 
 def test_a_reserved_name_cannot_be_passed_through(tmp_path, capsys, records_file):
@@ -131,15 +131,15 @@ def test_a_reserved_name_cannot_be_passed_through(tmp_path, capsys, records_file
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("bit/m-r101x33", "did you mean 'bit/m-r101x3'?"),
         ("/nowhere/BiT-M-R101x3.npz", "/nowhere/BiT-M-R101x3.npz"),
         ("gs-typo", "no model 'gs-typo'"),
     ],
 )
-def test_a_model_that_is_not_there(tmp_path, capsys, records_file, model, said):
-    assert said in refusal(capsys, f"--input={records_file}", f"--model={model}", output=tmp_path / "out")
+def test_a_model_that_is_not_there(tmp_path, capsys, records_file, model, message):
+    assert message in refusal(capsys, f"--input={records_file}", f"--model={model}", output=tmp_path / "out")
 
 
 def test_unreachable_weights_are_an_error_with_a_remedy(tmp_path, capsys, records_file, monkeypatch):
@@ -187,16 +187,16 @@ def test_an_image_size_that_the_model_cannot_take(tmp_path, capsys, records_file
     assert "100" in line
     assert "32" in line
     helpers.job(f"--input={records_file}", f"--model={folder}", "--image_size=100", output=tmp_path / "out")
-    (found,) = helpers.read_all(tmp_path / "out")
-    assert found["embedding"].shape == (3,)
+    (record,) = helpers.read_all(tmp_path / "out")
+    assert record["embedding"].shape == (3,)
 
 
-def test_the_report_file_tells_of_a_refusal(tmp_path, capsys):
+def test_the_report_file_holds_a_refusal(tmp_path, capsys):
     report = tmp_path / "report.json"
     refusal(capsys, f"--input={tmp_path}/none", f"--report_file={report}", output=tmp_path / "out")
-    told = json.loads(report.read_text())
-    assert (told["status"], told["exit_code"]) == ("refused", 2)
-    assert "no file matches" in told["error"]
+    summary = json.loads(report.read_text())
+    assert (summary["status"], summary["exit_code"]) == ("refused", 2)
+    assert "no file matches" in summary["error"]
 
 
 def test_an_empty_shard_is_fine(tmp_path):
@@ -215,11 +215,11 @@ def test_an_empty_shard_is_fine(tmp_path):
         ("a{b}c,{x..y},{1,2}", ["a{b}c", "{x..y}", "{1", "2}"]),
     ],
 )
-def test_number_ranges_are_written_out(text, paths):
+def test_number_ranges_are_expanded(text, paths):
     config, _ = options.parse([f"--input={text}", "--output=out", *helpers.TINY])
     assert list(config.inputs) == paths
 
 
 @pytest.mark.parametrize("text", ["{5..3}", "a{0..9999999}"])
-def test_a_range_that_is_none_is_refused(tmp_path, capsys, text):
+def test_a_bad_range_is_refused(tmp_path, capsys, text):
     assert "is not a range" in refusal(capsys, f"--input={text}", output=tmp_path / "out")

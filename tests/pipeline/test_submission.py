@@ -1,4 +1,4 @@
-"""What the launching host needs and shows: no TensorFlow to submit, nothing on stdout, help, progress."""
+"""The launching host: no TensorFlow needed to submit, nothing on stdout, help, progress."""
 
 import argparse
 import io
@@ -108,13 +108,13 @@ def test_beam_and_airflow_flags_are_accepted_and_reach_beam():
         (["--direct_running_mode", "in_memory", "--direct_num_workers=2"], "in_memory"),
     ],
 )
-def test_several_workers_are_threads_unless_something_else_is_asked_for(flags, mode):
+def test_several_workers_are_threads_by_default(flags, mode):
     _, beam_options = options.parse(["--input=a", "--output=b", "--model=untrained/tiny", *flags])
     assert beam_options.view_as(DirectOptions).direct_running_mode == mode
 
 
 @pytest.mark.parametrize(
-    ("asked", "runner"),
+    ("flag", "runner"),
     [
         (None, "FnApiRunner"),
         ("directrunner", "FnApiRunner"),
@@ -122,8 +122,8 @@ def test_several_workers_are_threads_unless_something_else_is_asked_for(flags, m
         ("PrismRunner", "PrismRunner"),
     ],
 )
-def test_direct_runner_means_the_engine_in_this_process(asked, runner):
-    assert runners.name_of(PipelineOptions([f"--runner={asked}"] if asked else [])) == runner
+def test_direct_runner_means_the_engine_in_this_process(flag, runner):
+    assert runners.name_of(PipelineOptions([f"--runner={flag}"] if flag else [])) == runner
 
 
 def test_inputs_by_comma_and_by_repeating():

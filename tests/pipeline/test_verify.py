@@ -1,4 +1,4 @@
-"""What `python -m pipeline.verify` finds, and that it finds nothing in a good output."""
+"""`python -m pipeline.verify` reports every kind of damage, and nothing in a good output."""
 
 import json
 import shutil
@@ -39,18 +39,18 @@ def output(good, tmp_path):
 def framed(path):
     """The records of a TFRecord file as they are."""
     with open(path, "rb") as stream:
-        return [found.data for found in tfrecord.read(stream)]
+        return [record.data for record in tfrecord.read(stream)]
 
 
 def rewrite(output, change):
     """Puts changed records in place of the second shard's, with a receipt that fits their bytes."""
-    found = framed(output / SECOND)
-    change(found)
-    data = b"".join(map(tfrecord.frame, found))
+    records = framed(output / SECOND)
+    change(records)
+    data = b"".join(map(tfrecord.frame, records))
     (output / SECOND).write_bytes(data)
-    edit(output / RECEIPT, lambda told: told["files"][0].update(bytes=len(data), crc32c=crc(data)))
-    whole = sum(p.stat().st_size for p in output.glob("f*-of-*"))
-    edit(output / "manifest.json", lambda told: told.update(bytes=whole))
+    edit(output / RECEIPT, lambda content: content["files"][0].update(bytes=len(data), crc32c=crc(data)))
+    size = sum(p.stat().st_size for p in output.glob("f*-of-*"))
+    edit(output / "manifest.json", lambda content: content.update(bytes=size))
 
 
 def crc(data):
@@ -60,9 +60,9 @@ def crc(data):
 
 
 def edit(path, change):
-    told = json.loads(path.read_text())
-    change(told)
-    path.write_text(json.dumps(told))
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
 
 
 def edited(record, name, values, kind="bytes_list"):
@@ -75,17 +75,17 @@ def edited(record, name, values, kind="bytes_list"):
 def problems(output, capsys, expect):
     capsys.readouterr()
     assert verify.main([str(output)]) == expect
-    told = capsys.readouterr()
-    assert told.out == ""
-    return told.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err
 
 
 def test_a_good_output(output, capsys):
     before = helpers.contents(output)
-    told = problems(output, capsys, verify.WHOLE)
-    assert told == f"{output}: 3 shards, 5 features, 2 failures: all whole\n"
+    text = problems(output, capsys, verify.COMPLETE)
+    assert text == f"{output}: 3 shards, 5 features, 2 failures: complete\n"
     (output / "notes.txt").write_text("the owner's")
-    problems(output, capsys, verify.WHOLE)
+    problems(output, capsys, verify.COMPLETE)
     (output / "notes.txt").unlink()
     assert helpers.contents(output) == before
 
@@ -104,7 +104,7 @@ def test_lists_and_image_files_and_the_command_itself(tmp_path, capsys):
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == f"{output}: 3 shards, 4 features, 1 failures: all whole\n"
+    assert done.stderr == f"{output}: 3 shards, 4 features, 1 failures: complete\n"
     listing = (output / "inputs.txt").read_text()
     (output / "inputs.txt").write_text(listing.replace("4.jpg", "7.jpg"))
     assert "inputs.txt is not the list" in problems(output, capsys, verify.BROKEN)
@@ -191,15 +191,15 @@ def test_files(output, capsys, case):
     assert expected in problems(output, capsys, verify.BROKEN)
 
 
-def nan(found):
-    values = np.array(features.Record(0, found[1]).values()["embedding"])
+def nan(records):
+    values = np.array(features.Record(0, records[1]).values()["embedding"])
     values[7] = np.nan
-    found[1] = edited(found[1], "embedding", values.tolist(), "float_list")
+    records[1] = edited(records[1], "embedding", values.tolist(), "float_list")
 
 
 def set_record(index, name, values, kind="bytes_list"):
-    def change(found):
-        found[index] = edited(found[index], name, values, kind)
+    def change(records):
+        records[index] = edited(records[index], name, values, kind)
 
     return change
 
@@ -207,14 +207,14 @@ def set_record(index, name, values, kind="bytes_list"):
 RECORD_CASES = {
     "not finite": (nan, "record 1 at offset {}: output 'embedding' is not finite"),
     "short vector": (set_record(0, "embedding", [1.0], "float_list"), "has 1 values, expected"),
-    "order": (lambda found: found.reverse(), "out of order"),
-    "lost record": (lambda found: found.pop(), "2 records, the receipt says 3"),
+    "order": (lambda records: records.reverse(), "out of order"),
+    "lost record": (lambda records: records.pop(), "2 records, the receipt says 3"),
     "another key": (set_record(0, "key", [b"in-1.tfrecord#1"]), "expected b'in-1.tfrecord#0'"),
     "no key": (set_record(0, "key", []), "feature 'key' does not hold one bytes value"),
     "width": (set_record(2, "image/width", [0], "int64_list"), "'image/width' does not hold one positive"),
     "checksum": (set_record(0, "image/sha256", [b"x" * 64]), "is not a SHA-256"),
     "unasked": (set_record(0, "image/filename", [b"x"]), "'image/filename' that nobody asked for"),
-    "not an example": (lambda found: found.__setitem__(0, b"\xff\xff"), "not a tf.Example"),
+    "not an example": (lambda records: records.__setitem__(0, b"\xff\xff"), "not a tf.Example"),
 }
 
 
@@ -223,21 +223,27 @@ def test_records_under_checksums_that_fit(output, capsys, case):
     change, expected = RECORD_CASES[case]
     first = len(tfrecord.frame(framed(output / SECOND)[0]))
     rewrite(output, change)
-    told = problems(output, capsys, verify.BROKEN)
-    assert expected.format(first) in told
-    assert told.count("\n") <= 8
+    text = problems(output, capsys, verify.BROKEN)
+    assert expected.format(first) in text
+    assert text.count("\n") <= 8
 
 
 RECEIPT_CASES = {
-    "sum": (lambda told: told.update(features=4), "4 features and 2 failures are not 5 inputs"),
-    "codes": (lambda told: told.update(failures_by_code={"not_image": 1}), "do not add up to 2 failures"),
-    "files": (lambda told: told["files"].pop(), "tells of files"),
-    "label": (lambda told: told.update(shard="00002-of-00003"), "is the receipt of shard 00002-of-00003"),
+    "sum": (lambda content: content.update(features=4), "4 features and 2 failures are not 5 inputs"),
+    "codes": (
+        lambda content: content.update(failures_by_code={"not_image": 1}),
+        "do not add up to 2 failures",
+    ),
+    "files": (lambda content: content["files"].pop(), "tells of files"),
+    "label": (
+        lambda content: content.update(shard="00002-of-00003"),
+        "is the receipt of shard 00002-of-00003",
+    ),
     "another request": (
-        lambda told: told["fingerprint"].update(precision="bfloat16"),
+        lambda content: content["fingerprint"].update(precision="bfloat16"),
         "precision is 'bfloat16', but 'float32' in shard 00000-of-00003",
     ),
-    "dimensions": (lambda told: told.update(outputs={"embedding": 7}), "expected 7"),
+    "dimensions": (lambda content: content.update(outputs={"embedding": 7}), "expected 7"),
 }
 
 
@@ -250,12 +256,10 @@ def test_receipts(output, capsys, case):
 
 @pytest.mark.parametrize("name", ["inputs", "features", "shards_done", "bytes", "precision"])
 def test_a_manifest_that_does_not_follow_from_the_receipts(output, capsys, name):
-    edit(output / "manifest.json", lambda told: told.update({name: "7"}))
-    assert f"manifest.json: {name} is '7', from the receipts follows" in problems(
-        output, capsys, verify.BROKEN
-    )
+    edit(output / "manifest.json", lambda content: content.update({name: "7"}))
+    assert f"manifest.json: {name} is '7', but" in problems(output, capsys, verify.BROKEN)
 
 
-def test_one_garbage_file_does_not_print_a_line_a_record(output, capsys):
-    rewrite(output, lambda found: found.extend([b"\xff\xff"] * 1000))
+def test_a_garbage_file_does_not_print_a_line_per_record(output, capsys):
+    rewrite(output, lambda records: records.extend([b"\xff\xff"] * 1000))
     assert "more problems like these" in problems(output, capsys, verify.BROKEN)

@@ -292,8 +292,7 @@ def test_an_output_of_an_earlier_version_goes_on_with_what_that_took(begun, caps
     helpers.job(*flags, output=output)
     said = capsys.readouterr().err
     assert (
-        "was begun by an earlier version, and goes on with the files that it took: not taken are 3 more"
-        in said
+        "was started by an earlier version and continues with the files of that run, without 3 more" in said
     )
     assert "d.jfif" in said
     assert helpers.contents(output) == before
@@ -316,7 +315,7 @@ def test_another_difference_is_refused_as_ever(begun, folder, capsys):
     assert "preprocessing.exif_orientation" in capsys.readouterr().err
     (folder / "a.jpg").unlink()
     helpers.job(*flags, output=output, expect=2)
-    assert "the input now makes" in capsys.readouterr().err
+    assert "the input now has" in capsys.readouterr().err
 
 
 def test_an_output_that_was_begun_and_has_no_receipt_yet_goes_on_too(begun, capsys):
@@ -328,5 +327,5 @@ def test_an_output_that_was_begun_and_has_no_receipt_yet_goes_on_too(begun, caps
     note["list of images"] = hashlib.sha256(listing).hexdigest()
     put(output / ".tmp" / "request.json", json.dumps(note).encode())
     helpers.job(*flags, output=output)
-    assert "not taken are 3 more" in capsys.readouterr().err
+    assert "without 3 more" in capsys.readouterr().err
     assert helpers.contents(output)["inputs.txt"] == listing

@@ -49,7 +49,7 @@ def test_an_input_that_was_touched_or_copied_is_known_by_its_bytes(finished, tmp
     assert helpers.contents(output) == whole
     (output / "receipts" / "00000-of-00003.json").unlink()
     helpers.job(*flags, output=output)
-    assert verify.main([str(output)]) == verify.WHOLE
+    assert verify.main([str(output)]) == verify.COMPLETE
 
 
 def test_an_input_whose_bytes_changed_is_refused_by_name_although_its_size_did_not(finished, capsys):
@@ -61,7 +61,7 @@ def test_an_input_whose_bytes_changed_is_refused_by_name_although_its_size_did_n
     whole = helpers.contents(output)
     helpers.job(*flags, output=output, expect=2)
     said = capsys.readouterr().err
-    assert f"has changed since it was made: {inputs[1]} (crc32c differs)" in said
+    assert f"has changed since the shard was made: {inputs[1]} (crc32c differs)" in said
     assert helpers.contents(output) == whole
 
 

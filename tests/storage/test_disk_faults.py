@@ -70,7 +70,7 @@ def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(tmp_path, request_of, c
         subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
         helpers.job(*flags, output=disk / "out")
         assert helpers.contents(disk / "out") == whole
-        assert verify.main([str(disk / "out")]) == verify.WHOLE
+        assert verify.main([str(disk / "out")]) == verify.COMPLETE
 
 
 def test_a_disk_that_becomes_read_only_ends_the_job(tmp_path, request_of, capsys, monkeypatch):

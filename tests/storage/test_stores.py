@@ -97,7 +97,7 @@ def test_a_job_runs_within_a_store_that_beam_has_never_heard_of(memory, tmp_path
     features = [name for name in expected if name.startswith("features-")]
     assert len(features) == 2
     assert all(written[name] == expected[name] for name in features)
-    assert verify.main(["memory://out"]) == verify.WHOLE
+    assert verify.main(["memory://out"]) == verify.COMPLETE
 
 
 def test_images_come_through_the_same_store_within_the_limits_of_a_fetch(memory, fetcher):
