@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Features of the sample photographs on this machine, from a fresh clone: ./run_local.sh [options of pipeline.main]
+# Runs the job on the sample photographs, from a fresh clone: ./run_local.sh [options of pipeline.main]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/venv.sh
@@ -49,7 +49,7 @@ if ! value_of --model "$@" >/dev/null; then
   if ((status == 3)); then
     model=untrained/r101x3
     say "The official weights of BiT-M R101x3 could not be reached."
-    say "Going on with untrained weights from a fixed seed: right shape, right cost, meaningless features."
+    say "Continuing with untrained weights from a fixed seed: the features have the right shape but no meaning."
   elif ((status)); then
     exit "$status"
   fi
@@ -57,13 +57,13 @@ if ! value_of --model "$@" >/dev/null; then
 fi
 
 if ! output=$(value_of --output "$@"); then
-  # Features of untrained weights never stand where the real ones belong.
+  # Features of untrained weights never go where the real ones belong.
   output=local/features
   [[ ${model-} != untrained/* ]] || output=local/features-untrained
   arguments+=("--output=$output")
 fi
 
-# With job control the job has a process group of its own, so that each signal reaches it once, through the traps.
+# With job control the job has its own process group, so that each signal reaches it once, through the traps.
 set -m
 .venv/bin/python -m pipeline.main "${arguments[@]}" "$@" </dev/null &
 job=$!
@@ -77,6 +77,6 @@ done
 ((status == 0)) || exit "$status"
 
 say
-say "Features: $output/features-*.tfrecord (one tf.Example an image); failed images: $output/failures-*.jsonl, if any."
-say "What was run and how it went: $output/manifest.json"
-say "To look at them: .venv/bin/python -m samples.show $output"
+say "Features: $output/features-*.tfrecord (one tf.Example per image); failed images: $output/failures-*.jsonl, if any."
+say "Totals, model and versions: $output/manifest.json"
+say "To look at the features: .venv/bin/python -m samples.show $output"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All checks and tests: ./run_tests.sh [GROUP...] [options of pytest]
-# A group is a folder of tests or the name of a test module: commit stands for tests/commit, flink for every test_flink*.py.
+# A group is a folder or the name of a module: commit means tests/commit, flink means every test_flink*.py.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/venv.sh
@@ -15,7 +15,7 @@ before=''
 for argument; do
   shift
   modules=()
-  # A word after one of these options belongs to it.
+  # A word after one of these options is its value.
   if [[ $argument =~ ^[a-z_]+$ && ! $before =~ ^-[ckmnopr]$ ]]; then
     if [[ -d tests/$argument ]]; then
       modules=("tests/$argument")

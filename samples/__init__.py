@@ -1,1 +1,1 @@
-"""Photographs that ship with the project, and commands around them; not part of the package."""
+"""Photographs that ship with the project, and commands that use them; not part of the package."""

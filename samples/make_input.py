@@ -1,4 +1,4 @@
-"""Write the sample input: the photographs of `samples/photos` as TFRecord shards and as a list of URIs.
+"""Writes the sample input: the photographs of `samples/photos` as TFRecord shards and as a list of URIs.
 
 python -m samples.make_input local/input
 """
@@ -19,7 +19,7 @@ def photo_paths() -> list[Path]:
 
 
 def encode_example(path: Path, label: int) -> bytes:
-    """One serialized `tf.train.Example` with the features that ImageNet's TFRecords have.
+    """One serialized `tf.train.Example` with the features of ImageNet's TFRecords.
 
     `image/encoded`, `image/format`, `image/filename`, `image/class/text`: one bytes value each;
     `image/class/label`: one int64.
@@ -41,10 +41,10 @@ def encode_example(path: Path, label: int) -> bytes:
 
 
 def write_input(folder: Path) -> None:
-    """Write `tfrecords/photos-*.tfrecord` and `photos.txt` (absolute paths, one a line) into `folder`.
+    """Writes `tfrecords/photos-*.tfrecord` and `photos.txt` (absolute paths, one per line) into `folder`.
 
-    The photographs stand in the order of their names; the label is the position in that order. The shards
-    are the same bytes in each call; `photos.txt` depends on where the project lies.
+    The photographs are in the order of their names; the label is the position in that order. The bytes of the
+    shards are the same in each call; `photos.txt` depends on where the project is.
     """
     import tensorflow as tf
 
@@ -61,8 +61,9 @@ def write_input(folder: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """The command line: writes the sample input into one folder."""
     parser = argparse.ArgumentParser(prog="python -m samples.make_input", description=write_input.__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="folder to write to; created if missing")
     folder = parser.parse_args(argv).folder
     write_input(folder)
     print(

@@ -1,4 +1,4 @@
-"""Look at a folder of features: each image's key, dimension and norm, and the image most like it.
+"""Prints the features of a job's output: each image's key, dimension and norm, and the most similar image.
 
 python -m samples.show local/features
 """
@@ -17,12 +17,14 @@ from transforms.records import features
 
 
 class Record(NamedTuple):
+    """The key and the embedding of one feature record."""
+
     key: str
     embedding: NDArray[np.float32]  # [dimension]
 
 
 def read_records(folder: Path) -> Iterator[Record]:
-    """The feature records of a job's output folder, shard by shard, in order."""
+    """The feature records of a job's output folder, in input order. Raises ValueError for a damaged file."""
     for path in sorted(folder.glob(features_name("*"))):
         with path.open("rb") as stream:
             for record in features.read(stream):
@@ -33,7 +35,7 @@ def read_records(folder: Path) -> Iterator[Record]:
 
 
 def nearest(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """For each row of [n, dimension], n > 1: the other row with the highest cosine, and the cosine; [n]."""
+    """For each row of [n, dimension], n > 1: the other row with the highest cosine similarity, and the cosine; [n]."""
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -np.inf)
@@ -41,7 +43,7 @@ def nearest(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[
 
 
 def describe(records: Sequence[Record]) -> Iterator[str]:
-    """One line a record, under a line of headings."""
+    """One line per record, below a line of headings."""
     width = max(3, *(len(record.key) for record in records))
     yield f"{'key':{width}}  dimension    norm  cosine  nearest"
     embeddings = np.stack([record.embedding for record in records])
@@ -55,14 +57,17 @@ def describe(records: Sequence[Record]) -> Iterator[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns 0, or 2 if the folder holds no record."""
     parser = argparse.ArgumentParser(prog="python -m samples.show", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="the --output of a job")
-    parser.add_argument("--limit", type=int, default=100, help="records to read at most (default 100)")
+    parser.add_argument("folder", type=Path, help="the --output folder of a job")
+    parser.add_argument(
+        "--limit", type=int, default=100, help="maximum number of records to read (default: 100)"
+    )
     args = parser.parse_args(argv)
     records = [record for record, _ in zip(read_records(args.folder), range(args.limit), strict=False)]
     if not records:
         print(
-            f"No record in {args.folder}/{features_name('*')}: give the --output folder of a job.",
+            f"no record in {args.folder}/{features_name('*')}: pass the --output folder of a job",
             file=sys.stderr,
         )
         return 2

@@ -1,9 +1,9 @@
-# Sourced by run_local.sh and run_tests.sh from the project's root: a virtual environment that matches a lock file.
+# Sourced by run_local.sh and run_tests.sh in the project's root: makes a virtual environment that matches a lock file.
 # shellcheck shell=bash
 
 say() { printf '%s\n' "$*" >&2; }
 
-# Prints the first Python 3.10-3.13 on PATH that can make virtual environments; $PYTHON names another one.
+# Prints the first Python 3.10-3.13 on PATH that can make virtual environments; $PYTHON is tried first.
 find_python() {
   local candidate
   for candidate in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11 python3.10; do
@@ -18,13 +18,13 @@ find_python() {
   return 2
 }
 
-# prepare_venv LOCK [CONTAINED_LOCK...]: makes .venv with LOCK in it, and builds the native code of this checkout.
+# prepare_venv LOCK [CONTAINED_LOCK...]: installs LOCK into .venv and builds the native code of this checkout.
 prepare_venv() {
   install_lock "$@"
   build_native
 }
 
-# Unless LOCK and the locks that it contains are in .venv as they stand now.
+# Installs LOCK, unless .venv has the present versions of LOCK and of the locks that it contains.
 install_lock() {
   local lock python stale=
   for lock in "$@"; do
@@ -33,11 +33,11 @@ install_lock() {
   [[ $stale ]] || return 0
   if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     python=$(find_python) || return
-    say "Making .venv with $("$python" --version)"
+    say "Creating .venv with $("$python" --version)"
     "$python" -m venv --clear .venv >&2
   fi
   say "Installing $1 into .venv; this takes a few minutes"
-  # The lock is complete: --no-deps keeps pip from resolving again. Some packages come as source only (pure Python).
+  # The lock is complete: --no-deps keeps pip from resolving again. Some pure Python packages come as source only.
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes --no-deps \
     --requirement "$1" >&2
   for lock in "$@"; do
@@ -45,7 +45,7 @@ install_lock() {
   done
 }
 
-# Unless it stands there already, younger than its sources.
+# Builds the native code, unless it is newer than its sources.
 build_native() {
   local source stale=
   compgen -G 'transforms/imaging/_native*.so' >/dev/null || stale=yes
@@ -55,6 +55,6 @@ build_native() {
   [[ $stale ]] || return 0
   rm -f transforms/imaging/_native*.so
   .venv/bin/python setup.py --quiet build_ext --inplace >&2
-  # Without a compiler there is none now: the next call tries again.
+  # Without a compiler nothing was built: the next call tries again.
   ! compgen -G 'transforms/imaging/_native*.so' >/dev/null || touch .venv/built-native
 }

@@ -28,12 +28,12 @@ PHOTOS = {
 
 
 def test_every_photo_decodes():
-    seen = {}
+    properties = {}
     for path in make_input.photo_paths():
         with Image.open(path) as image:
             image.load()
-            seen[path.name] = (image.format, image.mode, image.size)
-    assert seen == PHOTOS
+            properties[path.name] = (image.format, image.mode, image.size)
+    assert properties == PHOTOS
 
 
 def test_the_licence_table_lists_exactly_the_files_and_only_free_licences():
@@ -128,7 +128,7 @@ def test_show_says_what_to_do_without_records(tmp_path, capsys):
     assert show.main([str(tmp_path)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == f"No record in {tmp_path}/features-*.tfrecord: give the --output folder of a job.\n"
+    assert err == f"no record in {tmp_path}/features-*.tfrecord: pass the --output folder of a job\n"
 
 
 def test_nearest_ignores_the_length_of_vectors():

@@ -59,9 +59,9 @@ class Project:
         bin_folder = folder / "bin"
         bin_folder.mkdir()
         for tool in TOOLS:
-            found = shutil.which(tool)
-            assert found, tool
-            (bin_folder / tool).symlink_to(found)
+            path = shutil.which(tool)
+            assert path, tool
+            (bin_folder / tool).symlink_to(path)
         (bin_folder / "python3").symlink_to(self.home / "python")
         self.environment = {"PATH": str(bin_folder), "FAKE_HOME": str(self.home)}
 
@@ -165,10 +165,10 @@ def test_unreachable_weights_are_replaced_in_two_lines(project):
         "--model=untrained/r101x3",
         "--output=local/features-untrained",
     ]
-    said = [line for line in result.stderr.splitlines() if "weights" in line]
-    assert said == [
+    lines = [line for line in result.stderr.splitlines() if "weights" in line]
+    assert lines == [
         "The official weights of BiT-M R101x3 could not be reached.",
-        "Going on with untrained weights from a fixed seed: right shape, right cost, meaningless features.",
+        "Continuing with untrained weights from a fixed seed: the features have the right shape but no meaning.",
     ]
 
 
@@ -244,12 +244,12 @@ def test_a_missing_python_is_named_with_a_remedy(project):
 def test_the_python_check_is_right_about_this_python(tmp_path):
     find = f"cd {ROOT} && . scripts/venv.sh && find_python"
     environment = {**os.environ, "PYTHON": sys.executable}
-    found = subprocess.run(["bash", "-c", find], env=environment, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == sys.executable
+    done = subprocess.run(["bash", "-c", find], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == sys.executable
 
 
 def test_run_tests_serves_run_local_too(project):
-    """The lock for tests holds the other one, so that its installation is not repeated."""
+    """The lock for tests contains the other lock, so it is not installed again."""
     project.run("run_tests.sh")
     assert any("--requirement requirements-dev.txt" in call for call in project.calls())
     assert project.run("run_local.sh").returncode == 0
@@ -257,7 +257,7 @@ def test_run_tests_serves_run_local_too(project):
 
 
 @pytest.mark.parametrize(
-    ("given", "passed"),
+    ("arguments", "passed"),
     [
         ("", ""),
         ("flink", "tests/test_flink.py tests/test_flink_manifests.py"),
@@ -268,14 +268,14 @@ def test_run_tests_serves_run_local_too(project):
         ("nonsense", "nonsense"),  # pytest says that there is no such file
     ],
 )
-def test_run_tests_takes_groups_by_name(project, given, passed):
+def test_run_tests_takes_groups_by_name(project, arguments, passed):
     (project.root / "tests" / "commit").mkdir(parents=True)
     for name in ("test_flink", "test_flink_manifests", "test_prism", "commit/test_claim"):
         (project.root / "tests" / f"{name}.py").touch()
     (project.root / ".venv/bin").mkdir(parents=True)
     for tool in ("ruff", "mypy", "shellcheck"):
         (project.root / ".venv/bin" / tool).symlink_to(shutil.which("true"))
-    done = project.run("run_tests.sh", *given.split())
+    done = project.run("run_tests.sh", *arguments.split())
     assert done.returncode == 0, done.stderr
     assert project.calls()[-1] == f"-m pytest -n 2 --dist loadgroup {passed}".strip()
 
