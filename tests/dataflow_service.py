@@ -19,9 +19,9 @@ from tests import helpers
 
 @dataclass
 class Job:
-    """A submitted job: what was asked, and the process that runs it."""
+    """A submitted job: its request, and the process that runs it."""
 
-    asked: dict
+    request: dict
     process: subprocess.Popen | None = None
     cancelled: bool = False
 
@@ -59,9 +59,9 @@ class DataflowService:
     def url(self) -> str:
         return f"http://localhost:{self._server.server_address[1]}"
 
-    def create(self, asked: dict) -> Job:
-        options = asked["environment"]["sdkPipelineOptions"]["options"]
-        job = Job(asked)
+    def create(self, request: dict) -> Job:
+        options = request["environment"]["sdkPipelineOptions"]["options"]
+        job = Job(request)
         job.process = subprocess.Popen(
             [sys.executable, "-m", "tests.dataflow_service", options["pipelineUrl"]],
             cwd=helpers.REPO,
@@ -74,7 +74,7 @@ class DataflowService:
         job = self.jobs[number]
         return {
             "id": f"job-{number}",
-            "name": job.asked["name"],
+            "name": job.request["name"],
             "projectId": "project",
             "location": "europe-west4",
             "currentState": job.state,
@@ -124,9 +124,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(self.service.answer(number))
 
     def do_PUT(self) -> None:
-        asked = json.loads(self._body())
+        request = json.loads(self._body())
         number = int(re.search(r"/jobs/job-(\d+)", self.path)[1])
-        if asked.get("requestedState") in ("JOB_STATE_CANCELLED", 5):
+        if request.get("requestedState") in ("JOB_STATE_CANCELLED", 5):
             self.service.jobs[number].process.kill()
             self.service.jobs[number].cancelled = True
         self._reply(self.service.answer(number))

@@ -32,9 +32,9 @@ CACHE = Path(os.environ.get("BIT_FEATURES_TEST_CACHE", "~/.cache/bit-features-te
 
 def require(program: str, packages: str) -> str:
     """The path of a program that tests of engines cannot do without."""
-    found = shutil.which(program)
-    assert found, f"{program} is not on PATH, and this test needs it: apt-get install {packages}"
-    return found
+    path = shutil.which(program)
+    assert path, f"{program} is not on PATH, and this test needs it: apt-get install {packages}"
+    return path
 
 
 def install(target: Path, command: list[str], **environment: str) -> Path:
@@ -75,26 +75,26 @@ class Offspring:
 
     def alive(self) -> dict[int, str]:
         """Id -> command of each."""
-        found = {}
+        processes = {}
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit():
                 try:
                     if self._mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
                         command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                        found[int(folder.name)] = command
+                        processes[int(folder.name)] = command
                 except OSError:
                     continue
-        return found
+        return processes
 
     def left(self, seconds: float = 60) -> dict[int, str]:
         """Those that have not ended by themselves within some time; they are then killed."""
         deadline = time.monotonic() + seconds
-        while (found := self.alive()) and time.monotonic() < deadline:
+        while (processes := self.alive()) and time.monotonic() < deadline:
             time.sleep(0.1)
-        for process in found:
+        for process in processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-        return found
+        return processes
 
 
 def flink_job_server() -> Path:
@@ -107,7 +107,7 @@ def flink_job_server() -> Path:
 
 
 def embedded_flink() -> tuple[str, ...]:
-    """Flags for Flink inside the job server, which tries nothing again."""
+    """Flags for Flink inside the job server, which retries nothing."""
     jar = flink_job_server()
     return (
         "--runner=FlinkRunner",
@@ -131,14 +131,14 @@ def embedded_spark() -> tuple[str, ...]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nothing listens on, below those that the system hands out by itself."""
-    found: list[int] = []
+    """Unused ports on loopback, below the range that the system assigns from."""
+    ports: list[int] = []
     for port in random.Random(os.getpid()).sample(range(18000, 30000), 1000):
         with socket.socket() as probe:
             if probe.connect_ex(("localhost", port)):
-                found.append(port)
-        if len(found) == count:
-            return found
+                ports.append(port)
+        if len(ports) == count:
+            return ports
     raise AssertionError("no free port")
 
 
@@ -179,9 +179,9 @@ def flink_cluster(folder: Path) -> Iterator[FlinkCluster]:
     started = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
     try:
         assert started.returncode == 0, started.stderr
-        # The flags are those that the script tells its user.
-        told = [word for word in started.stderr.replace("\\\n", " ").split() if word.startswith("--")]
-        flags = [word for word in told if not word.endswith("=...")]
+        # The flags are those of the command that the script prints.
+        printed = [word for word in started.stderr.replace("\\\n", " ").split() if word.startswith("--")]
+        flags = [word for word in printed if not word.endswith("=...")]
         yield FlinkCluster(folder, rest, pool, tuple(flags))
     finally:
         subprocess.run([str(LOCAL_CLUSTER), "stop"], env=environment, check=True, timeout=60)

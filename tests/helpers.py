@@ -50,13 +50,13 @@ def image_example(seed: int, **more: object) -> bytes:
 def write_tfrecord(path: Path, records: Sequence[bytes]) -> Path:
     """Writes a TFRecord file, gzipped if its name says so."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = b"".join(tfrecord.frame(one) for one in records)
+    data = b"".join(map(tfrecord.frame, records))
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
 
 
 def write_shards(folder: Path, sizes: Sequence[int], suffix: str = "") -> str:
-    """Writes one TFRecord file a size, of good pictures with running seeds; returns a glob that matches them."""
+    """Writes one TFRecord file per size, of good pictures with running seeds; returns a glob that matches them."""
     seed = 0
     for index, size in enumerate(sizes):
         name = f"in-{index:05d}-of-{len(sizes):05d}.tfrecord{suffix}"
@@ -76,7 +76,7 @@ def read_features(path: Path | str) -> list[dict[str, object]]:
 
 def read_all(output: Path) -> list[dict[str, object]]:
     """The records of all shards, in order."""
-    return [one for path in sorted(output.glob("features-*")) for one in read_features(path)]
+    return [record for path in sorted(output.glob("features-*")) for record in read_features(path)]
 
 
 def read_ledger(output: Path) -> list[dict[str, object]]:

@@ -71,11 +71,11 @@ def upload(folder: str, files: Mapping[str, bytes]) -> None:
 
 def contents(folder: str) -> dict[str, bytes]:
     """Every file below a folder."""
-    found = [file.path for file in door.match(f"{folder}/**")]
-    return {path[len(folder) + 1 :]: data for path, data in zip(found, door.read_many(found), strict=True)}
+    paths = [file.path for file in door.match(f"{folder}/**")]
+    return {path[len(folder) + 1 :]: data for path, data in zip(paths, door.read_many(paths), strict=True)}
 
 
 def modified(folder: str) -> dict[str, float]:
     """When each file below a folder was written last, in seconds."""
-    found = door.match(f"{folder}/**")
-    return {file.path[len(folder) + 1 :]: file.last_updated_in_seconds for file in found}
+    files = door.match(f"{folder}/**")
+    return {file.path[len(folder) + 1 :]: file.last_updated_in_seconds for file in files}

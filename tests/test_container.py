@@ -65,12 +65,12 @@ def test_the_image_has_the_tested_versions_and_cuda_beside_them(lock):
 
 
 def test_cuda_is_what_this_tensorflow_asks_for(lock):
-    asked = [Requirement(line) for line in metadata.requires("tensorflow") or ()]
-    cuda = [one for one in asked if one.marker and one.marker.evaluate({**IMAGE, "extra": "and-cuda"})]
-    cuda = [one for one in cuda if not one.marker.evaluate({**IMAGE, "extra": ""})]
+    requirements = [Requirement(line) for line in metadata.requires("tensorflow") or ()]
+    cuda = [r for r in requirements if r.marker and r.marker.evaluate({**IMAGE, "extra": "and-cuda"})]
+    cuda = [r for r in cuda if not r.marker.evaluate({**IMAGE, "extra": ""})]
     assert len(cuda) >= 10
-    for one in cuda:
-        assert one.specifier.contains(lock[canonicalize_name(one.name)]), one
+    for requirement in cuda:
+        assert requirement.specifier.contains(lock[canonicalize_name(requirement.name)]), requirement
 
 
 def test_the_lock_satisfies_the_project(lock):

@@ -154,7 +154,7 @@ def test_a_submitted_job_runs_to_its_end(tmp_path, cloud):
     assert "gs://bucket/out: 5 features, 0 failures" in done.stderr
     assert json.loads((tmp_path / "report.json").read_text())["counters"]["out-features"] == 5
     (job,) = service.jobs
-    assert_gpu_job(job.asked, "l4")
+    assert_gpu_job(job.request, "l4")
     (pipeline,) = [blob for blob in bucket.list_blobs(prefix="tmp/") if blob.name.endswith("pipeline.pb")]
     assert_one_stage(beam_runner_api_pb2.Pipeline.FromString(pipeline.download_as_bytes()))
     helpers.job(*common, f"--input={pattern}", output=tmp_path / "direct")
@@ -175,11 +175,11 @@ def test_the_template_has_every_flag_with_a_pattern_that_fits(tmp_path):
     flags = {action.dest: action for action in options.parser()._actions if action.dest != "help"}
     assert list(parameters) == list(flags)
     for name, flag in flags.items():
-        told = parameters[name]
-        assert told["isOptional"] is (name not in ("input", "output", "model")), name
-        assert told["label"], name
-        assert told["helpText"].endswith("."), name
-        (pattern,) = told["regexes"]
+        parameter = parameters[name]
+        assert parameter["isOptional"] is (name not in ("input", "output", "model")), name
+        assert parameter["label"], name
+        assert parameter["helpText"].endswith("."), name
+        (pattern,) = parameter["regexes"]
         for value in flag.choices or ():
             assert re.fullmatch(pattern, value), name
         if flag.default and not isinstance(flag.default, list) and name != "max_bytes":

@@ -26,10 +26,10 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def offspring():
-    """Processes of the test; none may be left, and none is."""
-    found = engines.Offspring()
-    yield found
-    assert not found.left()
+    """Processes of the test; none may be left at its end."""
+    processes = engines.Offspring()
+    yield processes
+    assert not processes.left()
 
 
 @pytest.fixture
@@ -93,11 +93,11 @@ def test_a_lost_task_manager_costs_no_byte(tmp_path, cluster, launch):
     assert cluster.jobs()[0]["state"] == "FINISHED"
     assert helpers.contents(output) == helpers.contents(tmp_path / "direct")
     assert {path: os.stat(path).st_mtime_ns for path in committed} == committed
-    told = json.loads(report.read_text())
-    assert told["features"] == sum(LONG)
+    summary = json.loads(report.read_text())
+    assert summary["features"] == sum(LONG)
     # What the lost worker counted is missing, and what was repeated counts again: the metrics are no account of results.
-    assert told["counters"]["out-features"] > 0
-    assert told["verdict"]["stage"] in told["stage_seconds"]
+    assert summary["counters"]["out-features"] > 0
+    assert summary["verdict"]["stage"] in summary["stage_seconds"]
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +123,6 @@ def test_a_failing_job_ends_with_a_sentence_and_1(tmp_path, embedded, offspring)
     flags = [*helpers.TINY, *embedded, f"--input={pattern}", f"--output={tmp_path / 'out'}"]
     done = helpers.job_process(*flags, expect=1, env=offspring.environment)
     assert done.stdout == ""
-    (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert told.startswith("error: StorageFailed: ")
-    assert "receipts" in told
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert error.startswith("error: StorageFailed: ")
+    assert "receipts" in error

@@ -50,8 +50,8 @@ def deployment_schema():
 def test_the_session_cluster_fits_the_operator(deployment_schema):
     cluster = manifest("session-cluster.yaml")
     assert (cluster["apiVersion"], cluster["kind"]) == ("flink.apache.org/v1beta1", "FlinkDeployment")
-    found = list(Draft202012Validator(deployment_schema).iter_errors(cluster))
-    assert not found, found
+    errors = list(Draft202012Validator(deployment_schema).iter_errors(cluster))
+    assert not errors, errors
     cluster["spec"]["taskManager"]["podTemplates"] = {}
     cluster["spec"]["flinkVersion"] = "v0_9"
     assert len(list(Draft202012Validator(deployment_schema).iter_errors(cluster))) == 2

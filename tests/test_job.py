@@ -36,19 +36,24 @@ def test_equals_the_plain_functions_over_shards_and_chunks(tmp_path, expected):
     seed = 0
     for index, size in enumerate(sizes):
         name = f"in-{index:05d}-of-00004.tfrecord"
-        found = helpers.read_features(tmp_path / "out" / f"features-{index:05d}-of-00004.tfrecord")
-        assert [one["key"] for one in found] == [[f"{name}#{i}".encode()] for i in range(size)]
-        for one in found:
+        records = helpers.read_features(tmp_path / "out" / f"features-{index:05d}-of-00004.tfrecord")
+        assert [record["key"] for record in records] == [[f"{name}#{i}".encode()] for i in range(size)]
+        for record in records:
             data = helpers.encoded(seed)
-            np.testing.assert_allclose(one["embedding"], expected(data), rtol=0, atol=1e-5)
-            assert one["image/width"] == [48]
-            assert one["image/height"] == [40]
-            assert one["image/sha256"] == [hashlib.sha256(data).hexdigest().encode()]
-            assert set(one) == {"key", "embedding", "image/width", "image/height", "image/sha256"}
+            np.testing.assert_allclose(record["embedding"], expected(data), rtol=0, atol=1e-5)
+            assert record["image/width"] == [48]
+            assert record["image/height"] == [40]
+            assert record["image/sha256"] == [hashlib.sha256(data).hexdigest().encode()]
+            assert set(record) == {"key", "embedding", "image/width", "image/height", "image/sha256"}
             seed += 1
-    told = helpers.manifest(tmp_path / "out")
-    assert (told["inputs"], told["features"], told["failures"], told["shards_done"]) == (12, 12, 0, 4)
-    assert told["untrained"] is True
+    manifest = helpers.manifest(tmp_path / "out")
+    assert (manifest["inputs"], manifest["features"], manifest["failures"], manifest["shards_done"]) == (
+        12,
+        12,
+        0,
+        4,
+    )
+    assert manifest["untrained"] is True
     assert not list((tmp_path / "out").glob("failures-*"))
     assert not (tmp_path / "out" / ".tmp").exists()
 
@@ -62,8 +67,8 @@ def test_a_vector_does_not_depend_on_neighbours_or_batch_size(tmp_path):
     together, smaller = helpers.read_all(tmp_path / "together"), helpers.read_all(tmp_path / "smaller")
     (alone,) = helpers.read_all(tmp_path / "alone")
     assert alone["embedding"].tobytes() == together[3]["embedding"].tobytes()
-    for one, other in zip(together, smaller, strict=True):
-        np.testing.assert_allclose(one["embedding"], other["embedding"], rtol=0, atol=1e-5)
+    for record, other in zip(together, smaller, strict=True):
+        np.testing.assert_allclose(record["embedding"], other["embedding"], rtol=0, atol=1e-5)
 
 
 def test_equal_images_get_equal_records(tmp_path):
@@ -71,10 +76,10 @@ def test_equal_images_get_equal_records(tmp_path):
     first, other = helpers.image_example(1), helpers.image_example(2)
     path = helpers.write_tfrecord(tmp_path / "in.tfrecord", [first, other, first])
     helpers.job(f"--input={path}", output=tmp_path / "out")
-    one, two, again = helpers.read_all(tmp_path / "out")
-    assert one["image/sha256"] == again["image/sha256"] != two["image/sha256"]
-    assert one["embedding"].tobytes() == again["embedding"].tobytes() != two["embedding"].tobytes()
-    assert one["key"] != again["key"]
+    first, second, third = helpers.read_all(tmp_path / "out")
+    assert first["image/sha256"] == third["image/sha256"] != second["image/sha256"]
+    assert first["embedding"].tobytes() == third["embedding"].tobytes() != second["embedding"].tobytes()
+    assert first["key"] != third["key"]
 
 
 def test_gzip_and_plain_input_give_the_same_bytes(tmp_path):
@@ -88,7 +93,9 @@ def test_gzip_and_plain_input_give_the_same_bytes(tmp_path):
     helpers.job(f"--input={files}", "--key_feature=image/filename", output=tmp_path / "b")
     a, b = ({n: d for n, d in helpers.contents(tmp_path / f).items() if n.startswith("feat")} for f in "ab")
     assert a == b
-    assert [one["key"] for one in helpers.read_all(tmp_path / "a")] == [[b"%d.jpg" % i] for i in range(5)]
+    assert [record["key"] for record in helpers.read_all(tmp_path / "a")] == [
+        [b"%d.jpg" % i] for i in range(5)
+    ]
 
 
 def test_passed_features_are_unchanged(tmp_path):
@@ -118,10 +125,10 @@ def test_bad_images_go_to_the_ledger_and_cost_nothing_else(tmp_path, expected):
     ]
     path = helpers.write_tfrecord(tmp_path / "in.tfrecord", examples)
     helpers.job(f"--input={path}", "--batch_size=2", "--max_failure_rate=0.9", output=tmp_path / "out")
-    found = helpers.read_all(tmp_path / "out")
-    assert [one["key"] for one in found] == [[b"in.tfrecord#0"], [b"in.tfrecord#5"]]
-    for one, seed in zip(found, (0, 1), strict=True):
-        np.testing.assert_allclose(one["embedding"], expected(helpers.encoded(seed)), rtol=0, atol=1e-5)
+    records = helpers.read_all(tmp_path / "out")
+    assert [record["key"] for record in records] == [[b"in.tfrecord#0"], [b"in.tfrecord#5"]]
+    for record, seed in zip(records, (0, 1), strict=True):
+        np.testing.assert_allclose(record["embedding"], expected(helpers.encoded(seed)), rtol=0, atol=1e-5)
     ledger = helpers.read_ledger(tmp_path / "out")
     assert [(line["position"], line["stage"], line["code"]) for line in ledger] == [
         (1, "decode", "truncated"),
@@ -130,9 +137,9 @@ def test_bad_images_go_to_the_ledger_and_cost_nothing_else(tmp_path, expected):
         (4, "read", "bad_example"),
     ]
     assert all(set(line) == {"key", "position", "stage", "code", "message"} for line in ledger)
-    told = helpers.manifest(tmp_path / "out")
-    assert (told["inputs"], told["features"], told["failures"]) == (6, 2, 4)
-    assert told["failures_by_code"] == {
+    manifest = helpers.manifest(tmp_path / "out")
+    assert (manifest["inputs"], manifest["features"], manifest["failures"]) == (6, 2, 4)
+    assert manifest["failures_by_code"] == {
         "bad_example": 1,
         "missing_feature": 1,
         "not_image": 1,
@@ -147,7 +154,7 @@ def test_damaged_bytes_become_a_ledger_line_with_their_place(tmp_path):
     data[2 * size + 50] ^= 1
     path.write_bytes(data)
     helpers.job(f"--input={path}", output=tmp_path / "out")
-    assert [one["key"] for one in helpers.read_all(tmp_path / "out")] == [
+    assert [record["key"] for record in helpers.read_all(tmp_path / "out")] == [
         [f"in.tfrecord#{i}".encode()] for i in (0, 1, 3)
     ]
     (line,) = helpers.read_ledger(tmp_path / "out")
@@ -197,13 +204,13 @@ def test_lists_of_uris(tmp_path, photos, expected, kind):
         f"--input={path}", "--images_per_shard=2", "--batch_size=2", *columns, output=tmp_path / "out"
     )
     assert len(list((tmp_path / "out").glob("features-*-of-00003.tfrecord"))) == 3
-    found = helpers.read_all(tmp_path / "out")
-    assert [one["key"] for one in found] == [[str(p).encode()] for p in photos]
-    for index, (one, photo) in enumerate(zip(found, photos, strict=True)):
-        np.testing.assert_allclose(one["embedding"], expected(photo.read_bytes()), rtol=0, atol=1e-5)
+    records = helpers.read_all(tmp_path / "out")
+    assert [record["key"] for record in records] == [[str(p).encode()] for p in photos]
+    for index, (record, photo) in enumerate(zip(records, photos, strict=True)):
+        np.testing.assert_allclose(record["embedding"], expected(photo.read_bytes()), rtol=0, atol=1e-5)
         if kind != "txt":
-            assert one["label"] == ([str(index).encode()] if kind == "csv" else [index])
-            assert one["text"] == [f'a "{index}",\nb'.encode()]
+            assert record["label"] == ([str(index).encode()] if kind == "csv" else [index])
+            assert record["text"] == [f'a "{index}",\nb'.encode()]
     (line,) = helpers.read_ledger(tmp_path / "out")
     assert (line["key"], line["position"], line["code"]) == (str(tmp_path / "gone.jpg"), 0, "not_found")
 
@@ -225,7 +232,9 @@ def test_image_files_by_folder_or_glob(tmp_path, photos, what):
     (tmp_path / "photos" / "notes.md").write_text("not an image")
     pattern = tmp_path / "photos" if what == "folder" else f"{tmp_path}/photos/*.[bjptw]*"
     helpers.job(f"--input={pattern}", "--images_per_shard=3", output=tmp_path / "out")
-    assert [one["key"] for one in helpers.read_all(tmp_path / "out")] == [[str(p).encode()] for p in photos]
+    assert [record["key"] for record in helpers.read_all(tmp_path / "out")] == [
+        [str(p).encode()] for p in photos
+    ]
     assert (tmp_path / "out" / "inputs.txt").read_text().splitlines() == [str(p) for p in photos]
 
 

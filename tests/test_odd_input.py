@@ -31,8 +31,8 @@ def test_a_quote_inside_a_field_swallows_no_rows(tmp_path, photo):
     rows = ['6" pipe', "plain", '7" pipe', '"quoted, ""twice"""', "end"]
     path = tmp_path / "list.csv"
     path.write_text("uri,text\n" + "".join(f"{photo},{text}\n" for text in rows))
-    found, failed = run(tmp_path, f"--input={path}", "--pass_through=text")
-    assert [one["text"][0].decode() for one in found] == [
+    records, failed = run(tmp_path, f"--input={path}", "--pass_through=text")
+    assert [record["text"][0].decode() for record in records] == [
         '6" pipe',
         "plain",
         '7" pipe',
@@ -48,10 +48,10 @@ def test_a_quote_never_closed_ends_with_the_row_limit(tmp_path, monkeypatch):
     path.write_text('uri,text\n/a.jpg,"open\n' + "/b.jpg,x\n" * 40)
     settings = ReadSettings(2, pass_through=("text",))
     (cut,) = uri_list.slices(str(path), "csv", settings, 1000)
-    found = list(cut.read(uri_list.columns_of(settings)))
-    assert found[0].error.code == "bad_row"
-    assert [row.uri for row in found[1:]] == ["/b.jpg"] * len(found[1:])
-    assert len(found) > 20
+    rows = list(cut.read(uri_list.columns_of(settings)))
+    assert rows[0].error.code == "bad_row"
+    assert [row.uri for row in rows[1:]] == ["/b.jpg"] * len(rows[1:])
+    assert len(rows) > 20
 
 
 @pytest.mark.parametrize(
@@ -66,16 +66,16 @@ def test_a_value_that_cannot_be_stored_is_a_ledger_line(tmp_path, photo, row, co
     path = tmp_path / "list.jsonl"
     lines = [{"uri": str(photo), "n": 1}, {**row, "uri": row["uri"].replace("PHOTO", str(photo))}]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found, failed = run(tmp_path, f"--input={path}", "--pass_through=n")
-    assert [one["n"] for one in found] == [[1]]
+    records, failed = run(tmp_path, f"--input={path}", "--pass_through=n")
+    assert [record["n"] for record in records] == [[1]]
     assert [(line["position"], line["code"]) for line in failed] == [(1, code)]
 
 
 def test_bytes_of_another_encoding_pass_through_unchanged(tmp_path, photo):
     path = tmp_path / "list.csv"
     path.write_bytes(b"uri,text\n%s,caf\xe9\n" % str(photo).encode())
-    (found,), failed = run(tmp_path, f"--input={path}", "--pass_through=text")
-    assert (found["text"], failed) == ([b"caf\xe9"], [])
+    (record,), failed = run(tmp_path, f"--input={path}", "--pass_through=text")
+    assert (record["text"], failed) == ([b"caf\xe9"], [])
 
 
 def test_a_misspelt_column_of_json_lines_is_refused_at_once(tmp_path, capsys):
@@ -92,8 +92,8 @@ def test_a_key_column_never_shows_a_signature_and_may_not_be_empty(tmp_path, pho
         {"uri": str(photo), "id": None},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (found,), (line,) = run(tmp_path, f"--input={path}", "--key_feature=id")
-    assert found["key"] == [b"https://x.example/a"]
+    (record,), (line,) = run(tmp_path, f"--input={path}", "--key_feature=id")
+    assert record["key"] == [b"https://x.example/a"]
     assert line["code"] == "missing_feature"
     assert not any(b"SECRET" in data for data in helpers.contents(tmp_path / "out").values())
 
@@ -110,17 +110,17 @@ def test_a_damaged_gzip_file_gives_what_is_intact_and_one_line(tmp_path, how):
     else:
         data[at : at + 4000] = b"\xff" * 4000
     whole.write_bytes(data)
-    found, failed = run(tmp_path, f"--input={whole}")
-    assert 10 <= len(found) < 20
-    assert [one["key"][0] for one in found] == [b"in.tfrecord.gz#%d" % i for i in range(len(found))]
+    records, failed = run(tmp_path, f"--input={whole}")
+    assert 10 <= len(records) < 20
+    assert [record["key"][0] for record in records] == [b"in.tfrecord.gz#%d" % i for i in range(len(records))]
     assert {line["code"] for line in failed} == {"damaged_record"}
 
 
 def test_a_gzip_file_cut_between_records_is_noticed(tmp_path):
     path = helpers.write_tfrecord(tmp_path / "in.tfrecord.gz", [helpers.image_example(0)])
     path.write_bytes(path.read_bytes()[:-8])  # the data is there, the trailer is not
-    found, failed = run(tmp_path, f"--input={path}")
-    assert len(found) == 1
+    records, failed = run(tmp_path, f"--input={path}")
+    assert len(records) == 1
     assert [line["code"] for line in failed] == ["damaged_record"]
 
 

@@ -39,9 +39,9 @@ def test_a_second_run_finds_the_same_input_and_nothing_to_do(layout, capsys):
     assert len(helpers.read_all(output)) == 3
     capsys.readouterr()
     helpers.job(*flags, output=output)
-    said = capsys.readouterr().err
-    assert "nothing to do" in said
-    assert "of an output of this job" in said
+    text = capsys.readouterr().err
+    assert "nothing to do" in text
+    assert "of an output of this job" in text
     assert helpers.contents(output) == before
 
 
@@ -96,15 +96,15 @@ def finished(tmp_path):
 def test_features_are_refused_as_input(finished, tmp_path, capsys, pattern):
     _, output = finished
     helpers.job(f"--input={output}/{pattern}", output=tmp_path / "other", expect=2)
-    said = capsys.readouterr().err
-    assert "holds features that this job wrote" in said or "of an output of this job" in said
+    text = capsys.readouterr().err
+    assert "holds features that this job wrote" in text or "of an output of this job" in text
 
 
 def test_the_list_of_images_and_the_ledger_may_be_input(finished, tmp_path):
     _, output = finished
     helpers.job(f"--input={output}/inputs.txt", output=tmp_path / "again")
-    assert [one["key"] for one in helpers.read_all(tmp_path / "again")] == [
-        one["key"] for one in helpers.read_all(output)
+    assert [record["key"] for record in helpers.read_all(tmp_path / "again")] == [
+        record["key"] for record in helpers.read_all(output)
     ]
     (ledger,) = output.glob("failures-*")
     flags = [f"--input={ledger}", "--uri_column=key", "--max_failure_rate=1"]

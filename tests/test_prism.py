@@ -35,7 +35,7 @@ def test_a_failing_job_ends_with_a_sentence_and_1(tmp_path, flags):
     done = helpers.job_process(
         *flags, f"--input={pattern}", f"--output={tmp_path / 'out'}", f"--report_file={report}", expect=1
     )
-    (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert told.startswith("error: StorageFailed: ")
-    assert "receipts" in told
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert error.startswith("error: StorageFailed: ")
+    assert "receipts" in error
     assert json.loads(report.read_text())["status"] == "failed"

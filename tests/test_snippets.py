@@ -65,11 +65,11 @@ def listed(language):
 
 def elsewhere(page, block):
     """The entry of a block that another test runs, or None."""
-    found = [
+    entries = [
         entry for (name, start), entry in ELSEWHERE.items() if name == page.name and block.startswith(start)
     ]
-    assert len(found) < 2
-    return found[0] if found else None
+    assert len(entries) < 2
+    return entries[0] if entries else None
 
 
 def named(blocks):
@@ -161,10 +161,10 @@ def test_what_docker_builds_is_there_and_takes_the_argument():
     for line in block.splitlines():
         program, verb, *options = shlex.split(line, comments=True)
         assert (program, verb, options.pop()) == ("docker", "build", ".")
-        given = dict(zip(options[::2], options[1::2], strict=True))
-        assert set(given) <= {"--file", "--tag", "--build-arg"}
-        dockerfile = (helpers.REPO / given["--file"]).read_text()
-        if argument := given.get("--build-arg"):
+        build_options = dict(zip(options[::2], options[1::2], strict=True))
+        assert set(build_options) <= {"--file", "--tag", "--build-arg"}
+        dockerfile = (helpers.REPO / build_options["--file"]).read_text()
+        if argument := build_options.get("--build-arg"):
             assert re.search(rf"^ARG {argument.split('=')[0]}\b", dockerfile, re.MULTILINE)
 
 

@@ -24,8 +24,8 @@ def run(dag: Any, params: dict[str, Any]) -> dict[str, Any]:
         return {"refused": f"{type(error).__name__}: {error}"}
     tasks = {task.task_id: task for task in ended.get_task_instances()}
     with create_session() as session:
-        found = session.scalars(select(AssetEvent).where(AssetEvent.source_run_id == ended.run_id)).all()
-        events = [event.extra for event in found]
+        recorded = session.scalars(select(AssetEvent).where(AssetEvent.source_run_id == ended.run_id)).all()
+        events = [event.extra for event in recorded]
     return {
         "state": str(ended.state),
         "tasks": {name: str(task.state) for name, task in tasks.items()},

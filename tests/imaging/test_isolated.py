@@ -55,7 +55,7 @@ def check(output, tmp_path, codes: dict[int, str], size: int = 10, shards: int =
     expected = {p.name: p.read_bytes() for p in sorted((tmp_path / "expected").glob("features-*"))}
     assert len(features) == shards
     assert features == expected
-    assert verify.main([str(output)]) == verify.WHOLE
+    assert verify.main([str(output)]) == verify.COMPLETE
     assert not (output / ".tmp").exists()
 
 
