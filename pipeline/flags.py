@@ -16,6 +16,7 @@ from transforms.sources.tfrecord import IMAGE_FEATURE
 _EPILOG = """\
 one example for each kind of input:
   TFRecords     --input='gs://b/train-*.tfrecord.gz' --image_feature=image/encoded --pass_through=image/class/label
+  Parquet       --input='data/train-*.parquet' --image_feature=image --pass_through=label      (with the bytes of images)
   list of URIs  --input=urls.csv --uri_column=url --pass_through=caption      (.txt, .csv, .jsonl, .parquet)
   image files   --input='photos/**.jpg'      or a folder:  --input=photos/
 
@@ -103,6 +104,7 @@ def _paths(text: str) -> list[str]:
 
 _RANGE_MAX = 1_000_000
 _FETCH, _IMAGES = FetchSettings(), Preprocessing()
+_KINDS = f"default: by name and first bytes; {', '.join(FORMATS[1:])}"
 _SWITCH: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "type": _true, "metavar": "true"}
 _COUNT: dict[str, Any] = {"type": _positive, "metavar": "N"}
 _LIST: dict[str, Any] = {"type": _names, "metavar": "NAME,..."}
@@ -111,13 +113,13 @@ _LIST: dict[str, Any] = {"type": _names, "metavar": "NAME,..."}
 _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     "input": [
         ("--input", {"action": "append", "type": _paths, "metavar": "PATH,..."}, "files, folders, globs, {000..012} ranges"),
-        ("--input_format", {"choices": FORMATS, "default": AUTO}, "default: by name and first bytes"),
-        ("--image_feature", {"default": "", "metavar": "NAME"}, f"TFRecords: holds the image ({IMAGE_FEATURE})"),
+        ("--input_format", {"choices": FORMATS, "default": AUTO, "metavar": "KIND"}, _KINDS),
+        ("--image_feature", {"default": "", "metavar": "NAME"}, f"holds the image ({IMAGE_FEATURE}; Parquet: the bytes)"),
         ("--uri_column", {"default": "uri", "metavar": "NAME"}, "CSV, JSON lines, Parquet: holds the URI (%(default)s)"),
         ("--key_feature", {"default": "", "metavar": "NAME"}, "feature or column to use as the record's key"),
         ("--pass_through", {**_LIST, "default": []}, "features or columns to copy"),
-        ("--split_bytes", {"type": _size, "metavar": "SIZE"}, "cut TFRecord files above this into a shard a SIZE (256MiB)"),
-        ("--images_per_shard", {**_COUNT, "default": 1000}, "lists: rows a shard (%(default)s)"),
+        ("--split_bytes", {"type": _size, "metavar": "SIZE"}, "cut larger TFRecord files into shards of SIZE (256MiB)"),
+        ("--images_per_shard", {**_COUNT, "default": 1000}, "lists, Parquet: rows per shard (%(default)s)"),
     ],
     "output": [
         ("--output", {"metavar": "FOLDER"}, "where features, ledgers, receipts and the manifest go"),

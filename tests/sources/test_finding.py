@@ -122,7 +122,7 @@ def test_a_folder_without_input_is_refused_with_what_it_holds(tmp_path):
 
 @pytest.mark.parametrize("kind", [kind.name for kind in kinds.KINDS])
 def test_an_input_format_takes_files_of_its_kind_from_a_folder(folder, kind):
-    files = {"tfrecord": "b.tfrecord", "images": "a.jpg"}
+    files = {"tfrecord": "b.tfrecord", "images": "a.jpg", "parquet_images": "c.parquet"}
     put(folder / "b.tfrecord", b"")
     for suffix in ("txt", "csv", "jsonl", "parquet"):
         put(folder / f"c.{suffix}", b"x")
