@@ -122,8 +122,9 @@ def test_a_folder_without_input_is_refused_with_what_it_holds(tmp_path):
 
 @pytest.mark.parametrize("kind", [kind.name for kind in kinds.KINDS])
 def test_an_input_format_takes_files_of_its_kind_from_a_folder(folder, kind):
-    files = {"tfrecord": "b.tfrecord", "images": "a.jpg"}
+    files = {"tfrecord": "b.tfrecord", "images": "a.jpg", "webdataset": "b.tar"}
     put(folder / "b.tfrecord", b"")
+    put(folder / "b.tar", b"")
     for suffix in ("txt", "csv", "jsonl", "parquet"):
         put(folder / f"c.{suffix}", b"x")
     assert names(find(folder, input_format=kind), folder) == [files.get(kind, f"c.{kind}")]
