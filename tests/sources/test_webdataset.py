@@ -100,6 +100,15 @@ def test_the_image_is_the_first_with_a_suffix_of_images_or_the_one_that_is_named
     assert "no member 'jpg'; there are mask.png (sample b at offset" in found[1].message
 
 
+def test_names_with_many_dots_are_one_sample_as_webdataset_has_it(tmp_path):
+    members = [(f"frame.{n:05d}.jpg", b"%d" % n) for n in range(20_000)]
+    (found,) = items(write(tmp_path / "a.tar", members, format="ustar", mtime=1))
+    assert found.data == b"0"
+    (found,) = items(tmp_path / "a.tar", image_feature="png")
+    assert "no member 'png'; there are 00000.jpg, " in found.message
+    assert "00009.jpg, ... (sample frame" in found.message
+
+
 def test_a_member_can_be_the_key(tmp_path):
     members = [("a.jpg", b"x"), ("a.id", b" k1\n"), ("b.jpg", b"x"), ("c.jpg", b"x"), ("c.id", b"\n")]
     found = items(write(tmp_path / "a.tar", members), key_feature="id")

@@ -113,7 +113,7 @@ def _info(block: bytes) -> tarfile.TarInfo | None:
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """The records `length key=value\\n` of a pax header. Raises ValueError if it is damaged."""
+    """Of the records `length key=value\\n` of a pax header those that are used. Raises ValueError if it is damaged."""
     records: dict[str, str] = {}
     while data:
         digits, _, _ = data.partition(b" ")
@@ -122,7 +122,8 @@ def _pax(data: bytes) -> dict[str, str]:
             raise ValueError("a record without a length")
         record, data = data[len(digits) + 1 : length - 1], data[length:]
         key, _, value = record.partition(b"=")
-        records[_text(key)] = _text(value)
+        if key in (b"path", b"size") or key.startswith(b"GNU.sparse."):
+            records[_text(key)] = _text(value)
     return records
 
 

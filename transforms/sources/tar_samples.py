@@ -5,8 +5,9 @@ As in https://github.com/webdataset/webdataset the key goes up to the first dot 
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -17,6 +18,7 @@ from transforms.sources.base import ReadSettings
 from transforms.sources.image_files import SUFFIXES
 
 KEY_ALONE = "__key__"  # --key_feature: the key of the sample, without the name of the file
+_NAMED = 10  # members in a message
 _META = re.compile(r"__[^/]*__(/|$)")  # what WebDataset leaves out
 
 
@@ -26,6 +28,7 @@ class Sample:
 
     offset: int  # of the first one
     key: str
+    image: str = ""  # the extension of the member that is the image; '' while there is none
     members: dict[str, tar.Member] = field(default_factory=dict)
 
     def content(self, extension: str) -> bytes:
@@ -33,7 +36,9 @@ class Sample:
         member = self.members.get(extension)
         if member is None or not extension:
             what = f"no member {extension!r}" if extension else "no member with the suffix of an image"
-            raise ItemError("missing_feature", f"{what}; there are {', '.join(self.members)}")
+            names = list(itertools.islice(self.members, _NAMED))
+            more = ", ..." if len(names) < len(self.members) else ""
+            raise ItemError("missing_feature", f"{what}; there are {', '.join(names)}{more}")
         if member.data is None:
             raise ItemError("missing_feature", f"member {member.name!r} {member.problem}")
         return member.data
@@ -73,6 +78,8 @@ class Samples:
                 self._sample = Sample(entry.offset, key)
             assert self._sample is not None
             self._sample.members[extension] = entry
+            if not self._sample.image and self._can_be_image(extension):
+                self._sample.image = extension
         yield from self._ended()
 
     def _ended(self) -> Iterator[Sample | Damage]:
@@ -90,11 +97,17 @@ class Samples:
         key, extension = _split(name)
         if key is None or not extension:
             return False
-        position, before = self._position, list(self._sample.members if self._sample else ())
-        if not self._goes_on(key, extension):
-            position, before = position + len(self._damage) + bool(self._sample), []
-        is_image = image_of([*before, extension], self._settings) == extension
+        goes_on = self._goes_on(key, extension)
+        has_image = goes_on and self._sample is not None and self._sample.image
+        position = self._position + (0 if goes_on else len(self._damage) + (self._sample is not None))
+        is_image = not has_image and self._can_be_image(extension)
         return position in self._due and (is_image or extension in self._wanted)
+
+    def _can_be_image(self, extension: str) -> bool:
+        """Whether it is that of --image_feature, or one of images."""
+        if self._settings.image_feature:
+            return extension == self._settings.image_feature
+        return f".{extension}".endswith(SUFFIXES)
 
 
 def _split(name: str) -> tuple[str | None, str]:
@@ -104,9 +117,3 @@ def _split(name: str) -> tuple[str | None, str]:
         return None, ""
     stem, _, extension = file.partition(".")
     return folder + slash + stem, extension.lower()
-
-
-def image_of(extensions: Iterable[str], settings: ReadSettings) -> str:
-    """The extension of the member that holds the image: --image_feature, or the first that is one of images."""
-    names = (extension for extension in extensions if f".{extension}".endswith(SUFFIXES))
-    return settings.image_feature or next(names, "")

@@ -21,7 +21,7 @@ from transforms.records.tfrecord import Damage
 from transforms.sources import summed
 from transforms.sources.base import BadInput, Cut, Cutting, Item, KeyAt, Kind, Reading, ReadSettings
 from transforms.sources.names import short_names
-from transforms.sources.tar_samples import KEY_ALONE, Sample, Samples, image_of
+from transforms.sources.tar_samples import KEY_ALONE, Sample, Samples
 from transforms.storage import door
 from transforms.storage.reading import Reader
 
@@ -76,7 +76,7 @@ class TarFile:
         try:
             if settings.key_feature:
                 key = entry.key_of(settings.key_feature)
-            image = entry.content(image_of(entry.members, settings))
+            image = entry.content(entry.image or settings.image_feature)
             passed = {name: entry.content(name) for name in settings.pass_through if name in entry.members}
         except ItemError as error:
             return Failure(key, position, "read", error.code, f"{error} (sample {entry.key} {where})")
@@ -120,7 +120,7 @@ def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
 def _look_into(paths: Sequence[str], settings: ReadSettings) -> None:
     """Refuses files that are no tars, and names of members that the first samples do not have."""
     present: set[str] = set()
-    total = 0
+    total, has_image = 0, False
     for path in paths[:_FILES_SAMPLED]:
         try:
             with door.open_input(path) as stream:
@@ -132,10 +132,11 @@ def _look_into(paths: Sequence[str], settings: ReadSettings) -> None:
             raise BadInput(f"{path} is not a tar archive: no header of a member in its first bytes")
         samples = [entry for entry in entries if isinstance(entry, Sample)]
         present.update(*(sample.members for sample in samples))
+        has_image = has_image or any(sample.image for sample in samples)
         total += len(samples[:-1])  # the last one may be cut
     asked = [settings.image_feature, settings.key_feature, *settings.pass_through]
     missing = [repr(name) for name in asked if name and name != KEY_ALONE and name not in present]
-    if not settings.image_feature and not image_of(present, settings):
+    if not settings.image_feature and not has_image:
         missing.insert(0, "with the suffix of an image")
     if total and missing:
         raise BadInput(
