@@ -246,6 +246,8 @@ def test_tars_are_told_by_name_and_by_their_first_bytes(tmp_path):
     (tmp_path / "in" / "photo.jpg").write_bytes(helpers.encoded(0))
     with pytest.raises(BadInput, match="--input mixes kinds of files"):
         finding.find([f"{tmp_path}/in"], "auto", ReadSettings(2))
+    found = finding.find([f"{tmp_path}/in"], "images", ReadSettings(2))
+    assert [file.path for file in found.files] == [f"{tmp_path}/in/photo.jpg"]
 
 
 @pytest.mark.parametrize(
