@@ -17,6 +17,7 @@ _EPILOG = """\
 one example for each kind of input:
   TFRecords     --input='gs://b/train-*.tfrecord.gz' --image_feature=image/encoded --pass_through=image/class/label
   Parquet       --input='data/train-*.parquet' --image_feature=image --pass_through=label      (with the bytes of images)
+  WebDataset    --input='data/{00000..00012}.tar' --pass_through=txt,json --key_feature=__key__
   list of URIs  --input=urls.csv --uri_column=url --pass_through=caption      (.txt, .csv, .jsonl, .parquet)
   image files   --input='photos/**.jpg'      or a folder:  --input=photos/
 
@@ -114,10 +115,10 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     "input": [
         ("--input", {"action": "append", "type": _paths, "metavar": "PATH,..."}, "files, folders, globs, {000..012} ranges"),
         ("--input_format", {"choices": FORMATS, "default": AUTO, "metavar": "KIND"}, _KINDS),
-        ("--image_feature", {"default": "", "metavar": "NAME"}, f"holds the image ({IMAGE_FEATURE}; Parquet: the bytes)"),
+        ("--image_feature", {"default": "", "metavar": "NAME"}, f"holds the image ({IMAGE_FEATURE}; tars: jpg, ...)"),
         ("--uri_column", {"default": "uri", "metavar": "NAME"}, "CSV, JSON lines, Parquet: holds the URI (%(default)s)"),
-        ("--key_feature", {"default": "", "metavar": "NAME"}, "feature or column to use as the record's key"),
-        ("--pass_through", {**_LIST, "default": []}, "features or columns to copy"),
+        ("--key_feature", {"default": "", "metavar": "NAME"}, "feature, column or tar member to use as the key"),
+        ("--pass_through", {**_LIST, "default": []}, "features, columns or tar members to copy"),
         ("--split_bytes", {"type": _size, "metavar": "SIZE"}, "cut larger TFRecord files into shards of SIZE (256MiB)"),
         ("--images_per_shard", {**_COUNT, "default": 1000}, "lists, Parquet: rows per shard (%(default)s)"),
     ],
