@@ -17,6 +17,8 @@ from transforms.sources.tfrecord import IMAGE_FEATURE
 _EPILOG = """\
 an example of each kind of input:
   TFRecords    --input='shards/*.tfrecord' --pass_through=image/class/label
+  WebDataset   --input='data/{00000..00012}.tar' --pass_through=txt,json
+  Parquet      --input='data/train-*.parquet' --image_feature=image
   URI list     --input=urls.csv --uri_column=url --pass_through=caption
   image files  --input=photos/   or   --input='photos/**.jpg'
 
@@ -127,17 +129,19 @@ _LIST: dict[str, Any] = {"type": _names, "metavar": "NAME,..."}
 _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     "input": [
         ("--input", {"action": "append", "type": _paths, "metavar": "PATH,..."},
-         "TFRecords, lists of URIs (.txt, .csv, .jsonl, .parquet) or image files: paths, folders, globs, "
-         "{00..12} ranges (required)"),
-        ("--input_format", {"choices": FORMATS, "default": AUTO},
-         "kind of the input files (default: %(default)s, by name and first bytes)"),
+         "TFRecords, WebDataset tars, Parquet files with images, lists of URIs (.txt, .csv, .jsonl, .parquet) or "
+         "image files: paths, folders, globs, {00..12} ranges (required)"),
+        ("--input_format", {"choices": FORMATS, "default": AUTO, "metavar": "KIND"},
+         f"{', '.join(FORMATS[1:])} (default: {AUTO}, by name and first bytes)"),
         ("--image_feature", {"default": "", "metavar": "NAME"},
-         f"feature, column or member that holds the encoded image (default for TFRecords: {IMAGE_FEATURE})"),
+         "feature, column or tar member that holds the image (default: in TFRecords "
+         f"{IMAGE_FEATURE}, in Parquet the only column of images, in tars the first image)"),
         ("--uri_column", {"default": "uri", "metavar": "NAME"},
          "column of a CSV, JSON Lines or Parquet list that holds the URI (default: %(default)s)"),
         ("--key_feature", {"default": "", "metavar": "NAME"},
-         "feature or column to use as the record's key (default: the image's URI, or file#position)"),
-        ("--pass_through", {**_LIST, "default": []}, "features, columns or members to copy to the output"),
+         "feature, column or tar member to use as the record's key (default: the image's URI, file#position, or "
+         "file#key in tars)"),
+        ("--pass_through", {**_LIST, "default": []}, "features, columns or tar members to copy to the output"),
         ("--split_bytes", {"type": _size, "metavar": "SIZE"},
          "cut uncompressed TFRecord files into shards of SIZE, such as 256MiB (default: one per file)"),
         ("--images_per_shard", {**_COUNT, "default": 1000},

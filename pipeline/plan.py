@@ -175,7 +175,7 @@ def _resume(
     try:
         existing = receipts.read_receipts(layout)
         marker = retry.read_marker(layout) if existing else None
-        files = {file.path: file.size_in_bytes for file in door.match(door.join(layout.folder, "f*"))}
+        files = {file.path: file.size_in_bytes for file in door.match(layout.data)}
     except (BeamIOError, ValueError, ImportError, KeyError, TypeError) as error:
         raise RequestError(
             f"--output={config.output} cannot be read: {door.explain(config.output, error)}"

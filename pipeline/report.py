@@ -121,7 +121,7 @@ class Report:
         if too_many:
             say(
                 f"error: {failures} of {inputs} images failed, more than --max_failure_rate={config.max_failure_rate} "
-                f"allows; the ledgers {config.output}/failures-*.jsonl say why"
+                f"allows; the ledgers {plan.layout.failures('*')} say why"
             )
         summary = {
             "status": "too_many_failures" if too_many else "done",

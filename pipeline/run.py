@@ -25,6 +25,7 @@ from transforms.decode import DecodeImages
 from transforms.infer import BitModelHandler
 from transforms.manifest import WriteManifest
 from transforms.read import ReadShards
+from transforms.storage import door
 from transforms.write import WriteShards
 
 _POLL_SECONDS = 0.25
@@ -44,16 +45,18 @@ def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
 
 
 def check_model(config: JobConfig, beam_options: PipelineOptions, runner: str) -> None:
-    """Loads a SavedModel to see whether it can do what is asked; the others were seen through by their headers.
+    """Loads a model of which the start has not seen that it can do what is asked: a SavedModel, or one on a store.
 
-    Raises RequestError if not.
+    Raises RequestError if it cannot.
     """
     # Not where the workers are processes of their own: they need the GPU's memory that this one would keep.
-    if config.model.model.kind == "saved_model" and runners.in_process(beam_options, runner):
+    model = config.model.model
+    is_unseen = model.kind == "saved_model" or (model.kind != "untrained" and not door.is_local(model.uri))
+    if is_unseen and runners.in_process(beam_options, runner):
         try:
             BitModelHandler(config.model).load_model()
-        except UnusableModel as error:
-            raise RequestError(f"--model={config.model.model.name}: {error}") from error
+        except (UnusableModel, OSError, ValueError) as error:
+            raise RequestError(f"--model={model.name}: {door.explain(model.uri, error)}") from error
 
 
 def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: str) -> PipelineResult | None:

@@ -4,14 +4,18 @@ What needs an engine or a container is run by a test of its own, which `ELSEWHER
 """
 
 import csv
+import io
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from tests import helpers
@@ -49,11 +53,25 @@ ELSEWHERE = {
         "test_dataflow.py::test_the_flags_of_a_gpu_make_its_job",
         "deploy dataflow l4 .flags",
     ),
+    ("inputs.md", "from datasets.table import embed_table_storage"): (
+        "test_parquet_images.py::test_images_that_a_data_set_only_refers_to_are_failures",
+        "datasets.table embed_table_storage with_format arrow map batched=True to_parquet",
+    ),
     # No test has a container engine: the file is linted, and the test below looks at the command.
     ("running.md", "docker build --file deploy/Dockerfile --tag IMAGE ."): (
         "test_container.py::test_the_linter_has_nothing_to_say",
         "Dockerfile",
     ),
+}
+
+# The keys that the commands which are run here leave, by output folder.
+KEYS = {
+    "features": [f"in-{s:05d}-of-00002.tfrecord#{i}" for s, size in enumerate((3, 2)) for i in range(size)],
+    "bucket/features": [
+        f"train-{s:05d}-of-00002.tfrecord#{i}" for s, size in enumerate((2, 3)) for i in range(size)
+    ],
+    "features-of-parquet": [f"train-{s:05d}-of-00002.parquet#{i}" for s in range(2) for i in range(2)],
+    "features-of-tars": [f"{s:09d}" for s in range(13)],
 }
 
 HELPERS = ("helpers.py", "engines.py")  # that those tests use
@@ -100,6 +118,17 @@ def prepared(tmp_path_factory):
         (folder / name).write_bytes(helpers.encoded(seed))
     with open(folder / "urls.csv", "w", newline="") as stream:
         csv.writer(stream).writerows([("url", "caption"), *((folder / name, name) for name in photos)])
+    (folder / "data").mkdir()
+    for shard in range(2):
+        images = [{"bytes": helpers.encoded(2 * shard + row), "path": f"{row}.jpg"} for row in range(2)]
+        table = pyarrow.table({"image": images, "label": [shard, shard]})
+        pyarrow.parquet.write_table(table, folder / "data" / f"train-{shard:05d}-of-00002.parquet")
+    for shard in range(13):
+        with tarfile.open(folder / "data" / f"{shard:05d}.tar", "w") as tar:
+            for suffix, data in (("jpg", helpers.encoded(shard)), ("txt", b"a caption"), ("json", b"{}")):
+                member = tarfile.TarInfo(f"{shard:09d}.{suffix}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
     pattern = helpers.write_shards(folder / "in", SIZES)
     helpers.job(f"--input={pattern}", output=folder / "local" / "features")
     (folder / ".venv").symlink_to(sys.prefix)
@@ -133,15 +162,13 @@ def test_commands_run_and_leave_what_they_name(scratch, page, block):
     assert shell(block) == ""
     (output,) = re.findall(r"--output=(?:gs://)?(\S+)", block)
     keys = [record["key"][0].decode() for record in helpers.read_all(scratch / output)]
-    first, second = {"features": (3, 2), "bucket/features": (2, 3)}[output]
-    name = {"features": "in", "bucket/features": "train"}[output]
-    expected = [f"{name}-00000-of-00002.tfrecord#{i}" for i in range(first)]
-    assert keys == expected + [f"{name}-00001-of-00002.tfrecord#{i}" for i in range(second)]
+    assert keys == KEYS[output]
 
 
 @pytest.mark.parametrize(("page", "start"), ELSEWHERE, ids=lambda part: str(part)[:40])
 def test_commands_that_are_not_run_here_are_run_by_the_test_that_is_named(page, start):
-    ours = [block for where, block in listed("bash") if where.name == page and block.startswith(start)]
+    every = [*listed("bash"), *listed("python")]
+    ours = [block for where, block in every if where.name == page and block.startswith(start)]
     assert len(ours) == 1
     test, words = ELSEWHERE[page, start]
     file, name = test.split("::")
@@ -168,7 +195,7 @@ def test_what_docker_builds_is_there_and_takes_the_argument():
             assert re.search(rf"^ARG {argument.split('=')[0]}\b", dockerfile, re.MULTILINE)
 
 
-@named(listed("python"))
+@named([(page, block) for page, block in listed("python") if not elsewhere(page, block)])
 def test_programs_print_the_features_in_the_order_of_the_input(scratch, page, block):
     if "tfx_bsl" in block and sys.version_info < (3, 11):
         pytest.skip("tfx-bsl is not installed on this Python: pyproject.toml says why")
@@ -209,12 +236,23 @@ def test_commands_within_the_readme_run(scratch, command):
 INPUTS = within_sentences("--input=")
 
 
+IMAGES = {
+    "shards/": 5,
+    ".parquet": 4,
+    ".tar": 13,
+    "urls.csv": 3,
+    "photos/": 3,
+    "photos/**.jpg": 3,
+}  # by a part of --input
+
+
 def test_the_readme_shows_each_kind_of_input():
-    assert len(INPUTS) == 4
+    assert len(INPUTS) == len(IMAGES)
 
 
 @pytest.mark.parametrize("flags", INPUTS)
 def test_the_inputs_of_the_readme_run(scratch, flags):
     helpers.job(*shlex.split(flags), output=scratch / "out")
     account = helpers.manifest(scratch / "out")
-    assert (account["failures"], account["features"]) == (0, 5 if "shards" in flags else 3)
+    (expected,) = {count for part, count in IMAGES.items() if part in flags}
+    assert (account["failures"], account["features"]) == (0, expected)

@@ -30,8 +30,8 @@ REQUEST = {
     "input": Param(
         type="string",
         minLength=1,
-        description="TFRecords, lists of URIs (.txt, .csv, .jsonl, .parquet) or image files: paths, folders, globs or "
-        "{00..12} ranges, separated by commas",
+        description="TFRecords, WebDataset tars, Parquet files with images, lists of URIs (.txt, .csv, .jsonl, .parquet) or "
+        "image files: paths, folders, globs or {00..12} ranges, separated by commas",
     ),
     "output": Param(type="string", pattern=r"^(/|[a-z0-9]+://).*[^/]$", description=OUTPUT),
     "model": Param(
@@ -47,7 +47,8 @@ REQUEST = {
         None,
         type=OPTIONAL,
         minLength=1,
-        description="Feature, column or member that holds the encoded image. Default for TFRecords: image/encoded",
+        description="Feature, column or tar member that holds the image. Default: in TFRecords image/encoded, in Parquet "
+        "the only column of images, in tars the first image",
     ),
     "uri_column": Param(
         None,
@@ -59,13 +60,14 @@ REQUEST = {
         None,
         type=OPTIONAL,
         minLength=1,
-        description="Feature or column to use as the record's key. Default: the image's URI, or file#position",
+        description="Feature, column or tar member to use as the record's key. Default: the image's URI, file#position, "
+        "or file#key in tars",
     ),
     "pass_through": Param(
         None,
         type=OPTIONAL,
         minLength=1,
-        description="Features, columns or members to copy to the output, separated by commas",
+        description="Features, columns or tar members to copy to the output, separated by commas",
     ),
     "images_per_shard": Param(
         1000, type="integer", minimum=1, description="Images per shard of lists, image files and Parquet"

@@ -69,7 +69,7 @@ def test_help_is_grouped_and_has_an_example_for_each_kind_of_input(monkeypatch):
     text = options.parser().format_help()
     for group in ("input:", "output:", "model:", "fetching images by URI:"):
         assert f"\n{group}\n" in text
-    for kind in ("tfrecord", "urls.csv", "photos/"):
+    for kind in ("tfrecord", ".tar", "urls.csv", "photos/"):
         assert kind in text
     assert len(text.splitlines()) < 120
     assert all(len(line) <= 80 for line in text.splitlines())

@@ -111,7 +111,7 @@ def test_a_glob_that_names_hidden_files_has_them(folder):
 
 def test_a_folder_without_input_is_refused_with_what_it_holds(tmp_path):
     put(tmp_path / "in" / "notes.txt", b"text")
-    with pytest.raises(BadInput, match=r"no TFRecord and no image file in this folder \(left out: 1 \.txt"):
+    with pytest.raises(BadInput, match=r"no input in this folder, .* tfrecord, .*images \(left out: 1 \.txt"):
         find(tmp_path / "in")
     put(tmp_path / "in" / "x.jpg.md5", b"text")
     with pytest.raises(BadInput, match=r"all that matches is left out: 1 \.md5"):
@@ -122,8 +122,14 @@ def test_a_folder_without_input_is_refused_with_what_it_holds(tmp_path):
 
 @pytest.mark.parametrize("kind", [kind.name for kind in kinds.KINDS])
 def test_an_input_format_takes_files_of_its_kind_from_a_folder(folder, kind):
-    files = {"tfrecord": "b.tfrecord", "images": "a.jpg"}
+    files = {
+        "tfrecord": "b.tfrecord",
+        "images": "a.jpg",
+        "parquet_images": "c.parquet",
+        "webdataset": "b.tar",
+    }
     put(folder / "b.tfrecord", b"")
+    put(folder / "b.tar", b"")
     for suffix in ("txt", "csv", "jsonl", "parquet"):
         put(folder / f"c.{suffix}", b"x")
     assert names(find(folder, input_format=kind), folder) == [files.get(kind, f"c.{kind}")]

@@ -26,7 +26,7 @@ class ReadSettings:
 
     batch_size: int
     image_feature: str = ""  # the feature, column or member that holds the image
-    key_feature: str = ""  # the feature or column that holds the key
+    key_feature: str = ""  # the feature, column or member that holds the key
     uri_column: str = "uri"
     pass_through: tuple[str, ...] = ()
     fetch: FetchSettings = field(default_factory=FetchSettings)

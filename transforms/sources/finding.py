@@ -118,7 +118,8 @@ def _nothing(pattern: str, skipped: Mapping[str, str]) -> str:
         return f"--input={pattern}: all that matches is left out: {summary(skipped)}; name a file to have it taken as it is"
     if skipped:
         return (
-            f"--input={pattern}: no TFRecord and no image file in this folder (left out: {summary(skipped)}); name other "
+            f"--input={pattern}: no input in this folder, which is searched for "
+            f"{', '.join(kind.name for kind in KINDS if kind.from_folders)} (left out: {summary(skipped)}); name other "
             "files by a glob"
         )
     return f"--input={pattern}: no file matches; check the path, and quote globs for the shell"
@@ -223,8 +224,8 @@ def _kind(file: FileMetadata, settings: ReadSettings) -> Kind:
         claims = [kind for kind in KINDS if kind.sniff(head)]
     if not claims:
         raise BadInput(
-            f"{file.path} is neither a TFRecord file nor a list or image by its name: "
-            f"if it is one, say which with --input_format={'|'.join(FORMATS[1:])}"
+            f"neither its name nor its first bytes say what {file.path} is: name its kind with "
+            f"--input_format={'|'.join(FORMATS[1:])}"
         )
     return _decided(file.path, claims, settings)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from transforms.sources import image_files, tfrecord, uri_list
+from transforms.sources import image_files, parquet_images, tfrecord, uri_list, webdataset
 from transforms.sources.base import KeyAt, Kind
 
 KINDS: tuple[Kind, ...] = (
     tfrecord.KIND,
+    webdataset.KIND,
+    parquet_images.KIND,  # before lists, which accept any Parquet file
     *uri_list.KINDS,
     image_files.KIND,
 )

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+from apache_beam.io.filesystem import BeamIOError
 
 from transforms.sources.base import BadInput
 from transforms.sources.rows import Columns, Row, check_columns, row_of
 from transforms.sources.text_rows import Slice
 from transforms.storage import door
+from transforms.storage.errors import StorageFailed
 
 
 def cut(path: str, columns: Columns, rows_per_slice: int) -> Iterator[Slice]:
@@ -44,15 +48,27 @@ def _values(path: str, columns: Columns, start: int = 0, end: int | None = None)
 
 
 @contextlib.contextmanager
-def open_parquet(path: str) -> Iterator[Any]:
-    """A pyarrow ParquetFile; raises BadInput if it is none."""
-    import pyarrow.lib
+def open_parquet(path: str, size_bytes: int | None = None, **options: Any) -> Iterator[Any]:
+    """A pyarrow ParquetFile; raises BadInput if it is none, and StorageFailed if it no longer has `size_bytes`.
+
+    `options` are pyarrow's.
+    """
     import pyarrow.parquet
 
     with door.open_binary(path) as stream:
+        size = stream.seek(0, io.SEEK_END)
+        if size_bytes not in (None, size):
+            raise StorageFailed(
+                f"reading {path} failed: it has changed since the job was planned, "
+                f"{size_bytes} bytes then, {size} now; run the same command again",
+                path,
+                None,
+            )
         try:
-            file = pyarrow.parquet.ParquetFile(stream)
-        except pyarrow.lib.ArrowInvalid as error:
+            file = pyarrow.parquet.ParquetFile(stream, **options)
+        except BeamIOError:
+            raise
+        except (OSError, pyarrow.ArrowException) as error:  # the former is a footer that cannot be parsed
             raise BadInput(
                 f"{path} is not a Parquet file ({error}); name its format with --input_format"
             ) from error
@@ -67,14 +83,23 @@ def batches(
     for group in range(file.num_row_groups):
         size = file.metadata.row_group(group).num_rows
         if first + size > start and (end is None or first < end):
-            at = first
-            for batch in file.iter_batches(row_groups=[group], columns=list(columns), batch_size=batch_rows):
-                low = max(start - at, 0)
-                high = len(batch) if end is None else min(end - at, len(batch))
-                if low < high:
-                    yield batch.slice(low, high - low)
-                at += len(batch)
+            high = size if end is None else min(end - first, size)
+            yield from group_batches(file, group, columns, max(start - first, 0), high, batch_rows)
         first += size
+
+
+def group_batches(
+    file: Any, group: int, columns: Sequence[str], start: int, end: int, batch_rows: int
+) -> Iterator[Any]:
+    """The rows [start, end) of a row group, counted from its first, as Arrow record batches."""
+    at = 0
+    for batch in file.iter_batches(row_groups=[group], columns=list(columns), batch_size=batch_rows):
+        low, high = max(start - at, 0), min(end - at, len(batch))
+        if low < high:
+            yield batch.slice(low, high - low)
+        at += len(batch)
+        if at >= end:
+            return
 
 
 def _row_bytes(values: dict[str, object]) -> bytes:

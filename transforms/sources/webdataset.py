@@ -1,0 +1,155 @@
+"""WebDataset tars: one image per sample, other members passed through."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from apache_beam.io.filesystem import FileMetadata
+
+from transforms import counters
+from transforms.elements import Encoded, Failure
+from transforms.errors import ItemError
+from transforms.fetching.uris import public_uri
+from transforms.records import examples, tar, tar_headers
+from transforms.records.tfrecord import Damage
+from transforms.sources import summed
+from transforms.sources.base import BadInput, Cut, Cutting, Item, KeyAt, Kind, Reading, ReadSettings
+from transforms.sources.names import short_names
+from transforms.sources.tar_samples import KEY_ALONE, Sample, Samples
+from transforms.storage import door
+from transforms.storage.reading import Reader
+
+_FILES_SAMPLED = 16  # whose first samples are looked at before the job starts
+_SAMPLES = 8  # of each
+_SAMPLE_BYTES = 8 << 20  # 8 MiB
+
+
+@dataclass(frozen=True)
+class TarFile:
+    """A tar of samples. Positions count samples and damaged stretches."""
+
+    uri: str
+    size_bytes: int
+    modified: float  # seconds since the epoch, as the file system gives it; 0 where it gives none
+    crc32c: str = ""  # of its bytes, eight hexadecimal digits; '' until they have been read
+
+    inputs = None
+    cut_by = ""
+
+    @property
+    def units(self) -> int:
+        return self.size_bytes
+
+    def items(self, reading: Reading) -> Generator[Item, None, TarFile]:
+        """The images of the samples that are due; damage and samples without an image as failures."""
+        streams: list[summed.Summed] = []
+        digests: set[bytes] = set()  # of keys: few bytes, whatever their length
+
+        def watch(reader: Reader) -> summed.Summed:
+            streams.append(summed.Summed(reader, self.uri, self.size_bytes))
+            return streams[0]
+
+        with door.open_input(self.uri, 0, watch) as stream:
+            seen = 0
+            in_file = not door.is_compressed(stream)
+            for position, entry in enumerate(Samples(reading.settings, reading.due).read(stream)):
+                if in_file:
+                    counters.PROCESS.add(units=entry.offset - seen)
+                    seen = entry.offset
+                key = _default_key(reading.name, entry, position, digests)
+                if position in reading.due:
+                    yield self._item(entry, position, key, reading.settings)
+            counters.PROCESS.add(units=self.size_bytes - seen)
+            return replace(self, crc32c=streams[0].finish())
+
+    def _item(self, entry: Sample | Damage, position: int, key: bytes, settings: ReadSettings) -> Item:
+        where = f"at offset {entry.offset} of {public_uri(self.uri)}"
+        if isinstance(entry, Damage):
+            message = f"{entry.reason}: {entry.length} bytes {where}"
+            return Failure(key, position, "read", "damaged_record", message)
+        try:
+            if settings.key_feature:
+                key = entry.key_of(settings.key_feature)
+            image = entry.content(entry.image or settings.image_feature)
+            passed = {name: entry.content(name) for name in settings.pass_through if name in entry.members}
+        except ItemError as error:
+            return Failure(key, position, "read", error.code, f"{error} (sample {entry.key} {where})")
+        return Encoded(key, position, image, examples.from_columns(passed))
+
+    def identity(self) -> dict[str, Any]:
+        known = {"size_bytes": self.size_bytes, "modified": self.modified, "crc32c": self.crc32c}
+        return {"kind": "webdataset", **known}
+
+    def change(self, before: Mapping[str, Any]) -> str:
+        return summed.change(before, self.identity(), partial(summed.crc32c, self.uri, self.size_bytes))
+
+
+def _default_key(name: str, entry: Sample | Damage, position: int, digests: set[bytes]) -> bytes:
+    """`file#key`; with the position behind it where the file has had this key before. Damage has only its place."""
+    if isinstance(entry, Damage):
+        return _encoded(f"{name}[{entry.offset}]#{position}")
+    key = _encoded(f"{name}#{entry.key}")
+    digest = hashlib.blake2b(key, digest_size=8).digest()
+    if digest in digests:
+        return key + b"#%d" % position
+    digests.add(digest)
+    return key
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
+    """Only the tar itself knows the keys."""
+    return (lambda position: None) if identity.get("kind") == "webdataset" else None
+
+
+def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
+    _look_into([file.path for file in files], cutting.read)
+    sources = [TarFile(file.path, file.size_in_bytes, file.last_updated_in_seconds or 0.0) for file in files]
+    return Cut(sources, short_names([file.path for file in files]))
+
+
+def _look_into(paths: Sequence[str], settings: ReadSettings) -> None:
+    """Refuses files that are no tars, and names of members that the first samples do not have."""
+    present: set[str] = set()
+    total, has_image = 0, False
+    for path in paths[:_FILES_SAMPLED]:
+        try:
+            with door.open_input(path) as stream:
+                head = tar.head(stream, _SAMPLE_BYTES)
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{path} cannot be read: {error}") from error
+        entries = list(itertools.islice(Samples(settings, ()).read(io.BytesIO(head)), _SAMPLES))
+        if entries and all(isinstance(one, Damage) and one.reason == tar.NO_HEADER for one in entries):
+            raise BadInput(f"{path} is not a tar archive: no header of a member in its first bytes")
+        samples = [entry for entry in entries if isinstance(entry, Sample)]
+        present.update(*(sample.members for sample in samples))
+        has_image = has_image or any(sample.image for sample in samples)
+        total += len(samples[:-1])  # the last one may be cut
+    asked = [settings.image_feature, settings.key_feature, *settings.pass_through]
+    missing = [repr(name) for name in asked if name and name != KEY_ALONE and name not in present]
+    if not settings.image_feature and not has_image:
+        missing.insert(0, "with the suffix of an image")
+    if total and missing:
+        raise BadInput(
+            f"no member {', '.join(missing)} in {paths[0]}; there are {', '.join(sorted(present))}: "
+            "name them with --image_feature, --key_feature and --pass_through"
+        )
+
+
+KIND = Kind(
+    "webdataset",
+    is_named=lambda name: name.endswith((".tar", ".tar.gz", ".tgz")),
+    sniff=tar_headers.is_archive,
+    cut=_cut,
+    keys=_keys,
+    from_folders=True,
+)
