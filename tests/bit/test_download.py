@@ -122,8 +122,8 @@ def test_a_source_without_ranges_is_read_anew(tmp_path, options):
     ("options", "message"),
     [
         ({"cuts": [10_000] * 9}, "the connection broke 4 times"),
-        ({"hashes": [md5(b"other")]}, "md5 of what .* the source says .*: damaged on the way"),
-        ({"hashes": [crc32c(b"other")]}, "crc32c of what .* the source says .*: damaged on the way"),
+        ({"hashes": [md5(b"other")]}, "the md5 of .* the source states .*: damaged on the way"),
+        ({"hashes": [crc32c(b"other")]}, "the crc32c of .* the source states .*: damaged on the way"),
         ({"status": 404}, "Not Found"),
     ],
 )
@@ -168,7 +168,7 @@ def test_local_paths_stay_and_other_schemes_are_refused():
     assert local_path(resolve("/data/m.npz")) == "/data/m.npz"
     assert local_path(resolve("/data/module")) == "/data/module"
     assert local_path(resolve("untrained/r101x3")) == ""
-    with pytest.raises(UnusableModel, match="gs:// is not read from here"):
+    with pytest.raises(UnusableModel, match="gs:// cannot be read directly"):
         local_path(resolve("gs://mine/m.npz"))
 
 

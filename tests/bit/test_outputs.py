@@ -124,7 +124,7 @@ def test_the_order_asked_for_does_not_matter():
     ("flags", "message"),
     [
         (["--model=bit/m-r50x1", "--outputs=logit"], "no output 'logit'; there are embedding, logits, top_k"),
-        (["--model=bit/m-r50x1", "--outputs="], "no output asked for"),
+        (["--model=bit/m-r50x1", "--outputs="], "no output requested"),
         (["--model=untrained/tiny", "--outputs=logits"], "untrained/tiny has no head, so no logits"),
         (
             ["--model=https://tfhub.dev/google/bit/m-r101x3/1", "--outputs=logits,top_k"],
@@ -132,7 +132,7 @@ def test_the_order_asked_for_does_not_matter():
         ),
         (
             ["--model=vtab/BiT-M-R50x1-run0-patch_camelyon.npz", "--outputs=top_k"],
-            "tells 2 classes apart: --top_k=5 is more than that",
+            "has 2 classes: --top_k=5 is more than that",
         ),
         (["--model=bit/m-r50x1", "--top_k=3"], "--top_k=3 says how many classes --outputs=top_k gives"),
         (

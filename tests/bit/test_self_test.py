@@ -56,7 +56,7 @@ def test_the_first_load_records_and_later_ones_compare(cache):
     vectors["embedding"][0, 0] += 0.01 * np.abs(vectors["embedding"]).max()
     np.savez(record, **vectors)
     with pytest.raises(
-        self_test.SelfTestFailed, match=rf"off by 0\.0\d+ .* from what {re.escape(str(record))} holds"
+        self_test.SelfTestFailed, match=rf"off by 0\.0\d+ .* from {re.escape(str(record))}"
     ):
         tiny()
 
@@ -76,7 +76,7 @@ def test_a_device_that_computes_wrongly_is_found(precision, monkeypatch):
 
     monkeypatch.setattr(loading, "build", wrong)
     with pytest.raises(
-        self_test.SelfTestFailed, match=f"in {precision} .* is off by 0.5 .*Likely causes: memory or"
+        self_test.SelfTestFailed, match=f"in {precision} .* is off by 0.5 .*Likely causes: faulty memory or"
     ):
         tiny(precision=precision)
 
@@ -114,7 +114,7 @@ def test_a_cache_that_cannot_be_written_costs_the_check_only(tmp_path, monkeypat
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("BIT_CACHE_DIR", str(tmp_path / "file" / "cache"))
     assert tiny()(pixels())["embedding"].shape == (2, 256)
-    assert "the self-test is not recorded" in caplog.text
+    assert "the self-test cannot be recorded" in caplog.text
 
 
 def test_outputs_are_recorded_as_they_are_asked_for(cache):
@@ -139,7 +139,7 @@ def test_an_export_carries_its_record(tmp_path, cache):
     record = Path(path) / self_test.EXPORTED
     about = {"side": np.int64(32), "precision": np.str_("float32")}
     np.savez(record, **about, embedding=np.ones((1, 256), np.float32))
-    with pytest.raises(self_test.SelfTestFailed, match=r"what \S+self_test.npz holds"):
+    with pytest.raises(self_test.SelfTestFailed, match=r"from \S+self_test.npz"):
         tiny(path, path)
 
 
@@ -183,7 +183,7 @@ def test_weights_that_give_no_numbers_are_refused(tmp_path, cache):
     arrays["resnet/group_norm/gamma"][3] = np.nan
     path = str(tmp_path / "nan.npz")
     np.savez(path, **arrays)
-    with pytest.raises(UnusableModel, match="gives values that are not finite for the bundled picture"):
+    with pytest.raises(UnusableModel, match="returns values that are not finite for the bundled picture"):
         tiny(path, path)
     assert not cache.exists()
 
@@ -259,7 +259,7 @@ def test_another_prefix_of_the_names_is_folded_too(tmp_path):
     [
         (lambda self, x: folded_by(self, x, epsilon=1e-2), "gives another vector"),
         (lambda self, x: folded_by(self, x, scale=1.9), "gives another vector"),
-        (lambda self, x: folded_by(self, x)[:, :100], "gives 100 values"),
+        (lambda self, x: folded_by(self, x)[:, :100], "returns 100 values"),
     ],
     ids=["epsilon", "scale", "width"],
 )
@@ -272,7 +272,7 @@ def test_a_lookalike_is_called_as_it_is(change, why, tmp_path, caplog):
     assert why in caplog.text
     own = tf.saved_model.load(path)(tf.constant(pixels() / 255)).numpy()
     assert worst(extractor(pixels())["embedding"], own) < 1e-5
-    with pytest.raises(UnusableModel, match=f"--precision=bfloat16 is not for .*{why}.*take the .npz"):
+    with pytest.raises(UnusableModel, match=f"--precision=bfloat16 is not available for .*{why}.*use the .npz"):
         tiny(path, path, precision="bfloat16")
 
 
@@ -282,8 +282,8 @@ def test_float32_on_a_gpu_is_told_of_what_it_leaves_once(monkeypatch, caplog):
     monkeypatch.setattr(tf.config.experimental, "get_memory_growth", lambda gpu: True)
     tf_32 = []
     monkeypatch.setattr(tf.config.experimental, "enable_tensor_float_32_execution", tf_32.append)
-    loading._tell_of_reduced_precisions.cache_clear()
+    loading._suggest_reduced_precisions.cache_clear()
     for precision in ("float32", "float32", "tensorfloat32", "bfloat16"):
         loading._prepare_device(precision)
-    assert caplog.text.count("float32 on a GPU leaves most of it idle") == 1
+    assert caplog.text.count("float32 leaves most of a GPU idle") == 1
     assert tf_32 == [False, False, True, False]

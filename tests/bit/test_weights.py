@@ -84,7 +84,7 @@ def test_another_member_than_the_name_says_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"<html>Not Found</html>", "is no .npz archive"), (None, "no file")],
+    [(b"<html>Not Found</html>", "is not an .npz archive"), (None, "no file")],
 )
 def test_what_is_no_archive_says_so(tmp_path, content, message):
     path = tmp_path / "mine.npz"
@@ -96,7 +96,7 @@ def test_what_is_no_archive_says_so(tmp_path, content, message):
 
 def test_another_familys_archive_says_so(tmp_path):
     path = write(tmp_path / "mine.npz", {"embedding/kernel": np.zeros(3, np.float32)})
-    with pytest.raises(UnusableModel, match=r"is no BiT checkpoint.*it holds embedding/kernel"):
+    with pytest.raises(UnusableModel, match=r"is not a BiT checkpoint.*it holds embedding/kernel"):
         open_checkpoint(path)
 
 

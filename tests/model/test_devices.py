@@ -79,7 +79,7 @@ def test_more_processes_than_gpus_share_and_say_so(holder):
     assert told in (["GPU a"], ["GPU b"])
     third.kill()
     said = third.communicate()[1]
-    assert "all 2 GPUs (0, 1) are held by other processes" in said
+    assert "all 2 GPUs (0, 1) are in use by other processes (locks in" in said
     assert "Start no more worker processes on a host than it has GPUs" in said
 
 

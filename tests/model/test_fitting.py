@@ -73,7 +73,7 @@ def test_the_batch_is_halved_until_it_fits_and_the_size_is_kept_and_said_once(ti
         found = [model(pixels)["embedding"] for _ in range(3)]
     assert tight.log == [7, 4, 2, 2, 2, 2] + [2] * 8
     (said,) = [record.getMessage() for record in caplog.records]
-    assert "batches of 7 images; going on with 2: --batch_size=2" in said
+    assert "batches of 7 images; continuing with 2; start with --batch_size=2" in said
     assert counters.PROCESS.batch_fitted == 2
     for one in found:
         assert one.shape == expected.shape
@@ -96,7 +96,7 @@ def test_the_images_at_fault_are_found_in_smaller_batches_too():
 
 
 def test_a_device_without_room_for_one_image_ends_the_job_and_blames_no_image():
-    with pytest.raises(OutOfMemory, match="does not hold one image of 2 pixels a side"):
+    with pytest.raises(OutOfMemory, match="does not hold one image of 2 pixels per side"):
         infer.infer(pixel_chunk([1]), Fitted(Tight(Sized(), 0, NO_ROOM["tensorflow"])))
 
 
