@@ -128,7 +128,7 @@ def test_the_order_asked_for_does_not_matter():
         (["--model=untrained/tiny", "--outputs=logits"], "untrained/tiny has no head, so no logits"),
         (
             ["--model=https://tfhub.dev/google/bit/m-r101x3/1", "--outputs=logits,top_k"],
-            "has no head, so no logits and no top_k: ask for --outputs=embedding",
+            "has no head, so no logits and no top_k: use --outputs=embedding",
         ),
         (
             ["--model=vtab/BiT-M-R50x1-run0-patch_camelyon.npz", "--outputs=top_k"],

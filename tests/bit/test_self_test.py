@@ -55,9 +55,7 @@ def test_the_first_load_records_and_later_ones_compare(cache):
         vectors = {name: stored[name] for name in stored.files}
     vectors["embedding"][0, 0] += 0.01 * np.abs(vectors["embedding"]).max()
     np.savez(record, **vectors)
-    with pytest.raises(
-        self_test.SelfTestFailed, match=rf"off by 0\.0\d+ .* from {re.escape(str(record))}"
-    ):
+    with pytest.raises(self_test.SelfTestFailed, match=rf"off by 0\.0\d+ .* from {re.escape(str(record))}"):
         tiny()
 
 
@@ -272,7 +270,9 @@ def test_a_lookalike_is_called_as_it_is(change, why, tmp_path, caplog):
     assert why in caplog.text
     own = tf.saved_model.load(path)(tf.constant(pixels() / 255)).numpy()
     assert worst(extractor(pixels())["embedding"], own) < 1e-5
-    with pytest.raises(UnusableModel, match=f"--precision=bfloat16 is not available for .*{why}.*use the .npz"):
+    with pytest.raises(
+        UnusableModel, match=f"--precision=bfloat16 is not available for .*{why}.*use the .npz"
+    ):
         tiny(path, path, precision="bfloat16")
 
 

@@ -65,12 +65,12 @@ def test_one_error_names_every_wrong_array(tmp_path):
     with pytest.raises(UnusableModel) as raised:
         open_checkpoint(path)
     first, *rest = str(raised.value).splitlines()
-    assert first.startswith(f"{path} does not hold tiny as the official checkpoints do")
+    assert first.startswith(f"{path} does not hold tiny as official checkpoints do")
     assert [line.strip() for line in rest] == [
         f"misshapen: {misshapen} has (3, 3, 8, 9), expected (3, 3, 8, 8)",
         "missing: resnet/block2/unit01/a/group_norm/gamma (32,)",
         "missing: resnet/group_norm/beta (256,)",
-        "no floating-point numbers: resnet/block1/unit01/c/group_norm/beta holds int64",
+        "not floating-point: resnet/block1/unit01/c/group_norm/beta holds int64",
         "unexpected: global_step (3,)",
         "unexpected: resnet/block9/extra (3,)",
     ]
