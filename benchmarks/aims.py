@@ -69,7 +69,7 @@ ROWS = (
         "{:.1f}",
     ),
     Row("scaled decoding, mean difference of a pixel, of 255", "scaled", lambda f: f["pixels"], "{:.1f}"),
-    Row("the whole job over the model alone, R50x1", "job", lambda f: f["ratio"], "{:.2f}"),
+    Row("the complete job over the model alone, R50x1", "job", lambda f: f["ratio"], "{:.2f}"),
     Row("a device that never waits: busy", "device", lambda f: f["busy"], "{:.1%}", least=0.95),
     Row(
         "the job without the model, once it runs, of bare libjpeg-turbo on all cores",

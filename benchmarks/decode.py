@@ -244,6 +244,7 @@ def kinds(quick: bool) -> dict[str, list[bytes]]:
 
 
 def main() -> None:
+    """Prints a table per kind of file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="few images, to check that it runs")

@@ -72,7 +72,7 @@ class Run:
     stages: dict[str, float]  # seconds by name, of the worker's thread
 
 
-def whole_job(argv: Sequence[str], output: Path, device: Device) -> Run:
+def complete_job(argv: Sequence[str], output: Path, device: Device) -> Run:
     """The job from building the graph to the manifest."""
     config, beam_options = options.parse([*argv, f"--output={output}"])
     job_plan = plan.make(config, "benchmark")
@@ -111,6 +111,7 @@ def _decode(data: bytes, preprocessing: preprocess.Preprocessing, scratch: Calla
 
 
 def main() -> None:
+    """Prints each round, then the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--image_ms",
@@ -143,7 +144,7 @@ def main() -> None:
             device.image_seconds = (
                 1 / (0.8 * decoded_rate) if flags.image_ms is None else flags.image_ms / 1000
             )
-            runs.append(whole_job(argv, Path(scratch) / f"out-{index}", device))
+            runs.append(complete_job(argv, Path(scratch) / f"out-{index}", device))
             if index:
                 _print_round(runs[-1], device, rates, len(encoded))
     _print_summary(

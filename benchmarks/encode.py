@@ -77,6 +77,7 @@ def shard_seconds(vectors: np.ndarray, folder: str) -> dict[str, tuple[float, fl
 
 
 def main() -> None:
+    """Prints both comparisons."""
     from tfx_bsl.public.tfxio import RecordBatchToExamplesEncoder
 
     vectors = np.random.RandomState(0).standard_normal((_BATCH, 6144)).astype(np.float32)

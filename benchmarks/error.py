@@ -44,6 +44,7 @@ class _Rounding:
 
 
 def main() -> None:
+    """Prints the table of layers."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.error", description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", default="r101x3", choices=golden_names())
     parser.add_argument("--side", type=int, default=224)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import figures, inputs, machine
-from benchmarks.job import whole_job
+from benchmarks.job import complete_job
 from pipeline import options, plan
 from pipeline.dry_run import estimate
 from pipeline.dry_run.run import survey
@@ -74,12 +74,12 @@ def measure(name: str, images: int, rounds: int) -> str:
         load, model = infer.BitModelHandler.load_model, infer.BitModelHandler(config.model).load_model()
         infer.BitModelHandler.load_model = lambda self: model  # type: ignore[method-assign]
         try:
-            whole_job(argv, Path(scratch) / "warm")
+            complete_job(argv, Path(scratch) / "warm")
             estimates, real = [], []
             for index in range(rounds):
                 estimates.append(survey(config, plan.make(config, "benchmark")).estimate)
                 cpu = time.process_time()
-                seconds = whole_job(argv, Path(scratch) / f"out-{index}")
+                seconds = complete_job(argv, Path(scratch) / f"out-{index}")
                 real.append((seconds, time.process_time() - cpu))
         finally:
             infer.BitModelHandler.load_model = load  # type: ignore[method-assign]
@@ -105,6 +105,7 @@ def measure(name: str, images: int, rounds: int) -> str:
 
 
 def main() -> None:
+    """Prints the table of cases."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(CASES), help="cases, separated by commas (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3)

@@ -207,6 +207,7 @@ def table(folder: str) -> None:
 
 
 def main() -> int:
+    """Exports, measures or checks, as the flags say; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--export", metavar="DIR", help="write the graphs to this folder; needs TensorFlow, no GPU"

@@ -23,7 +23,7 @@ from pathlib import Path
 import apache_beam as beam
 
 from benchmarks import figures, inputs, machine
-from benchmarks.job import whole_job
+from benchmarks.job import complete_job
 from pipeline import options, plan, weights
 from pipeline import run as running
 from transforms import infer
@@ -108,11 +108,11 @@ def measure_images(images: int, sizes: list[int], rounds: int) -> None:
         seconds: dict[int, list[float]] = {size: [] for size in sizes}
         for size in sizes:
             pattern, _ = inputs.write_shards(Path(scratch) / f"in-{size}", images, -(-images // size))
-            whole_job([*MODEL, f"--input={pattern}"], Path(scratch) / f"warm-{size}")
+            complete_job([*MODEL, f"--input={pattern}"], Path(scratch) / f"warm-{size}")
         for number in range(rounds):
             for size in sizes:
                 argv = [*MODEL, f"--input={scratch}/in-{size}/in-*.tfrecord"]
-                seconds[size].append(whole_job(argv, Path(scratch) / f"out-{size}-{number}"))
+                seconds[size].append(complete_job(argv, Path(scratch) / f"out-{size}-{number}"))
     print("| images per shard | shards | images per second | milliseconds per shard |\n|---|---|---|---|")
     for size, times in seconds.items():
         rates = sorted(images / elapsed for elapsed in times)
@@ -194,6 +194,7 @@ def finished(folder: Path, shards: int) -> Path:
 
 
 def main() -> None:
+    """Prints the figures of one kind of growth."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("engines", "images", "shards"))
     parser.add_argument("--engines", nargs="+", default=["direct", "prism", "spark", "flink"])

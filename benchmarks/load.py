@@ -66,6 +66,7 @@ def reads(path: str) -> dict[str, float]:
 
 
 def main() -> None:
+    """Prints the table; with --step, runs one step and prints its figures as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", default="r101x3", choices=OFFICIAL)
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))

@@ -37,6 +37,7 @@ def measure(count: int, shards: int, width: int, height: int, *flags: str) -> fl
 
 
 def main() -> None:
+    """Prints the peaks by number, then by size of images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, nargs="*", default=[1_000, 10_000, 50_000])
     parser.add_argument("--images_per_shard", type=int, default=500)

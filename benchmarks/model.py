@@ -128,6 +128,7 @@ def matrix_rate(dtype: tf.DType) -> float:
 
 
 def main() -> None:
+    """Prints the table; with --variant, serves that variant."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.model", description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", default="r101x3", choices=ARCHITECTURES)
     parser.add_argument("--side", type=int, default=224)

@@ -123,6 +123,7 @@ def clip_retrieval(folder: Path, processes: int, path: str) -> Callable[[], None
 
 
 def main() -> None:
+    """Serves one reader, as the module's docstring says."""
     name, folder, processes = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     if name == "img2dataset":
         run = img2dataset(folder, processes)

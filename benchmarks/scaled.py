@@ -64,6 +64,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Prints the table of photographs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="untrained/r101x3")
     flags = parser.parse_args()

@@ -46,6 +46,7 @@ def measure(stages: dict[str, Callable[[], object]], count: int, rounds: int) ->
 
 
 def main() -> None:
+    """Prints the table of stages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=5120)
     parser.add_argument("--rounds", type=int, default=5)
@@ -80,7 +81,9 @@ def main() -> None:
             statistics.median(seconds["with the commit"][1] for seconds in writing) * 1e6
         )
         argv = ["--model=untrained/r101x3", f"--batch_size={batch}", f"--input={pattern}"]
-        jobs = [device.whole_job(argv, Path(scratch) / f"out-{n}", sleeping) for n in range(flags.rounds + 1)]
+        jobs = [
+            device.complete_job(argv, Path(scratch) / f"out-{n}", sleeping) for n in range(flags.rounds + 1)
+        ]
     job = statistics.median(run.cpu_seconds for run in jobs[1:]) / len(encoded) * 1e6
     total = sum(costs.values()) - costs["bare libjpeg-turbo decoding"]
     figures.report(job_cpu=job, sum_cpu=total)

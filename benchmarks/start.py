@@ -91,6 +91,7 @@ def imports() -> dict[str, Counter[str]]:
 
 
 def main() -> None:
+    """Prints the table of points, then of imports."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--packages", type=int, default=12, help="number of packages to list")

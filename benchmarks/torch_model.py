@@ -41,6 +41,7 @@ def folded(architecture: str) -> torch.nn.Module:
 
 
 def main() -> None:
+    """Serves batches, as the module's docstring says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", default="r101x3")
     parser.add_argument("--side", type=int, default=224)

@@ -1,4 +1,4 @@
-"""bit.self_test and its use in bit.load: recorded vectors, errors of reduced precisions, folding of hub modules."""
+"""bit.self_test and its use in bit.load: recorded vectors, errors of reduced precisions, folding of TF-Hub modules."""
 
 import gc
 import logging
@@ -36,13 +36,13 @@ def pixels():
 
 
 def test_the_picture_has_the_side_asked_for():
-    whole = self_test.picture(224)
-    assert whole.shape == (1, 224, 224, 3)
-    assert whole.dtype == np.float32
-    assert whole.min() >= 0
-    assert 200 < whole.max() <= 255
-    np.testing.assert_array_equal(self_test.picture(448)[:, ::2, 1::2], whole)
-    np.testing.assert_array_equal(self_test.picture(112), whole[:, 1::2, 1::2])
+    full = self_test.picture(224)
+    assert full.shape == (1, 224, 224, 3)
+    assert full.dtype == np.float32
+    assert full.min() >= 0
+    assert 200 < full.max() <= 255
+    np.testing.assert_array_equal(self_test.picture(448)[:, ::2, 1::2], full)
+    np.testing.assert_array_equal(self_test.picture(112), full[:, 1::2, 1::2])
 
 
 def test_the_first_load_records_and_later_ones_compare(cache):
@@ -88,13 +88,13 @@ def test_a_vector_that_is_not_finite_fails():
 def test_a_reduced_precision_tells_its_error(monkeypatch):
     assert not [name for name in tiny().identity if name.startswith("self_test/")]
     identity = tiny(precision="bfloat16").identity
-    said = float(identity["self_test/relative_l2"])
+    stated = float(identity["self_test/relative_l2"])
     exact = tiny()._function  # the batch has two places for pictures
     batch = np.repeat(self_test.picture(32), 2, 0)
     reduced = tiny(precision="bfloat16")(batch)["embedding"][:1]
     off = self_test.distance(reduced, exact(tf.constant(batch))["embedding"].numpy()[:1])
-    assert said == pytest.approx(off.relative_l2, rel=0.06)
-    assert 1e-4 < said < 5e-2
+    assert stated == pytest.approx(off.relative_l2, rel=0.06)
+    assert 1e-4 < stated < 5e-2
     assert float(identity["self_test/cosine"]) == pytest.approx(off.cosine, abs=1e-4)
 
 
@@ -135,8 +135,8 @@ def test_an_export_carries_its_record(tmp_path, cache):
     tiny(path, path)
     assert not cache.exists()
     record = Path(path) / self_test.EXPORTED
-    about = {"side": np.int64(32), "precision": np.str_("float32")}
-    np.savez(record, **about, embedding=np.ones((1, 256), np.float32))
+    settings = {"side": np.int64(32), "precision": np.str_("float32")}
+    np.savez(record, **settings, embedding=np.ones((1, 256), np.float32))
     with pytest.raises(self_test.SelfTestFailed, match=r"from \S+self_test.npz"):
         tiny(path, path)
 
@@ -202,9 +202,9 @@ def test_a_classifier_module_gives_embedding_and_logits(tmp_path):
     path = str(tmp_path / "m")
     assert main([f"--model={name}", f"--output={path}", "--head"]) == 0
     both = tiny(name, outputs=("embedding", "logits"))(pixels())
-    given = tiny(path, path, outputs=("embedding", "logits"))(pixels())
+    exported = tiny(path, path, outputs=("embedding", "logits"))(pixels())
     for output, expected in both.items():
-        np.testing.assert_array_equal(given[output], expected)
+        np.testing.assert_array_equal(exported[output], expected)
 
 
 class Lookalike(tf.Module):
@@ -277,7 +277,7 @@ def test_a_lookalike_is_called_as_it_is(change, why, tmp_path, caplog):
 
 
 def test_float32_on_a_gpu_is_told_of_what_it_leaves_once(monkeypatch, caplog):
-    # No GPU is needed to see what is said: the device is only asked for its memory settings here.
+    # No GPU is needed: only the device's memory settings are read here.
     monkeypatch.setattr(loading, "_gpus", lambda: ["GPU:0"])
     monkeypatch.setattr(tf.config.experimental, "get_memory_growth", lambda gpu: True)
     tf_32 = []

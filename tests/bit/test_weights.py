@@ -14,8 +14,8 @@ TINY = ARCHITECTURES["tiny"]
 
 
 def tiny_arrays(classes=10):
-    made = Untrained(TINY, classes)
-    return {f"resnet/{name}": made.array(name) for name in shapes(TINY, classes)}
+    weights = Untrained(TINY, classes)
+    return {f"resnet/{name}": weights.array(name) for name in shapes(TINY, classes)}
 
 
 def write(path, arrays):
@@ -121,20 +121,20 @@ def test_standardization_is_that_of_the_definition():
 
 
 def test_seeded_weights_never_change():
-    made = Untrained(TINY, 10)
+    weights = Untrained(TINY, 10)
     digest = hashlib.sha256()
     for name in shapes(TINY, 10):
-        digest.update(made.array(name).astype("<f4").tobytes())
+        digest.update(weights.array(name).astype("<f4").tobytes())
     assert digest.hexdigest() == "15d627766fbbb82743fe6e667b1f26bb1e4ecbc06d265e5b5111486dd995dcc9"
 
 
 def test_seeded_weights_are_as_documented():
-    made = Untrained(TINY, 1000)
-    kernel = made.array(f"block4/unit01/b/{STANDARDIZED}")
+    weights = Untrained(TINY, 1000)
+    kernel = weights.array(f"block4/unit01/b/{STANDARDIZED}")
     assert kernel.dtype == np.float32
     assert -1 <= kernel.min() < -0.99
     assert 0.99 < kernel.max() <= 1
     assert abs(kernel.mean()) < 0.01
-    np.testing.assert_array_equal(made.array("group_norm/gamma"), 1)
-    np.testing.assert_array_equal(made.array("head/conv2d/bias"), 0)
-    assert np.abs(made.array("head/conv2d/kernel")).max() <= 0.01
+    np.testing.assert_array_equal(weights.array("group_norm/gamma"), 1)
+    np.testing.assert_array_equal(weights.array("head/conv2d/bias"), 0)
+    assert np.abs(weights.array("head/conv2d/kernel")).max() <= 0.01

@@ -1,7 +1,7 @@
 """Several GPUs on one host: on every engine, each worker process takes one that no other process has.
 
 By default, TensorFlow gives every process all GPUs of the host and works on the first. A process that can see more than
-one therefore locks a file that stands for one of them, in a folder of the host, and hides the others. The lock ends with
+one therefore locks a file that represents one of them, in a folder of the host, and hides the others. The lock ends with
 the process, however that ends. A process that sees only one GPU uses it without a lock.
 """
 
