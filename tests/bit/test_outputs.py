@@ -1,4 +1,4 @@
-"""--outputs and --top_k: what a head gives, under which names, and what is refused."""
+"""--outputs and --top_k: the outputs of a head, their names, and what is refused."""
 
 import numpy as np
 import pytest
@@ -21,8 +21,8 @@ def pixels(count=3):
     return np.random.default_rng(0).uniform(0, 255, (count, SIDE, SIDE, 3)).astype(np.float32)
 
 
-def run(name, asked, path="", **more):
-    model = load(resolve(name), path, image_size=SIDE, batch_size=3, outputs=asked, **more)
+def run(name, outputs, path="", **more):
+    model = load(resolve(name), path, image_size=SIDE, batch_size=3, outputs=outputs, **more)
     return model, model(pixels())
 
 
@@ -86,19 +86,22 @@ def test_ilsvrc2012_shares_one_probability_among_its_classes():
 
 @pytest.mark.parametrize(("classes", "names"), [(10, False), (1000, False), (21843, True)])
 def test_a_file_of_another_name_has_class_names_where_their_number_tells(tmp_path, classes, names):
-    made = Untrained(ARCHITECTURES["tiny"], classes)
+    weights = Untrained(ARCHITECTURES["tiny"], classes)
     path = str(tmp_path / "mine.npz")
-    np.savez(path, **{f"resnet/{name}": made.array(name) for name in shapes(made.architecture, classes)})
+    np.savez(
+        path, **{f"resnet/{name}": weights.array(name) for name in shapes(weights.architecture, classes)}
+    )
     model, got = run(path, ("top_k",), path)
     named = {"top_k/synset", "top_k/name"} if names else set()
     assert got.keys() == model.outputs.keys() == {"top_k/class", "top_k/probability"} | named
 
 
 def test_a_head_of_another_task_under_an_official_name_gets_no_names(tmp_path):
-    made = Untrained(ARCHITECTURES["r50x1"], 3)
+    weights = Untrained(ARCHITECTURES["r50x1"], 3)
     path = str(tmp_path / "BiT-M-R50x1.npz")
     arrays = {
-        f"resnet/{name}": np.zeros(shape, np.float32) for name, shape in shapes(made.architecture, 3).items()
+        f"resnet/{name}": np.zeros(shape, np.float32)
+        for name, shape in shapes(weights.architecture, 3).items()
     }
     arrays[f"resnet/{HEAD_BIAS}"] = np.log(np.array([1, 2, 5], np.float32))
     assert not arrays[f"resnet/{HEAD_KERNEL}"].any()
@@ -124,15 +127,15 @@ def test_the_order_asked_for_does_not_matter():
     ("flags", "message"),
     [
         (["--model=bit/m-r50x1", "--outputs=logit"], "no output 'logit'; there are embedding, logits, top_k"),
-        (["--model=bit/m-r50x1", "--outputs="], "no output asked for"),
+        (["--model=bit/m-r50x1", "--outputs="], "no output requested"),
         (["--model=untrained/tiny", "--outputs=logits"], "untrained/tiny has no head, so no logits"),
         (
             ["--model=https://tfhub.dev/google/bit/m-r101x3/1", "--outputs=logits,top_k"],
-            "has no head, so no logits and no top_k: ask for --outputs=embedding",
+            "has no head, so no logits and no top_k: use --outputs=embedding",
         ),
         (
             ["--model=vtab/BiT-M-R50x1-run0-patch_camelyon.npz", "--outputs=top_k"],
-            "tells 2 classes apart: --top_k=5 is more than that",
+            "has 2 classes: --top_k=5 is more than that",
         ),
         (["--model=bit/m-r50x1", "--top_k=3"], "--top_k=3 says how many classes --outputs=top_k gives"),
         (
@@ -154,9 +157,9 @@ def test_a_name_that_this_run_does_not_write_may_pass_through():
 
 
 def test_a_headless_checkpoint_is_refused_before_anything_starts(tmp_path, capsys):
-    made = Untrained(ARCHITECTURES["tiny"])
+    weights = Untrained(ARCHITECTURES["tiny"])
     path = str(tmp_path / "mine.npz")
-    np.savez(path, **{f"resnet/{name}": made.array(name) for name in shapes(made.architecture)})
+    np.savez(path, **{f"resnet/{name}": weights.array(name) for name in shapes(weights.architecture)})
     pattern = helpers.write_shards(tmp_path / "in", (1,))
     flags = (f"--input={pattern}", f"--model={path}", "--outputs=logits")
     helpers.job(*flags, output=tmp_path / "out", expect=2)
@@ -171,13 +174,13 @@ def test_the_job_writes_what_the_model_gives_and_its_fingerprint_tells(tmp_path,
     flags = (f"--input={pattern}", f"--model={ILSVRC2012}", "--outputs=embedding,logits,top_k")
     helpers.job(*flags, "--top_k=4", output=tmp_path / "out")
     labels = read_labels("ilsvrc2012")
-    for one in helpers.read_all(tmp_path / "out"):
-        assert one["embedding"].shape == (256,)
-        assert one["logits"].shape == (1000,)
-        assert one["top_k/class"] == np.argsort(-one["logits"], kind="stable")[:4].tolist()
-        assert one["top_k/name"] == labels.names[one["top_k/class"]].tolist()
-        assert one["top_k/synset"] == labels.synsets[one["top_k/class"]].tolist()
-        assert one["top_k/probability"].shape == (4,)
+    for record in helpers.read_all(tmp_path / "out"):
+        assert record["embedding"].shape == (256,)
+        assert record["logits"].shape == (1000,)
+        assert record["top_k/class"] == np.argsort(-record["logits"], kind="stable")[:4].tolist()
+        assert record["top_k/name"] == labels.names[record["top_k/class"]].tolist()
+        assert record["top_k/synset"] == labels.synsets[record["top_k/class"]].tolist()
+        assert record["top_k/probability"].shape == (4,)
     assert helpers.manifest(tmp_path / "out")["outputs"] == ["embedding", "logits", "top_k"]
     capsys.readouterr()
     helpers.job(*flags, output=tmp_path / "out", expect=2)
