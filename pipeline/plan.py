@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +16,7 @@ from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from transforms.commit import receipts, request, retry
 from transforms.commit import replace as replacing
-from transforms.commit.layout import Layout, is_data
+from transforms.commit.layout import LISTING, Layout, is_data
 from transforms.commit.receipts import Receipt
 from transforms.elements import Shard
 from transforms.fetching.uris import public_uri
@@ -64,7 +66,7 @@ def make(config: JobConfig, weights: str) -> Plan:
         found = finding.find(config.inputs, config.input_format, config.read)
         made = _plan(config, layout, found, weights)
     except (BadInput, RequestError) as error:
-        earlier = _as_earlier(config, layout, weights)
+        earlier = None if config.overwrite else _as_earlier(config, layout, weights)
         if earlier is None:
             raise RequestError(str(error)) from error
         return earlier
@@ -80,17 +82,21 @@ def _as_earlier(config: JobConfig, layout: Layout, weights: str) -> Plan | None:
             return None
         earlier = found_earlier.find(config.inputs, config.input_format, config.read)
         made = _plan(config, layout, earlier, weights)
-        if config.overwrite or request.is_of_other_input(layout, len(made.shards), made.listing):
+        if request.is_of_other_input(layout, len(made.shards), made.listing):
             return None
-        now, _ = finding.all_files(config.inputs, config.input_format, config.read)
+        now, skipped = finding.all_files(config.inputs, config.input_format, config.read)
+        begun = [file.last_updated_in_seconds for file in door.match(layout.receipt("*"))]
+        begun += [file.last_updated_in_seconds for file in door.match(layout.request)]
     except (BadInput, RequestError, BeamIOError, ValueError, ImportError):
         return None
     more = sorted(set(now) - {file.path for file in earlier.files})
+    if any(now[path][0].last_updated_in_seconds > min(begun) for path in more):
+        return None  # the input has changed since
     note = (
         f"{config.output} was begun by an earlier version, and goes on with the files that it took: not taken are "
         f"{len(more)} more{f' (such as {public_uri(more[0])}), which another --output would take' if more else ''}"
     )
-    left_out = dict.fromkeys(more, "not taken by an earlier version")
+    left_out = skipped | dict.fromkeys(more, "not taken by an earlier version")
     return replace(made, notes=(*made.notes, note), left_out=left_out)
 
 
@@ -109,6 +115,7 @@ def _plan(config: JobConfig, layout: Layout, found: Found, weights: str) -> Plan
         Shard(index, len(cut.sources), source, name)
         for index, (source, name) in enumerate(zip(cut.sources, cut.names, strict=True))
     )
+    _check_own_files(layout, found, cut.listing)
     made = _resume(config, layout, shards, _fingerprint(config, weights), cut.listing)
     return replace(made, notes=cut.notes, left_out=found.left_out)
 
@@ -122,9 +129,7 @@ def prepare(plan: Plan) -> None:
     note = layout, plan.fingerprint, len(plan.shards), plan.listing
     try:
         if plan.stale:  # nothing goes before it is known that something can be written
-            probe = f"{layout.request}.probe"
-            door.write_atomic(probe, b"")
-            door.delete([probe])
+            _check_writable(layout)
         if plan.todo and layout.request not in plan.stale:
             request.enter(*note)
         door.delete(
@@ -145,6 +150,20 @@ def prepare(plan: Plan) -> None:
         raise RequestError(
             f"--output={layout.folder} cannot be written to: {door.explain(layout.folder, error)}"
         ) from error
+
+
+def _check_writable(layout: Layout) -> None:
+    """Raises an error of storage if files cannot be written to the output folder, and those in it not be replaced."""
+    probe = f"{layout.request}.probe"
+    door.write_atomic(probe, b"")
+    door.delete([probe])
+    for folder in (layout.folder, layout.receipts):
+        if (
+            door.is_local(folder)
+            and door.exists(folder)
+            and not os.access(door.local(folder), os.W_OK | os.X_OK)
+        ):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
 
 
 def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
@@ -219,6 +238,33 @@ def _resume(
     if todo:  # until the run has ended there is no manifest that holds
         stale += [file.path for file in door.match(layout.manifest)]
     return Plan(layout, shards, done, todo, fingerprint, listing, tuple(stale), begun, retried)
+
+
+def _check_own_files(layout: Layout, found: Found, listing: bytes | None) -> None:
+    """Refuses to write over the run's own input, or over files that have this job's names and are not its."""
+    folder = _real(layout.folder)
+    for file in found.files:
+        parent, _, name = file.path.rpartition("/")
+        if (is_data(name) or (name == LISTING and listing is not None)) and _real(parent or ".") == folder:
+            raise RequestError(
+                f"--output={layout.folder} would write over {file.path}, which is this job's input: use another --output"
+            )
+    if receipts.labels(layout) or door.exists(layout.request):
+        return
+    foreign = ""
+    if (data := door.read_if_there(layout.manifest)) is not None and b'"shards_done"' not in data:
+        foreign = layout.manifest
+    if listing is not None and door.read_if_there(layout.listing) not in (None, listing):
+        foreign = layout.listing
+    if foreign:
+        raise RequestError(
+            f"--output={layout.folder} holds {foreign}, which this job did not write, and would write over it: move it "
+            "elsewhere, or use another --output"
+        )
+
+
+def _real(folder: str) -> str:
+    return os.path.realpath(door.local(folder)) if door.is_local(folder) else folder
 
 
 def _data(files: Iterable[str]) -> list[str]:

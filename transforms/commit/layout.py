@@ -39,10 +39,12 @@ def receipt_name(label: str) -> str:
 
 _RECEIPT = re.compile(rf"(?:.*/)?{_RECEIPTS}/([^/]+)\.json", re.DOTALL)
 _DATA = re.compile(rf"{_FEATURES}{_LABEL}{re.escape(features.SUFFIX)}|{_FAILURES}{_LABEL}\.jsonl")
-_OURS = re.compile(
-    rf"(.*?)(?:^|/)(?:{_DATA.pattern}|{_RECEIPTS}/{_LABEL}\.json|{re.escape(MANIFEST)}|{re.escape(LISTING)}"
-    rf"|{re.escape(_TEMPORARY)}/.+)",
-    re.DOTALL,
+_OURS = tuple(
+    re.compile(rf"(.*?)(?:^|/)(?:{names})", re.DOTALL)
+    for names in (
+        rf"{_DATA.pattern}|{_RECEIPTS}/{_LABEL}\.json|{re.escape(MANIFEST)}|{re.escape(LISTING)}",
+        rf"{re.escape(_TEMPORARY)}/[^/]+",
+    )
 )
 
 
@@ -61,13 +63,8 @@ def folder_of(path: str) -> str | None:
     """The output folder that `path` lies in, by the names that a job gives to its files; None for other names."""
     if door.is_temporary(path):  # a small file that is not yet renamed
         path = path.rsplit(".", 2)[0]
-    match = _OURS.fullmatch(path)
+    match = next(filter(None, (pattern.fullmatch(path) for pattern in _OURS)), None)
     return (match[1] or ("/" if path.startswith("/") else ".")) if match else None
-
-
-def is_ours(name: str) -> bool:
-    """Whether a path below an output folder, such as 'receipts/00000-of-00001.json', is one that a job writes."""
-    return folder_of(name) == "."
 
 
 def new_attempt(label: str, base: str = "") -> str:

@@ -32,7 +32,13 @@ def enter(layout: Layout, fingerprint: Mapping[str, Any], shards: int, listing: 
         note = door.read_if_there(layout.request)
         if note is None:  # a job that ended took it away
             continue
-        for name, (old, new) in receipts.differences(json.loads(note), now).items():
+        try:
+            noted = json.loads(note)
+        except ValueError:
+            raise OutputInUse(
+                f"{layout.request} is not the note of a running job: if no job runs there, delete it, or use --overwrite"
+            ) from None
+        for name, (old, new) in receipts.differences(noted, now).items():
             if name != f"request.{receipts.NAME_ONLY}":  # the same weights by another path
                 raise OutputInUse(
                     f"--output={layout.folder} is in use by a job with {name.removeprefix('request.')} = {old!r}, "
@@ -42,9 +48,11 @@ def enter(layout: Layout, fingerprint: Mapping[str, Any], shards: int, listing: 
         return
 
 
-def leave(layout: Layout) -> None:
-    """After a run that ended early: takes the note away if no shard was committed or is being committed."""
+def leave(layout: Layout, listing: bytes | None) -> None:
+    """After a run that ended early: takes the note, and the list of images, away if no shard was committed or is being."""
     if not door.match(layout.claim("*", "*")) and not receipts.labels(layout):
+        if listing is not None and door.read_if_there(layout.listing) == listing:
+            door.delete([layout.listing])
         door.delete([layout.request])
 
 
@@ -53,8 +61,11 @@ def is_of_other_input(layout: Layout, shards: int, listing: bytes | None) -> boo
     data = door.read_if_there(layout.request)
     if data is None:
         return False
-    noted = json.loads(data)
-    return noted.get("shards") != shards or noted.get(_LIST) != _sum(listing)
+    try:
+        noted = json.loads(data)
+        return noted.get("shards") != shards or noted.get(_LIST) != _sum(listing)
+    except (ValueError, AttributeError):  # a note that was cut short tells nothing
+        return False
 
 
 def _sum(listing: bytes | None) -> str | None:

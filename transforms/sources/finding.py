@@ -114,6 +114,10 @@ def _of_pattern(
 
 
 def _nothing(pattern: str, skipped: Mapping[str, str]) -> str:
+    if skipped and set(skipped.values()) == {left_out.OURS}:
+        return (
+            f"--input={pattern} holds only what this job wrote ({summary(skipped)}): name its input instead"
+        )
     if skipped and is_glob(pattern):
         return f"--input={pattern}: all that matches is left out: {summary(skipped)}; name a file to have it taken as it is"
     if skipped:
@@ -146,7 +150,8 @@ def _brought(
     skipped |= dict.fromkeys(written, left_out.OURS)
     files = [file for file in files if file.path not in written]
     if is_glob(pattern):
-        return [(file, asked or _kind(file, settings)) for file in files]
+        kinds = _mapped(lambda file: asked or _kind(file, settings), files)
+        return [(file, kind) for file, kind in zip(files, kinds, strict=True) if kind]
     return _in_folder(files, asked, settings, skipped)
 
 
@@ -196,9 +201,11 @@ def _in_folder(
         claims = [kind for kind in searched if kind.is_named(name)]
         if claims:
             return _decided(file.path, claims, settings)
-        if any(kind.is_named(name) for kind in KINDS) and not asked:
+        if any(kind.is_named(name) for kind in KINDS):
             return None
-        head = _head(file.path, _SHORT_HEAD_BYTES)
+        if asked and not asked.unnamed_in_folders:
+            return asked if asked.from_folders else None  # as the request says: no look at their bytes
+        head = _head(file.path, door.read_head)
         return next((kind for kind in sniffed if head and kind.sniff(head)), None)
 
     kinds = _mapped(kind_of, files)
@@ -220,7 +227,7 @@ def _kind(file: FileMetadata, settings: ReadSettings) -> Kind:
     name = posixpath.basename(file.path).lower()
     claims = [kind for kind in KINDS if kind.is_named(name)]
     if not claims:
-        head = _head(file.path, _HEAD_BYTES)
+        head = _head(file.path, _decompressed)
         claims = [kind for kind in KINDS if kind.sniff(head)]
     if not claims:
         raise BadInput(
@@ -236,10 +243,14 @@ def _decided(path: str, claims: Sequence[Kind], settings: ReadSettings) -> Kind:
     return next((kind for kind in claims if kind.accepts(path, settings)), claims[0])
 
 
-def _head(path: str, count: int) -> bytes:
-    """The first bytes of a file, decompressed where it is compressed."""
+def _decompressed(path: str, count: int) -> bytes:
+    with door.open_input(path) as stream:
+        return stream.read(count)
+
+
+def _head(path: str, read: Callable[[str, int], bytes]) -> bytes:
+    """The first bytes of a file."""
     try:
-        with door.open_input(path) as stream:
-            return stream.read(count)
+        return read(path, _SHORT_HEAD_BYTES if read is door.read_head else _HEAD_BYTES)
     except (OSError, BeamIOError, EOFError, zlib.error) as error:
         raise BadInput(f"{path} cannot be read: {door.explain(path, error)}") from error

@@ -54,9 +54,13 @@ class Walk:
         queue = [(self.root, os.path.realpath(self.root or "."), False)]
         linked: list[tuple[str, str, bool]] = []  # looked into last, so that a folder's own path comes first
         seen: set[str] = set()
+        above: dict[str, frozenset[str]] = {
+            self.root: frozenset()
+        }  # the real folders that a path leads through
         while queue or linked:
             folder, real, is_linked = queue.pop() if queue else linked.pop(0)
-            if real in seen:
+            # What a pattern matches depends on the path, so there only a link to a folder above is not followed.
+            if real in (seen if self.pattern is None else above[folder]):
                 self.skipped[folder] = left_out.SECOND_LINK
                 continue
             seen.add(real)
@@ -71,8 +75,10 @@ class Walk:
                     status = entry.stat()
                 except OSError as error:
                     is_gone = isinstance(error, FileNotFoundError) and not is_link
-                    if not reason and not is_gone and self._matches(path):
-                        raise _unusable(path, is_link, error) from error
+                    if not is_gone and self._matches(path):
+                        if not reason:
+                            raise _unusable(path, is_link, error) from error
+                        self.skipped[path] = reason
                     continue
                 if stat.S_ISDIR(status.st_mode):
                     if reason:
@@ -80,6 +86,7 @@ class Walk:
                     elif self._goes_into(relative):
                         target = os.path.realpath(path) if is_link else os.path.join(real, entry.name)
                         (linked if is_link else queue).append((path, target, is_linked or is_link))
+                        above[path] = above[folder] | {real}
                 elif not self._matches(path):
                     continue
                 elif reason:

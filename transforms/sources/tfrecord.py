@@ -68,6 +68,8 @@ class RecordFile:
                 if in_file:
                     counters.PROCESS.add(units=record.offset - seen)
                     seen = record.offset
+                if position == reading.limit:
+                    return self
                 if position in reading.due:
                     yield self._item(record, position, reading.name, settings)
             counters.PROCESS.add(units=(self.end or self.size_bytes) - seen)

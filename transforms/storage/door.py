@@ -21,6 +21,7 @@ from transforms.storage.opening import (  # noqa: F401
     open_binary,
     open_input,
     open_unbuffered,
+    read_head,
 )
 from transforms.storage.stores import is_local, store_of
 from transforms.storage.whole import (  # noqa: F401

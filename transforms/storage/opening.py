@@ -39,9 +39,18 @@ def open_input(path: str, start: int = 0, watch: Callable[[Reader], io.RawIOBase
     return stream
 
 
-def open_unbuffered(path: str) -> Reader:
-    """Opens a file for reading its bytes as they are, for who puts a buffer above it."""
-    return Reader(path, lambda: store_of(path).open(path), block_bytes(path))
+def open_unbuffered(path: str, block: int = 0) -> Reader:
+    """Opens a file for reading its bytes as they are, for who puts a buffer above it.
+
+    `block` is how many bytes are read at once; 0 for what suits a reading to the end.
+    """
+    return Reader(path, lambda: store_of(path).open(path), block or block_bytes(path))
+
+
+def read_head(path: str, count: int) -> bytes:
+    """The first bytes of a file as they are, at most `count`, in one read."""
+    with open_unbuffered(path, count) as stream:
+        return stream.read(count) or b""
 
 
 def block_bytes(path: str) -> int:

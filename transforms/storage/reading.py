@@ -28,6 +28,8 @@ class Reader(io.RawIOBase):
         self._position = self._start = 0  # of the reading, and of the block that is held
         self._block = b""
 
+    mode = "rb"  # which Beam's decompression asks for
+
     def readable(self) -> bool:
         return True
 
