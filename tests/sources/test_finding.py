@@ -1,4 +1,4 @@
-"""What of a request's folders and globs is input, and what is said of the rest."""
+"""Which files of a request's folders and globs are input, and the reasons for leaving out the others."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ for pattern in sys.argv[1:]:
 
 
 def without_roots_rights() -> list[str]:
-    """A command's beginning that takes the right away to read everything."""
+    """The start of a command that drops root's permission to read everything."""
     if os.geteuid():
         return []
     assert shutil.which("setpriv"), "root must be able to drop its rights: install util-linux"
@@ -272,7 +272,7 @@ def test_a_job_on_a_folder_that_cannot_be_listed_starts_nothing(folder, tmp_path
 
 @pytest.fixture
 def begun(folder, tmp_path, monkeypatch):
-    """An output over a folder as an earlier version made it, then the folder with more files: (flags, output)."""
+    """An output of a folder as an earlier version wrote it; then the folder gets more files: (flags, output)."""
     put(folder / "b.jpg", helpers.encoded(1))
     put(folder / ".c.jpg", helpers.encoded(2))
     flags = [f"--input={folder}", "--images_per_shard=1"]

@@ -1,4 +1,4 @@
-"""--split_bytes: the shards of a file that was cut are, put together, what the whole file gives."""
+"""--split_bytes: the shards of a cut file, joined, equal the output for the complete file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def starts_of(data: bytes) -> list[int]:
 
 
 def plain(nested: bool = True) -> bytes:
-    """Records of many sizes, one of them larger than several ranges, and one that holds records itself."""
+    """Records of many sizes, one of them larger than several ranges, and one that itself contains records."""
     inner = b"".join(map(tfrecord.frame, [b"a" * 300, b"b" * 300])) if nested else b"c" * 600
     examples = [helpers.image_example(seed) for seed in range(6)]
     examples[3:3] = [b"", helpers.example({"image/encoded": b"d" * 9000, "image/filename": "big"})]
@@ -40,7 +40,7 @@ def insert(data: bytes, at: int, garbage: bytes) -> bytes:
 
 
 def flip(data: bytes, at: int, byte: int) -> bytes:
-    """A bit flipped in a record's header (byte 0 to 11) or data."""
+    """Flips a bit in a record's header (byte 0 to 11) or data."""
     start = starts_of(data)[at]
     return data[: start + byte] + bytes([data[start + byte] ^ 4]) + data[start + byte + 1 :]
 

@@ -1,4 +1,4 @@
-"""Lists of URIs: rows, slices, and what is wrong with either."""
+"""Lists of URIs: rows, slices, and their errors."""
 
 import pytest
 
