@@ -1,4 +1,4 @@
-"""A store of its own, in this process's memory: what a new one has to bring, and nothing else."""
+"""A store in this process's memory: the minimum that a new store must implement."""
 
 from __future__ import annotations
 
