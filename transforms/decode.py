@@ -192,8 +192,8 @@ def _isolated(item: Encoded, row: int, settings: DecodeSettings, pixels: np.ndar
     return _pool("isolated", settings.threads_here).submit(work)
 
 
-def submit(chunk: EncodedChunk, settings: DecodeSettings, apart: bool = False) -> _Pending:
-    """Starts decoding a chunk on threads of this process, or in separate processes if `apart`.
+def submit(chunk: EncodedChunk, settings: DecodeSettings, isolate: bool = False) -> _Pending:
+    """Starts decoding a chunk on threads of this process, or in separate processes if `isolate`.
 
     Its images take rows 0, 1, ... in order; an undecodable one leaves a zero row.
     """
@@ -203,7 +203,7 @@ def submit(chunk: EncodedChunk, settings: DecodeSettings, apart: bool = False) -
     pixels[len(images_by_row) :] = 0
     decoding = (
         [_isolated(item, row, settings, pixels) for row, item in enumerate(images_by_row)]
-        if apart
+        if isolate
         else _OnThreads(images_by_row, settings, pixels)
     )
     return _Pending(chunk, settings, pixels, decoding)
@@ -238,14 +238,14 @@ class DecodeImages(beam.DoFn):
     def start_bundle(self):
         """Drops what a failed bundle left."""
         self._pending: deque[_Pending] = deque()
-        self._apart = False
+        self._isolate = False
 
     def process(self, chunk: EncodedChunk) -> Iterator[PixelChunk]:
         """Starts decoding a chunk and emits those that are due."""
         if chunk.position == 0:
             # A retry may contain the images that crashed a process before.
-            self._apart = chunk.shard.retry is not None or not self._is_first_attempt(chunk.shard)
-        self._pending.append(submit(chunk, self._settings, self._apart or _distrusted.is_set()))
+            self._isolate = chunk.shard.retry is not None or not self._is_first_attempt(chunk.shard)
+        self._pending.append(submit(chunk, self._settings, self._isolate or _distrusted.is_set()))
         while len(self._pending) > CHUNKS_AHEAD:
             yield self._next()
 

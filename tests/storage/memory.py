@@ -15,7 +15,7 @@ from transforms.storage.sink import Sink
 
 class MemoryStore:
     schemes = ("memory",)
-    whole_uploads = True
+    atomic_uploads = True
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}

@@ -35,7 +35,7 @@ class Disk:
     """The store of local paths and file:// URIs. Thread-safe."""
 
     schemes: tuple[str, ...] = ("file",)
-    whole_uploads = False  # an upload that was killed leaves a temporary file
+    atomic_uploads = False  # an upload that was killed leaves a temporary file
 
     def connect(self) -> None:
         """Does nothing."""

@@ -57,7 +57,7 @@ def explain(path: str, error: BaseException) -> str:
 
 def leaves_temporaries(folder: str) -> bool:
     """Whether a killed run can leave temporary small files beside their target in this folder."""
-    return not store_of(folder).whole_uploads
+    return not store_of(folder).atomic_uploads
 
 
 def join(folder: str, *parts: str) -> str:

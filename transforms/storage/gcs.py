@@ -32,7 +32,7 @@ class GcsStore:
     """Cloud Storage with Beam's own options and credentials, or anonymously where there are none. Thread-safe."""
 
     schemes: tuple[str, ...] = ("gs",)
-    whole_uploads = True
+    atomic_uploads = True
 
     def __init__(self) -> None:
         self._clients = Clients(_connect, lambda: os.environ.get(_EMULATOR))

@@ -42,7 +42,7 @@ class OtherStore:
     """A store through FileSystems only. Of two callers that create the same file, both may succeed."""
 
     schemes: tuple[str, ...] = ()
-    whole_uploads = False
+    atomic_uploads = False
 
     def connect(self) -> None:
         """Does nothing: Beam connects for each operation."""

@@ -26,7 +26,7 @@ class S3Store:
     """S3 with the credentials of Beam's S3 options, else boto3's own, else anonymously. Thread-safe."""
 
     schemes: tuple[str, ...] = ("s3",)
-    whole_uploads = True
+    atomic_uploads = True
 
     def __init__(self) -> None:
         self._clients = Clients(_connect)

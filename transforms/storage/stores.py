@@ -38,7 +38,7 @@ class Store(Protocol):
     """
 
     schemes: tuple[str, ...]
-    whole_uploads: bool  # an upload becomes visible only once it is complete
+    atomic_uploads: bool  # an upload becomes visible only once it is complete
 
     def connect(self) -> None:
         """Creates the client, if there is none yet: the search for credentials can take seconds."""
