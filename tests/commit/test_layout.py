@@ -1,4 +1,4 @@
-"""The names of a job's files: which are its own, whichever part of the code asks."""
+"""The names of a job's files, and which paths are recognized as its own."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What of a request's folders and globs is input, and what is said of the rest."""
+"""Which files of a request's folders and globs are input, and the reasons for leaving out the others."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def find(*patterns, input_format="auto"):
     return finding.find([str(pattern) for pattern in patterns], input_format, SETTINGS)
 
 
-def names(found, folder):
-    return [os.path.relpath(file.path, folder) for file in found.files]
+def names(inputs, folder):
+    return [os.path.relpath(file.path, folder) for file in inputs.files]
 
 
-def reasons(found, folder):
-    return {os.path.relpath(path, folder): reason for path, reason in found.left_out.items()}
+def reasons(inputs, folder):
+    return {os.path.relpath(path, folder): reason for path, reason in inputs.left_out.items()}
 
 
 def put(path, data=b""):
@@ -47,32 +47,32 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
-# what is told by its first bytes
+# files recognized by their first bytes
 
 
 @pytest.mark.parametrize("name", ["b.jfif", "b", "b.JPG_large", "within/b.0001", "b.bin"])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_pictures_are_told_by_their_bytes_where_their_names_say_nothing(folder, name, kind):
     put(folder / name, helpers.encoded(1, kind))
-    found = find(folder)
-    assert found.kind.name == "images"
-    assert sorted(names(found, folder)) == sorted(["a.jpg", name])
-    assert not found.left_out
+    inputs = find(folder)
+    assert inputs.kind.name == "images"
+    assert sorted(names(inputs, folder)) == sorted(["a.jpg", name])
+    assert not inputs.left_out
 
 
 def test_what_is_no_picture_is_left_out_and_said_by_its_suffix(folder):
     for name in ("notes.txt", "within/more.txt", "README", "table.csv", "empty"):
         put(folder / name, b"text" if name != "empty" else b"")
-    found = find(f"{folder}/")
-    assert names(found, folder) == ["a.jpg"]
-    assert reasons(found, folder) == {
+    inputs = find(f"{folder}/")
+    assert names(inputs, folder) == ["a.jpg"]
+    assert reasons(inputs, folder) == {
         "notes.txt": ".txt",
         "within/more.txt": ".txt",
         "table.csv": ".csv",
         "README": "without suffix",
         "empty": "without suffix",
     }
-    assert finding.summary(found.left_out) == (
+    assert finding.summary(inputs.left_out) == (
         f"2 .txt ({folder}/notes.txt), 2 without suffix ({folder}/README), 1 .csv ({folder}/table.csv)"
     )
 
@@ -96,16 +96,16 @@ LEFT_OUT = {
 def test_what_systems_and_tools_leave_behind_is_never_input(folder, pattern):
     for name in LEFT_OUT:
         put(folder / name, helpers.encoded(2))
-    found = find(pattern.format(folder))
-    assert names(found, folder) == ["a.jpg"]
-    assert reasons(found, folder) == LEFT_OUT
+    inputs = find(pattern.format(folder))
+    assert names(inputs, folder) == ["a.jpg"]
+    assert reasons(inputs, folder) == LEFT_OUT
 
 
 @pytest.mark.parametrize("name", [".b.jpg", "b.tfrecord.idx", "_SUCCESS"])
 def test_a_file_that_is_named_is_never_left_out(folder, name):
     path = put(folder / name, helpers.encoded(2))
-    found = find(path, input_format="images")
-    assert (names(found, folder), found.left_out) == ([name], {})
+    inputs = find(path, input_format="images")
+    assert (names(inputs, folder), inputs.left_out) == ([name], {})
 
 
 def test_a_glob_that_names_hidden_files_has_them(folder):
@@ -207,13 +207,13 @@ def test_links_are_followed_and_each_target_is_taken_once(folder, tmp_path):
     (folder / "b.jpg").symlink_to(tmp_path / "elsewhere" / "b.jpg")
     (folder / "0.jpg").symlink_to("a.jpg")
     (folder / "loop").symlink_to(".")
-    found = find(folder)
-    targets = [os.path.realpath(file.path) for file in found.files]
+    inputs = find(folder)
+    targets = [os.path.realpath(file.path) for file in inputs.files]
     assert sorted(targets) == sorted(
         [str(folder / "a.jpg"), f"{tmp_path}/elsewhere/b.jpg", f"{tmp_path}/elsewhere/c.jpg"]
     )
-    assert "a.jpg" in names(found, folder), "its own name comes before a link's"
-    assert set(reasons(found, folder).values()) == {left_out.SECOND_LINK}
+    assert "a.jpg" in names(inputs, folder), "its own name comes before a link's"
+    assert set(reasons(inputs, folder).values()) == {left_out.SECOND_LINK}
 
 
 def test_a_glob_reaches_through_links_whatever_was_reached_before(tmp_path):
@@ -232,7 +232,7 @@ def test_a_glob_reaches_through_links_whatever_was_reached_before(tmp_path):
 def test_a_link_to_nothing_ends_the_run(folder, target):
     (folder / "b.jpg").symlink_to(target)
     for pattern in (folder, f"{folder}/*.jpg", f"{folder}/**"):
-        with pytest.raises(BadInput, match=r"in/b\.jpg is a link to nothing"):
+        with pytest.raises(BadInput, match=r"in/b\.jpg is a broken link"):
             find(pattern)
     assert names(find(f"{folder}/a*"), folder) == ["a.jpg"]
 
@@ -276,14 +276,14 @@ def test_what_cannot_be_listed_or_read_ends_the_run_with_its_path(folder):
         for name in modes:
             (folder / name).chmod(0o755)
     assert done.returncode == 0, done.stderr
-    said = [json.loads(line) for line in done.stdout.splitlines()]
-    assert said[0].startswith(str(folder)), "whichever of them it meets first"
-    assert all(f"{folder}/c/secret.jpg cannot be read" in one for one in said[1:4])
-    assert f"{folder}/d/unknown cannot be read" in said[4]
-    assert f"{folder}/e/seen.jpg cannot be looked at (Permission denied)" in said[5]
-    assert said[6] == [f"{folder}/f/h.jpg"]
-    assert said[7:9] == [[f"{folder}/a.jpg"]] * 2
-    assert f"{folder}/private cannot be listed (Permission denied)" in said[9]
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert results[0].startswith(str(folder)), "whichever of them it meets first"
+    assert all(f"{folder}/c/secret.jpg cannot be read" in message for message in results[1:4])
+    assert f"{folder}/d/unknown cannot be read" in results[4]
+    assert f"{folder}/e/seen.jpg cannot be inspected (Permission denied)" in results[5]
+    assert results[6] == [f"{folder}/f/h.jpg"]
+    assert results[7:9] == [[f"{folder}/a.jpg"]] * 2
+    assert f"{folder}/private cannot be listed (Permission denied)" in results[9]
 
 
 def test_a_job_says_what_it_left_out_and_lists_it_in_its_report(folder, tmp_path, capsys):
@@ -327,7 +327,7 @@ def test_a_job_on_a_folder_that_cannot_be_listed_starts_nothing(folder, tmp_path
 
 @pytest.fixture
 def begun(folder, tmp_path, monkeypatch):
-    """An output over a folder as an earlier version made it, then the folder with more files: (flags, output)."""
+    """An output of a folder as an earlier version wrote it; then the folder gets more files: (flags, output)."""
     put(folder / "b.jpg", helpers.encoded(1))
     put(folder / ".c.jpg", helpers.encoded(2))
     flags = [f"--input={folder}", "--images_per_shard=1"]
