@@ -1,8 +1,8 @@
-"""All benchmarks, one after another, as short as they go: python -m benchmarks [--only=decode,job]
+"""All benchmarks, one after another, in a short form: python -m benchmarks [--only=decode,job]
 
-Each is a process of its own. A benchmark that fails, or runs into --timeout, is told of and does not end the others. What they
-print is followed by one table: each question, its figure, and the aim that it meets or misses.
-For figures worth keeping run each by itself, longer: python -m benchmarks.NAME --help.
+Each runs in its own process. A benchmark that fails, or exceeds --timeout, is reported and does not stop the others. Their
+output is followed by one table: each question, its figure, and the aim that it meets or misses.
+For figures worth keeping, run each by itself, for longer: python -m benchmarks.NAME --help.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 
 from benchmarks import aims, figures, machine
 
-# What shows in a few minutes that a benchmark runs, and the order of its figures. A script may run several times: its name is
-# what stands before the hyphen.
+# Arguments with which each runs in a few minutes and shows the magnitude of its figures. A script may run several times:
+# its name is the part before the hyphen.
 QUICK: dict[str, tuple[str, ...]] = {
     "decode": ("--quick", "--rounds=3"),
     "scaled": ("--model=untrained/r50x1",),
@@ -41,14 +41,14 @@ QUICK: dict[str, tuple[str, ...]] = {
 
 
 def main() -> int:
-    """Prints the tables; returns how many benchmarks failed."""
+    """Prints the tables; returns the number of failed benchmarks."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(QUICK), help="names, separated by commas (%(default)s)")
-    parser.add_argument("--timeout", type=float, default=1800, help="seconds for each (%(default)s)")
+    parser.add_argument("--timeout", type=float, default=1800, help="seconds per benchmark (%(default)s)")
     flags = parser.parse_args()
-    asked = {name for name in flags.only.split(",") if name}
-    names = [name for name in QUICK if asked & {name, script(name)}]
-    if unknown := sorted(asked - {*QUICK, *map(script, QUICK)}):
+    requested = {name for name in flags.only.split(",") if name}
+    names = [name for name in QUICK if requested & {name, script(name)}]
+    if unknown := sorted(requested - {*QUICK, *map(script, QUICK)}):
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(QUICK)}")
     print(f"# Benchmarks, short form\n\n{machine.describe()}", flush=True)
     failed = 0
@@ -57,19 +57,20 @@ def main() -> int:
         command = [sys.executable, "-m", f"benchmarks.{script(name)}", *QUICK[name]]
         print(f"\n## {name}: python {' '.join(command[1:])}\n", flush=True)
         began = time.monotonic()
-        told, runs[name] = run(command, flags.timeout)
-        failed += bool(told)
-        print(f"\n{told or f'took {time.monotonic() - began:.0f} s'}", flush=True)
+        failure, runs[name] = run(command, flags.timeout)
+        failed += bool(failure)
+        print(f"\n{failure or f'took {time.monotonic() - began:.0f} s'}", flush=True)
     print(f"\n## Summary\n\n{aims.table(runs)}", flush=True)
     return failed
 
 
 def script(name: str) -> str:
+    """The module of a run: 'device' for 'device-http'."""
     return name.split("-")[0]
 
 
 def run(command: list[str], timeout: float) -> tuple[str, dict[str, float]]:
-    """Runs a benchmark: what went wrong, or '', and the figures that it handed over."""
+    """Runs a benchmark; returns what went wrong, or '', and the figures that it reported."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "figures"
         environment = {**os.environ, figures.VARIABLE: str(path)}
@@ -77,10 +78,10 @@ def run(command: list[str], timeout: float) -> tuple[str, dict[str, float]]:
             done = subprocess.run(
                 command, timeout=timeout, stdin=subprocess.DEVNULL, env=environment, check=False
             )
-            told = "" if done.returncode == 0 else f"failed: it ended with {done.returncode}"
+            failure = "" if done.returncode == 0 else f"failed with exit code {done.returncode}"
         except subprocess.TimeoutExpired:
-            told = f"given up after {timeout:.0f} s; --timeout gives it longer"
-        return told, figures.read(path)
+            failure = f"stopped after {timeout:.0f} s; --timeout allows more"
+        return failure, figures.read(path)
 
 
 if __name__ == "__main__":

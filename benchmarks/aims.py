@@ -1,4 +1,4 @@
-"""What the benchmarks are held to: each row of the summary, from the figures that the scripts hand over."""
+"""The aims of the benchmarks: each row of the summary, computed from the figures that the scripts report."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ SMALL, LARGE = "JPEG, ImageNet's size", "JPEG, 12 megapixels"
 
 @dataclass(frozen=True)
 class Row:
-    """A question, the run whose figures answer it, and the aim, if there is one."""
+    """A question, the run whose figures answer it, and its aim, if any."""
 
     question: str
     run: str
     figure: Callable[[Figures], float]
-    shown: str  # a format
+    template: str  # format of the figure and the aim
     least: float | None = None
     most: float | None = None
 
@@ -24,9 +24,9 @@ class Row:
         """The row of the table; `runs` holds the figures of each run by its name."""
         aim = ""
         if self.least is not None:
-            aim = f"at least {self.shown.format(self.least)}"
+            aim = f"at least {self.template.format(self.least)}"
         elif self.most is not None:
-            aim = f"at most {self.shown.format(self.most)}"
+            aim = f"at most {self.template.format(self.most)}"
         try:
             value = self.figure(runs[self.run])
         except (KeyError, ValueError, ZeroDivisionError):
@@ -35,11 +35,11 @@ class Row:
         if aim:
             low, high = self.least, self.most
             met = "yes" if (low is None or value >= low) and (high is None or value <= high) else "no"
-        return f"| {self.question} | {self.shown.format(value)} | {aim} | {met} |"
+        return f"| {self.question} | {self.template.format(value)} | {aim} | {met} |"
 
 
 def best_peer(figures: Figures) -> float:
-    """The fastest on small JPEGs that is neither ours nor without a resize."""
+    """The rate of the fastest contender on small JPEGs that is not ours and does resize."""
     return max(
         rate
         for name, rate in figures.items()
@@ -69,7 +69,7 @@ ROWS = (
         "{:.1f}",
     ),
     Row("scaled decoding, mean difference of a pixel, of 255", "scaled", lambda f: f["pixels"], "{:.1f}"),
-    Row("the whole job over the model alone, R50x1", "job", lambda f: f["ratio"], "{:.2f}"),
+    Row("the complete job over the model alone, R50x1", "job", lambda f: f["ratio"], "{:.2f}"),
     Row("a device that never waits: busy", "device", lambda f: f["busy"], "{:.1%}", least=0.95),
     Row(
         "the job without the model, once it runs, of bare libjpeg-turbo on all cores",
@@ -92,7 +92,7 @@ ROWS = (
         "{:.2f}",
     ),
     Row(
-        "features written, microseconds an image",
+        "features written, microseconds per image",
         "encode",
         lambda f: f["encoded, framed and written"],
         "{:.1f}",
@@ -119,12 +119,12 @@ ROWS = (
         "{:.2f}",
     ),
     Row(
-        "shards of 10 images over one shard of all, images a second",
+        "shards of 10 images over one shard of all, images per second",
         "growth-images",
         lambda f: f["10"] / f[max(f, key=int)],
         "{:.2f}",
     ),
-    Row("planning, seconds for 1000 shards", "growth-shards", lambda f: f["plan_ms_a_shard"], "{:.2f}"),
+    Row("planning, seconds for 1000 shards", "growth-shards", lambda f: f["plan_ms_per_shard"], "{:.2f}"),
     Row("dry run, predicted over real seconds", "estimate", lambda f: f["small"], "{:.2f}"),
     Row("load to first vector over reading and a batch", "load", lambda f: f["ratio"], "{:.1f}"),
     Row(
@@ -138,6 +138,6 @@ ROWS = (
 
 
 def table(runs: Mapping[str, Figures]) -> str:
-    """The summary of the runs that there were."""
+    """The summary of these runs, as a Markdown table."""
     lines = [row.line(runs) for row in ROWS if row.run in runs]
     return "\n".join(["| question | figure | aim | met |", "|---|---|---|---|", *lines])

@@ -1,9 +1,9 @@
-"""How busy the job keeps a device that takes a fixed time an image: python -m benchmarks.device
+"""How busy the job keeps a device that takes a fixed time per image: python -m benchmarks.device
 
-The network is replaced by one that sleeps, which holds neither the GIL nor a core, and gives vectors of 6144: what a GPU leaves
-to the rest of the job. Without --image_ms the device is given the time at which it needs 80 % of what all cores can
+The network is replaced by one that sleeps, which uses neither the GIL nor a core, and returns vectors of 6144: what a GPU
+leaves to the rest of the job. Without --image_ms the device takes the time at which it needs 80 % of what all cores can
 decode. --image_ms=0 is the job without the model's cost. Each round measures, in turns, bare libjpeg-turbo decoding (no
-resize) and our decoding on one thread a core, and the whole job.
+resizing) and our decoding, with one thread per core, and the complete job.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FEATURES = 6144
 
 @dataclass
 class Device:
-    """A model that takes `image_seconds` for each row of its batch, and remembers when it was at work."""
+    """A model that takes `image_seconds` per row of its batch, and records the start and end of each call."""
 
     batch_size: int
     image_seconds: float = 0.0
@@ -57,28 +57,30 @@ class Device:
 
     @property
     def busy(self) -> float:
-        """The share of the time from the first call to the last that was spent in calls."""
+        """The share of the time from the start of the first call to the end of the last that was spent in calls."""
         return sum(end - began for began, end in self.calls) / (self.calls[-1][1] - self.calls[0][0])
 
 
 @dataclass(frozen=True)
 class Run:
+    """The figures of one complete job."""
+
     seconds: float
     cpu_seconds: float
     busy: float
     steady_seconds: float  # from the first batch to the last, scaled to all images
-    stages: dict[str, float]
+    stages: dict[str, float]  # seconds by name, of the worker's thread
 
 
-def whole_job(argv: Sequence[str], output: Path, device: Device) -> Run:
+def complete_job(argv: Sequence[str], output: Path, device: Device) -> Run:
     """The job from building the graph to the manifest."""
     config, beam_options = options.parse([*argv, f"--output={output}"])
-    made = plan.make(config, "benchmark")
-    plan.prepare(made)
+    job_plan = plan.make(config, "benchmark")
+    plan.prepare(job_plan)
     console.configure_logging(runners.LOCAL)
     device.calls.clear()
     began, cpu = time.perf_counter(), time.process_time()
-    result = run.run(config, made, beam_options, runners.LOCAL)
+    result = run.run(config, job_plan, beam_options, runners.LOCAL)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     calls = device.calls
     steady = (calls[-1][1] - calls[0][1]) * len(calls) / max(1, len(calls) - 1)
@@ -92,7 +94,7 @@ def whole_job(argv: Sequence[str], output: Path, device: Device) -> Run:
 
 
 def decoding(encoded: Sequence[bytes], threads: int, decode: Callable[[bytes], object]) -> float:
-    """Seconds of all threads together, each with its share of the images, by the clock on the wall."""
+    """Wall-clock seconds of all threads together, each with its share of the images."""
 
     def share(first: int) -> None:
         for data in encoded[first::threads]:
@@ -109,9 +111,12 @@ def _decode(data: bytes, preprocessing: preprocess.Preprocessing, scratch: Calla
 
 
 def main() -> None:
+    """Prints each round, then the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--image_ms", type=float, help="of the device for an image; default: 80 % of the decoders"
+        "--image_ms",
+        type=float,
+        help="milliseconds of the device per image; default: such that it needs 80 %% of what the cores decode",
     )
     parser.add_argument("--images", type=int, default=5120)
     parser.add_argument("--shards", type=int, default=4)
@@ -123,8 +128,8 @@ def main() -> None:
 
     device = Device(flags.batch_size)
     infer.BitModelHandler.load_model = lambda self: device  # type: ignore[method-assign,assignment]
-    with tempfile.TemporaryDirectory() as scratch, _input(Path(scratch), flags) as (given, encoded):
-        argv = ["--model=untrained/r101x3", f"--batch_size={flags.batch_size}", *given]
+    with tempfile.TemporaryDirectory() as scratch, _input(Path(scratch), flags) as (input_flags, encoded):
+        argv = ["--model=untrained/r101x3", f"--batch_size={flags.batch_size}", *input_flags]
         config, _ = options.parse([*argv, "--output=unused"])
         out = np.empty((config.preprocessing.image_size,) * 2 + (3,), np.float32)
         ours = functools.partial(
@@ -135,24 +140,28 @@ def main() -> None:
         for index in range(flags.rounds + 1):
             for name, decode in (("bare", limit.bare), ("ours", ours)):
                 rates[name].append(len(sample) / decoding(sample, cores, decode))
-            can = statistics.median(rates["ours"][1:] or rates["ours"])
-            device.image_seconds = 1 / (0.8 * can) if flags.image_ms is None else flags.image_ms / 1000
-            runs.append(whole_job(argv, Path(scratch) / f"out-{index}", device))
+            decoded_rate = statistics.median(rates["ours"][1:] or rates["ours"])
+            device.image_seconds = (
+                1 / (0.8 * decoded_rate) if flags.image_ms is None else flags.image_ms / 1000
+            )
+            runs.append(complete_job(argv, Path(scratch) / f"out-{index}", device))
             if index:
-                _tell_round(runs[-1], device, rates, len(encoded))
-    _tell(flags, runs[1:], {name: found[1:] for name, found in rates.items()}, len(encoded), cores, device)
+                _print_round(runs[-1], device, rates, len(encoded))
+    _print_summary(
+        flags, runs[1:], {name: values[1:] for name, values in rates.items()}, len(encoded), cores, device
+    )
 
 
-def _tell_round(run: Run, device: Device, rates: dict[str, list[float]], count: int) -> None:
+def _print_round(run: Run, device: Device, rates: dict[str, list[float]], count: int) -> None:
     stages = ", ".join(f"{name} {seconds / count * 1e6:.0f}" for name, seconds in run.stages.items())
     print(
         f"  bare {rates['bare'][-1]:.0f}/s, ours {rates['ours'][-1]:.0f}/s, job {count / run.seconds:.0f}/s, "
-        f"device {device.image_seconds * 1e3:.2f} ms an image, busy {run.busy:.1%}; us an image in the worker: {stages}",
+        f"device {device.image_seconds * 1e3:.2f} ms per image, busy {run.busy:.1%}; us per image in the worker: {stages}",
         flush=True,
     )
 
 
-def _tell(
+def _print_summary(
     flags: argparse.Namespace,
     runs: Sequence[Run],
     rates: dict[str, list[float]],
@@ -168,17 +177,17 @@ def _tell(
     print(
         f"{source}, {count} images in {flags.shards} shards, batch {flags.batch_size}, {flags.rounds} rounds, {cores} cores"
     )
-    print(f"| bare libjpeg-turbo | {bare:.0f} images/s | {bare / cores:.0f} a core |")
-    print(f"| our decoding | {ours:.0f} images/s | {ours / cores:.0f} a core | {ours / bare:.2f} of bare |")
+    print(f"| bare libjpeg-turbo | {bare:.0f} images/s | {bare / cores:.0f} per core |")
+    print(f"| our decoding | {ours:.0f} images/s | {ours / cores:.0f} per core | {ours / bare:.2f} of bare |")
     print(
-        f"| the job | {job:.0f} images/s | {job / cores:.0f} a core | {job / bare:.2f} of bare, {job / ours:.2f} of ours |"
+        f"| the job | {job:.0f} images/s | {job / cores:.0f} per core | {job / bare:.2f} of bare, {job / ours:.2f} of ours |"
     )
     steady = median(count / run.steady_seconds for run in runs)
-    figures.give(bare=bare, ours=ours, job=job, steady=steady, busy=median(run.busy for run in runs))
+    figures.report(bare=bare, ours=ours, job=job, steady=steady, busy=median(run.busy for run in runs))
     ratios = f"{steady / bare:.2f} of bare, {steady / ours:.2f} of ours"
-    print(f"| without its start and end | {steady:.0f} images/s | {steady / cores:.0f} a core | {ratios} |")
+    print(f"| without its start and end | {steady:.0f} images/s | {steady / cores:.0f} per core | {ratios} |")
     print(
-        f"| CPU time of the job | {median(run.cpu_seconds for run in runs) / count * 1e6:.0f} us an image |"
+        f"| CPU time of the job | {median(run.cpu_seconds for run in runs) / count * 1e6:.0f} us per image |"
     )
     if device.image_seconds:
         busy = sorted(run.busy for run in runs)
@@ -192,21 +201,24 @@ def _input(scratch: Path, flags: argparse.Namespace):
         pattern, encoded = inputs.write_shards(scratch / "in", flags.images, flags.shards)
         yield [f"--input={pattern}"], encoded
         return
-    made = [inputs.jpeg(seed) for seed in range(32)]
+    jpegs = [inputs.jpeg(seed) for seed in range(32)]
     (scratch / "www").mkdir()
-    for index, data in enumerate(made):
+    for index, data in enumerate(jpegs):
         (scratch / "www" / f"{index}.jpg").write_bytes(data)
     ports: Queue[int] = Queue()
     server = Process(target=_serve, args=(str(scratch / "www"), ports), daemon=True)
     server.start()
     try:
         address = f"http://127.0.0.1:{ports.get(timeout=60)}"
-        lines = [f"{address}/{index % len(made)}.jpg" for index in range(flags.images)]
+        lines = [f"{address}/{index % len(jpegs)}.jpg" for index in range(flags.images)]
         (scratch / "list.txt").write_text("\n".join(lines) + "\n")
-        given = [f"--input={scratch}/list.txt", f"--images_per_shard={-(-flags.images // flags.shards)}"]
+        input_flags = [
+            f"--input={scratch}/list.txt",
+            f"--images_per_shard={-(-flags.images // flags.shards)}",
+        ]
         yield (
-            [*given, "--allow_private_networks=127.0.0.0/8"],
-            [made[index % len(made)] for index in range(flags.images)],
+            [*input_flags, "--allow_private_networks=127.0.0.0/8"],
+            [jpegs[index % len(jpegs)] for index in range(flags.images)],
         )
     finally:
         server.terminate()

@@ -1,7 +1,7 @@
-"""Encoding feature records: ours against tfx-bsl's RecordBatchToExamplesEncoder: python -m benchmarks.encode
+"""Encoding feature records: ours beside tfx-bsl's RecordBatchToExamplesEncoder: python -m benchmarks.encode
 
-Prints microseconds a record of 6144 floats, medians of alternating rounds, and whether two calls give the same bytes.
-Then what a shard takes from arrays in memory to its commit on this disk: encoding, framing, both checksums, writing.
+Prints microseconds per record of 6144 floats, medians of alternating rounds, and whether two calls give the same bytes.
+Then the time of a shard from arrays in memory to its commit on this disk: encoding, framing, both checksums, writing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _SHARD_BATCHES = 20  # 1280 images, as in a shard of ImageNet
 
 
 def ours(items: list[Decoded], vectors: np.ndarray) -> list[bytes]:
+    """Records of float32 vectors (n, 6144)."""
     return [
         features.serialize(item, {"embedding": vector}) for item, vector in zip(items, vectors, strict=True)
     ]
@@ -32,20 +33,20 @@ def ours(items: list[Decoded], vectors: np.ndarray) -> list[bytes]:
 
 def tfx_bsl(encoder, items: list[Decoded], vectors: np.ndarray) -> list[bytes]:
     """The same records through Arrow."""
-    one = pa.array(np.arange(len(items) + 1, dtype=np.int32))
-    many = pa.array(np.arange(len(items) + 1, dtype=np.int32) * vectors.shape[1])
+    single = pa.array(np.arange(len(items) + 1, dtype=np.int32))
+    vector = pa.array(np.arange(len(items) + 1, dtype=np.int32) * vectors.shape[1])
     columns = {
-        "key": pa.ListArray.from_arrays(one, pa.array([item.key for item in items])),
-        "embedding": pa.ListArray.from_arrays(many, pa.array(vectors.reshape(-1))),
-        "image/width": pa.ListArray.from_arrays(one, pa.array([item.width for item in items])),
-        "image/height": pa.ListArray.from_arrays(one, pa.array([item.height for item in items])),
-        "image/sha256": pa.ListArray.from_arrays(one, pa.array([item.sha256.encode() for item in items])),
+        "key": pa.ListArray.from_arrays(single, pa.array([item.key for item in items])),
+        "embedding": pa.ListArray.from_arrays(vector, pa.array(vectors.reshape(-1))),
+        "image/width": pa.ListArray.from_arrays(single, pa.array([item.width for item in items])),
+        "image/height": pa.ListArray.from_arrays(single, pa.array([item.height for item in items])),
+        "image/sha256": pa.ListArray.from_arrays(single, pa.array([item.sha256.encode() for item in items])),
     }
     return encoder.encode(pa.RecordBatch.from_arrays(list(columns.values()), list(columns)))
 
 
 def shard_seconds(vectors: np.ndarray, folder: str) -> dict[str, tuple[float, float]]:
-    """(wall, CPU) seconds an image to write a shard, and of these for its commit."""
+    """(wall, CPU) seconds per image to write a shard, without and with its commit."""
     shard = Shard(0, 1, RecordFile("in.tfrecord", 0, 0.0), "in.tfrecord")
     chunks = [
         FeatureChunk(
@@ -76,6 +77,7 @@ def shard_seconds(vectors: np.ndarray, folder: str) -> dict[str, tuple[float, fl
 
 
 def main() -> None:
+    """Prints both comparisons."""
     from tfx_bsl.public.tfxio import RecordBatchToExamplesEncoder
 
     vectors = np.random.RandomState(0).standard_normal((_BATCH, 6144)).astype(np.float32)
@@ -93,15 +95,15 @@ def main() -> None:
     for name, encode in ways.items():
         same = encode() == encode()
         print(
-            f"{name:8} {statistics.median(seconds[name]) * 1e6:6.1f} us a record, the same bytes in each call: {same}"
+            f"{name:8} {statistics.median(seconds[name]) * 1e6:6.1f} us per record, the same bytes in each call: {same}"
         )
 
     with tempfile.TemporaryDirectory() as scratch:
-        found = [shard_seconds(vectors, f"{scratch}/{index}") for index in range(_ROUNDS)]
-    for name in found[0]:
-        wall, cpu = (statistics.median(one[name][clock] for one in found) * 1e6 for clock in (0, 1))
-        figures.give(**{name: wall})
-        print(f"{name:28} {wall:6.1f} us an image, {cpu:.1f} us of CPU time")
+        shards = [shard_seconds(vectors, f"{scratch}/{index}") for index in range(_ROUNDS)]
+    for name in shards[0]:
+        wall, cpu = (statistics.median(shard[name][clock] for shard in shards) * 1e6 for clock in (0, 1))
+        figures.report(**{name: wall})
+        print(f"{name:28} {wall:6.1f} us per image, {cpu:.1f} us of CPU time")
 
 
 if __name__ == "__main__":

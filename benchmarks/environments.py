@@ -1,6 +1,6 @@
-"""Peers live in environments of their own, below local/benchmarks: their packages and ours ask for different versions.
+"""Virtual environments for peers, below local/benchmarks: their packages and ours need different versions.
 
-Each is made from PyPI when a benchmark first needs it, and kept. $BIT_BENCHMARK_ENVIRONMENTS names another folder.
+Each is created from PyPI when a benchmark first needs it, and kept. $BIT_BENCHMARK_ENVIRONMENTS names another folder.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import sys
 import venv
 from pathlib import Path
 
-# What each peer needs, at the versions measured. PyTorch brings its CUDA libraries along: about 5 GB.
+# The packages of each peer, in the versions measured. PyTorch's include CUDA libraries: about 5 GB.
 PEERS = {
     "torch": ("torch==2.15.0", "torchvision==0.29.2", "timm==1.0.31", "pillow==12.3.0"),
     "jax": ("jax==0.10.2",),
     "img2dataset": ("img2dataset==1.47.0",),
-    # Its reader alone needs no more than the environment of torch, in which it is run.
+    # Only its reader is used, which runs in torch's environment.
     "clip-retrieval": ("--no-deps", "clip-retrieval==2.45.0"),
 }
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def python_of(peer: str, install: bool = True) -> str | None:
-    """The interpreter of a peer's environment, made if it is not there; None, with the reason said, where it cannot be.
+    """The interpreter of a peer's environment, created if missing; None, with a message, if that fails.
 
-    Without `install` only one that is there is taken.
+    Without `install`, None if it is missing.
     """
     folder = Path(os.environ.get("BIT_BENCHMARK_ENVIRONMENTS") or REPOSITORY / "local" / "benchmarks") / peer
     python, done = folder / "bin" / "python", folder / "installed"

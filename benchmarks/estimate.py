@@ -1,8 +1,8 @@
-"""How near does a dry run come to the real run: python -m benchmarks.estimate [--only=small,folder]
+"""How close does a dry run come to the real run? python -m benchmarks.estimate [--only=small,folder]
 
-For each kind of input both in turns, in this process, with one loaded network, so that loading is in neither: the dry run's
-seconds with their range, then the seconds of the job from its graph to its manifest. Where other programs come and go, the
-wall time varies with them between the two; CPU time hardly does.
+For each kind of input, both in turns, in this process, with one loaded network, so that loading is in neither: the dry
+run's seconds with their range, then the seconds of the job from its graph to its manifest. Other programs make the wall
+time vary between the two; CPU time hardly changes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import figures, inputs, machine
-from benchmarks.job import whole_job
+from benchmarks.job import complete_job
 from pipeline import options, plan
 from pipeline.dry_run import estimate
 from pipeline.dry_run.run import survey
@@ -25,7 +25,7 @@ from transforms import infer
 
 @dataclass(frozen=True)
 class Case:
-    """What is run: `make` writes the images below a folder and returns what --input names."""
+    """An input: `make` writes this many images below a folder and returns the value of --input."""
 
     title: str
     make: Callable[[Path, int], str]
@@ -34,21 +34,23 @@ class Case:
 
 
 def records(shards: int) -> Callable[[Path, int], str]:
+    """`Case.make` of TFRecords in this many shards."""
     return lambda folder, count: inputs.write_shards(folder / "in", count, shards)[0]
 
 
 def mixed(folder: Path, count: int) -> str:
-    """Every third shard has small pictures, every third large ones."""
+    """`Case.make` of TFRecords: a third of the shards has small images, a third has large ones."""
     for index, (width, height) in enumerate(((160, 120), (500, 375), (1600, 1200))):
         inputs.write_shards(folder / "in" / str(index), count // 3, 4, width, height, distinct=8)
     return f"{folder}/in/*/in-*.tfrecord"
 
 
 def folder_of_files(folder: Path, count: int) -> str:
+    """`Case.make` of a folder of JPEG files."""
     (folder / "photos").mkdir()
-    made = [inputs.jpeg(seed) for seed in range(32)]
+    jpegs = [inputs.jpeg(seed) for seed in range(32)]
     for index in range(count):
-        (folder / "photos" / f"{index:05d}.jpg").write_bytes(made[index % len(made)])
+        (folder / "photos" / f"{index:05d}.jpg").write_bytes(jpegs[index % len(jpegs)])
     return f"{folder}/photos"
 
 
@@ -72,25 +74,29 @@ def measure(name: str, images: int, rounds: int) -> str:
         load, model = infer.BitModelHandler.load_model, infer.BitModelHandler(config.model).load_model()
         infer.BitModelHandler.load_model = lambda self: model  # type: ignore[method-assign]
         try:
-            whole_job(argv, Path(scratch) / "warm")
+            complete_job(argv, Path(scratch) / "warm")
             estimates, real = [], []
             for index in range(rounds):
                 estimates.append(survey(config, plan.make(config, "benchmark")).estimate)
                 cpu = time.process_time()
-                seconds = whole_job(argv, Path(scratch) / f"out-{index}")
+                seconds = complete_job(argv, Path(scratch) / f"out-{index}")
                 real.append((seconds, time.process_time() - cpu))
         finally:
             infer.BitModelHandler.load_model = load  # type: ignore[method-assign]
     median, wall = statistics.median, [seconds for seconds, _ in real]
     low, predicted, high = (
-        median(getattr(one, name) for one in estimates) for name in ("low", "seconds", "high")
+        median(getattr(prediction, name) for prediction in estimates) for name in ("low", "seconds", "high")
     )
-    ratio = median(one.seconds / seconds for one, seconds in zip(estimates, wall, strict=True))
+    ratio = median(prediction.seconds / seconds for prediction, seconds in zip(estimates, wall, strict=True))
     cpu_ratio = median(
-        estimate.total(one.stages.values()).cpu / cpu for one, (_, cpu) in zip(estimates, real, strict=True)
+        estimate.total(prediction.stages.values()).cpu / cpu
+        for prediction, (_, cpu) in zip(estimates, real, strict=True)
     )
-    within = sum(one.low <= seconds <= one.high for one, seconds in zip(estimates, wall, strict=True))
-    figures.give(**{name: ratio})
+    within = sum(
+        prediction.low <= seconds <= prediction.high
+        for prediction, seconds in zip(estimates, wall, strict=True)
+    )
+    figures.report(**{name: ratio})
     return (
         f"| {case.title} | {images} | {predicted:.1f} ({low:.1f} to {high:.1f}) "
         f"| {median(wall):.1f} (from {min(wall):.1f} to {max(wall):.1f}) "
@@ -99,10 +105,11 @@ def measure(name: str, images: int, rounds: int) -> str:
 
 
 def main() -> None:
+    """Prints the table of cases."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(CASES), help="cases, separated by commas (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--share", type=float, default=1.0, help="of the images (%(default)s)")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the images to use (%(default)s)")
     flags = parser.parse_args()
     print(machine.describe())
     print(

@@ -1,8 +1,8 @@
 """Our network on a GPU, beside timm's under torch.compile: `python -m benchmarks.gpu`
 
-TensorFlow need not be on the machine with the GPU: `--export=DIR` (TensorFlow, no GPU) writes the very graph that the
-job runs as StableHLO, and `python benchmarks/gpu.py --graphs=DIR` (JAX; timm if it is there) compiles and measures it.
-Without a GPU this says so, and checks that the exported graph compiles and agrees with TensorFlow on the CPU.
+The machine with the GPU needs no TensorFlow: `--export=DIR` (TensorFlow, no GPU) writes the graph that the job runs as
+StableHLO, and `python benchmarks/gpu.py --graphs=DIR` (JAX; timm if installed) compiles and measures it. Without a GPU
+this says so, and checks that the exported graph compiles and agrees with TensorFlow on the CPU.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from benchmarks import environments
 
 ARCHITECTURE = "r101x3"
 SIDES, BATCHES, DTYPES = (224, 480), (32, 64, 128, 256, 512), ("bfloat16", "float16")
-_GFLOP = {224: 139.0, 480: 638.1}  # of one image; benchmarks.model.gflop
+_GFLOP = {224: 139.0, 480: 638.1}  # per image; benchmarks.model.gflop
 _CHECKED = ("r50x1", 64, 4, "float32")  # small enough for a CPU
 _ROUNDS = 10
 
 
 def export(folder: str, architecture: str, side: int, batch: int, dtype: str) -> str:
-    """Writes `network.embed` at one shape as StableHLO; weights are arguments after the images. Returns its name."""
+    """Writes `network.embed` for one shape as StableHLO, with the weights as arguments after the images; returns its name."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
@@ -58,7 +58,7 @@ def export(folder: str, architecture: str, side: int, batch: int, dtype: str) ->
 
 
 class Compiled:
-    """An exported graph on JAX's first device. (JAX-internal names: they move between versions.)"""
+    """An exported graph on JAX's first device. (JAX-internal names, which change between versions.)"""
 
     def __init__(self, folder: str, name: str):
         import jax
@@ -77,7 +77,7 @@ class Compiled:
             )
 
     def put(self, values) -> list:
-        """Arrays of `arguments`' shapes and dtypes on the device."""
+        """Puts arrays on the device, in the dtypes of `arguments`."""
         return [
             self._jax.device_put(self._jax.numpy.asarray(value, dtype), self.device)
             for value, (_, dtype) in zip(values, self.arguments, strict=True)
@@ -99,7 +99,7 @@ def random_values(arguments, seed: int = 0):
 
 
 def check_on_cpu(folder: str) -> None:
-    """Runs in JAX's environment: the graph's vectors against those that TensorFlow left in expected.npz."""
+    """Runs in JAX's environment: compares the graph's vectors with those that TensorFlow wrote to expected.npz."""
     (name,) = (path.stem for path in Path(folder).glob("*.mlir"))
     with np.load(Path(folder, "expected.npz")) as stored:
         values, expected = [stored[f"a{k}"] for k in range(len(stored.files) - 1)], stored["expected"]
@@ -108,14 +108,14 @@ def check_on_cpu(folder: str) -> None:
     off = float(np.abs(got - expected).max() / np.abs(expected).max())
     print(f"{name}: compiled by XLA on {compiled.device.platform}; off by {off:.1e} of the largest value")
     if not off < 1e-4:
-        raise SystemExit(f"the exported graph gives other vectors than TensorFlow: off by {off:.1e}")
+        raise SystemExit(f"the exported graph's vectors differ from TensorFlow's: off by {off:.1e}")
 
 
 def _check(folder: str) -> int:
     """Exports a small network with TensorFlow's vectors and has JAX's environment check it."""
     python = environments.python_of("jax")
     if python is None:
-        print("The exported graph was not checked: JAX could not be installed.")
+        print("The exported graph was not checked, as JAX could not be installed.")
         return 0
     architecture, side, batch, dtype = _CHECKED
     name = export(folder, architecture, side, batch, dtype)
@@ -136,7 +136,7 @@ def _check(folder: str) -> int:
 
 
 def _seconds(run, wait) -> float:
-    """Of one call, the best of some rounds after a first."""
+    """Seconds of one call, the best of some rounds after a first one."""
     wait(run())
     best = float("inf")
     for _ in range(_ROUNDS):
@@ -147,17 +147,17 @@ def _seconds(run, wait) -> float:
 
 
 def measure_ours(folder: str, name: str) -> dict:
-    """Seconds of a batch, bytes of memory at the peak, and the rate of a matrix product in the same dtype."""
+    """Seconds per batch, peak memory in bytes, and the rate of a matrix product in the same dtype."""
     import jax
 
     compiled = Compiled(folder, name)
     on_device = compiled.put(random_values(compiled.arguments))
     best = _seconds(lambda: compiled(on_device), lambda out: out.block_until_ready())
     peak = (compiled.device.memory_stats() or {}).get("peak_bytes_in_use", 0)
-    one = jax.numpy.ones((8192, 8192), name.rsplit("-", 1)[1])
+    matrix = jax.numpy.ones((8192, 8192), name.rsplit("-", 1)[1])
     product = jax.jit(lambda a, b: a @ b)
-    matrix = _seconds(lambda: product(one, one), lambda out: out.block_until_ready())
-    return {"seconds": best, "peak": peak, "matrix_gflops": 2 * 8192**3 / matrix / 1e9}
+    matrix_seconds = _seconds(lambda: product(matrix, matrix), lambda out: out.block_until_ready())
+    return {"seconds": best, "peak": peak, "matrix_gflops": 2 * 8192**3 / matrix_seconds / 1e9}
 
 
 def measure_timm(side: int, batch: int, dtype: str) -> dict:
@@ -175,7 +175,7 @@ def measure_timm(side: int, batch: int, dtype: str) -> dict:
 
 
 def _measured(arguments: list[str]) -> dict | str:
-    """One measurement in a process of its own, so that its memory is its own; or why there is none."""
+    """One measurement in its own process, so that its peak memory is its own; or the error message."""
     done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=False)
     return json.loads(done.stdout.splitlines()[-1]) if not done.returncode else done.stderr.strip()[-200:]
 
@@ -193,20 +193,25 @@ def table(folder: str) -> None:
             "timm": [f"--timm={side},{batch},{dtype}"],
         }
         for network, arguments in runs.items():
-            found = _measured(arguments)
+            result = _measured(arguments)
             row = f"| {network} | {side} | {batch} | {dtype} |"
-            if isinstance(found, str):
-                print(f"{row} failed: {found.splitlines()[-1] if found else 'no message'} | | |", flush=True)
+            if isinstance(result, str):
+                print(
+                    f"{row} failed: {result.splitlines()[-1] if result else 'no message'} | | |", flush=True
+                )
                 continue
-            matrix[dtype] = found.get("matrix_gflops", matrix.get(dtype, float("nan")))
-            rate = int(batch) / found["seconds"]
+            matrix[dtype] = result.get("matrix_gflops", matrix.get(dtype, float("nan")))
+            rate = int(batch) / result["seconds"]
             share = rate * _GFLOP[int(side)] / matrix[dtype]
-            print(f"{row} {rate:.0f} | {share:.0%} | {found['peak'] / 2**30:.1f} |", flush=True)
+            print(f"{row} {rate:.0f} | {share:.0%} | {result['peak'] / 2**30:.1f} |", flush=True)
 
 
 def main() -> int:
+    """Exports, measures or checks, as the flags say; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
-    parser.add_argument("--export", metavar="DIR", help="write the graphs here; needs TensorFlow, no GPU")
+    parser.add_argument(
+        "--export", metavar="DIR", help="write the graphs to this folder; needs TensorFlow, no GPU"
+    )
     parser.add_argument(
         "--graphs", metavar="DIR", help="measure the graphs that --export wrote; needs JAX and a GPU"
     )
@@ -230,7 +235,9 @@ def main() -> int:
     elif args.graphs and subprocess.run(["nvidia-smi"], capture_output=True, check=False).returncode == 0:
         table(args.graphs)
     else:
-        print("No GPU here: nothing is measured; the exported graph is compiled and compared on the CPU.")
+        print(
+            "There is no GPU, so nothing is measured; the exported graph is compiled and compared on the CPU."
+        )
         with tempfile.TemporaryDirectory() as folder:
             return _check(folder)
     return 0

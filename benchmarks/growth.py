@@ -1,8 +1,8 @@
-"""Cost of growth: python -m benchmarks.growth engines|images|shards
+"""How costs grow: python -m benchmarks.growth engines|images|shards
 
-engines: images a second of the whole job with the tiny network, with 1 and with 2 workers on each engine, once it works;
-         and the seconds that the run took besides: start, loading, end.
-images:  images a second of the whole job with the tiny network on the same images in shards of several sizes, loading aside.
+engines: images per second of the job with the tiny network, with 1 and 2 workers on each engine, once it is running;
+         and the other seconds of the run: start, loading, end.
+images:  images per second of the job with the tiny network on the same images in shards of several sizes, without loading.
 shards:  seconds to plan, to describe the job to an engine, to reach the first commit, and to resume a finished output.
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 import apache_beam as beam
 
 from benchmarks import figures, inputs, machine
-from benchmarks.job import whole_job
+from benchmarks.job import complete_job
 from pipeline import options, plan, weights
 from pipeline import run as running
 from transforms import infer
@@ -37,7 +37,7 @@ FIRST_COMMIT_SECONDS = 1800.0
 
 
 def run(*flags: str) -> dict:
-    """Runs the job in a process of its own; returns its report and how long it took from start to end."""
+    """Runs the job in its own process; returns its report, with the seconds from start to end as `wall_seconds`."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pipeline.main", *MODEL, *flags, f"--report_file={report}"]
@@ -50,7 +50,7 @@ def run(*flags: str) -> dict:
 
 
 def engines_here(chosen: list[str], cluster_folder: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
-    """Name, number of workers and flags of each engine; those of the tests' cache are installed when missing."""
+    """Name, number of workers and flags of each engine; missing ones are installed into the tests' cache."""
     from tests import engines
 
     if "direct" in chosen:
@@ -74,31 +74,33 @@ def engines_here(chosen: list[str], cluster_folder: Path) -> Iterator[tuple[str,
 
 
 def measure_engines(chosen: list[str], images: int, rounds: int) -> None:
-    print("| engine | workers | images a second | seconds besides |\n|---|---|---|---|")
+    """Prints the table of `engines`."""
+    print("| engine | workers | images per second | other seconds |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         folder = Path(scratch)
         pattern, _ = inputs.write_shards(folder / "in", images, SHARDS)
-        found = engines_here(chosen, folder / "cluster")
-        stack.callback(found.close)  # type: ignore[attr-defined]
-        for name, workers, flags in found:
+        available = engines_here(chosen, folder / "cluster")
+        stack.callback(available.close)  # type: ignore[attr-defined]
+        for name, workers, flags in available:
             rates, rests = [], []
             for number in range(rounds):
                 output = folder / f"out-{name}-{workers}-{number}"
                 wall = run(*flags, f"--input={pattern}", f"--output={output}")["wall_seconds"]
                 rates.append(rate(output, workers, images // SHARDS))
                 rests.append(wall - images / rates[-1])
-            told = f"{statistics.median(rates):.0f} (from {min(rates):.0f} to {max(rates):.0f})"
-            figures.give(**{f"{name}, {workers}": statistics.median(rates)})
-            print(f"| {name} | {workers} | {told} | {statistics.median(rests):.0f} |", flush=True)
+            shown = f"{statistics.median(rates):.0f} (from {min(rates):.0f} to {max(rates):.0f})"
+            figures.report(**{f"{name}, {workers}": statistics.median(rates)})
+            print(f"| {name} | {workers} | {shown} | {statistics.median(rests):.0f} |", flush=True)
 
 
 def rate(output: Path, workers: int, shard_images: int) -> float:
-    """Images a second from the first shard of each worker to the last of all, by the times of their receipts."""
+    """Images per second from the first shard of each worker to the last of all, by the times of their receipts."""
     times = sorted(path.stat().st_mtime for path in (output / "receipts").glob("*.json"))
     return (len(times) - workers) * shard_images / (times[-1] - times[workers - 1])
 
 
 def measure_images(images: int, sizes: list[int], rounds: int) -> None:
+    """Prints the table of `images`."""
     config, _ = options.parse([*MODEL, "--input=unused", "--output=unused"])
     model = infer.BitModelHandler(config.model).load_model()
     infer.BitModelHandler.load_model = lambda self: model  # type: ignore[method-assign]
@@ -106,21 +108,22 @@ def measure_images(images: int, sizes: list[int], rounds: int) -> None:
         seconds: dict[int, list[float]] = {size: [] for size in sizes}
         for size in sizes:
             pattern, _ = inputs.write_shards(Path(scratch) / f"in-{size}", images, -(-images // size))
-            whole_job([*MODEL, f"--input={pattern}"], Path(scratch) / f"warm-{size}")
+            complete_job([*MODEL, f"--input={pattern}"], Path(scratch) / f"warm-{size}")
         for number in range(rounds):
             for size in sizes:
                 argv = [*MODEL, f"--input={scratch}/in-{size}/in-*.tfrecord"]
-                seconds[size].append(whole_job(argv, Path(scratch) / f"out-{size}-{number}"))
-    print("| images a shard | shards | images a second | milliseconds a shard |\n|---|---|---|---|")
-    for size, found in seconds.items():
-        rates = sorted(images / one for one in found)
+                seconds[size].append(complete_job(argv, Path(scratch) / f"out-{size}-{number}"))
+    print("| images per shard | shards | images per second | milliseconds per shard |\n|---|---|---|---|")
+    for size, times in seconds.items():
+        rates = sorted(images / elapsed for elapsed in times)
         shards = -(-images // size)
-        figures.give(**{str(size): statistics.median(rates)})
-        told = f"{statistics.median(rates):.0f} (from {rates[0]:.0f} to {rates[-1]:.0f})"
-        print(f"| {size} | {shards} | {told} | {statistics.median(found) / shards * 1e3:.1f} |", flush=True)
+        figures.report(**{str(size): statistics.median(rates)})
+        shown = f"{statistics.median(rates):.0f} (from {rates[0]:.0f} to {rates[-1]:.0f})"
+        print(f"| {size} | {shards} | {shown} | {statistics.median(times) / shards * 1e3:.1f} |", flush=True)
 
 
 def measure_shards(count: int, done: int) -> None:
+    """Prints the figures of `shards`: for this many to plan, and for this many done ones to resume."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         listing = folder / "list.txt"
@@ -129,13 +132,13 @@ def measure_shards(count: int, done: int) -> None:
         flags = [*MODEL, f"--input={listing}", f"--output={folder / 'out'}", "--images_per_shard=1"]
         config, beam_options = options.parse(flags)
         began = time.perf_counter()
-        made = plan.make(config, weights.identify(config.model, True))
+        job_plan = plan.make(config, weights.identify(config.model, True))
         seconds = time.perf_counter() - began
-        figures.give(plan_ms_a_shard=seconds / len(made.shards) * 1e3)
-        print(f"plan {len(made.shards)} shards: {seconds:.1f} s", flush=True)
+        figures.report(plan_ms_per_shard=seconds / len(job_plan.shards) * 1e3)
+        print(f"plan {len(job_plan.shards)} shards: {seconds:.1f} s", flush=True)
         began = time.perf_counter()
         pipeline = beam.Pipeline(runner="FnApiRunner", options=beam_options)
-        running.define(config, made, pipeline)
+        running.define(config, job_plan, pipeline)
         size = pipeline.to_runner_api().ByteSize()
         print(f"describe the job: {time.perf_counter() - began:.1f} s, {size / 2**20:.1f} MiB", flush=True)
         print(f"start to first commit: {first_commit(flags, folder / 'out'):.1f} s", flush=True)
@@ -148,15 +151,15 @@ def measure_shards(count: int, done: int) -> None:
 
 
 def first_commit(flags: list[str], output: Path) -> float:
-    """Seconds from the start of a run to its first receipt; the run is then ended."""
+    """Seconds from the start of a run to its first receipt; the run is then killed."""
     began = time.perf_counter()
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen([sys.executable, "-m", "pipeline.main", *flags], stderr=said)
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen([sys.executable, "-m", "pipeline.main", *flags], stderr=errors)
         try:
             while not list((output / "receipts").glob("*.json")):
                 if process.poll() is not None or time.perf_counter() - began > FIRST_COMMIT_SECONDS:
-                    said.seek(0)
-                    raise RuntimeError(f"no shard was committed:\n{said.read().decode()}")
+                    errors.seek(0)
+                    raise RuntimeError(f"no shard was committed:\n{errors.read().decode()}")
                 time.sleep(0.05)
             return time.perf_counter() - began
         finally:
@@ -165,7 +168,7 @@ def first_commit(flags: list[str], output: Path) -> float:
 
 
 def finished(folder: Path, shards: int) -> Path:
-    """A list, and beside it the finished output of a job over it: one real shard, and as many copies as it takes."""
+    """Writes a list, and the finished output of a job over it: one real shard and its copies. Returns the list."""
     image = folder / "image.jpg"
     image.write_bytes(inputs.jpeg(0, 64, 48))
     listing = folder / "list.txt"
@@ -191,10 +194,11 @@ def finished(folder: Path, shards: int) -> Path:
 
 
 def main() -> None:
+    """Prints the figures of one kind of growth."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("engines", "images", "shards"))
     parser.add_argument("--engines", nargs="+", default=["direct", "prism", "spark", "flink"])
-    parser.add_argument("--images", type=int, help="of engines and images (6400, 1600)")
+    parser.add_argument("--images", type=int, help="for engines and images (6400, 1600)")
     parser.add_argument("--images_per_shard", type=int, nargs="+", default=[1, 10, 100, 1600])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shards", type=int, default=100_000)

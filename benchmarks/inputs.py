@@ -1,4 +1,4 @@
-"""Pictures for the benchmarks, made from a fixed seed: nothing is downloaded."""
+"""Images for the benchmarks, generated from fixed seeds: nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def write_shards(
 ) -> tuple[str, list[bytes]]:
     """Writes `count` JPEGs, of which `distinct` differ, as TFRecord shards; returns a glob and the JPEGs in order."""
     folder.mkdir(parents=True)
-    made = [jpeg(seed, width, height) for seed in range(min(distinct, count))]
-    encoded = [made[i % len(made)] for i in range(count)]
+    jpegs = [jpeg(seed, width, height) for seed in range(min(distinct, count))]
+    encoded = [jpegs[i % len(jpegs)] for i in range(count)]
     for shard in range(shards):
         with open(folder / f"in-{shard:05d}-of-{shards:05d}.tfrecord", "wb") as out:
             for data in encoded[shard * count // shards : (shard + 1) * count // shards]:

@@ -1,7 +1,7 @@
-"""The whole job against the model alone, on the same images in the same process: python -m benchmarks.job
+"""The complete job beside the model alone, on the same images in the same process: python -m benchmarks.job
 
-Alternates rounds of (a) the loaded network on batches of decoded pixels that lie ready in memory, and (b) the job from
-TFRecords of encoded images to committed feature shards, on the same loaded network. Loading is in neither.
+Alternates rounds of (a) the loaded network on batches of decoded pixels in memory, and (b) the job from TFRecords of
+encoded images to committed feature shards, on the same loaded network. Loading is in neither.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ def model_alone(model, batches: list[np.ndarray]) -> float:
     return time.perf_counter() - began
 
 
-def whole_job(argv: list[str], output: Path) -> float:
+def complete_job(argv: list[str], output: Path) -> float:
     """Seconds from building the graph to the manifest; the model is loaded before."""
     config, beam_options = options.parse([*argv, f"--output={output}"])
-    made = plan.make(config, "benchmark")
-    plan.prepare(made)
+    job_plan = plan.make(config, "benchmark")
+    plan.prepare(job_plan)
     console.configure_logging(runners.LOCAL)
     began = time.perf_counter()
-    run.run(config, made, beam_options, runners.LOCAL)
+    run.run(config, job_plan, beam_options, runners.LOCAL)
     return time.perf_counter() - began
 
 
 def main() -> None:
+    """Prints both rates and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="untrained/r101x3")
     parser.add_argument("--precision", default="float32")
@@ -71,18 +72,18 @@ def main() -> None:
         alone, job = [], []
         for index in range(flags.rounds):
             alone.append(model_alone(model, batches))
-            job.append(whole_job(argv, Path(scratch) / f"out-{index}"))
+            job.append(complete_job(argv, Path(scratch) / f"out-{index}"))
     print(machine.describe())
     print(
         f"{flags.model} {flags.precision} at {side}, batch {flags.batch_size}, {len(encoded)} images, {flags.rounds} rounds"
     )
-    for name, seconds in (("model alone", alone), ("whole job", job)):
+    for name, seconds in (("model alone", alone), ("complete job", job)):
         rates = sorted(len(encoded) / s for s in seconds)
-        print(f"{name:12} {statistics.median(rates):8.2f} images/s (from {rates[0]:.2f} to {rates[-1]:.2f})")
+        print(f"{name:13}{statistics.median(rates):8.2f} images/s (from {rates[0]:.2f} to {rates[-1]:.2f})")
     ratios = sorted(a / j for a, j in zip(alone, job, strict=True))
-    figures.give(ratio=statistics.median(ratios))
+    figures.report(ratio=statistics.median(ratios))
     print(
-        f"whole job / model alone: {statistics.median(ratios):.3f} (from {ratios[0]:.3f} to {ratios[-1]:.3f})"
+        f"complete job / model alone: {statistics.median(ratios):.3f} (from {ratios[0]:.3f} to {ratios[-1]:.3f})"
     )
 
 

@@ -1,7 +1,7 @@
 """From a checkpoint to the first vector: `python -m benchmarks.load [--architecture=r101x3] [--precision=bfloat16]`
 
-Beside it what cannot be saved: reading the file into memory, and one batch on a model that is warm. Each in a process of
-its own; weights are seeded, in the official format. Says the peak memory too, which no network may double.
+Beside it the unavoidable: reading the file into memory, and one batch on a warm model. Each runs in its own process, with
+seeded weights in the official format. Also prints the peak memory, which must not be twice the network's.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from bit.weights import Untrained, shapes
 
 def write_checkpoint(path: str, architecture: str) -> None:
     """The official format: names, shapes, stored without compression; random values."""
-    made = Untrained(ARCHITECTURES[architecture])
-    # One after the other: np.savez would hold all arrays in memory, which R152x4 makes 3.7 GB of.
+    weights = Untrained(ARCHITECTURES[architecture])
+    # One array after another: np.savez would hold all of them in memory, 3.7 GB for R152x4.
     with zipfile.ZipFile(path, "w") as archive:
-        for name in shapes(made.architecture):
+        for name in shapes(weights.architecture):
             with archive.open(f"resnet/{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, made.array(name))
+                np.lib.format.write_array(member, weights.array(name))
 
 
 def loads(path: str, precision: str, side: int, batch_size: int) -> dict[str, float]:
-    """Seconds to load, of the first and of a warm batch; GiB of memory before loading and at the peak."""
+    """Seconds for loading, for the first and for a warm batch; GiB of memory before loading and at the peak."""
     from bit.load import load
 
     pixels = np.zeros((batch_size, side, side, 3), np.float32)
@@ -59,13 +59,14 @@ def loads(path: str, precision: str, side: int, batch_size: int) -> dict[str, fl
 
 
 def reads(path: str) -> dict[str, float]:
-    """Seconds to bring the file into memory, as it must be to be used."""
+    """Seconds to read the file into memory, without which it cannot be used."""
     began = time.perf_counter()
     np.fromfile(path, np.uint8)
     return {"read": time.perf_counter() - began}
 
 
 def main() -> None:
+    """Prints the table; with --step, runs one step and prints its figures as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", default="r101x3", choices=OFFICIAL)
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
@@ -95,9 +96,9 @@ def main() -> None:
         run("read")  # the file is in the system's cache from here on
         rounds = [run("read") | run("load") for _ in range(args.rounds)]
         size = os.path.getsize(path) / 2**30
-    best = {name: min(one[name] for one in rounds) for name in rounds[0]}
+    best = {name: min(seconds[name] for seconds in rounds) for name in rounds[0]}
     ratio = (best["load"] + best["first"]) / (best["read"] + best["warm"])
-    figures.give(ratio=ratio)
+    figures.report(ratio=ratio)
     print(
         f"{machine.describe()}; {args.architecture}, {args.precision}, {args.side}, batches of {args.batch_size}\n"
     )

@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""Describes the machine for the head of each table."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Peak resident memory of the job against the number and the size of images: python -m benchmarks.memory
+"""Peak resident memory of the job by number and size of images: python -m benchmarks.memory
 
-Each job is a process of its own, with the tiny network and shards of the same size.
+Each job runs in its own process, with the tiny network and shards of the same size.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ def peak_mib(argv: list[str]) -> float:
     """Peak resident memory of a run of the job, in MiB."""
     process = subprocess.Popen([sys.executable, "-m", "pipeline.main", *argv], stderr=subprocess.PIPE)
     assert process.stderr
-    said = process.stderr.read()
+    errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise RuntimeError(f"the job failed:\n{said.decode()}")
+        raise RuntimeError(f"the job failed:\n{errors.decode()}")
     return usage.ru_maxrss / 1024
 
 
 def measure(count: int, shards: int, width: int, height: int, *flags: str) -> float:
-    """Peak of a job on `count` JPEGs of this size."""
+    """Peak in MiB of a job on `count` JPEGs of this size."""
     with tempfile.TemporaryDirectory() as scratch:
         pattern, _ = inputs.write_shards(
             Path(scratch) / "in", count, shards, width, height, distinct=50 if width < 1000 else 2
@@ -37,6 +37,7 @@ def measure(count: int, shards: int, width: int, height: int, *flags: str) -> fl
 
 
 def main() -> None:
+    """Prints the peaks by number, then by size of images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, nargs="*", default=[1_000, 10_000, 50_000])
     parser.add_argument("--images_per_shard", type=int, default=500)
@@ -56,7 +57,7 @@ def main() -> None:
             flush=True,
         )
     if peaks:
-        figures.give(least_images=peaks[0], most_images=peaks[-1])
+        figures.report(least_images=peaks[0], most_images=peaks[-1])
     for size in flags.sizes:
         width, height = map(int, size.split("x"))
         peak = measure(flags.images_of_each_size, 2, width, height, f"--batch_size={flags.batch_size}")

@@ -1,10 +1,10 @@
-"""Images a second of the network, side by side in one call: `python -m benchmarks.model [--batch_size=32]`
+"""Images per second of the network, side by side in one call: `python -m benchmarks.model [--batch_size=32]`
 
 (a) the network as the authors' TF2 code runs it: kernels standardized in each call, GroupNorm by moments of groups;
 (b) ours in float32; (c) ours in bfloat16; (c') the same with every convolution in bfloat16, to see what the few
-that stay in float32 cost; (d) the same network in PyTorch's best setting, where torch is installed or `--pytorch` may
-install it. Each runs in a process of its own, so that its peak memory is its own; they take turns, batch by batch, and
-the best batch of each counts. Weights are random.
+that stay in float32 cost; (d) the same network in PyTorch's best setting, if torch is installed or `--pytorch` is given.
+Each runs in its own process, so that its peak memory is its own; they take turns, batch by batch, and the best batch of
+each counts. Weights are random.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def gflop(architecture: Architecture, side: int) -> float:
 
 
 def authors_embed(images: tf.Tensor, weights: dict[str, tf.Tensor], architecture: Architecture) -> tf.Tensor:
-    """network.embed as the authors' `bit_tf2` computes it, from kernels that are not standardized."""
+    """network.embed as the authors' `bit_tf2` computes it, from kernels that are not yet standardized."""
 
     def conv(x: tf.Tensor, name: str, stride: int = 1) -> tf.Tensor:
         kernel = weights[f"{name}/{STANDARDIZED}"]
@@ -82,19 +82,19 @@ def authors_embed(images: tf.Tensor, weights: dict[str, tf.Tensor], architecture
 
 
 def random_weights(architecture: Architecture, compute: tf.DType, all_reduced: bool) -> dict[str, tf.Tensor]:
-    """Kernels of variance 1 and norms that change nothing, by name."""
+    """Kernels of variance 1 and identity norms, by name; `all_reduced`: no kernel stays in float32."""
     values = tf.random.Generator.from_seed(0)
 
-    def one(name: str, shape: tuple[int, ...]) -> tf.Tensor:
+    def value(name: str, shape: tuple[int, ...]) -> tf.Tensor:
         if name.endswith(STANDARDIZED):
             return tf.cast(values.normal(shape), compute if all_reduced else network.dtype_of(name, compute))
         return tf.ones(shape) if name.endswith("gamma") else tf.zeros(shape)
 
-    return {name: one(name, shape) for name, shape in shapes(architecture).items()}
+    return {name: value(name, shape) for name, shape in shapes(architecture).items()}
 
 
 def serve(variant: str, architecture: Architecture, side: int, batch_size: int) -> None:
-    """Runs one batch for each line on stdin and prints its seconds; at the end the peak memory in GiB."""
+    """Runs one batch per line on stdin and prints its seconds; at the end prints the peak memory in GiB."""
     compute = tf.bfloat16 if "bfloat16" in variant else tf.float32
     weights = random_weights(architecture, compute, variant == "all_bfloat16")
     images = tf.random.Generator.from_seed(1).uniform((batch_size, side, side, 3), -1, 1)
@@ -116,24 +116,25 @@ def serve(variant: str, architecture: Architecture, side: int, batch_size: int) 
 
 def matrix_rate(dtype: tf.DType) -> float:
     """GFLOP/s of a large square matrix product, the best of five."""
-    one = tf.cast(tf.random.normal((_MATRIX_SIDE, _MATRIX_SIDE)), dtype)
+    matrix = tf.cast(tf.random.normal((_MATRIX_SIDE, _MATRIX_SIDE)), dtype)
     product = tf.function(lambda a, b: tf.matmul(a, b), autograph=False)
-    product(one, one).numpy()
+    product(matrix, matrix).numpy()
     best = float("inf")
     for _ in range(5):
         began = time.perf_counter()
-        product(one, one).numpy()
+        product(matrix, matrix).numpy()
         best = min(best, time.perf_counter() - began)
     return 2 * _MATRIX_SIDE**3 / best / 1e9
 
 
 def main() -> None:
+    """Prints the table; with --variant, serves that variant."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.model", description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", default="r101x3", choices=ARCHITECTURES)
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pytorch", action="store_true", help="install PyTorch and timm for (d) if need be")
+    parser.add_argument("--pytorch", action="store_true", help="install PyTorch and timm for (d) if missing")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     architecture = ARCHITECTURES[args.architecture]
@@ -163,7 +164,7 @@ def main() -> None:
         return line.strip()
 
     for name in running:
-        while answer(name) != "ready":  # compilers talk on stdout
+        while answer(name) != "ready":  # compilers write to stdout
             pass
     peaks = {"float32": matrix_rate(tf.float32), "bfloat16": matrix_rate(tf.bfloat16)}
     seconds: dict[str, list[float]] = {name: [] for name in running}
@@ -180,7 +181,7 @@ def main() -> None:
         assert stdin
         stdin.close()
         rate, worst = args.batch_size / min(seconds[name]), args.batch_size / max(seconds[name])
-        figures.give(**{name: rate})
+        figures.report(**{name: rate})
         share = rate * work / peaks["float32" if name in ("authors", "float32") else "bfloat16"]
         memory = float(answer(name))
         print(

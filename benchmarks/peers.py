@@ -1,7 +1,7 @@
-"""What reads and resizes images in other tools, run by benchmarks.decode in their own environments (see environments.py).
+"""The image readers of other tools, run by benchmarks.decode in their own environments (see environments.py).
 
-`python peers.py NAME FOLDER PROCESSES [READER]` reads every file of FOLDER once for each line on stdin, and answers with the
-seconds on the wall and of CPU time. PROCESSES=0 works in this process, on one thread.
+`python peers.py NAME FOLDER PROCESSES [READER]` reads every file of FOLDER once per line on stdin, and prints the seconds
+of wall-clock and of CPU time. PROCESSES=0 works in this process, on one thread.
 
   img2dataset      its Resizer at 224, which also writes the JPEG again, as img2dataset does for every image
   loader           PyTorch's DataLoader over a Dataset that opens files with Pillow and resizes them (torchvision)
@@ -22,6 +22,7 @@ SIDE, _BATCH = 224, 32
 
 
 def img2dataset(folder: Path, processes: int) -> Callable[[], None]:
+    """Reads the folder once per call, with forked processes."""
     from img2dataset.resizer import Resizer
 
     resizer = Resizer(SIDE, "center_crop", resize_only_if_bigger=False)
@@ -65,6 +66,7 @@ def _transforms(clip: bool):
 
 
 def loader(folder: Path, processes: int) -> Callable[[], None]:
+    """Reads the folder once per call, with the DataLoader's workers."""
     import torch
     from PIL import Image
 
@@ -90,6 +92,7 @@ def loader(folder: Path, processes: int) -> Callable[[], None]:
 
 
 def clip_retrieval(folder: Path, processes: int, path: str) -> Callable[[], None]:
+    """Reads the folder once per call, with the reader in the file `path`."""
     import torch
 
     spec = importlib.util.spec_from_file_location(
@@ -120,6 +123,7 @@ def clip_retrieval(folder: Path, processes: int, path: str) -> Callable[[], None
 
 
 def main() -> None:
+    """Serves one reader, as the module's docstring says."""
     name, folder, processes = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     if name == "img2dataset":
         run = img2dataset(folder, processes)

@@ -1,7 +1,7 @@
 """What --scaled_decoding changes, in pixels and in vectors: python -m benchmarks.scaled [--model=bit/m-r101x3]
 
-The sample photographs that are large enough, and those enlarged to 12 megapixels, each as a JPEG, decoded in full and
-scaled. Beside it the difference that another tool's way of resizing makes: Pillow's, which averages as scaled
+The sample photographs that are large enough, and all of them enlarged to 12 megapixels, each as a JPEG, decoded at full
+size and scaled. For comparison, the difference that another way of resizing makes: Pillow's, which averages as scaled
 decoding does. Vectors of untrained weights say how far apart the network carries two inputs, not what that means.
 """
 
@@ -28,27 +28,28 @@ PHOTOS = Path(__file__).resolve().parents[1] / "samples" / "photos"
 
 
 def jpegs() -> dict[str, bytes]:
-    """Name and JPEG of each photograph of which scaled decoding changes something."""
-    found = {}
+    """JPEGs of each photograph that scaled decoding changes, by name."""
+    files = {}
     for path in sorted(PHOTOS.glob("*.*")):
         if path.suffix == ".md":
             continue
         picture = Image.open(path).convert("RGB")
         if min(picture.size) >= 2 * SIDE:
-            found[f"{path.stem}, {picture.width}x{picture.height}"] = as_jpeg(picture)
+            files[f"{path.stem}, {picture.width}x{picture.height}"] = as_jpeg(picture)
         large = picture.resize((4000, 4000 * picture.height // picture.width), Image.Resampling.BICUBIC)
-        found[f"{path.stem}, enlarged to {large.width}x{large.height}"] = as_jpeg(large)
-    return found
+        files[f"{path.stem}, enlarged to {large.width}x{large.height}"] = as_jpeg(large)
+    return files
 
 
 def as_jpeg(picture: Image.Image) -> bytes:
+    """As a JPEG of quality 90."""
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=90)
     return file.getvalue()
 
 
 def ways(data: bytes) -> np.ndarray:
-    """float32 (3, side, side, 3): in full, scaled, and by Pillow."""
+    """float32 (3, side, side, 3): decoded at full size, scaled, and by Pillow."""
     out = np.empty((3, SIDE, SIDE, 3), np.float32)
     preprocess.decode(data, preprocess.Preprocessing(image_size=SIDE), out[0])
     preprocess.decode(data, preprocess.Preprocessing(image_size=SIDE, scaled_decoding=True), out[1])
@@ -56,13 +57,14 @@ def ways(data: bytes) -> np.ndarray:
     return out
 
 
-def distance(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+def distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     """(relative L2, 1 - cosine)."""
-    cosine = float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
-    return float(np.linalg.norm(one - other) / np.linalg.norm(one)), 1 - cosine
+    cosine = float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    return float(np.linalg.norm(a - b) / np.linalg.norm(a)), 1 - cosine
 
 
 def main() -> None:
+    """Prints the table of photographs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="untrained/r101x3")
     flags = parser.parse_args()
@@ -93,7 +95,7 @@ def main() -> None:
             cells += [f"{difference:.1f}", f"{relative:.1e}, {angle:.1e}"]
             differences += [difference] if number == 1 else []
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
-    figures.give(pixels=statistics.median(differences))
+    figures.report(pixels=statistics.median(differences))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What an image costs in each stage of the job, by itself, in CPU time: python -m benchmarks.stages
+"""CPU time per image of each stage of the job, by itself: python -m benchmarks.stages
 
-Each stage alone on one thread, in turns, and then the whole job without the model, whose CPU time holds all of them and what
-passing images on costs. Whole-job minus sum is the price of threads, of Python's lock, and of caches that they share.
+Each stage alone on one thread, in turns, and then the complete job without the model, whose CPU time includes all of them
+and the cost of passing images on. The job minus the sum is the price of threads, of the GIL, and of shared caches.
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ _SHARDS = 4
 
 
 def reading(path: Path) -> Callable[[], object]:
-    """Reads the images of a TFRecord file."""
+    """A stage that reads the images of a TFRecord file."""
     source = RecordFile(str(path), path.stat().st_size, path.stat().st_mtime)
     reading = Reading(path.name, ReadSettings(32))
     return lambda: collections.deque(source.items(reading), maxlen=0)
 
 
 def measure(stages: dict[str, Callable[[], object]], count: int, rounds: int) -> dict[str, float]:
-    """Microseconds of CPU time an image, medians of rounds in turns."""
-    found: dict[str, list[float]] = {name: [] for name in stages}
+    """Microseconds of CPU time per image, medians of rounds in turns."""
+    microseconds: dict[str, list[float]] = {name: [] for name in stages}
     for index in range(rounds + 1):
         for name, stage in stages.items():
             began = time.process_time()
             stage()
             if index:
-                found[name].append((time.process_time() - began) / count * 1e6)
-    return {name: statistics.median(times) for name, times in found.items()}
+                microseconds[name].append((time.process_time() - began) / count * 1e6)
+    return {name: statistics.median(times) for name, times in microseconds.items()}
 
 
 def main() -> None:
+    """Prints the table of stages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=5120)
     parser.add_argument("--rounds", type=int, default=5)
@@ -63,7 +64,7 @@ def main() -> None:
             for index, data in enumerate(few):
                 preprocess.decode(data, preprocessing, rows[index % batch])
 
-        found = measure(
+        costs = measure(
             {
                 "bare libjpeg-turbo decoding": lambda: collections.deque(map(limit.bare, few), maxlen=0),
                 "decoding and resizing": decode_all,
@@ -76,20 +77,22 @@ def main() -> None:
             flags.rounds,
         )
         writing = [encode.shard_seconds(vectors, f"{scratch}/w{n}") for n in range(flags.rounds)]
-        found["encoding, writing and committing"] = (
-            statistics.median(one["with the commit"][1] for one in writing) * 1e6
+        costs["encoding, writing and committing"] = (
+            statistics.median(seconds["with the commit"][1] for seconds in writing) * 1e6
         )
         argv = ["--model=untrained/r101x3", f"--batch_size={batch}", f"--input={pattern}"]
-        jobs = [device.whole_job(argv, Path(scratch) / f"out-{n}", sleeping) for n in range(flags.rounds + 1)]
+        jobs = [
+            device.complete_job(argv, Path(scratch) / f"out-{n}", sleeping) for n in range(flags.rounds + 1)
+        ]
     job = statistics.median(run.cpu_seconds for run in jobs[1:]) / len(encoded) * 1e6
-    total = sum(found.values()) - found["bare libjpeg-turbo decoding"]
-    figures.give(job_cpu=job, sum_cpu=total)
+    total = sum(costs.values()) - costs["bare libjpeg-turbo decoding"]
+    figures.report(job_cpu=job, sum_cpu=total)
     print(machine.describe())
     print(f"{len(encoded)} JPEGs of {sum(map(len, few)) / len(few) / 1000:.0f} kB, {flags.rounds} rounds\n")
-    print("| microseconds of CPU time an image | |\n|---|---|")
-    for name, microseconds in found.items():
+    print("| microseconds of CPU time per image | |\n|---|---|")
+    for name, microseconds in costs.items():
         print(f"| {name} | {microseconds:.0f} |")
-    print(f"| sum of all but the first | {total:.0f} |\n| the whole job without the model | {job:.0f} |")
+    print(f"| sum of all but the first | {total:.0f} |\n| the complete job without the model | {job:.0f} |")
 
 
 if __name__ == "__main__":

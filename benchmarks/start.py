@@ -1,7 +1,7 @@
-"""From the command to the first vectors, the model's own loading aside: python -m benchmarks.start
+"""From the command to the first vectors, without the model's own loading: python -m benchmarks.start
 
-Each round is a new process that runs the job with the tiny network on one small shard. What imports cost is by
-`python -X importtime`, the time of a module without those that it imports, added up for each package.
+Each round is a new process that runs the job with the tiny network on one small shard. The cost of imports is measured by
+`python -X importtime`: the time of each module without those that it imports, added up per package.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks import figures, inputs, machine
 
-# Runs the job as the command does and tells when what was reached, in seconds since the process was started.
+# Runs the job as the command does and prints when each point was reached, in seconds since the process was started.
 _WATCHED = """
 import json, sys, time
 began = float(sys.argv.pop(1))
@@ -61,7 +61,7 @@ _LINE = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)")
 
 
 def moments(argv: list[str]) -> dict[str, float]:
-    """Seconds from the start of the process to each moment."""
+    """Seconds from the start of the process to each point."""
     began = time.time()
     done = subprocess.run(
         [sys.executable, "-c", _WATCHED, str(began), *argv],
@@ -74,48 +74,50 @@ def moments(argv: list[str]) -> dict[str, float]:
 
 
 def imports() -> dict[str, Counter[str]]:
-    """Seconds of each package in the imports of the launcher, and in those of the model after it."""
+    """Seconds per package in the imports of the launcher, and in the model's imports after them."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", _IMPORTS], stderr=subprocess.PIPE, text=True, check=True
     )
-    found: dict[str, Counter[str]] = {"launcher": Counter(), "model": Counter()}
-    of = found["launcher"]
+    seconds: dict[str, Counter[str]] = {"launcher": Counter(), "model": Counter()}
+    by_package = seconds["launcher"]
     for microseconds, module in _LINE.findall(done.stderr):
         parts = module.split(".")
-        of[".".join(parts[:2]) if parts[0] in ("google", "apache_beam") else parts[0]] += (
+        by_package[".".join(parts[:2]) if parts[0] in ("google", "apache_beam") else parts[0]] += (
             int(microseconds) / 1e6
         )
         if module == "pipeline.main":
-            of = found["model"]
-    return found
+            by_package = seconds["model"]
+    return seconds
 
 
 def main() -> None:
+    """Prints the table of points, then of imports."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--packages", type=int, default=12, help="how many to list")
+    parser.add_argument("--packages", type=int, default=12, help="number of packages to list")
     flags = parser.parse_args()
-    found = []
+    rounds = []
     with tempfile.TemporaryDirectory() as scratch:
         pattern, _ = inputs.write_shards(Path(scratch) / "in", 8, 1)
         for index in range(flags.rounds + 1):
             argv = ["--model=untrained/tiny", f"--input={pattern}", f"--output={scratch}/out-{index}"]
-            found.append(moments(argv))
+            rounds.append(moments(argv))
     print(machine.describe())
     print("| until | seconds since the command | of these |")
     print("|---|---|---|")
     before = 0.0
-    for name in found[0]:
-        reached = statistics.median(one[name] for one in found[1:])
-        figures.give(**{name: reached, f"{name}, of these": reached - before})
+    for name in rounds[0]:
+        reached = statistics.median(points[name] for points in rounds[1:])
+        figures.report(**{name: reached, f"{name}, of these": reached - before})
         print(f"| {name} | {reached:.2f} | {reached - before:.2f} |")
         before = reached
     without = statistics.median(
-        one["first batch"] - one["loading of the model"] + one["import of TensorFlow"] for one in found[1:]
+        points["first batch"] - points["loading of the model"] + points["import of TensorFlow"]
+        for points in rounds[1:]
     )
     print(f"\nto the first batch, without the loading of the model: {without:.2f} s")
     for name, by_package in imports().items():
-        print(f"\nimports of the {name}, slowed by measuring: {sum(by_package.values()):.2f} s in all")
+        print(f"\nimports of the {name}, slowed by measuring: {sum(by_package.values()):.2f} s in total")
         for package, seconds in by_package.most_common(flags.packages):
             print(f"| {package} | {seconds:.3f} s |")
 

@@ -1,7 +1,7 @@
-"""The same network in PyTorch, in its best setting: run by benchmarks.model in an environment with torch and timm.
+"""The same network in PyTorch's best setting: run by benchmarks.model in an environment with torch and timm.
 
-timm's `resnetv2_101x3_bit` with its weights standardized once, channels last, bfloat16, with `torch.compile` or without,
-whichever is faster here. Answers each line on stdin with the seconds of one batch; at the end the peak memory in GiB.
+timm's `resnetv2_101x3_bit` with its weights standardized once, channels last, bfloat16, with or without `torch.compile`,
+whichever is faster here. Prints the seconds of one batch per line on stdin; at the end the peak memory in GiB.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def folded(architecture: str) -> torch.nn.Module:
 
 
 def main() -> None:
+    """Serves batches, as the module's docstring says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", default="r101x3")
     parser.add_argument("--side", type=int, default=224)

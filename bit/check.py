@@ -9,7 +9,7 @@ from bit.models import UnusableModel
 
 
 def check(path: str, architecture: str = "") -> int | None:
-    """Outputs of the head of the model at `path`: 0 for no head, None where only loading it would tell.
+    """Number of outputs of the head of the model at `path`: 0 for no head, None if only loading it would show.
 
     Raises UnusableModel unless `path` is an `.npz` of the family or a SavedModel's folder or tarball.
 
@@ -19,10 +19,12 @@ def check(path: str, architecture: str = "") -> int | None:
     if os.path.isdir(path):
         _check_folder(path)
     elif not os.path.exists(path):
-        raise UnusableModel(f"no file or folder {path}: check it, or take a name from `python -m bit.models`")
+        raise UnusableModel(
+            f"no file or folder {path}: check the path, or use a name from `python -m bit.models`"
+        )
     elif path.endswith((".tar", ".tar.gz", ".tgz")):
         if not os.path.getsize(path):
-            raise UnusableModel(f"{path} is empty: a download cut short")
+            raise UnusableModel(f"{path} is empty; the download may have been cut off")
     else:
         return open_checkpoint(path, architecture).classes
     return None
@@ -30,10 +32,10 @@ def check(path: str, architecture: str = "") -> int | None:
 
 def _check_folder(path: str) -> None:
     if not any(os.path.isfile(os.path.join(path, name)) for name in ("saved_model.pb", "saved_model.pbtxt")):
-        here = ", ".join(sorted(os.listdir(path))[:5]) or "nothing"
+        content = ", ".join(sorted(os.listdir(path))[:5]) or "nothing"
         raise UnusableModel(
-            f"{path} is no SavedModel: it has no saved_model.pb (it holds {here}); "
-            "name the folder that has one, or an .npz file"
+            f"{path} is not a SavedModel: it has no saved_model.pb (it holds {content}); "
+            "give the folder that has one, or an .npz file"
         )
     variables = os.path.join(path, "variables")
     if os.path.isdir(variables) and os.listdir(variables) and "variables.index" not in os.listdir(variables):

@@ -1,4 +1,4 @@
-"""Which member of the family a set of named arrays is; and `.npz` checkpoints in the official format. NumPy only."""
+"""Recognizes a member of the family by the names and shapes of its arrays, and reads official `.npz` checkpoints. NumPy only."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZED, aligned, shapes
 
 _PREFIX = "resnet/"
 _HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-_MOST_HEADER_BYTES = 4096  # of an array; they take 128
-_LIKELY = "a checkpoint of another family, or a download cut short"
+_HEADER_BYTES_MAX = 4096  # of an array; official ones have 128
+_LIKELY = "a checkpoint of another family, or a download that was cut off"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An `.npz` in the official format whose names and shapes were found right; see `open_checkpoint`."""
+    """An `.npz` in the official format, its names and shapes checked by `open_checkpoint`. Implements `bit.weights.Weights`."""
 
     path: str
     architecture: Architecture
@@ -35,6 +35,7 @@ class Checkpoint:
         return zipfile.ZipFile(self.path)
 
     def array(self, name: str) -> np.ndarray:
+        """See `Weights.array`; writeable. Raises UnusableModel if it is damaged."""
         member = self._archive.getinfo(f"{_PREFIX}{name}.npy")
         try:
             data = (
@@ -42,7 +43,7 @@ class Checkpoint:
                 if member.compress_type == zipfile.ZIP_STORED
                 else self._archive.read(member)
             )
-            header = io.BytesIO(data[:_MOST_HEADER_BYTES])
+            header = io.BytesIO(data[:_HEADER_BYTES_MAX])
             shape, is_fortran, dtype = _HEADER_READERS[np.lib.format.read_magic(header)](header)
             value = np.frombuffer(data, dtype, offset=header.tell())
         except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, ValueError) as error:
@@ -50,10 +51,10 @@ class Checkpoint:
                 f"{self.path}: array {_PREFIX}{name} is damaged ({error}); fetch the file again"
             ) from error
         value = np.ascontiguousarray(value.reshape(shape, order="F" if is_fortran else "C"), np.float32)
-        return value if value.flags.writeable else value.copy()  # callers change it in place
+        return value if value.flags.writeable else value.copy()  # callers modify it in place
 
     def _stored(self, member: zipfile.ZipInfo) -> memoryview:
-        """The bytes of a member that is not compressed, in one read: zipfile takes them in small pieces."""
+        """The bytes of an uncompressed member in one read: zipfile would read small pieces."""
         with open(self.path, "rb", buffering=0) as file:
             file.seek(member.header_offset + 26)
             name_bytes, extra_bytes = struct.unpack("<HH", file.read(4))
@@ -66,54 +67,56 @@ class Checkpoint:
                     raise EOFError("the file ends within it")
                 rest = rest[count:]
         if zlib.crc32(data) != member.CRC:
-            raise ValueError("its checksum does not fit")
+            raise ValueError("checksum mismatch")
         return data
 
 
-def of_arrays(found: Mapping[str, tuple[int, ...]]) -> tuple[str, Architecture, int] | str:
-    """The member of the family whose names and shapes `found` holds, all below one prefix.
+def recognize(arrays: Mapping[str, tuple[int, ...]]) -> tuple[str, Architecture, int] | str:
+    """The member of the family whose arrays have these names and shapes, all below one prefix.
 
-    Returns (prefix, architecture, classes); or, in words, why there is none.
+    Returns (prefix, architecture, classes), or a text that says why it is no member.
     """
     root = f"root_block/{STANDARDIZED}"
-    prefixes = [name.removesuffix(root) for name in found if name.endswith(root)]
+    prefixes = [name.removesuffix(root) for name in arrays if name.endswith(root)]
     if len(prefixes) != 1:
-        return "its variables have not the names of the family"
+        return "its variables do not have the names of the family"
     bare = {
-        name.removeprefix(prefixes[0]): shape for name, shape in found.items() if name.startswith(prefixes[0])
+        name.removeprefix(prefixes[0]): shape
+        for name, shape in arrays.items()
+        if name.startswith(prefixes[0])
     }
     member = _nearest_member(bare)
     classes = bare.get(HEAD_BIAS, (0,))[-1]
-    if not member or len(bare) < len(found) or bare != shapes(ARCHITECTURES[member], classes):
+    if not member or len(bare) < len(arrays) or bare != shapes(ARCHITECTURES[member], classes):
         return "its variables are not those of any member of the family"
     return prefixes[0], ARCHITECTURES[member], classes
 
 
 def open_checkpoint(path: str, architecture: str = "") -> Checkpoint:
-    """Reads the directory and the array headers of an `.npz`; tells the architecture by its arrays.
+    """Reads the directory and the array headers of an `.npz`, and determines the architecture from them.
 
-    Raises UnusableModel that names every missing, unexpected and misshapen array, or says that it is not
+    Raises UnusableModel, which lists every missing, unexpected and misshapen array, or says that it is not
     `architecture` (a key of ARCHITECTURES; '' accepts any member).
     """
-    found, dtypes = _headers(path)
-    member = _nearest_member(found)
+    arrays, dtypes = _headers(path)
+    member = _nearest_member(arrays)
     if not member:
-        some = ", ".join(sorted(map(_full, found))[:5]) or "nothing"
+        some = ", ".join(sorted(map(_full, arrays))[:5]) or "nothing"
         raise UnusableModel(
-            f"{path} is no BiT checkpoint: it has no arrays {_PREFIX}block1/... (it holds {some}); {_LIKELY}"
+            f"{path} is not a BiT checkpoint: it has no arrays {_PREFIX}block1/... (it holds {some}); {_LIKELY}"
         )
-    classes = found.get(HEAD_BIAS, found.get(HEAD_KERNEL, (0,)))[-1]
-    if problems := _problems(found, dtypes, shapes(ARCHITECTURES[member], classes)):
-        first = f"{path} does not hold {member} as the official checkpoints do ({_LIKELY}):"
+    classes = arrays.get(HEAD_BIAS, arrays.get(HEAD_KERNEL, (0,)))[-1]
+    if problems := _problems(arrays, dtypes, shapes(ARCHITECTURES[member], classes)):
+        first = f"{path} does not hold {member} as official checkpoints do ({_LIKELY}):"
         raise UnusableModel("\n  ".join([first, *problems]))
     if architecture and architecture != member:
-        raise UnusableModel(f"{path} holds {member}, not {architecture}: rename it, or take the right file")
+        raise UnusableModel(f"{path} holds {member}, not {architecture}: rename it, or use the right file")
     return Checkpoint(path, ARCHITECTURES[member], classes)
 
 
 def _headers(path: str) -> tuple[dict[str, tuple[int, ...]], dict[str, np.dtype]]:
     """Shapes and dtypes by name without 'resnet/'; a name that lacks it gets a leading '/'."""
-    found, dtypes = {}, {}
+    arrays, dtypes = {}, {}
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
@@ -122,44 +125,46 @@ def _headers(path: str) -> tuple[dict[str, tuple[int, ...]], dict[str, np.dtype]
                     shape, _, dtype = _HEADER_READERS[version](file)
                 name = member.removesuffix(".npy")
                 name = name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else f"/{name}"
-                found[name], dtypes[name] = shape, dtype
+                arrays[name], dtypes[name] = shape, dtype
     except FileNotFoundError:
-        raise UnusableModel(f"no file {path}: check it, or take a name from `python -m bit.models`") from None
+        raise UnusableModel(
+            f"no file {path}: check the path, or use a name from `python -m bit.models`"
+        ) from None
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
         raise UnusableModel(
-            f"{path} is no .npz archive ({error}); a download cut short, or an error page saved"
+            f"{path} is not an .npz archive ({error}); the download may have been cut off, or an error page saved"
         ) from error
-    return found, dtypes
+    return arrays, dtypes
 
 
-def _nearest_member(found: dict[str, tuple[int, ...]]) -> str:
-    """The member of the family whose arrays are most like the found ones; '' where there is no likeness."""
-    if not any(name.startswith("block1/unit01/") for name in found):
+def _nearest_member(arrays: Mapping[str, tuple[int, ...]]) -> str:
+    """The member of the family whose arrays differ least from these; '' if none is similar."""
+    if not any(name.startswith("block1/unit01/") for name in arrays):
         return ""
 
     def differences(member: str) -> int:
         expected = shapes(ARCHITECTURES[member])
-        return sum(found.get(name) != expected.get(name) for name in expected.keys() | found.keys())
+        return sum(arrays.get(name) != expected.get(name) for name in expected.keys() | arrays.keys())
 
     return min(ARCHITECTURES, key=differences)
 
 
 def _problems(
-    found: dict[str, tuple[int, ...]], dtypes: dict[str, np.dtype], expected: dict[str, tuple[int, ...]]
+    arrays: dict[str, tuple[int, ...]], dtypes: dict[str, np.dtype], expected: dict[str, tuple[int, ...]]
 ) -> list[str]:
-    common = expected.keys() & found.keys()
-    problems = [f"missing: {_full(name)} {expected[name]}" for name in expected.keys() - found.keys()]
+    common = expected.keys() & arrays.keys()
+    problems = [f"missing: {_full(name)} {expected[name]}" for name in expected.keys() - arrays.keys()]
     problems += [
-        f"misshapen: {_full(name)} has {found[name]}, expected {expected[name]}"
+        f"misshapen: {_full(name)} has {arrays[name]}, expected {expected[name]}"
         for name in common
-        if found[name] != expected[name]
+        if arrays[name] != expected[name]
     ]
     problems += [
-        f"no floating-point numbers: {_full(name)} holds {dtypes[name]}"
+        f"not floating-point: {_full(name)} holds {dtypes[name]}"
         for name in common
         if dtypes[name].kind != "f"
     ]
-    problems += [f"unexpected: {_full(name)} {found[name]}" for name in found.keys() - expected.keys()]
+    problems += [f"unexpected: {_full(name)} {arrays[name]}" for name in arrays.keys() - expected.keys()]
     return sorted(problems)
 
 

@@ -1,4 +1,4 @@
-"""SHA-256 digests that identify weights, in hexadecimal. They are kept in receipts: a change would refuse every resume."""
+"""SHA-256 digests that identify weights, in hexadecimal. Receipts hold them: if they changed, no output could be resumed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def of_folder(path: str) -> str:
 def of_saved_model(path: str) -> str:
     """Of the graph and the variables alone: what a loaded SavedModel computes with, wherever it came from.
 
-    TF-Hub, exports and caches lay other files beside them.
+    TF-Hub, exports and caches put different files beside them.
     """
     digest = hashlib.sha256()
     for name in _names(path):

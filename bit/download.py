@@ -1,4 +1,4 @@
-"""Brings a model's weights to local disk, whole or not at all.
+"""Fetches a model's weights to local disk, completely or not at all.
 
 `python -m bit.download --model=bit/m-r101x3` fills the cache ahead of a job.
 """
@@ -30,7 +30,7 @@ _CONNECT_TIMEOUT_SECONDS = 10
 _ATTEMPTS = 4
 _PIECE_BYTES = 4 << 20  # 4 MiB
 _TARBALLS = (".tar", ".tar.gz", ".tgz")
-# What a connection that breaks half-way raises; an unknown or refusing host is an URLError, not tried again.
+# Raised by a connection that breaks half-way. An unknown or refusing host is a URLError, which is not retried.
 _BROKEN = (http.client.HTTPException, TimeoutError, ConnectionError)
 _UNREACHABLE = (urllib.error.URLError, *_BROKEN)
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class WeightsUnreachable(OSError):
-    """The place where the weights are cannot be reached, or gave something else."""
+    """The source of the weights cannot be reached, or returned something else."""
 
 
 def cache_folder(cache_dir: str | None = None) -> str:
@@ -48,10 +48,10 @@ def cache_folder(cache_dir: str | None = None) -> str:
 
 
 def local_path(model: Model, cache_dir: str | None = None) -> str:
-    """Returns where the weights of `model` lie on local disk, fetched first if need be; '' for untrained.
+    """The local path of the weights of `model`, fetched first if necessary; '' for untrained ones.
 
-    Raises WeightsUnreachable; OSError where the network is not to blame, as on a full disk; UnusableModel for a
-    scheme that it does not know.
+    Raises WeightsUnreachable; OSError if the network is not to blame, as on a full disk; UnusableModel for an unknown
+    scheme.
     """
     if model.kind == "untrained":
         return ""
@@ -66,7 +66,7 @@ def local_path(model: Model, cache_dir: str | None = None) -> str:
         except _UNREACHABLE as error:
             raise WeightsUnreachable(_unreachable(model, error)) from error
     if scheme:
-        raise UnusableModel(f"{model.uri}: copy it to local disk first; {scheme}:// is not read from here")
+        raise UnusableModel(f"{model.uri}: copy it to local disk first; {scheme}:// cannot be read directly")
     return (
         _unpacked(model.uri, cache_dir)
         if model.uri.endswith(_TARBALLS) and os.path.isfile(model.uri)
@@ -80,7 +80,7 @@ def _unreachable(model: Model, error: Exception) -> str:
     return (
         f"the weights of {_without_query(model.name)} could not be fetched from {_without_query(model.uri)}: "
         f"{reason}. "
-        "Check the network and HTTPS_PROXY; or fetch that file elsewhere and pass --model=PATH; "
+        "Check the network and HTTPS_PROXY; or fetch that file on another machine and pass --model=PATH; "
         f"or try the job without trained weights: --model=untrained/{architecture}"
     )
 
@@ -90,7 +90,7 @@ def _without_query(url: str) -> str:
 
 
 def _fetch_file(url: str, cache_dir: str | None) -> str:
-    """Streams `url` into the cache under its own name; a broken connection is taken up where it stopped."""
+    """Streams `url` into the cache under its own name; a broken connection is resumed where it stopped."""
     parts = urlsplit(url)
     folders = [parts.netloc, *unquote(parts.path).strip("/").split("/")]
     if parts.query:  # another query may mean another file
@@ -116,20 +116,20 @@ def _fetch_file(url: str, cache_dir: str | None) -> str:
 
 @contextmanager
 def _locked(path: str) -> Iterator[None]:
-    """Holds `path` against other processes of this host; the system lets go when a process dies."""
+    """Locks `path` against other processes of this host; the system releases the lock when a process dies."""
     with open(path, "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _stream(url: str, partial: str) -> None:
-    """Writes the whole of `url` to `partial` and verifies its length and the digest that the source gives."""
+    """Writes all of `url` to `partial` and verifies its length and the digest that the source states."""
     etag = ""
     with open(partial, "wb") as file:
         for attempt in range(1, _ATTEMPTS + 1):
             headers = {"Accept-Encoding": "identity"}
             if etag and file.tell():
-                # If-Range: a source that changed in between sends everything anew.
+                # If-Range: a source that has changed in between sends everything again.
                 headers |= {"Range": f"bytes={file.tell()}-", "If-Range": etag}
             try:
                 request = urllib.request.Request(url, headers=headers)
@@ -149,17 +149,17 @@ def _stream(url: str, partial: str) -> None:
             except _BROKEN as error:
                 if attempt == _ATTEMPTS:
                     raise ConnectionError(f"the connection broke {attempt} times, last: {error!r}") from error
-                log.info("connection broke at %d bytes: trying again", file.tell())
+                log.info("connection broke at %d bytes: retrying", file.tell())
     _verify(partial, digests)
 
 
 def _verify(path: str, digests: str) -> None:
     """Compares with an `x-goog-hash` value: 'crc32c=...,md5=...', base64."""
-    given = dict(part.strip().split("=", 1) for part in digests.split(",") if "=" in part)
+    stated = dict(part.strip().split("=", 1) for part in digests.split(",") if "=" in part)
     digest: Any
-    if "md5" in given:
+    if "md5" in stated:
         kind, digest = "md5", hashlib.md5(usedforsecurity=False)
-    elif "crc32c" in given:
+    elif "crc32c" in stated:
         kind, digest = "crc32c", google_crc32c.Checksum()
     else:
         return
@@ -167,18 +167,18 @@ def _verify(path: str, digests: str) -> None:
         while piece := file.read(_PIECE_BYTES):
             digest.update(piece)
     got = base64.b64encode(digest.digest()).decode()
-    if got != given[kind]:
+    if got != stated[kind]:
         raise OSError(
-            f"{kind} of what arrived is {got}, the source says {given[kind]}: damaged on the way, try again"
+            f"the {kind} of the download is {got}, but the source states {stated[kind]}: damaged on the way, try again"
         )
 
 
 def _fetch_module(handle: str, cache_dir: str | None) -> str:
-    """A TF-Hub handle or a tarball's URL, through TF-Hub's cache: $TFHUB_CACHE_DIR, else a folder in ours."""
+    """Fetches a TF-Hub handle or a tarball's URL through TF-Hub's cache: $TFHUB_CACHE_DIR, else a folder in ours."""
     os.environ.setdefault("TFHUB_CACHE_DIR", os.path.join(cache_folder(cache_dir), "tfhub"))
     digest = hashlib.sha1(handle.encode(), usedforsecurity=False).hexdigest()
     if not os.path.isdir(os.path.join(os.environ["TFHUB_CACHE_DIR"], digest)):
-        # TF-Hub waits for a host without a limit: see first whether there is one.
+        # TF-Hub waits for a host without a time limit: check first that it answers.
         urllib.request.urlopen(handle, timeout=_CONNECT_TIMEOUT_SECONDS).close()
     import tensorflow_hub
 
@@ -186,7 +186,7 @@ def _fetch_module(handle: str, cache_dir: str | None) -> str:
 
 
 def _unpacked(tarball: str, cache_dir: str | None) -> str:
-    """A local tarball's contents, in a cache folder named after path, size and time of change."""
+    """Unpacks a local tarball into a cache folder named after its path, size and modification time."""
     stat = os.stat(tarball)
     name = hashlib.sha256(
         f"{os.path.abspath(tarball)}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()
@@ -201,13 +201,14 @@ def _unpacked(tarball: str, cache_dir: str | None) -> str:
                         archive.extractall(f"{scratch}/model", filter="data")
                 except (tarfile.TarError, EOFError, OSError) as error:
                     raise UnusableModel(
-                        f"{tarball} cannot be unpacked ({error}); a download cut short?"
+                        f"{tarball} cannot be unpacked ({error}); was the download cut off?"
                     ) from error
                 os.rename(f"{scratch}/model", target)
     return target
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Returns 0; 1 for a full disk or damaged data, 2 for a wrong name, 3 if the source is unreachable."""
     parser = argparse.ArgumentParser(prog="python -m bit.download", description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="a name of `python -m bit.models`, or a URL")
     args = parser.parse_args(argv)
@@ -223,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
     except (UnknownModel, UnusableModel) as error:
         print(error, file=sys.stderr)
         return 2
-    log.info("%s is at %s", args.model, path or "no place: its weights are made from a seed")
+    log.info("%s is at %s", args.model, path or "no path: its weights are generated from a seed")
     return 0
 
 

@@ -20,14 +20,14 @@ from bit.weights import STANDARDIZED, Untrained, Weights, folded, shapes
 
 
 def module(weights: Weights, head: bool = False, optimized_for: str = "") -> tf.train.Checkpoint:
-    """A reusable SavedModel: callable on float32 (n, h, w, 3) RGB in [0, 1], gives float32 (n, d).
+    """A reusable SavedModel: callable on float32 (n, h, w, 3) RGB in [0, 1], returns float32 (n, d).
 
-    Kernels are standardized in the graph, so that the standardization follows when the weights are trained; with
-    `optimized_for`, a precision, they are standardized and cast now, and nothing is left to train.
-    With `head` it gives logits, else features. Raises UnusableModel where there is no head.
+    Kernels are standardized in the graph, so that weights can be trained further. With `optimized_for`, a precision,
+    they are standardized and cast now, and nothing is trainable. With `head` the module returns logits, else features.
+    Raises UnusableModel if there is no head.
     """
     if head and not weights.classes:
-        raise UnusableModel("the model has no head to export: leave --head away")
+        raise UnusableModel("the model has no head to export: leave out --head")
     if optimized_for:
         compute = tf.as_dtype(optimized_for)
         named = {
@@ -65,12 +65,12 @@ def export(
 ) -> None:
     """Writes the SavedModel into the folder `output`: the call, and the same as 'serving_default'.
 
-    Beside it, what it gives for the self-test's picture at `side`, for whoever loads it. Raises UnusableModel where
-    `output` is not a new or empty local folder.
+    Also records its output for the self-test's picture at `side`, which `bit.load` checks. Raises UnusableModel unless
+    `output` is a new or empty local folder.
     """
     if "://" in output or (os.path.exists(output) and not (os.path.isdir(output) and not os.listdir(output))):
         raise UnusableModel(
-            f"--output={output} is not a new or empty local folder: name one, and copy it from there"
+            f"--output={output} is not a new or empty local folder: give one, and copy the result from there"
         )
     reusable = module(weights, head, optimized_for)
     tf.saved_model.save(reusable, output, signatures=reusable.__call__)
@@ -83,21 +83,24 @@ def export(
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Returns 0; exits with 2 if the request is wrong."""
     parser = argparse.ArgumentParser(prog="python -m bit.export", description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="a name of `python -m bit.models`, or an .npz file")
     parser.add_argument("--output", required=True, help="folder for the SavedModel")
     parser.add_argument("--head", action="store_true", help="export logits, not features")
     parser.add_argument(
-        "--optimized", action="store_true", help="for serving: weights standardized now, not trainable"
+        "--optimized", action="store_true", help="for serving: weights standardized at export, not trainable"
     )
     parser.add_argument(
-        "--precision", choices=("float32", "bfloat16", "float16"), help="of an --optimized export (float32)"
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        help="of an --optimized export (default: float32)",
     )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         if args.precision and not args.optimized:
-            raise UnusableModel("--precision is for --optimized: a module that can be trained is float32")
+            raise UnusableModel("--precision is for --optimized: a trainable module is float32")
         model = resolve(args.model)
         optimized_for = (args.precision or "float32") if args.optimized else ""
         export(_weights(model), args.output, args.head, optimized_for, model.image_size)
@@ -109,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _weights(model: Model) -> Weights:
     if model.kind == "saved_model":
-        raise UnusableModel(f"{model.name} is a SavedModel already: copy it")
+        raise UnusableModel(f"{model.name} is already a SavedModel: copy it")
     if model.kind == "untrained":
         return Untrained(ARCHITECTURES[model.architecture], HEADS.get(model.head, 0))
     return open_checkpoint(local_path(model), model.architecture)

@@ -1,4 +1,4 @@
-"""The network built from arrays by name: standardized once, here, and cast to the precision asked for."""
+"""Builds the network from arrays by name: standardized once, here, and cast to the requested precision."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Loaded:
     # float32 pixels (n, side, side, 3) in [0, 255] -> {output: float32 (n, d)}.
     graph: Callable[[tf.Tensor], dict[str, tf.Tensor]]
     classes: int  # outputs of the head; 0 where there is none
-    # What float32 gives for the self-test's picture, where that was asked for.
+    # The outputs in float32 for the self-test's picture, if `exact_at` was set.
     exact: Mapping[str, np.ndarray] | None
 
 
 def build(source: Weights, precision: str, head: bool, exact_at: int = 0) -> Loaded:
-    """Reads `source` once. Meanwhile float32 on the CPU sees the self-test's picture at that side; 0 spares it.
+    """Reads `source` once. `exact_at`: meanwhile runs the self-test's picture at this side in float32 on the CPU; 0: does not.
 
-    Memory: the network in `precision` and a few arrays in float32, with `exact_at` or without.
+    Memory: the network in `precision` and a few arrays in float32, whatever `exact_at` is.
     """
     compute = tf.as_dtype("float32" if precision == "tensorfloat32" else precision)
     gpu = bool(tf.config.get_visible_devices("GPU"))
@@ -37,12 +37,12 @@ def build(source: Weights, precision: str, head: bool, exact_at: int = 0) -> Loa
     vectors = None
     if exact_at:
         with tf.device("/CPU:0"):
-            found = _outputs(tf.constant(picture(exact_at)), reading, architecture, head, compiled=False)
-        vectors = {name: value.numpy() for name, value in found.items()}
+            exact = _outputs(tf.constant(picture(exact_at)), reading, architecture, head, compiled=False)
+        vectors = {name: value.numpy() for name, value in exact.items()}
     weights = reading.rest()
 
     def graph(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        # XLA gets the whole graph on a GPU, and what oneDNN leaves on a CPU; compiling for one call is a waste.
+        # On a GPU XLA gets the complete graph, on a CPU what oneDNN leaves. Compiling for one eager call is not worth it.
         return _outputs(pixels, weights, architecture, head, compiled=not (gpu or tf.executing_eagerly()))
 
     return Loaded(graph, source.classes, vectors)
@@ -60,16 +60,16 @@ def _outputs(
 
 
 def _tensor(value: np.ndarray) -> tf.Tensor:
-    """On the CPU; shares the memory of `value` where it can: a copy of all weights would take longer than reading."""
+    """A tensor on the CPU that shares the memory of `value` if possible: copying all weights takes longer than reading."""
     if value.ctypes.data % ALIGNMENT_BYTES or not value.flags.writeable:
         return tf.constant(value)
     return tf.experimental.dlpack.from_dlpack(value.__dlpack__())
 
 
 class _Reading(Mapping[str, tf.Tensor]):
-    """Float32 arrays by name, each read when it is first asked for, kept in its final dtype, and then let go.
+    """Float32 arrays by name, each read when first used, kept in its final dtype, and released after its unit.
 
-    The network asks for arrays in the order in which `folded` yields them, unit by unit.
+    The network uses arrays in the order in which `folded` yields them, unit by unit.
     """
 
     def __init__(self, arrays: Iterator[tuple[str, np.ndarray]], compute: tf.DType, device: str):
@@ -78,17 +78,17 @@ class _Reading(Mapping[str, tf.Tensor]):
         self._device = device
         self._kept: dict[str, tf.Tensor] = {}
         self._unit = ""
-        self._at_hand: dict[str, tf.Tensor] = {}  # of the unit read last
+        self._unit_arrays: dict[str, tf.Tensor] = {}  # float32, of the unit read last
 
     def __getitem__(self, name: str) -> tf.Tensor:
-        while name not in self._at_hand:
+        while name not in self._unit_arrays:
             read, value = next(self._arrays)
             unit = "/".join(read.split("/")[:2])
             if unit != self._unit:
-                self._at_hand.clear()
+                self._unit_arrays.clear()
                 self._unit = unit
-            self._at_hand[read] = self._keep(read, value)
-        return self._at_hand[name]
+            self._unit_arrays[read] = self._keep(read, value)
+        return self._unit_arrays[name]
 
     def _keep(self, name: str, value: np.ndarray) -> tf.Tensor:
         exact = _tensor(value)
@@ -98,8 +98,8 @@ class _Reading(Mapping[str, tf.Tensor]):
         return exact
 
     def rest(self) -> dict[str, tf.Tensor]:
-        """Reads what is left; all arrays in their final dtypes."""
-        self._at_hand.clear()
+        """Reads the remaining arrays; returns all of them in their final dtypes."""
+        self._unit_arrays.clear()
         for name, value in self._arrays:
             self._keep(name, value)
         return self._kept

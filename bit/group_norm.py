@@ -1,26 +1,40 @@
-"""GroupNorm and ReLU as one scale and shift for each picture and channel.
+"""GroupNorm, then ReLU, as one scale and shift per image and channel.
 
-One pass over the pixels gathers per-channel sums, one applies: the groups are only formed on (n, c). On a CPU,
-TensorFlow walks the tensor once for each operation, eight times in all; XLA makes two loops of them. XLA's own
-reductions are slow there, so the compiled part adds up slices, and TensorFlow sums the little that is left.
+Wu & He 2018, Group Normalization, arXiv:1803.08494, for x_i, i = (i_N, i_C, i_H, i_W), and the m values of a set S_i:
+
+    x_hat_i = (x_i - mu_i) / sigma_i                                                               (1)
+    mu_i = 1/m sum_{k in S_i} x_k,   sigma_i = sqrt(1/m sum_{k in S_i} (x_k - mu_i)^2 + epsilon)   (2)
+    y_i = gamma x_hat_i + beta, with gamma and beta per channel                                    (6)
+    S_i = {k | k_N = i_N, floor(k_C / (C/G)) = floor(i_C / (C/G))}                                 (7)
+
+BiT has G = 32 groups, and epsilon = 1e-5 in the authors' code. Here, in float32,
+
+    y_i = x_i * gamma/sigma_i + (beta - mu_i gamma/sigma_i),   sigma_i = sqrt(max(E[x^2] - E[x]^2, 0) + epsilon)
+
+so that one pass over the pixels sums x and x^2 per channel, a second one applies the result, and groups are formed on
+(n, c) only. The difference loses digits that (2) keeps where a group's mean is large beside its deviation; the tests
+compare with (2) in float64.
+
+On a CPU, TensorFlow passes over the tensor once per operation, eight times in all; XLA makes two loops of them. XLA's own
+reductions are slow there, so the compiled part adds up slices, and TensorFlow sums the few that remain.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-EPSILON = 1e-5
-# Compiling takes about 0.1 s a shape: not worth it for tensors that pass in a fraction of a millisecond.
-_WORTH_COMPILING = 1 << 19
-_MOST_SLICES = 16
+EPSILON = 1e-5  # of equation 2
+# Compiling takes about 0.1 s per shape: not worth it for tensors that take a fraction of a millisecond.
+_WORTH_COMPILING = 1 << 19  # elements
+_SLICES_MAX = 16
 
 
 def group_norm_relu(
     x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, groups: int, dtype: tf.DType, compiled: bool
 ) -> tf.Tensor:
-    """(n, h, w, c) of any floating dtype -> the same shape in `dtype`; all arithmetic is float32.
+    """(n, h, w, c) of any floating dtype -> max(y, 0), the same shape in `dtype`; all arithmetic is float32.
 
-    `compiled` allows XLA for the loops over pixels, where the shape is known and large enough to be worth it.
+    gamma, beta: float32 (c,). `compiled` allows XLA for the loops over pixels, if the shape is known and large enough.
     """
     compiled = compiled and (x.shape.num_elements() or 0) >= _WORTH_COMPILING
     sums, squares = _compiled_sums(x) if compiled else _sums(x)
@@ -29,7 +43,7 @@ def group_norm_relu(
 
 
 def _sums(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Sums over the pixels of x and of its square, float32 (n, c) each."""
+    """Sums of x and of its square over the pixels, float32 (n, c) each."""
     x = tf.cast(x, tf.float32)
     return tf.reduce_sum(x, [1, 2]), tf.reduce_sum(tf.square(x), [1, 2])
 
@@ -42,7 +56,7 @@ def _compiled_sums(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 @tf.function(autograph=False, jit_compile=True)
 def _sums_of_slices(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     n, h, w, c = x.shape
-    count = next(size for size in range(_MOST_SLICES, 0, -1) if h * w % size == 0)
+    count = next(size for size in range(_SLICES_MAX, 0, -1) if h * w % size == 0)
     slices = tf.cast(tf.reshape(x, (n, count, h * w // count, c)), tf.float32)
     sums, squares = slices[:, 0], tf.square(slices[:, 0])
     for index in range(1, count):
@@ -54,18 +68,18 @@ def _sums_of_slices(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _scale_and_shift(
     sums: tf.Tensor, squares: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, groups: int, pixels: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """(n, 1, 1, c) each, such that GroupNorm(x) = x * scale + shift."""
+    """scale = gamma/sigma and shift = beta - mu gamma/sigma, (n, 1, 1, c) each: y = x * scale + shift."""
     channels = sums.shape[-1]
-    count = tf.cast(pixels * (channels // groups), tf.float32)
+    m = tf.cast(pixels * (channels // groups), tf.float32)
 
     def by_group(values: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(tf.reshape(values, [-1, groups, channels // groups]), 2, keepdims=True) / count
+        return tf.reduce_sum(tf.reshape(values, [-1, groups, channels // groups]), 2, keepdims=True) / m
 
-    mean = by_group(sums)
-    variance = by_group(squares) - tf.square(mean)
-    inverse = tf.math.rsqrt(tf.maximum(variance, 0.0) + EPSILON)
-    scale = inverse * tf.reshape(gamma, [groups, -1])
-    shift = tf.reshape(beta, [groups, -1]) - scale * mean
+    mu = by_group(sums)
+    variance = by_group(squares) - tf.square(mu)
+    inverse_sigma = tf.math.rsqrt(tf.maximum(variance, 0.0) + EPSILON)
+    scale = inverse_sigma * tf.reshape(gamma, [groups, -1])
+    shift = tf.reshape(beta, [groups, -1]) - scale * mu
     return tf.reshape(scale, [-1, 1, 1, channels]), tf.reshape(shift, [-1, 1, 1, channels])
 
 

@@ -12,14 +12,14 @@ _NAMED_HEADS = ("imagenet21k", "ilsvrc2012")
 
 @dataclass(frozen=True)
 class Labels:
-    """Of each class: WordNet synset ('n01440764') and names ('tench, Tinca tinca'), as UTF-8 bytes, (classes,)."""
+    """WordNet synset ('n01440764') and names ('tench, Tinca tinca') of each class; UTF-8 bytes, (classes,) each."""
 
     synsets: np.ndarray
     names: np.ndarray
 
 
 def read_labels(head: str) -> Labels | None:
-    """The classes of a key of bit.models.HEADS; None for heads whose class names no source gives."""
+    """The classes of a key of bit.models.HEADS; None for heads whose class names are not published."""
     if head not in _NAMED_HEADS:
         return None
     lines = (Path(__file__).parent / "data" / f"{head}.tsv").read_bytes().splitlines()

@@ -15,19 +15,17 @@ from dataclasses import dataclass
 
 BUCKET = "https://storage.googleapis.com/bit_models"
 TFHUB = "https://tfhub.dev/google/bit"
-NETWORK_RANGE, MODULE_RANGE = (
-    (-1.0, 1.0),
-    (0.0, 1.0),
-)  # of the pixels that the authors' arrays and TF-Hub modules take
+# Of the pixels that networks of the authors' weights take, and of those that TF-Hub modules take.
+NETWORK_RANGE, MODULE_RANGE = (-1.0, 1.0), (0.0, 1.0)
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float16")
 
 
 class UnknownModel(ValueError):
-    """A `--model` value that is neither a known name nor a place where a model can be."""
+    """A `--model` value that is neither a known name nor a possible location of a model."""
 
 
 class UnusableModel(ValueError):
-    """A model that is there but cannot serve what was asked of it."""
+    """A model that exists but cannot serve the request."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +42,11 @@ class Architecture:
 
     @property
     def embedding_size(self) -> int:
-        """Channels of the pooled features: 2048 for each 64 channels of the root."""
+        """Channels of the pooled features: 2048 per 64 channels of the root."""
         return 32 * self.root_channels
 
 
-# `tiny` is not official: it goes through the same code in milliseconds, for trying a job out.
+# `tiny` is not official: it runs the same code in milliseconds, for trying out a job.
 ARCHITECTURES = {
     "r50x1": Architecture((3, 4, 6, 3), 64),
     "r50x3": Architecture((3, 4, 6, 3), 192),
@@ -84,25 +82,25 @@ HEADS = {
     "vtab/sun397": 397,
     "vtab/svhn": 10,
 }
-# BiT-HyperRule fine-tunes at 128 where the pictures of the task are smaller than 96 x 96, else at 480.
+# BiT-HyperRule fine-tunes at 128 if a task's images are smaller than 96 x 96, else at 480.
 _VTAB_SMALL_PICTURES = ("cifar100", "dsprites-orientation", "dsprites-xpos", "eurosat", "svhn")
 
 
 @dataclass(frozen=True)
 class Model:
-    """One model that a job can run. `bit.load` scales pixels in [0, 255] to what its kind takes."""
+    """One model that a job can run. `bit.load` scales pixels from [0, 255] to its `input_range`."""
 
     name: str  # as given: 'bit/m-r101x3', 'untrained/r101x3', or the path or URL
     kind: str  # 'npz', 'saved_model' or 'untrained'
     uri: str  # where the weights are: a local path, https://, gs:// or s3://; '' for untrained ones
-    architecture: str  # a key of ARCHITECTURES; '' when the name does not tell
+    architecture: str  # a key of ARCHITECTURES; '' if the name does not say
     image_size: int  # default side in pixels
-    embedding_size: int  # 0 when the name does not tell
-    head: str  # what logits stand for: a key of HEADS; '' for none or unknown
+    embedding_size: int  # 0 if the name does not say
+    head: str  # the task of its logits: a key of HEADS; '' for none or unknown
 
     @property
     def input_range(self) -> tuple[float, float]:
-        """Of the pixels that the model itself takes; jobs give [0, 255]."""
+        """Of the pixels that the model itself takes; jobs pass [0, 255]."""
         return MODULE_RANGE if self.kind == "saved_model" else NETWORK_RANGE
 
 
@@ -125,10 +123,10 @@ _TARBALL = re.compile(r"\.(?:tar|tar\.gz|tgz)(?:\?.*)?$")
 
 
 def resolve(name: str) -> Model:
-    """Returns the model that `name` stands for; raises UnknownModel, which names the nearest known name.
+    """The model that `name` means; raises UnknownModel, which suggests the nearest known name.
 
-    `name` is a short name, a TF-Hub handle, an official checkpoint's file name (it stands for the one in the
-    public bucket, unless there is such a file here), any other `.npz`, or a SavedModel's folder or tarball.
+    `name` is a short name, a TF-Hub handle, the file name of an official checkpoint (the one in the public bucket, unless
+    there is a local file of that name), any other `.npz`, or a SavedModel's folder or tarball.
     """
     name = name.strip()
     if match := _UNTRAINED.fullmatch(name):
@@ -159,7 +157,7 @@ def _model(name: str, kind: str, uri: str, architecture: str, head: str, image_s
 
 
 def _from_checkpoint_name(file: str) -> tuple[str, str, int]:
-    """Architecture, head and image size that an official file name tells; ('', '', 224) for others."""
+    """Architecture, head and image size by an official file name; ('', '', 224) for others."""
     match = _CHECKPOINT.fullmatch(file)
     if not match or match["arch"].lower() not in ARCHITECTURES:
         return "", "", 224
@@ -176,7 +174,7 @@ def _from_checkpoint_name(file: str) -> tuple[str, str, int]:
 def _refuse_small_imagenet21k(name: str, match: re.Match[str]) -> None:
     if match["scope"] == "s" and match["task"] == "imagenet21k":
         raise UnknownModel(
-            f"no model {name!r}: BiT-S was trained on ILSVRC-2012 only; take bit/s-{match['arch']}/"
+            f"no model {name!r}: BiT-S was trained on ILSVRC-2012 only; use bit/s-{match['arch']}/"
             f"ilsvrc2012_classification or bit/m-{match['arch']}/imagenet21k_classification"
         )
 
@@ -199,13 +197,13 @@ def _unknown(name: str) -> str:
 
 
 def names() -> list[str]:
-    """Every short name, in the order of the family's table."""
-    found = []
+    """Every short name, in the order in which `main` lists them."""
+    result = []
     for scope in ("m", "s"):
         for arch in OFFICIAL:
             tasks = ("", "/imagenet21k_classification", "/ilsvrc2012_classification")
-            found += [f"bit/{scope}-{arch}{task}" for task in tasks if not (scope == "s" and "21k" in task)]
-    return found + [f"untrained/{arch}" for arch in ARCHITECTURES]
+            result += [f"bit/{scope}-{arch}{task}" for task in tasks if not (scope == "s" and "21k" in task)]
+    return result + [f"untrained/{arch}" for arch in ARCHITECTURES]
 
 
 def main() -> None:
@@ -219,10 +217,10 @@ def main() -> None:
         print(row(model.name, model.embedding_size, model.image_size, model.head, classes, takes, weights))
     tasks = ", ".join(head.removeprefix("vtab/") for head in HEADS if head.startswith("vtab/"))
     print(
-        f"\nAlso: {TFHUB}/m-r101x3/1 and its sisters; vtab/BiT-M-R101x3-run0-caltech101.npz and its sisters\n"
+        f"\nAlso: {TFHUB}/m-r101x3/1 and the like; vtab/BiT-M-R101x3-run0-caltech101.npz and the like\n"
         f"(runs 0 to 2 of {tasks});\n"
         "any .npz of the family; a SavedModel's folder or tarball.\n"
-        "Jobs give all of them RGB pixels in [0, 255], which are scaled to the input range; --image_size sets another side."
+        "Jobs pass RGB pixels in [0, 255] to all of them, which are scaled to the input range; --image_size sets another side."
     )
 
 

@@ -12,10 +12,10 @@ import tensorflow as tf
 
 from bit.group_norm import group_norm_relu
 from bit.models import Architecture
-from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZED
+from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZATION_EPSILON, STANDARDIZED
 
-# Rounding here goes through the whole network: three of a hundred convolutions carry a large part of the error of
-# bfloat16; `python -m benchmarks.error` shows how much.
+# Rounding errors here pass through all of the network: three of a hundred convolutions carry a large part of
+# bfloat16's error; `python -m benchmarks.error` shows how much.
 ALWAYS_FLOAT32 = ("root_block", "block1/unit01/a", "block1/unit01/a/proj")
 
 
@@ -36,16 +36,16 @@ def embed(
 ) -> tf.Tensor:
     """float32 (n, h, w, 3) RGB in [-1, 1] -> pooled features, float32 (n, architecture.embedding_size).
 
-    `weights` holds standardized kernels and norms by official name, of `dtype_of`. Each convolution runs in the
-    dtype of its kernel; the residual stream and all statistics are float32. `compiled` allows XLA for what stands
-    between the convolutions, where shapes are known.
+    `weights` holds standardized kernels and norms by official name, in the dtype of `dtype_of`. Each convolution runs
+    in the dtype of its kernel; the residual stream and all statistics are float32. `compiled` allows XLA between the
+    convolutions, if shapes are known.
     """
 
     def kernel(name: str) -> tf.Tensor:
         return weights[f"{name}/{STANDARDIZED}"]
 
     def conv(x: tf.Tensor, name: str, stride: int = 1) -> tf.Tensor:
-        # The authors pad (side - 1) / 2 on all sides: TensorFlow's SAME does so at stride 1 only.
+        # The authors pad by (side - 1) / 2 on all sides; TensorFlow's SAME does so only at stride 1.
         pad = kernel(name).shape[0] // 2
         padding = "SAME" if stride == 1 else [[0, 0], [pad, pad], [pad, pad], [0, 0]]
         return tf.nn.conv2d(tf.cast(x, kernel(name).dtype), kernel(name), stride, padding)
@@ -58,7 +58,7 @@ def embed(
         return conv(norm_relu(x, f"{name}/", kernel(name).dtype), name, stride)
 
     x = conv(images, "root_block", stride=2)
-    # Padding with zeros and not with -inf: root outputs may be negative.
+    # Pads with zeros, not with -inf, which differs where all root outputs are negative.
     x = tf.nn.max_pool2d(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID")
     for block, units in enumerate(architecture.units, 1):
         for unit in range(1, units + 1):
@@ -80,7 +80,7 @@ def classify(embedding: tf.Tensor, weights: Mapping[str, tf.Tensor]) -> tf.Tenso
 def most_likely(logits: tf.Tensor, count: int, multi_label: bool) -> tuple[tf.Tensor, tf.Tensor]:
     """Logits (n, classes) -> the `count` best classes, int32 (n, count), and their probabilities, float32.
 
-    `multi_label` takes each class by itself (sigmoid), as ImageNet-21k heads were trained; else softmax.
+    `multi_label` treats each class separately (sigmoid), as ImageNet-21k heads were trained; else softmax.
     """
     values, classes = tf.math.top_k(logits, count)
     if multi_label:
@@ -89,13 +89,13 @@ def most_likely(logits: tf.Tensor, count: int, multi_label: bool) -> tuple[tf.Te
 
 
 def standardize(kernel: tf.Tensor) -> tf.Tensor:
-    """bit.weights.standardize in the graph, for a network that is trained."""
+    """`bit.weights.standardize` in the graph, HWIO float32, for a network that is trained further."""
     rows, channels = kernel.shape.num_elements() // kernel.shape[-1], kernel.shape[-1]
     inner = next(size for size in range(math.isqrt(rows), 0, -1) if rows % size == 0)
 
     def average(value: tf.Tensor) -> tf.Tensor:
-        # In two steps: one float32 sum over 13,824 rows loses as much as parity allows in all.
+        # In two steps: a single float32 sum over 13,824 rows loses as much as parity allows in total.
         return tf.reduce_mean(tf.reduce_mean(tf.reshape(value, [-1, inner, channels]), 1), 0)
 
     centred = kernel - average(kernel)
-    return centred * tf.math.rsqrt(average(tf.square(centred)) + 1e-10)
+    return centred * tf.math.rsqrt(average(tf.square(centred)) + STANDARDIZATION_EPSILON)

@@ -1,4 +1,4 @@
-"""What a model gives for a picture: the outputs by name, and the features of a record that hold them.
+"""The outputs of a model by name, and the features of a record that hold them.
 
 Standard library only: a host that submits jobs checks a request with it.
 """
@@ -15,13 +15,13 @@ TOP_SYNSET, TOP_NAME = "top_k/synset", "top_k/name"  # bytes (n, k), of heads wh
 TOP_FEATURES = (TOP_CLASS, TOP_PROBABILITY, TOP_SYNSET, TOP_NAME)
 
 
-def in_order(asked: Iterable[str]) -> tuple[str, ...]:
-    """The outputs asked for, each once, in one order for all requests. Raises UnusableModel for an unknown one."""
-    wanted = set(asked)
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """These outputs, each once, in the order of OUTPUTS. Raises UnusableModel for an unknown one, or for none."""
+    wanted = set(names)
     if unknown := sorted(wanted - set(OUTPUTS)):
         raise UnusableModel(f"no output {unknown[0]!r}; there are {', '.join(OUTPUTS)}")
     if not wanted:
-        raise UnusableModel(f"no output asked for; there are {', '.join(OUTPUTS)}")
+        raise UnusableModel(f"no output requested; there are {', '.join(OUTPUTS)}")
     return tuple(name for name in OUTPUTS if name in wanted)
 
 
@@ -31,28 +31,28 @@ def features(outputs: Iterable[str]) -> tuple[str, ...]:
 
 
 def classes(model: Model) -> int | None:
-    """Outputs of the head, as far as the name tells: 0 for no head, None for unknown."""
+    """Number of outputs of the head, as far as the name says: 0 for no head, None for unknown."""
     if model.head:
         return HEADS[model.head]
     return 0 if model.kind == "untrained" or (model.architecture and model.kind == "saved_model") else None
 
 
 def check(model: Model, outputs: tuple[str, ...], top_k: int, classes: int | None) -> None:
-    """Raises UnusableModel where a head of `classes` outputs (0: no head, None: unknown) cannot give `outputs`."""
+    """Raises UnusableModel if a head of `classes` outputs (0: no head, None: unknown) cannot provide `outputs`."""
     if classes is None or outputs == ("embedding",):
         return
     if not classes:
         raise UnusableModel(
             f"{model.name} has no head, so no {' and no '.join(sorted(set(outputs) - {'embedding'}))}: "
-            "ask for --outputs=embedding, or take a model with a head, such as bit/m-r101x3"
+            "use --outputs=embedding, or a model with a head, such as bit/m-r101x3"
         )
     if "top_k" in outputs and top_k > classes:
-        raise UnusableModel(f"{model.name} tells {classes} classes apart: --top_k={top_k} is more than that")
+        raise UnusableModel(f"{model.name} has {classes} classes: --top_k={top_k} is more than that")
 
 
 def task(model: Model, classes: int) -> str:
-    """The key of bit.models.HEADS that a head of `classes` outputs was trained on; '' where nothing tells.
+    """The key of bit.models.HEADS for the task of a head of `classes` outputs; '' if unknown.
 
-    A file under a name of its own is known for ImageNet-21k by the number of its classes, which no other task has.
+    A file with an unofficial name is recognized as ImageNet-21k by its number of classes, which no other task has.
     """
     return next((task for task in (model.head, "imagenet21k") if task and HEADS[task] == classes), "")

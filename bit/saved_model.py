@@ -1,4 +1,4 @@
-"""A TF-Hub module, or any SavedModel of an image network: by its weights where that is proven, else called as it is.
+"""Loads a TF-Hub module, or any SavedModel of an image network: by its weights if that is proven right, else called as is.
 
 A module of the family takes float32 (n, h, w, 3) RGB in [0, 1] and standardizes its weights in each call.
 """
@@ -15,18 +15,18 @@ import tensorflow as tf
 
 from bit import digests, network, self_test
 from bit.check import check
-from bit.checkpoint import of_arrays
+from bit.checkpoint import recognize
 from bit.from_weights import Loaded, build
 from bit.models import HEADS, MODULE_RANGE, Model, UnusableModel
 from bit.weights import Arrays
 
 _NEEDED = (
-    "it takes a function of float32 images (n, height, width, 3) in [0, 1] that gives one float32 (n, d), "
+    "a SavedModel needs a function of float32 images (n, height, width, 3) in [0, 1] that returns one float32 (n, d), "
     "as the module's own call or as a signature with that single input"
 )
-# Of the largest value: the module's own standardization sums in float32 and is off by up to 1e-5 itself; another
-# epsilon, another padding or another scale of the input shows from 1e-3 on.
-_SAME = 1e-4
+# Of the largest value. The module's own standardization sums in float32 and is off by up to 1e-5 itself; another
+# epsilon, padding or input scale differs by 1e-3 or more.
+_TOLERANCE = 1e-4
 
 log = logging.getLogger(__name__)
 
@@ -34,36 +34,37 @@ log = logging.getLogger(__name__)
 def load(
     model: Model, path: str, image_size: int, precision: str, wanted: set[str]
 ) -> tuple[Loaded, dict[str, str]]:
-    """Returns the network of the SavedModel in the folder `path`, and what identifies it.
+    """The network of the SavedModel in the folder `path`, and what identifies it in receipts.
 
-    Where its variables are those of a member of the family, and that member, built from them, gives for the
-    self-test's picture what the module itself gives, the weights are standardized once, here: then every output and
-    precision is to be had. Otherwise the module is called as it is. The log says which, and why.
-    Raises UnusableModel: no usable function, an image size, an output or a precision that it cannot take.
+    If its variables are those of a member of the family, and that member, built from them, gives the module's own vector
+    for the self-test's picture, its weights are standardized once, here, and every output and precision is available.
+    Otherwise the module is called as it is. The log says which, and why.
+    Raises UnusableModel if it has no usable function, or cannot take the image size or provide an output or precision.
     """
     check(path)
     module = tf.saved_model.load(path)
     output = "logits" if model.head else "embedding"
-    called = Called(module, _usable(module, path, image_size), output)
+    called = CalledModule(module, _usable(module, path, image_size), output)
     weights = f"sha256:{digests.of_saved_model(path)}"
     with self_test.float32_only():
         own = called(tf.constant(self_test.picture(image_size)))[output].numpy()
     folded, why = _folded(module, own, image_size, precision, wanted)
     if folded:
         log.info(
-            "%s: its weights are standardized once, at load; it gives the same vector as the module", path
+            "%s: its weights are standardized once, at load; the network gives the same vector as the module",
+            path,
         )
         return folded, {"route": "folded_saved_model", "weights": weights}
     log.info("%s is called as it is: %s", path, why)
     if precision not in ("float32", "tensorfloat32"):
         raise UnusableModel(
-            f"--precision={precision} is not for {model.name}, which is called as it is, in its own float32 ({why}); "
-            "take the .npz of the same model, such as --model=bit/m-r101x3"
+            f"--precision={precision} is not available for {model.name}, which is called as it is, in its own float32 ({why}); "
+            "use the .npz of the same model, such as --model=bit/m-r101x3"
         )
     if wanted != {output}:
         raise UnusableModel(
-            f"{model.name} gives {output} only, not {min(wanted - {output})} ({why}); "
-            "take the .npz of the same model"
+            f"{model.name} provides {output} only, not {min(wanted - {output})} ({why}); "
+            "use the .npz of the same model"
         )
     loaded = Loaded(called, HEADS.get(model.head, 0), {output: own})
     return loaded, {"route": "saved_model", "weights": weights}
@@ -72,12 +73,12 @@ def load(
 def _folded(
     module: Any, own: np.ndarray, image_size: int, precision: str, wanted: set[str]
 ) -> tuple[Loaded | None, str]:
-    """The network built from the module's variables if it gives `own` for the picture, else None and why not."""
+    """The network built from the module's variables if its vector for the picture is `own`; else None, and why not."""
     variables = {v.name.removesuffix(":0"): v for v in getattr(module, "variables", ())}
-    found = of_arrays({name: tuple(v.shape) for name, v in variables.items()})
-    if isinstance(found, str):
-        return None, found
-    prefix, architecture, classes = found
+    member = recognize({name: tuple(v.shape) for name, v in variables.items()})
+    if isinstance(member, str):
+        return None, member
+    prefix, architecture, classes = member
     if any(v.dtype != tf.float32 for v in variables.values()):
         return None, "its variables are not float32"
     if not classes and "logits" in wanted:
@@ -89,9 +90,9 @@ def _folded(
     assert loaded.exact is not None
     ours = loaded.exact[output]
     if ours.shape != own.shape:
-        return None, f"it gives {own.shape[1]} values, not the {output} of its architecture"
+        return None, f"it returns {own.shape[1]} values, not the {output} of its architecture"
     off = float(abs(ours - own).max() / (abs(own).max() or 1.0))
-    if not off <= _SAME:
+    if not off <= _TOLERANCE:
         return (
             None,
             f"the family's network with its weights gives another vector (off by {off:.1g} of the largest value)",
@@ -100,10 +101,10 @@ def _folded(
 
 
 @dataclass(frozen=True)
-class Called:
-    """float32 pixels (n, h, w, 3) in [0, 255] -> {output: float32 (n, d)}."""
+class CalledModule:
+    """A module called as it is: float32 pixels (n, h, w, 3) in [0, 255] -> {output: float32 (n, d)}."""
 
-    module: Any  # held because functions refer to their variables weakly
+    module: Any  # kept, as functions refer to their variables weakly
     vectors: Callable[[tf.Tensor], tf.Tensor]
     output: str
 
@@ -113,41 +114,39 @@ class Called:
 
 
 def _usable(module: Any, path: str, image_size: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The first of the module's own call and its signatures that takes such images and gives vectors."""
+    """The first of the module's own call and its signatures that takes such images and returns vectors."""
     spec = tf.TensorSpec((None, image_size, image_size, 3), tf.float32)
-    refused: list[str] = []
+    unusable: list[str] = []
     sizes: set[str] = set()
     for name, call, concrete_functions in _candidates(module):
         inputs = [image for function in concrete_functions if (image := _image_input(function)) is not None]
         fixed = {f"{i.shape[1]}x{i.shape[2]}" for i in inputs if not i.is_compatible_with(spec)}
         if not inputs or len(fixed) == len(inputs):
             sizes |= fixed
-            refused += [f"{name}: {_describe(function)}" for function in concrete_functions]
+            unusable += [f"{name}: {_describe(function)}" for function in concrete_functions]
             continue
 
         def vectors(images: tf.Tensor, call: Callable[[tf.Tensor], Any] = call) -> tf.Tensor:
             return tf.nest.flatten(call(images))[0]
 
-        given = tf.nest.flatten(
+        results = tf.nest.flatten(
             tf.function(call, autograph=False).get_concrete_function(spec).structured_outputs
         )
         if (
-            len(given) == 1
-            and given[0].dtype == tf.float32
-            and given[0].shape.rank == 2
-            and given[0].shape[1]
+            len(results) == 1
+            and results[0].dtype == tf.float32
+            and results[0].shape.rank == 2
+            and results[0].shape[1]
         ):
             return vectors
-        refused.append(f"{name}: gives " + ", ".join(f"{t.dtype.name} {t.shape}" for t in given))
+        unusable.append(f"{name}: returns " + ", ".join(f"{t.dtype.name} {t.shape}" for t in results))
     if sizes:
         raise UnusableModel(
             f"{path} takes images of {', '.join(sorted(sizes))} only, not of {image_size}x{image_size}: "
-            "set --image_size to that"
+            "set --image_size accordingly"
         )
     raise UnusableModel(
-        "\n  ".join(
-            [f"{path} has no usable signature; {_NEEDED}. What it has:", *(refused or ["no function at all"])]
-        )
+        "\n  ".join([f"{path} has no usable signature; {_NEEDED}. It has:", *(unusable or ["no function"])])
     )
 
 
@@ -155,7 +154,7 @@ def _candidates(module: Any) -> list[tuple[str, Callable[[tf.Tensor], Any], list
     """(name, function of images, its concrete functions) of the module's own call, then of each signature."""
     out: list[tuple[str, Callable[[tf.Tensor], Any], list[Any]]] = []
     if callable(module):
-        # A reusable SavedModel may hold a function for training too: its defaults choose the other one.
+        # A reusable SavedModel may also have a function for training: its default arguments select the other.
         out.append(("the module's call", module, list(module.__call__.concrete_functions)))
     for name, signature in sorted(module.signatures.items()):
 
@@ -180,4 +179,4 @@ def _describe(function: Any) -> str:
         specs = [s for s in tf.nest.flatten(structure) if isinstance(s, tf.TensorSpec | tf.Tensor)]
         return ", ".join(f"{s.dtype.name} {s.shape}" for s in specs) or "nothing"
 
-    return f"takes {shown(function.structured_input_signature)}, gives {shown(function.structured_outputs)}"
+    return f"takes {shown(function.structured_input_signature)}, returns {shown(function.structured_outputs)}"

@@ -1,6 +1,6 @@
-"""Is the loaded model what it was, and how exact is it? A picture that ships here goes through it after loading.
+"""Checks that a loaded model is unchanged, and measures its error, with a bundled picture.
 
-What it must give was recorded in float32: by `bit.export` within the module, else on this host when these weights
+The expected outputs were recorded in float32: by `bit.export` within the module, else on this host when these weights
 were first loaded.
 """
 
@@ -21,25 +21,25 @@ import tensorflow as tf
 
 from bit.download import cache_folder
 
-# Below a SavedModel's folder; TensorFlow leaves it alone.
+# Below a SavedModel's folder; TensorFlow ignores it.
 EXPORTED = os.path.join("assets.extra", "self_test.npz")
-_SIDE = 224  # of the picture as it is stored
+_SIDE = 224  # of the stored picture, in pixels
 _PICTURE = Path(__file__).parent / "data" / "self_test.png"
-# Relative L2. Other processors and versions differ by 1e-5 in float32; a kernel that is wrong by 1 % by 1e-2.
+# Relative L2. In float32 other processors and versions differ by 1e-5; a kernel that is 1 % wrong differs by 1e-2.
 _TOLERANCE = {"float32": 1e-4, "tensorfloat32": 2e-2, "float16": 2e-2, "bfloat16": 1.5e-1}
 
-_ABOUT = ("side", "precision")  # of a record, beside its outputs
+_SETTINGS = ("side", "precision")  # of a record, stored beside its outputs
 
 log = logging.getLogger(__name__)
 
 
 class SelfTestFailed(RuntimeError):
-    """The loaded model does not give for the picture what it gave before."""
+    """The loaded model's output for the picture differs from the recorded one."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What was recorded: outputs by name, (1, d) each, of the picture, in a precision; and where that stands."""
+    """Recorded outputs of the picture by name, (1, d) each, their precision, and the file that holds them."""
 
     outputs: Mapping[str, np.ndarray]
     precision: str
@@ -48,7 +48,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Distance:
-    """Of a vector to the right one."""
+    """Of a vector from the right one."""
 
     relative_l2: float
     cosine: float
@@ -56,7 +56,7 @@ class Distance:
 
 @contextlib.contextmanager
 def float32_only() -> Iterator[None]:
-    """Within it float32 means float32: on a GPU TensorFlow may round the factors of products to TF32."""
+    """Within it float32 means float32; otherwise TensorFlow may round factors to TF32 on a GPU."""
     allowed = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
@@ -73,7 +73,7 @@ def picture(side: int) -> np.ndarray:
 
 
 def distance(got: np.ndarray, right: np.ndarray) -> Distance:
-    """Both (1, d), compared in float64; a right vector of zeros is at distance 0 of itself only."""
+    """Both (1, d), compared in float64. From a right vector of zeros only zeros are at distance 0, others at infinity."""
     a, b = got.astype(np.float64).ravel(), right.astype(np.float64).ravel()
     norm = float(np.linalg.norm(b))
     off = float(np.linalg.norm(a - b))
@@ -83,23 +83,25 @@ def distance(got: np.ndarray, right: np.ndarray) -> Distance:
 
 
 def compare(
-    got: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray], precision: str, what: str
+    got: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray], precision: str, source: str
 ) -> Distance:
-    """The distance of the common output that is farthest off. Raises SelfTestFailed beyond what `precision` allows.
+    """The distance of the common output that is farthest off. Raises SelfTestFailed if `precision` does not allow it.
 
-    `what` names in the message what gave the right vectors.
+    `source`: what the right vectors come from, for the message.
     """
     common = got.keys() & right.keys()
-    found = max((distance(got[name], right[name]) for name in common), key=lambda d: _badness(d.relative_l2))
-    if _badness(found.relative_l2) > _TOLERANCE[precision]:
+    farthest = max(
+        (distance(got[name], right[name]) for name in common), key=lambda d: _badness(d.relative_l2)
+    )
+    if _badness(farthest.relative_l2) > _TOLERANCE[precision]:
         raise SelfTestFailed(
-            f"the loaded model fails its self-test: in {precision} its vector of the bundled picture is off by "
-            f"{found.relative_l2:.2g} (relative L2; {_TOLERANCE[precision]:g} is allowed) from {what}. Likely causes: "
-            "memory or a device that computes wrongly, a driver or TensorFlow build that does not fit this device, or "
+            f"the loaded model fails its self-test: in {precision} its vector for the bundled picture is off by "
+            f"{farthest.relative_l2:.2g} (relative L2; {_TOLERANCE[precision]:g} is allowed) from {source}. Likely causes: "
+            "faulty memory or a faulty device, a driver or TensorFlow build that does not fit this device, or "
             "weights that changed under the same name. Try another worker or --precision=float32; if the change is "
-            f"wanted, remove {os.path.join(cache_folder(), 'self-test')}"
+            f"intended, remove {os.path.join(cache_folder(), 'self-test')}"
         )
-    return found
+    return farthest
 
 
 def _badness(value: float) -> float:
@@ -107,39 +109,39 @@ def _badness(value: float) -> float:
 
 
 def recall(weights: str, side: int, model_path: str) -> Record | None:
-    """What was recorded; None where nothing was.
+    """The record of these weights at this side; None if there is none.
 
-    `weights` is the identity of the weights, `model_path` a SavedModel's folder or any other path.
+    `weights` is their identity, `model_path` a SavedModel's folder, any other path, or ''.
     """
     for path in (os.path.join(model_path, EXPORTED) if model_path else "", _record(weights, side)):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, KeyError):
             try:
                 with np.load(path) as stored:
                     if int(stored["side"]) == side:
-                        outputs = {name: stored[name] for name in stored.files if name not in _ABOUT}
+                        outputs = {name: stored[name] for name in stored.files if name not in _SETTINGS}
                         return Record(outputs, str(stored["precision"]), path)
             except (ValueError, EOFError, zipfile.BadZipFile) as error:
-                log.warning("%s is damaged (%s): recording the self-test anew", path, error)
+                log.warning("%s is damaged (%s): recording the self-test again", path, error)
     return None
 
 
 def write(path: str, outputs: Mapping[str, np.ndarray], side: int, precision: str = "float32") -> None:
-    """Records outputs of the picture at `side`, whole or not at all."""
+    """Records outputs of the picture at `side`, completely or not at all."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), suffix=".partial", delete=False) as file:
-        about = {"side": np.int64(side), "precision": np.str_(precision)}
-        np.savez(file, allow_pickle=False, **about, **outputs)
+        settings = {"side": np.int64(side), "precision": np.str_(precision)}
+        np.savez(file, allow_pickle=False, **settings, **outputs)
     os.replace(file.name, path)
 
 
 def remember(weights: str, outputs: Mapping[str, np.ndarray], side: int) -> None:
-    """Records for later loads on this host; a cache that cannot be written to costs the check, not the job."""
+    """Records outputs for later loads on this host. If the cache cannot be written, the check is lost, not the job."""
     path = _record(weights, side)
     try:
         known = recall(weights, side, "")
         write(path, {**(known.outputs if known else {}), **outputs}, side)
     except OSError as error:
-        log.warning("the self-test is not recorded in %s: %s", path, error)
+        log.warning("the self-test cannot be recorded in %s: %s", path, error)
 
 
 def _record(weights: str, side: int) -> str:

@@ -1,4 +1,4 @@
-"""Weights of the family: official names and shapes, untrained weights, standardization.
+"""Weights of the family: official names and shapes, untrained weights, weight standardization.
 
 NumPy only. Kernels are HWIO float32, as in the official checkpoints.
 """
@@ -20,12 +20,13 @@ HEAD_KERNEL = "head/conv2d/kernel"
 HEAD_BIAS = "head/conv2d/bias"
 ALIGNMENT_BYTES = 64
 STANDARDIZED = "standardized_conv2d/kernel"
-# Names what Untrained makes: other values need another number.
+STANDARDIZATION_EPSILON = 1e-10  # of `standardize`
+# Identifies what Untrained generates: other values need another number.
 UNTRAINED_VERSION = "untrained-v1"
 
 
 def shapes(architecture: Architecture, classes: int = 0) -> dict[str, tuple[int, ...]]:
-    """Array names (without 'resnet/') and shapes of a checkpoint; `classes` is 0 where there is no head."""
+    """Array names (without 'resnet/') and shapes of a checkpoint; `classes` is 0 if there is no head."""
     cin = architecture.root_channels
     out: dict[str, tuple[int, ...]] = {f"root_block/{STANDARDIZED}": (7, 7, 3, cin)}
     for block, units in enumerate(architecture.units):
@@ -49,14 +50,15 @@ def shapes(architecture: Architecture, classes: int = 0) -> dict[str, tuple[int,
 
 
 class Weights(Protocol):
-    """Arrays of one network, read or made one at a time."""
+    """The arrays of one network, read or generated one at a time; `folded` and `bit.export` read them."""
 
     @property
-    def architecture(self) -> Architecture: ...
+    def architecture(self) -> Architecture:
+        """Which member of the family it is."""
 
     @property
     def classes(self) -> int:
-        """Outputs of the head; 0 where there is none."""
+        """Number of outputs of the head; 0 if there is none."""
 
     def array(self, name: str) -> np.ndarray:
         """float32, shape `shapes(architecture, classes)[name]`; not standardized."""
@@ -65,12 +67,13 @@ class Weights(Protocol):
 @dataclass(frozen=True)
 class Untrained:
     """Seeded weights, the same everywhere: norms and biases as at the start of training, kernels uniform in
-    [-1, 1) (in the head: a hundredth of it). The bits are SFC64's, a stream that NumPy keeps."""
+    [-1, 1) (in the head: a hundredth of that). The bits come from SFC64, whose stream NumPy guarantees."""
 
     architecture: Architecture
     classes: int = 0
 
     def array(self, name: str) -> np.ndarray:
+        """See `Weights.array`."""
         shape = shapes(self.architecture, self.classes)[name]
         if name.endswith("gamma"):
             return np.ones(shape, np.float32)
@@ -86,20 +89,21 @@ class Untrained:
 
 @dataclass(frozen=True)
 class Arrays:
-    """Weights that `read` gives by name; see bit.checkpoint.of_arrays."""
+    """Weights that `read` returns by name; see bit.checkpoint.recognize."""
 
     architecture: Architecture
     classes: int
     read: Callable[[str], np.ndarray]
 
     def array(self, name: str) -> np.ndarray:
+        """See `Weights.array`."""
         return self.read(name)
 
 
 def aligned(count: int) -> np.ndarray:
-    """uint8 (count,) of any content that starts where a tensor may: TensorFlow takes such memory over uncopied.
+    """Uninitialized uint8 (count,), aligned as a tensor's memory, which TensorFlow takes over without a copy.
 
-    An array in the `.npy` format that is read into it has its numbers at such a place too.
+    An array in the `.npy` format that is read into it has its numbers aligned, too.
     """
     raw = np.empty(count + ALIGNMENT_BYTES, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT_BYTES
@@ -107,38 +111,44 @@ def aligned(count: int) -> np.ndarray:
 
 
 def standardize(kernel: np.ndarray) -> np.ndarray:
-    """HWIO float32, contiguous -> the same array, changed to mean 0 and variance 1 over HWI for each output channel.
+    """HWIO float32, contiguous -> the same array, changed in place to mean 0 and variance 1 per output channel.
 
-    Population variance, 1e-10 inside the root (`StandardizedConv2D` in the authors' `bit_tf2/models.py`).
+    Qiao et al. 2019, Weight Standardization, arXiv:1903.10520, equations 8 to 10, for output channel i and its I
+    weights j (over H, W and input channels):
+
+        W_hat_ij = (W_ij - mu_i) / sigma_i,   mu_i = 1/I sum_j W_ij,   sigma_i = sqrt(1/I sum_j W_ij^2 - mu_i^2 + epsilon)
+
+    The variance is the biased one, and epsilon = 1e-10 (`StandardizedConv2D` in BiT's `bit_tf2/models.py`). It is
+    computed from the centred weights, 1/I sum_j (W_ij - mu_i)^2, which is equal and keeps all digits.
     """
     flat = kernel.reshape(-1, kernel.shape[-1])
     rows, channels = flat.shape
     inner = next(size for size in range(math.isqrt(rows), 0, -1) if rows % size == 0)
 
-    # Averages in two steps: one float32 sum over 13,824 values would show in the features. And in place, without
-    # temporaries: the first touch of fresh memory costs more than the arithmetic.
+    # Averages in two steps: one float32 sum over 13,824 values would change the features. In place, without
+    # temporaries: the first access to fresh memory costs more than the arithmetic.
     sliced = flat.reshape(-1, inner, channels)
     flat -= sliced.mean(axis=1).mean(axis=0, dtype=np.float64).astype(np.float32)
     squares = np.einsum("ijk,ijk->ik", sliced, sliced).sum(axis=0, dtype=np.float64)
-    flat *= (1.0 / np.sqrt(squares / rows + 1e-10)).astype(np.float32)
+    flat *= (1.0 / np.sqrt(squares / rows + STANDARDIZATION_EPSILON)).astype(np.float32)
     return kernel
 
 
 def folded(weights: Weights, head: bool) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, float32 array) with kernels standardized, the head's arrays only if `head`.
+    """Yields (name, float32 array) with kernels standardized; the head's arrays only if `head`.
 
-    A few arrays are read ahead on threads, never more: a caller that turns each one into its own form
-    needs the size of the network once, plus that of a few arrays.
+    Threads read at most a few arrays ahead, so a caller that converts each array as it comes needs memory for the
+    network once, plus a few arrays.
     """
 
-    def one(name: str) -> tuple[str, np.ndarray]:
+    def read(name: str) -> tuple[str, np.ndarray]:
         value = weights.array(name)
         return name, standardize(value) if name.endswith(STANDARDIZED) else value
 
     names = iter(shapes(weights.architecture, weights.classes if head else 0))
     with ThreadPoolExecutor(2) as pool:
-        ahead = [pool.submit(one, name) for _, name in zip(range(3), names, strict=False)]
+        ahead = [pool.submit(read, name) for _, name in zip(range(3), names, strict=False)]
         while ahead:
             yield ahead.pop(0).result()
             if (name := next(names, None)) is not None:
-                ahead.append(pool.submit(one, name))
+                ahead.append(pool.submit(read, name))

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             if runner == runners.LOCAL:  # whose workers end with this process
                 with contextlib.suppress(Exception):  # a store that failed the run may fail here too
-                    request.leave(job_plan.layout)
+                    request.leave(job_plan.layout, job_plan.listing)
             if isinstance(error, Stopped):
                 return report.stopped(str(error), job_plan)
             return (

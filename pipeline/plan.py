@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +16,7 @@ from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from transforms.commit import receipts, request, retry
 from transforms.commit import replace as replacing
-from transforms.commit.layout import Layout, is_data
+from transforms.commit.layout import LISTING, Layout, is_data
 from transforms.commit.receipts import Receipt
 from transforms.elements import Shard
 from transforms.fetching.uris import public_uri
@@ -64,7 +66,7 @@ def make(config: JobConfig, weights: str) -> Plan:
         matches = finding.find(config.inputs, config.input_format, config.read)
         plan = _plan(config, layout, matches, weights)
     except (BadInput, RequestError) as error:
-        earlier = _as_earlier(config, layout, weights)
+        earlier = None if config.overwrite else _as_earlier(config, layout, weights)
         if earlier is None:
             raise RequestError(str(error)) from error
         return earlier
@@ -80,17 +82,21 @@ def _as_earlier(config: JobConfig, layout: Layout, weights: str) -> Plan | None:
             return None
         earlier = found_earlier.find(config.inputs, config.input_format, config.read)
         plan = _plan(config, layout, earlier, weights)
-        if config.overwrite or request.is_of_other_input(layout, len(plan.shards), plan.listing):
+        if request.is_of_other_input(layout, len(plan.shards), plan.listing):
             return None
-        now, _ = finding.all_files(config.inputs, config.input_format, config.read)
+        now, skipped = finding.all_files(config.inputs, config.input_format, config.read)
+        begun = [file.last_updated_in_seconds for file in door.match(layout.receipt("*"))]
+        begun += [file.last_updated_in_seconds for file in door.match(layout.request)]
     except (BadInput, RequestError, BeamIOError, ValueError, ImportError):
         return None
     more = sorted(set(now) - {file.path for file in earlier.files})
+    if any(now[path][0].last_updated_in_seconds > min(begun) for path in more):
+        return None  # the input has changed since
     note = (
         f"{config.output} was started by an earlier version and continues with the files of that run, without "
         f"{len(more)} more{f', such as {public_uri(more[0])}; use a new --output to include them' if more else ''}"
     )
-    left_out = dict.fromkeys(more, "not taken by an earlier version")
+    left_out = skipped | dict.fromkeys(more, "not taken by an earlier version")
     return replace(plan, notes=(*plan.notes, note), left_out=left_out)
 
 
@@ -108,6 +114,7 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
         Shard(index, len(cut.sources), source, name)
         for index, (source, name) in enumerate(zip(cut.sources, cut.names, strict=True))
     )
+    _check_own_files(layout, matches, cut.listing)
     plan = _resume(config, layout, shards, _fingerprint(config, weights), cut.listing)
     return replace(plan, notes=cut.notes, left_out=matches.left_out)
 
@@ -121,9 +128,7 @@ def prepare(plan: Plan) -> None:
     note = layout, plan.fingerprint, len(plan.shards), plan.listing
     try:
         if plan.stale:  # nothing is deleted unless the folder is writable
-            probe = f"{layout.request}.probe"
-            door.write_atomic(probe, b"")
-            door.delete([probe])
+            _check_writable(layout)
         if plan.todo and layout.request not in plan.stale:
             request.enter(*note)
         # Receipts first: from then on nothing counts as done.
@@ -143,6 +148,20 @@ def prepare(plan: Plan) -> None:
         raise RequestError(
             f"--output={layout.folder} cannot be written to: {door.explain(layout.folder, error)}"
         ) from error
+
+
+def _check_writable(layout: Layout) -> None:
+    """Raises a storage error if files cannot be written to the output folder, or those in it cannot be replaced."""
+    probe = f"{layout.request}.probe"
+    door.write_atomic(probe, b"")
+    door.delete([probe])
+    for folder in (layout.folder, layout.receipts):
+        if (
+            door.is_local(folder)
+            and door.exists(folder)
+            and not os.access(door.local(folder), os.W_OK | os.X_OK)
+        ):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
 
 
 def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
@@ -187,7 +206,7 @@ def _resume(
         stale = [*old, *kept, *_data(files)]
         if inputs := sorted({shard.source.uri for shard in shards} & set(stale)):
             raise RequestError(
-                f"--overwrite would delete {inputs[0]}, which is input of this job: move it, or use another --output"
+                f"--overwrite would delete {inputs[0]}, which is input of this job: move it elsewhere, or use another --output"
             )
         return Plan(layout, shards, (), shards, fingerprint, listing, tuple(stale))
     by_label = {shard.label: shard for shard in shards}
@@ -219,6 +238,33 @@ def _resume(
     if todo:  # the manifest is invalid until the run has ended
         stale += [file.path for file in door.match(layout.manifest)]
     return Plan(layout, shards, done, todo, fingerprint, listing, tuple(stale), begun, retried)
+
+
+def _check_own_files(layout: Layout, matches: Found, listing: bytes | None) -> None:
+    """Refuses to write over the run's own input, or over files that have this job's names and are not its."""
+    folder = _real(layout.folder)
+    for file in matches.files:
+        parent, _, name = file.path.rpartition("/")
+        if (is_data(name) or (name == LISTING and listing is not None)) and _real(parent or ".") == folder:
+            raise RequestError(
+                f"--output={layout.folder} would write over {file.path}, which is this job's input: use another --output"
+            )
+    if receipts.labels(layout) or door.exists(layout.request):
+        return
+    foreign = ""
+    if (data := door.read_if_there(layout.manifest)) is not None and b'"shards_done"' not in data:
+        foreign = layout.manifest
+    if listing is not None and door.read_if_there(layout.listing) not in (None, listing):
+        foreign = layout.listing
+    if foreign:
+        raise RequestError(
+            f"--output={layout.folder} holds {foreign}, which this job did not write, and would write over it: move it "
+            "elsewhere, or use another --output"
+        )
+
+
+def _real(folder: str) -> str:
+    return os.path.realpath(door.local(folder)) if door.is_local(folder) else folder
 
 
 def _data(files: Iterable[str]) -> list[str]:

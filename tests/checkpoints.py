@@ -1,4 +1,4 @@
-"""Checkpoints and pictures of tests/golden, made once a session and shared by the test processes."""
+"""Checkpoints and pictures of tests/golden, generated once per session and shared by the test processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Case:
             return {names[name]: stored[name] for name in stored.files}
 
     def checkpoint(self, folder: Path) -> str:
-        """Path of the checkpoint, made in `folder`."""
+        """Path of the checkpoint, written to `folder`."""
         path = folder / f"{self.file}.npz"
         np.savez(path, **golden.make(self.architecture, self.classes, self.seed))
         return str(path)

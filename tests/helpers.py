@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -119,3 +120,15 @@ def job_process(*flags: str, expect: int | None = 0, **popen) -> subprocess.Comp
     if expect is not None:
         assert done.returncode == expect, f"exit code {done.returncode}\n{done.stderr}"
     return done
+
+
+def without_roots_rights() -> list[str]:
+    """A command's beginning that takes the right away to read everything."""
+    if os.geteuid():
+        return []
+    assert shutil.which("setpriv"), "root must be able to drop its rights: install util-linux"
+    return [
+        "setpriv",
+        "--bounding-set=-dac_override,-dac_read_search",
+        "--inh-caps=-dac_override,-dac_read_search",
+    ]

@@ -1,4 +1,4 @@
-"""The table at the end of `python -m benchmarks`: made of what the scripts hand over, held against the aims."""
+"""The table at the end of `python -m benchmarks`: the figures that the scripts report, compared with the aims."""
 
 import importlib.util
 import sys
@@ -12,22 +12,22 @@ from tests import helpers
 
 def test_figures_come_from_a_benchmark_to_the_table(monkeypatch):
     monkeypatch.chdir(helpers.REPO)
-    program = "from benchmarks import figures; figures.give(ratio=1.0, other=2); figures.give(ratio=0.5)"
+    program = "from benchmarks import figures; figures.report(ratio=1.0, other=2); figures.report(ratio=0.5)"
     assert benchmarks.run([sys.executable, "-c", program], 60) == ("", {"ratio": 0.5, "other": 2})
 
 
-def test_a_benchmark_that_fails_or_hangs_is_told_of_and_keeps_its_figures(monkeypatch):
+def test_a_benchmark_that_fails_or_hangs_is_reported_and_keeps_its_figures(monkeypatch):
     monkeypatch.chdir(helpers.REPO)
-    program = "from benchmarks import figures; figures.give(ratio=1); raise SystemExit(3)"
-    assert benchmarks.run([sys.executable, "-c", program], 60) == ("failed: it ended with 3", {"ratio": 1})
-    text, figures = benchmarks.run([sys.executable, "-c", "import time; time.sleep(60)"], 0.5)
-    assert text.startswith("given up after")
-    assert figures == {}
+    program = "from benchmarks import figures; figures.report(ratio=1); raise SystemExit(3)"
+    assert benchmarks.run([sys.executable, "-c", program], 60) == ("failed with exit code 3", {"ratio": 1})
+    failure, reported = benchmarks.run([sys.executable, "-c", "import time; time.sleep(60)"], 0.5)
+    assert failure.startswith("stopped after")
+    assert reported == {}
 
 
-def test_without_the_table_nothing_is_handed_over(monkeypatch, tmp_path):
+def test_without_the_table_no_figure_is_kept(monkeypatch, tmp_path):
     monkeypatch.delenv(figures.VARIABLE, raising=False)
-    figures.give(ratio=1)
+    figures.report(ratio=1)
     assert figures.read(tmp_path / "none") == {}
 
 
@@ -42,20 +42,20 @@ def test_without_the_table_nothing_is_handed_over(monkeypatch, tmp_path):
     ],
 )
 def test_an_aim_is_met_or_missed(value, bounds, line):
-    row = aims.Row("q", "run", lambda figures: figures["x"], "{:.2f}", **bounds)
+    row = aims.Row("q", "run", lambda f: f["x"], "{:.2f}", **bounds)
     assert row.line({"run": {"x": value}}) == line
 
 
 def test_a_figure_that_is_missing_is_no_success():
-    row = aims.Row("q", "run", lambda figures: figures["x"], "{:.2f}", least=1)
+    row = aims.Row("q", "run", lambda f: f["x"], "{:.2f}", least=1)
     assert row.line({"run": {}}) == "| q | not measured | at least 1.00 |  |"
 
 
 def test_peers_are_all_that_resize_and_are_not_ours():
     rates = {"bare libjpeg-turbo": 9, "ours": 5, "ours, scaled_decoding": 6, "Pillow": 3, "OpenCV": 4}
-    figures = {f"{aims.SMALL}: {name}": rate for name, rate in rates.items()} | {"PNG: OpenCV": 8}
-    assert aims.best_peer(figures) == 4
-    table = aims.table({"decode": figures})
+    reported = {f"{aims.SMALL}: {name}": rate for name, rate in rates.items()} | {"PNG: OpenCV": 8}
+    assert aims.best_peer(reported) == 4
+    table = aims.table({"decode": reported})
     assert "of bare libjpeg-turbo | 0.56 | at least 0.80 | no |" in table
     assert "of the fastest peer | 1.25 | at least 1.00 | yes |" in table
     assert "scaled decoding, of a full decode | not measured |  |  |" in table

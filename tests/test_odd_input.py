@@ -82,7 +82,7 @@ def test_a_misspelt_column_of_json_lines_is_refused_at_once(tmp_path, capsys):
     path = tmp_path / "list.jsonl"
     path.write_text('{"url": "/a.jpg"}\n')
     helpers.job(f"--input={path}", output=tmp_path / "out", expect=2)
-    assert "none of the first 1 lines has 'uri': name it with --uri_column" in capsys.readouterr().err
+    assert "none of the first 1 lines has 'uri': set --uri_column" in capsys.readouterr().err
 
 
 def test_a_key_column_never_shows_a_signature_and_may_not_be_empty(tmp_path, photo):

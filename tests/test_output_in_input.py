@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from pipeline.main import main
-from tests import helpers
+from tests import helpers, stores
+from transforms import infer
 
 LAYOUTS = {  # input, output
     "records in a folder": ("records", "{0}/", "{0}/features"),
@@ -76,6 +80,80 @@ def test_other_files_beside_an_output_are_input_as_ever(layout):
         (output / "features-extra.jpg").write_bytes(helpers.encoded(7))
     helpers.job(*flags, "--overwrite", output=output)
     assert helpers.manifest(output)["features"] == 4
+
+
+def test_below_a_folder_called_like_ours(tmp_path):
+    folder = tmp_path / ".tmp" / "w"
+    helpers.write_shards(folder, (2,))
+    for _ in range(2):
+        helpers.job(f"--input={folder}/", output=folder / "out")
+    assert helpers.manifest(folder / "out")["shards"] == 1
+
+
+def test_after_a_run_that_failed_at_once_the_same_command_goes_on(tmp_path, monkeypatch):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "0.jpg").write_bytes(helpers.encoded(0))
+    flags = [f"--input={tmp_path}/p/**"]
+
+    def fail(*_):
+        raise RuntimeError("as a device that is lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(infer, "infer", fail)
+        helpers.job(*flags, output=tmp_path / "p" / "features", expect=1)
+    helpers.job(*flags, output=tmp_path / "p" / "features")
+    assert len(helpers.read_all(tmp_path / "p" / "features")) == 1
+
+
+FOREIGN = {
+    "features-00000-of-00002.tfrecord": ("records", "would write over"),
+    "manifest.json": ("photos", "this job did not write"),
+    "inputs.txt": ("photos", "this job did not write"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("more", [(), ("--overwrite",)], ids=["first", "overwrite"])
+def test_files_of_others_with_our_names_are_never_written_over(tmp_path, capsys, name, more):
+    kind, said = FOREIGN[name]
+    folder = tmp_path / "in"
+    if kind == "records":
+        helpers.write_tfrecord(folder / name, [helpers.image_example(0)])
+        helpers.write_tfrecord(folder / name.replace("00000-", "00001-"), [helpers.image_example(1)])
+    else:
+        folder.mkdir()
+        (folder / "a.jpg").write_bytes(helpers.encoded(0))
+        (folder / name).write_text("of somebody else")
+    before = helpers.contents(folder)
+    helpers.job(f"--input={folder}", *more, output=folder, expect=2)
+    assert said in capsys.readouterr().err
+    assert helpers.contents(folder) == before
+
+
+@pytest.mark.parametrize("store", [stores.gcs, stores.s3], ids=["gs", "s3"])
+@pytest.mark.xdist_group("stores")
+def test_on_a_store(store, capsys):
+    with store() as running:
+        running.use()
+        folder = running.folder()
+        pictures = {f"{seed}.jpg": helpers.encoded(seed) for seed in range(3)}
+        others = {"notes.json": b"{}", ".hidden.jpg": b"x", "un/named": helpers.encoded(8)}
+        stores.upload(folder, pictures | others)
+
+        def job(*flags):
+            flags = (*running.flags, *helpers.TINY, "--images_per_shard=2", *flags)
+            return main(list(flags)), capsys.readouterr().err
+
+        assert job(f"--input={folder}/", f"--output={folder}/out")[0] == 0
+        before = stores.contents(f"{folder}/out")
+        assert sum(name.startswith("features-") for name in before) == 2
+        code, said = job(f"--input={folder}", f"--output={folder}/out")
+        assert (code, "nothing to do" in said, "of an output of this job" in said) == (0, True, True)
+        assert job(f"--input={folder}/", f"--output={folder}/out", "--overwrite")[0] == 0
+        assert stores.contents(f"{folder}/out") == before
+        feature_file = f"{folder}/out/features-00000-of-00002.tfrecord"
+        code, said = job(f"--input={feature_file}", f"--output={folder}/other")
+        assert (code, "holds features that this job wrote" in said) == (2, True)
 
 
 @pytest.fixture
@@ -165,4 +243,29 @@ def test_overwriting_a_folder_that_takes_no_files_leaves_it_as_it_was(finished, 
     helpers.job(*flags, "--overwrite", output=output, expect=2)
     assert "cannot be written to" in capsys.readouterr().err
     (output / ".tmp").unlink()
+    assert helpers.contents(output) == before
+
+
+@pytest.mark.parametrize("folder", [".", "receipts"])
+def test_overwriting_in_a_folder_without_the_right_to_delete_leaves_it_as_it_was(finished, folder):
+    flags, output = finished
+    (output / ".tmp").mkdir()
+    before = helpers.contents(output)
+    (output / folder).chmod(0o555)
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.main",
+        *helpers.TINY,
+        *flags,
+        f"--output={output}",
+        "--overwrite",
+    ]
+    try:
+        done = subprocess.run(
+            [*helpers.without_roots_rights(), *command], cwd=helpers.REPO, capture_output=True, text=True
+        )
+    finally:
+        (output / folder).chmod(0o755)
+    assert (done.returncode, "cannot be written to" in done.stderr) == (2, True), done.stderr
     assert helpers.contents(output) == before

@@ -1,1 +1,1 @@
-"""The steps of the graph, each a pure function and a thin DoFn around it, and, in folders, what they are built on."""
+"""The steps of the graph, each a pure function with a thin DoFn around it; the subpackages hold what they build on."""

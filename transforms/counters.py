@@ -1,7 +1,7 @@
-"""Counts and times of this process: what its progress is drawn from, and what `transforms.metrics` hands to Beam.
+"""Counts and times of this process, for its progress line and for `transforms.metrics` to hand to Beam.
 
-Any thread adds to PROCESS. They are an account of work done, not of results: a bundle that is repeated counts again,
-so the receipts and the manifest say what the output holds.
+Any thread may add to PROCESS. The counts measure work, not results: a repeated bundle counts again. What the output
+holds is in the receipts and the manifest.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ _FAILURES = "failures-"
 
 @dataclass(frozen=True)
 class Counts:
-    """Sums, of a process or of a whole run. Each is a metric as well, named as `metrics` says."""
+    """Sums over a process or a complete run. Each is also a Beam metric, named as in `metrics`."""
 
     in_images: int = 0  # inputs read, failed ones included
     out_features: int = 0
     failures_by_code: Mapping[str, int] = field(default_factory=dict)
     shards: int = 0  # committed
-    units: int = 0  # of input: bytes of record files, rows of lists; comparable with the plan's total
+    units: int = 0  # of input: bytes of record files, rows of lists; same unit as the plan's total
     models_loaded: int = 0
     pixels: int = 0  # of all decoded images
-    scalable_pixels: int = 0  # of these, in JPEGs that `scaled_decoding` would decode smaller
-    # Time in which each kind of thread was at work, summed over the threads of that kind.
+    scalable_pixels: int = 0  # of these, in JPEGs that `scaled_decoding` would decode at reduced size
+    # Busy time of each kind of thread, summed over the threads of that kind.
     read_seconds: float = 0.0
     fetch_seconds: float = 0.0
-    queue_seconds: float = 0.0  # of fetch_seconds, waiting for a turn at a host that serves as many as it may
+    queue_seconds: float = 0.0  # of fetch_seconds, waiting for a host with `per_host` requests in progress
     decode_seconds: float = 0.0
     model_seconds: float = 0.0
     write_seconds: float = 0.0
     commit_seconds: float = 0.0
-    # Time in which the threads that call the model waited for the others instead, and what for.
+    # Time in which the threads that call the model waited for other threads, by what they waited for.
     wait_seconds: float = 0.0
     wait_read_seconds: float = 0.0
     wait_decode_seconds: float = 0.0
@@ -46,10 +46,11 @@ class Counts:
 
     @property
     def failures(self) -> int:
+        """All failures, whatever their code."""
         return sum(self.failures_by_code.values())
 
     def metrics(self) -> dict[str, int]:
-        """The sums by the names of their metrics, as whole numbers: 'in-images', 'failures-bad_row', 'read-msec'."""
+        """The sums as integers by metric name: 'in-images', 'failures-bad_row', 'read-msec'."""
         sums = {f"{_FAILURES}{code}": count for code, count in self.failures_by_code.items()}
         for name, value in vars(self).items():
             if name != "failures_by_code":
@@ -58,13 +59,13 @@ class Counts:
 
 
 def from_metrics(sums: Mapping[str, int]) -> Counts:
-    """The counts that `Counts.metrics` gave; other names are passed over."""
+    """The inverse of `Counts.metrics`; unknown names are ignored."""
     codes = {name.removeprefix(_FAILURES): n for name, n in sums.items() if name.startswith(_FAILURES)}
     values: dict[str, Any] = {}
-    for one in fields(Counts):
-        if _metric(one.name) in sums:
-            value = sums[_metric(one.name)]
-            values[one.name] = value / 1000 if one.name.endswith("_seconds") else value
+    for field_ in fields(Counts):
+        if _metric(field_.name) in sums:
+            value = sums[_metric(field_.name)]
+            values[field_.name] = value / 1000 if field_.name.endswith("_seconds") else value
     return Counts(failures_by_code=codes, **values)
 
 
@@ -83,18 +84,16 @@ class Tally:
         self._failures: Counter[str] = Counter()
         self._drained: dict[str, int] = {}
         self.loaded_at = 0.0  # time.monotonic() when the last model was ready
-        self.batch_fitted = (
-            0  # images per call, where the device's memory did not hold as many as were asked for
-        )
+        self.batch_fitted = 0  # images per call, where the device's memory does not hold --batch_size
 
     def add(self, **amounts: float) -> None:
-        """Adds to the fields of Counts that are named."""
+        """Adds each amount to the field of Counts with that name."""
         with self._lock:
             for name, amount in amounts.items():
                 self._sums[name] += amount
 
     def waited(self, stage: str, began: float) -> None:
-        """A thread that calls the model waited for a stage since `began`, a time.monotonic()."""
+        """Records that a thread that calls the model waited for `stage` since `began`, a time.monotonic()."""
         seconds = time.monotonic() - began
         self.add(**{f"wait_{stage}_seconds": seconds, "wait_seconds": seconds})
 
@@ -104,7 +103,7 @@ class Tally:
             self._failures.update(codes)
 
     def loaded(self) -> None:
-        """A model is ready; rates count from here on."""
+        """Records that a model is ready; rates count from here on."""
         self.loaded_at = time.monotonic()
         self.add(models_loaded=1)
 
@@ -114,7 +113,7 @@ class Tally:
             return self._counts()
 
     def drain(self) -> dict[str, int]:
-        """By metric, what was added since the last call. Whichever thread asks, each amount is given out once."""
+        """What was added since the last call, by metric name. Each amount is returned once, whichever thread calls."""
         with self._lock:
             totals = self._counts().metrics()
             new = {name: total - self._drained.get(name, 0) for name, total in totals.items()}

@@ -1,10 +1,9 @@
 """DecodeImages: encoded chunks in, pixel chunks out, decoded ahead on a thread pool while the model runs.
 
-Decoding happens on threads of this process, which costs no copy. A library that crashes takes the process with it, and
-a thread that hangs in one can be neither ended nor waited for. So a shard whose earlier attempt began and never ended,
-and a picture that takes too long, are decoded once more in processes of their own (`imaging.isolated`): slower,
-with the same pixels, and what crashes or hangs there costs one picture. After the first such picture this process
-decodes no other way.
+Images are decoded on threads of this process, without a copy. A library that crashes takes the process with it, and a
+thread that hangs in one cannot be ended. So a shard whose earlier attempt never ended, and an image that takes too
+long, are decoded in separate processes (`imaging.isolated`): slower, with the same pixels, and a crash or hang there
+costs one image. After the first such image, this process decodes everything that way.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ from transforms.errors import ItemError
 from transforms.imaging import isolated, preprocess
 
 CHUNKS_AHEAD = 2
-_LOOK_SECONDS = 1.0  # how often one who waits for a picture asks whether waiting still makes sense
+_LOOK_SECONDS = 1.0  # how often a wait for an image checks whether to go on waiting
 _LETHAL = ("decoder_crash", "decode_timeout")
 
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """How images become pixels. `threads` is per process; 0 stands for one a CPU."""
+    """How images become pixels. `threads` is per process; 0 means one per CPU."""
 
     preprocessing: preprocess.Preprocessing
     batch_size: int
@@ -47,7 +46,7 @@ class DecodeSettings:
 
     @property
     def threads_here(self) -> int:
-        """How many threads that makes in a process on this machine."""
+        """The number of decoding threads per process on this machine."""
         return self.threads or os.cpu_count() or 1
 
 
@@ -56,22 +55,20 @@ _POOLS: dict[tuple[str, int], ThreadPoolExecutor] = {}
 
 
 def _pool(name: str, threads: int) -> ThreadPoolExecutor:
-    """One pool of a name a process, however many DoFn instances a runner makes."""
+    """One pool per name and process, however many DoFn instances a runner makes."""
     with _POOL_LOCK:
         if (name, threads) not in _POOLS:
             _POOLS[name, threads] = ThreadPoolExecutor(threads, name)
         return _POOLS[name, threads]
 
 
-_distrusted = threading.Event()  # set once a picture has made decoding within this process look dangerous
+_distrusted = threading.Event()  # set once an image has crashed or hung a decoder
 
 
 def _distrust(why: str) -> None:
     if not _distrusted.is_set():
         _distrusted.set()
-        logging.getLogger(__name__).warning(
-            "%s; from here on images are decoded in processes of their own", why
-        )
+        logging.getLogger(__name__).warning("%s; from here on images are decoded in separate processes", why)
 
 
 def decode_item(
@@ -81,7 +78,7 @@ def decode_item(
     pixels: np.ndarray,
     isolated_seconds: float | None = None,
 ) -> Decoded | Failure:
-    """Decodes one image into `pixels[row]`; in another process, within so many seconds, if `isolated_seconds` is given."""
+    """Decodes one image into `pixels[row]`: in a separate process, limited to `isolated_seconds`, unless that is None."""
     try:
         if isolated_seconds is None:
             width, height = preprocess.decode(item.data, preprocessing, pixels[row])
@@ -100,16 +97,16 @@ def decode_item(
 class _OnThreads:
     """The images of a chunk, decoded on threads of this process.
 
-    Each thread takes the next image until there is none: to hand over image by image, and to wake a thread for each,
-    takes a tenth of the time that a small one needs.
+    Each thread takes the next image until there is none: to submit each image to the pool, and wake a thread for it,
+    would take a tenth of the time that a small image needs.
     """
 
     def __init__(self, images_by_row: Sequence[Encoded], settings: DecodeSettings, pixels: np.ndarray):
         self._settings = settings
         self._left = deque(enumerate(images_by_row))
         self._count = len(images_by_row)
-        self._began: dict[int, tuple[float, Encoded]] = {}  # of what each thread has in hand
-        self._found: dict[int, Decoded | Failure] = {}  # by row
+        self._began: dict[int, tuple[float, Encoded]] = {}  # what each thread is decoding
+        self._outcomes: dict[int, Decoded | Failure] = {}  # by row
         threads = min(settings.threads_here, len(images_by_row))
         pool = _pool("decode", settings.threads_here)
         self._futures = [pool.submit(self._work, number, pixels) for number in range(threads)]
@@ -123,16 +120,16 @@ class _OnThreads:
                 counters.PROCESS.add(decode_seconds=time.monotonic() - began)
                 return
             self._began[number] = time.monotonic(), item
-            self._found[row] = decode_item(item, row, self._settings.preprocessing, pixels)
+            self._outcomes[row] = decode_item(item, row, self._settings.preprocessing, pixels)
 
-    def found(self) -> dict[int, Decoded | Failure]:
-        """By row; without the images that were given up: they take too long, or all threads are busy with such ones."""
+    def outcomes(self) -> dict[int, Decoded | Failure]:
+        """By row, without the images that were given up: those that take too long, and those waiting behind them."""
         for number, future in enumerate(self._futures):
-            if len(self._found) == self._count:  # what is left of the threads' work is only to see that
+            if len(self._outcomes) == self._count:  # the threads only have to notice that the queue is empty
                 break
             if self._ended(number, future):
                 future.result()  # raises what is not an image's fault
-        return dict(self._found)
+        return dict(self._outcomes)
 
     def _ended(self, number: int, future: Future) -> bool:
         seconds = self._settings.timeout_seconds
@@ -152,7 +149,7 @@ class _OnThreads:
 
 @dataclass(frozen=True)
 class _Pending:
-    """A chunk whose images are being decoded: on threads of this process, or each in another one."""
+    """A chunk whose images are being decoded, on threads of this process or in separate ones."""
 
     chunk: EncodedChunk
     settings: DecodeSettings
@@ -163,19 +160,21 @@ class _Pending:
         images_by_row = _images(self.chunk)
         pixels = self.pixels
         if isinstance(self.decoding, _OnThreads):
-            found = self.decoding.found()
-            late = [row for row in range(len(images_by_row)) if row not in found]
+            outcomes = self.decoding.outcomes()
+            late = [row for row in range(len(images_by_row)) if row not in outcomes]
             if late:
-                pixels = pixels.copy()  # the threads that were given up may still write into the old array
+                pixels = pixels.copy()  # threads that were given up may still write into the old array
                 again = {row: _isolated(images_by_row[row], row, self.settings, pixels) for row in late}
-                found |= {row: future.result() for row, future in again.items()}
+                outcomes |= {row: future.result() for row, future in again.items()}
         else:
-            found = {row: future.result() for row, future in enumerate(self.decoding)}
+            outcomes = {row: future.result() for row, future in enumerate(self.decoding)}
         rows = iter(range(len(images_by_row)))
-        items = tuple(item if isinstance(item, Failure) else found[next(rows)] for item in self.chunk.items)
-        some = any(isinstance(item, Decoded) for item in items)
+        items = tuple(
+            item if isinstance(item, Failure) else outcomes[next(rows)] for item in self.chunk.items
+        )
+        has_pixels = any(isinstance(item, Decoded) for item in items)
         return PixelChunk(
-            self.chunk.shard, self.chunk.position, self.chunk.is_last, items, pixels if some else None
+            self.chunk.shard, self.chunk.position, self.chunk.is_last, items, pixels if has_pixels else None
         )
 
 
@@ -193,43 +192,43 @@ def _isolated(item: Encoded, row: int, settings: DecodeSettings, pixels: np.ndar
     return _pool("isolated", settings.threads_here).submit(work)
 
 
-def submit(chunk: EncodedChunk, settings: DecodeSettings, apart: bool = False) -> _Pending:
-    """Starts decoding a chunk, on threads of this process or `apart`, in processes of their own.
+def submit(chunk: EncodedChunk, settings: DecodeSettings, isolate: bool = False) -> _Pending:
+    """Starts decoding a chunk on threads of this process, or in separate processes if `isolate`.
 
-    Its images stand in rows 0, 1, ... in order, so an undecodable one leaves a zero row.
+    Its images take rows 0, 1, ... in order; an undecodable one leaves a zero row.
     """
     images_by_row, side = _images(chunk), settings.preprocessing.image_size
     pixels = np.empty((settings.batch_size if images_by_row else 0, side, side, 3), np.float32)
-    # Not all of it: clearing a batch takes the worker thread as long as reading it.
+    # Only the unused rows: clearing a batch takes the worker thread as long as reading it.
     pixels[len(images_by_row) :] = 0
     decoding = (
         [_isolated(item, row, settings, pixels) for row, item in enumerate(images_by_row)]
-        if apart
+        if isolate
         else _OnThreads(images_by_row, settings, pixels)
     )
     return _Pending(chunk, settings, pixels, decoding)
 
 
 def _pixels(chunk: EncodedChunk, decoded: PixelChunk, image_size: int) -> dict[str, int]:
-    """How many pixels were decoded, and how many of them are in JPEGs that scaled decoding would make smaller."""
+    """How many pixels were decoded, and how many of them in JPEGs that scaled decoding would decode at reduced size."""
     counts = {"pixels": 0, "scalable_pixels": 0}
-    for item, found in zip(chunk.items, decoded.items, strict=True):
-        if isinstance(item, Encoded) and isinstance(found, Decoded):
-            counts["pixels"] += found.width * found.height
-            if preprocess.can_scale(item.data, found.width, found.height, image_size):
-                counts["scalable_pixels"] += found.width * found.height
+    for item, outcome in zip(chunk.items, decoded.items, strict=True):
+        if isinstance(item, Encoded) and isinstance(outcome, Decoded):
+            counts["pixels"] += outcome.width * outcome.height
+            if preprocess.can_scale(item.data, outcome.width, outcome.height, image_size):
+                counts["scalable_pixels"] += outcome.width * outcome.height
     return counts
 
 
 class DecodeImages(beam.DoFn):
-    """EncodedChunk -> PixelChunk, in order, a few chunks behind.
+    """EncodedChunk -> PixelChunk, in order, up to CHUNKS_AHEAD chunks behind.
 
-    What is still in flight at the end of a shard is emitted while the next shard is being decoded, so the model
+    What is still in progress at the end of a shard is emitted while the next shard is being decoded, so the model
     does not wait at shard boundaries; `finish_bundle` emits the rest.
 
     Args:
       settings: how to decode.
-      is_first_attempt: asked once for each shard; whether no attempt at it has begun before.
+      is_first_attempt: whether no attempt at a shard has begun before; called once per shard.
     """
 
     def __init__(self, settings: DecodeSettings, is_first_attempt: Callable[[Shard], bool]):
@@ -237,18 +236,21 @@ class DecodeImages(beam.DoFn):
         self._is_first_attempt = is_first_attempt
 
     def start_bundle(self):
+        """Drops what a failed bundle left."""
         self._pending: deque[_Pending] = deque()
-        self._apart = False
+        self._isolate = False
 
     def process(self, chunk: EncodedChunk) -> Iterator[PixelChunk]:
+        """Starts decoding a chunk and emits those that are due."""
         if chunk.position == 0:
-            # Among the failures that are tried again may be the pictures that crashed a process before.
-            self._apart = chunk.shard.retry is not None or not self._is_first_attempt(chunk.shard)
-        self._pending.append(submit(chunk, self._settings, self._apart or _distrusted.is_set()))
+            # A retry may contain the images that crashed a process before.
+            self._isolate = chunk.shard.retry is not None or not self._is_first_attempt(chunk.shard)
+        self._pending.append(submit(chunk, self._settings, self._isolate or _distrusted.is_set()))
         while len(self._pending) > CHUNKS_AHEAD:
             yield self._next()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
+        """Emits the chunks that are still being decoded."""
         while self._pending:
             yield WindowedValue(self._next(), MIN_TIMESTAMP, (GlobalWindow(),))
 

@@ -17,10 +17,10 @@ EVERY = range(sys.maxsize)  # position
 
 @dataclass(frozen=True)
 class Retry:
-    """That a committed shard is done again, but only the inputs that failed."""
+    """Marks a committed shard of which only the failed inputs are tried again."""
 
-    base: str  # digest of the receipt that is to be replaced
-    inputs: int  # how many there are
+    base: str  # digest of the receipt to replace
+    inputs: int  # how many failed inputs are tried again
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Shard:
     index: int
     of: int
     source: Source
-    name: str  # what a person calls the input; also the stem of default keys
+    name: str  # the input's name in messages and receipts; also the stem of default keys
     retry: Retry | None = None
 
     @property
     def units(self) -> int:
-        """What is left to do of the input, for progress: see `Source.units`."""
+        """How much of the input is to be processed, for progress: see `Source.units`."""
         return self.retry.inputs if self.retry and self.source.inputs is not None else self.source.units
 
     @property
@@ -67,7 +67,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What is known of an image after decoding; its pixels or outputs stand in row `row` of the chunk's arrays."""
+    """A decoded image; its pixels or outputs are in row `row` of the chunk's arrays."""
 
     key: bytes
     position: int
@@ -83,7 +83,7 @@ class EncodedChunk:
     """Consecutive items of one shard, at most `batch_size` of them encoded images, the rest failures."""
 
     shard: Shard
-    position: int  # of the first item, among the items that are done of this shard
+    position: int  # of the first item, among the shard's items that are processed
     is_last: bool
     items: tuple[Encoded | Failure, ...]
 
@@ -92,6 +92,7 @@ class EncodedChunk:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the encoded images."""
         return sum(len(item.data) for item in self.items if isinstance(item, Encoded))
 
 
@@ -113,6 +114,7 @@ class PixelChunk:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the pixel array."""
         return 0 if self.pixels is None else self.pixels.nbytes
 
 
@@ -125,11 +127,12 @@ class FeatureChunk:
     is_last: bool
     items: tuple[Decoded | Failure, ...]
     outputs: Mapping[str, np.ndarray]
-    model: Mapping[str, str] = field(default_factory=dict)  # what the loaded model says of itself
+    model: Mapping[str, str] = field(default_factory=dict)  # the loaded model's identity
 
     def __len__(self) -> int:
         return sum(isinstance(item, Decoded) for item in self.items)
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the output arrays."""
         return sum(array.nbytes for array in self.outputs.values())

@@ -1,4 +1,4 @@
-"""The error that concerns one input."""
+"""The error of a single input."""
 
 
 class ItemError(Exception):

@@ -1,4 +1,4 @@
-"""The bridge between Beam's RunInference and the network: chunks of pixels in, chunks of features out."""
+"""The bridge between Beam's RunInference and the network: pixel chunks in, feature chunks out."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from transforms.storage import copying, door
 
 
 class ModelFailed(RuntimeError):
-    """The model fails whatever the image."""
+    """The model fails for every image, so no image is the cause."""
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which network runs, on what shape of batch, at which precision."""
+    """Which network runs, with which batch shape, precision and outputs."""
 
     model: Model
     image_size: int
     batch_size: int
     precision: str = "float32"
-    outputs: tuple[str, ...] = ("embedding",)  # of bit.outputs.OUTPUTS, in that order
+    outputs: tuple[str, ...] = ("embedding",)  # from bit.outputs.OUTPUTS, in that order
     top_k: int = 5
 
 
@@ -49,18 +49,19 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         self._settings = settings
 
     def load_model(self) -> Fitted:
+        """Downloads the model if needed, claims a GPU and loads the weights. Called once per process."""
         from bit import download, load
 
         settings = self._settings
         model = settings.model
         if model.kind != "untrained" and not door.is_local(model.uri) and not model.uri.startswith("http"):
-            # By checksum too: a model that was trained on has the same name and often the same size.
+            # The checksum is part of the name: a model after further training has the same file names and often sizes.
             folder = f"{_folder_name(model.uri)}-{copying.checksum(model.uri)[:16]}"
             path = copying.copy_to_local(model.uri, os.path.join(download.cache_folder(), folder))
             path = download.local_path(replace(model, uri=path))  # unpacks a tarball
         else:
             path = download.local_path(model)
-        devices.take_one()  # before anything touches a GPU
+        devices.take_one()  # before TensorFlow touches a GPU
         loaded: LoadedModel = load.load(
             model,
             path,
@@ -76,19 +77,22 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
     def run_inference(  # type: ignore[override]  # a chunk is a batch already
         self, batch: PixelChunk, model: Fitted, inference_args: dict[str, Any] | None = None
     ) -> Sequence[FeatureChunk]:
+        """The chunk's features, as a sequence of one."""
         began = time.monotonic()
         features = infer(batch, model)
         counters.PROCESS.add(model_seconds=time.monotonic() - began)
         return [features]
 
     def get_num_bytes(self, batch: PixelChunk) -> int:  # type: ignore[override]
-        # The default pickles the batch to see how long that gets.
+        """Bytes of the pixels: Beam's default would pickle the batch to measure it."""
         return batch.nbytes
 
     def get_metrics_namespace(self) -> str:
+        """The namespace of Beam's own inference metrics."""
         return metrics.NAMESPACE
 
     def validate_inference_args(self, inference_args: dict[str, Any] | None) -> None:
+        """Refuses all of them with ValueError."""
         if inference_args:
             raise ValueError(f"BitModelHandler takes no inference_args, got {sorted(inference_args)}")
 
@@ -98,7 +102,9 @@ def _folder_name(uri: str) -> str:
 
 
 def infer(chunk: PixelChunk, model: Fitted) -> FeatureChunk:
-    """The chunk's features. Images that make the model fail, or come out not finite, become failures."""
+    """The chunk's features. Images for which the model fails or gives values that are not finite become failures.
+
+    Raises ModelFailed if the model fails for every image."""
     rows = [item.row for item in chunk.items if isinstance(item, Decoded)]
     if not rows or chunk.pixels is None:
         return FeatureChunk(chunk.shard, chunk.position, chunk.is_last, chunk.items, {}, dict(model.identity))
@@ -107,7 +113,7 @@ def infer(chunk: PixelChunk, model: Fitted) -> FeatureChunk:
     if failed and (len(rows) > 1 or not _works(model, chunk.pixels)):
         raise ModelFailed(
             f"the model failed on each of the {len(rows)} images from position {chunk.position} of {chunk.shard.name}, "
-            f"also on each alone, so the cause is not an image: {refused[rows[0]][1]}"
+            f"also when run on each alone, so the cause is not an image: {refused[rows[0]][1]}"
         )
     items = tuple(
         Failure(item.key, item.position, "infer", *refused[item.row])
@@ -119,7 +125,7 @@ def infer(chunk: PixelChunk, model: Fitted) -> FeatureChunk:
 
 
 def _works(model: Fitted, pixels: np.ndarray) -> bool:
-    """Whether the model runs at all: without this a dead device would end as failures of good images."""
+    """Whether the model runs at all: otherwise a dead device would turn good images into failures."""
     try:
         model(np.zeros_like(pixels))
     except Exception:
@@ -157,8 +163,8 @@ def _bisect(
     for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
         alone = np.zeros_like(pixels)
         alone[half] = pixels[half]
-        outputs, lost = _run(alone, half, model)
-        refused |= lost
+        outputs, refused_in_half = _run(alone, half, model)
+        refused |= refused_in_half
         for name, values in outputs.items():
             merged.setdefault(name, np.zeros_like(values))[half] = values[half]
     return merged, refused

@@ -1,4 +1,4 @@
-"""The end of a run: its manifest, a pure function of the receipts, written by the graph's last step."""
+"""The manifest of a run: a pure function of the receipts, written by the graph's last step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transforms.storage import door
 
 
 def manifest(done: Sequence[Receipt], fingerprint: Mapping[str, Any], shards: int) -> bytes:
-    """The manifest as JSON: totals, failures by code, what made the features. The same receipts give the same bytes."""
+    """The manifest as JSON: totals, failures by code, and what made the features. Equal receipts give equal bytes."""
     codes: dict[str, int] = {}
     for receipt in done:
         for code, count in receipt.failures_by_code.items():
@@ -24,7 +24,7 @@ def manifest(done: Sequence[Receipt], fingerprint: Mapping[str, Any], shards: in
     totals = {
         name: sum(getattr(receipt, name) for receipt in done) for name in ("inputs", "features", "failures")
     }
-    account = {
+    values = {
         "format": receipts.FORMAT,
         "shards": shards,
         "shards_done": len(done),
@@ -36,24 +36,26 @@ def manifest(done: Sequence[Receipt], fingerprint: Mapping[str, Any], shards: in
         "versions": _agreed(receipt.versions for receipt in done),
         "bytes": sum(file.bytes for receipt in done for file in receipt.files),
     }
-    return json.dumps(account, indent=1, sort_keys=True).encode() + b"\n"
+    return json.dumps(values, indent=1, sort_keys=True).encode() + b"\n"
 
 
 def _agreed(mappings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Values by name; where the shards differ, as after an upgrade between two runs, a list of all."""
-    seen: dict[str, list[Any]] = {}
+    """Values by name; where shards differ, as after an upgrade between two runs, a list of all of them."""
+    values_by_name: dict[str, list[Any]] = {}
     for mapping in mappings:
         for name, value in mapping.items():
-            values = seen.setdefault(name, [])
+            values = values_by_name.setdefault(name, [])
             if value not in values:
                 values.append(value)
-    return {name: values[0] if len(values) == 1 else values for name, values in sorted(seen.items())}
+    return {
+        name: values[0] if len(values) == 1 else values for name, values in sorted(values_by_name.items())
+    }
 
 
 def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) -> None:
-    """Closes a run: the manifest from all receipts, those of earlier runs included; and no other file is left.
+    """Ends a run: writes the manifest from all receipts, those of earlier runs included, and deletes temporary files.
 
-    Raises LostCommit if the receipts are not those of this run, as when another job has the same output folder.
+    Raises LostCommit if the receipts are not those of this run, as when another job uses the same output folder.
     """
     done = receipts.read_receipts(layout)
     of_this_run = [
@@ -61,7 +63,7 @@ def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) 
         for receipt in done
         if receipt.shard.endswith(f"-of-{shards:05d}")
         and not receipt.replacing
-        and receipts.same_making(receipt.fingerprint, fingerprint)
+        and receipts.same_fingerprint(receipt.fingerprint, fingerprint)
     ]
     if not len(done) == len(of_this_run) == shards:
         raise LostCommit(
@@ -70,17 +72,18 @@ def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) 
         )
     content = manifest(done, fingerprint, shards)
     if door.read_if_there(layout.manifest) != content:
-        door.delete([layout.retrying])  # else a run killed before its sweep would try again
+        door.delete([layout.retrying])  # or a run killed before its sweep would retry again
         door.write_atomic(layout.manifest, content)
     claim.sweep_all(layout)
 
 
 class WriteManifest(beam.DoFn):
-    """Any one element, after all shards are committed -> the manifest's path."""
+    """One arbitrary element, once all shards are committed -> the manifest's path."""
 
     def __init__(self, layout: Layout, fingerprint: Mapping[str, Any], shards: int):
         self._arguments = (layout, fingerprint, shards)
 
     def process(self, _) -> Iterator[str]:
+        """Writes the manifest. Raises LostCommit."""
         write_manifest(*self._arguments)
         yield self._arguments[0].manifest

@@ -1,9 +1,9 @@
-"""Beam's metrics of the job, in the namespace `bit_features`: what docs/running.md lists under "Metrics".
+"""The job's Beam metrics, in the namespace `bit_features`, as docs/running.md lists them under "Metrics".
 
-Beam attributes a counter to the step whose bundle runs on the calling thread, and ignores one from any other thread. So the
-threads that read, decode, write and commit add to `counters.PROCESS`, and the last step of the fused stage hands
-over on its bundle's thread what has come together there. With several bundles in a process one may hand over
-what another did; each amount is handed over once.
+Beam attributes a counter to the step whose bundle runs on the calling thread, and ignores counters from other threads. So
+the threads that read, decode, write and commit add to `counters.PROCESS`, and the last step of the fused stage hands
+those sums over on its bundle's thread. With several bundles in a process, one bundle may hand over what another
+counted; each amount is handed over once.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ _counter = functools.cache(functools.partial(Metrics.counter, NAMESPACE))
 
 
 def hand_over() -> None:
-    """Gives Beam what this process has counted since the last call. To be called by a DoFn, on its bundle's thread."""
+    """Adds what this process has counted since the last call to Beam's counters. Call it from a DoFn, on its bundle's thread."""
     for name, amount in counters.PROCESS.drain().items():
         _counter(name).inc(amount)
 
 
 def read(result: Any) -> Counts | None:
-    """What the workers of a run counted, summed over its steps; None where its engine does not tell.
+    """What the workers of a run counted, summed over its steps; None if its engine does not report metrics.
 
-    `result` is what `pipeline.run()` gave.
+    `result` is what `pipeline.run()` returned.
     """
     try:
-        result._metrics = None  # portable runners answer every query as they answered the first
-        told = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]
-    except Exception:  # whatever an engine answers instead of metrics, the run itself has succeeded
+        result._metrics = None  # portable runners cache the answer to the first query
+        metrics = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]
+    except Exception:  # the run has succeeded even where the engine has no metrics
         return None
     sums: Counter[str] = Counter()
-    for metric in told:
+    for metric in metrics:
         sums[metric.key.metric.name] += metric.result or 0
     return counters.from_metrics(sums) if sums else None

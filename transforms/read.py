@@ -23,10 +23,10 @@ from transforms.sources.base import Item, Reading, ReadSettings, Source
 
 
 def chunks(shard: Shard, items: Iterable[Item], batch_size: int) -> Iterator[EncodedChunk]:
-    """Groups items so that a chunk has `batch_size` images, failures not counted; the last one says so.
+    """Groups items into chunks of `batch_size` images; the last chunk has `is_last` set.
 
-    Failures travel in the chunk at their place. A run of them does not grow a chunk without bound. The shard of the
-    last chunk has the source that `items` returned, if they did.
+    Failures keep their place and do not count as images; a chunk holds at most 8 * batch_size items. The shard of
+    the last chunk has the source that `items` returned, if it returned one.
     """
     source = shard.source
 
@@ -34,26 +34,26 @@ def chunks(shard: Shard, items: Iterable[Item], batch_size: int) -> Iterator[Enc
         nonlocal source
         source = (yield from cast(Generator[Item, None, Source | None], items)) or source
 
-    held: list[Item] = []
+    chunk: list[Item] = []
     start = images = 0
     for item in to_the_end():
-        if images == batch_size or len(held) == 8 * batch_size:
-            yield EncodedChunk(shard, start, False, tuple(held))
-            start, images, held = start + len(held), 0, []
-        held.append(item)
+        if images == batch_size or len(chunk) == 8 * batch_size:
+            yield EncodedChunk(shard, start, False, tuple(chunk))
+            start, images, chunk = start + len(chunk), 0, []
+        chunk.append(item)
         images += isinstance(item, Encoded)
-    yield EncodedChunk(replace(shard, source=source), start, True, tuple(held))
+    yield EncodedChunk(replace(shard, source=source), start, True, tuple(chunk))
 
 
 class ReadShards(beam.DoFn):
-    """Shard -> EncodedChunk... Skips a shard that was committed meanwhile, as by another attempt.
+    """Shard -> its EncodedChunks. Skips a shard that another attempt has committed meanwhile.
 
-    A chunk is passed on while a thread reads the one behind it. So the last chunk of a shard is passed on while the
-    next shard is opened, and that of the last shard by `finish_bundle`.
+    A chunk is emitted while a thread reads the next one. So the last chunk of a shard is emitted while the next shard
+    is opened, and the last chunk of the last shard by `finish_bundle`.
 
     Args:
       settings: how to read.
-      due: the positions in a shard that are to be done, or None if it is committed.
+      due: the positions in a shard that are to be processed, or None if it is committed.
     """
 
     def __init__(self, settings: ReadSettings, due: Callable[[Shard], Container[int] | None]):
@@ -61,37 +61,42 @@ class ReadShards(beam.DoFn):
         self._due = due
 
     def setup(self):
+        """Starts the thread that reads ahead; the client and its pool are shared by the process."""
         self._fetcher, self._pool = _fetching(self._settings.fetch)
         self._thread = ThreadPoolExecutor(1, "read")
 
     def start_bundle(self):
-        self._held: EncodedChunk | None = None
+        """Drops what a failed bundle left."""
+        self._ready: EncodedChunk | None = None
 
     def process(self, shard: Shard) -> Iterator[EncodedChunk]:
+        """Emits the previous shard's last chunk, then all of this one's but the last."""
         due = self._due(shard)
         if due is None:
             return
         reading = Reading(shard.name, self._settings, due, self._fetcher.fetch, self._pool)
-        found = chunks(shard, shard.source.items(reading), self._settings.batch_size)
+        shard_chunks = chunks(shard, shard.source.items(reading), self._settings.batch_size)
         while True:
-            following = self._thread.submit(_next, found)
+            following = self._thread.submit(_next, shard_chunks)
             yield from self._pass_on()
             began = time.monotonic()
-            self._held = following.result()
+            self._ready = following.result()
             counters.PROCESS.waited("read", began)
-            if self._held.is_last:
+            if self._ready.is_last:
                 return
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
+        """Emits the last chunk of the last shard."""
         for chunk in self._pass_on():
             yield WindowedValue(chunk, MIN_TIMESTAMP, (GlobalWindow(),))
 
     def teardown(self):
+        """Ends the reading thread once its read has returned."""
         self._thread.shutdown(wait=False)
 
     def _pass_on(self) -> Iterator[EncodedChunk]:
-        chunk, self._held = self._held, None
-        if chunk is not None:  # an empty one counts
+        chunk, self._ready = self._ready, None
+        if chunk is not None:  # not its truth value: a chunk without images is falsy
             counters.PROCESS.add(in_images=len(chunk.items))
             yield chunk
 
@@ -108,7 +113,7 @@ _FETCHING: dict[FetchSettings, tuple[Fetcher, ThreadPoolExecutor]] = {}
 
 
 def _fetching(settings: FetchSettings) -> tuple[Fetcher, ThreadPoolExecutor]:
-    """The client and threads of this process, however many DoFn instances a runner makes: their limits hold for it."""
+    """The client and threads of this process, shared by all DoFn instances: their limits are per process."""
     with _FETCHING_LOCK:
         if settings not in _FETCHING:
             _FETCHING[settings] = Fetcher(settings), ThreadPoolExecutor(settings.concurrency, "fetch")

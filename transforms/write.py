@@ -21,11 +21,11 @@ from transforms.elements import Failure, FeatureChunk
 
 
 class WriteShards(beam.DoFn):
-    """FeatureChunk... -> the label of each committed shard.
+    """FeatureChunks -> the label of each committed shard.
 
-    One thread writes a chunk while the next one passes through the model, another commits a shard while the next one
-    begins. A commit starts when its shard's last chunk arrives, since a bundle may be the whole job. What fails on
-    a thread is raised by the next call, and a bundle ends when its last commit has.
+    One thread writes a chunk while the next one passes through the model; another commits a shard while the next shard
+    begins. A commit starts when its shard's last chunk arrives, since a bundle may be the whole job. An error on a
+    thread is raised by the next call, and a bundle ends when its last commit has ended.
     """
 
     def __init__(self, layout: Layout, fingerprint: Mapping[str, Any]):
@@ -37,35 +37,39 @@ class WriteShards(beam.DoFn):
         self._committing: Future[str] | None = None
 
     def start_bundle(self):
+        """Drops the unfinished shards of a failed bundle."""
         self._abort()
         self._threads = self._threads or (ThreadPoolExecutor(1, "write"), ThreadPoolExecutor(1, "commit"))
 
     def process(self, chunk: FeatureChunk) -> Iterator[str]:
+        """Hands the chunk to the writing thread; emits the shards committed since the last call."""
         began = time.monotonic()
         committed = self._wait_for_chunk()
         if chunk.is_last:
             committed += self._wait_for_commit()
-        assert self._threads, "start_bundle comes first"
+        assert self._threads, "start_bundle has not been called"
         self._writing = self._threads[0].submit(self._write, chunk)
         counters.PROCESS.waited("write", began)
         metrics.hand_over()
         yield from committed
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
+        """Waits for the last chunk and commit, and emits their shards."""
         began = time.monotonic()
         committed = self._wait_for_chunk() + self._wait_for_commit()
         counters.PROCESS.waited("write", began)
-        metrics.hand_over()  # the step is the last of its stage, and its threads have come to rest
+        metrics.hand_over()  # this step is the last of its stage, and its threads are idle now
         for label in committed:
             yield WindowedValue(label, MIN_TIMESTAMP, (GlobalWindow(),))
 
     def teardown(self):
+        """Drops unfinished shards and ends the threads."""
         self._abort()
         for thread in self._threads or ():
             thread.shutdown()
 
     def _write(self, chunk: FeatureChunk) -> Future[str] | None:
-        """The commit that the chunk sets off, if it is the last of its shard."""
+        """Writes a chunk; returns the commit it starts if it is the last of its shard."""
         began, label = time.monotonic(), chunk.shard.label
         if chunk.position == 0 and label in self._writers:
             self._writers.pop(label).abort()
@@ -83,14 +87,14 @@ class WriteShards(beam.DoFn):
         return self._threads[1].submit(_commit, self._writers.pop(label))
 
     def _wait_for_chunk(self) -> list[str]:
-        """Until the chunk before is written; raises what writing it raised. The labels committed meanwhile."""
+        """Waits until the previous chunk is written, and raises its error. Returns the labels committed meanwhile."""
         writing, self._writing = self._writing, None
         if writing:
             self._committing = writing.result() or self._committing
         return self._wait_for_commit() if self._committing and self._committing.done() else []
 
     def _wait_for_commit(self) -> list[str]:
-        """Until the shard before is committed; raises what committing it raised. Its label, if there is one."""
+        """Waits until the previous shard is committed, and raises its error. Returns its label, if there was one."""
         committing, self._committing = self._committing, None
         began = time.monotonic()
         labels = [committing.result()] if committing else []
@@ -99,7 +103,7 @@ class WriteShards(beam.DoFn):
 
     def _abort(self) -> None:
         for wait in (self._wait_for_chunk, self._wait_for_commit):
-            with contextlib.suppress(Exception):  # of a bundle that is given up
+            with contextlib.suppress(Exception):  # the bundle has failed already
                 wait()
         for writer in self._writers.values():
             writer.abort()

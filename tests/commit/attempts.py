@@ -1,4 +1,4 @@
-"""Attempts at a shard that can be held before any step of their commit, and killed there."""
+"""Attempts at a shard that can be paused before any step of their commit, and killed there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENCE = 20  # seconds until a hanging test fails
 
 
 class Killed(BaseException):
-    """What ends an attempt as SIGKILL would: nothing of ours catches it."""
+    """Ends an attempt like SIGKILL: no code of the project catches it."""
 
 
 class HeldCommit(threading.Thread):
@@ -35,7 +35,7 @@ class HeldCommit(threading.Thread):
         self.steps = 0
         self.error: BaseException | None = None
         self._hold_at = 0
-        self._held, self._go = threading.Event(), threading.Event()
+        self._stopped, self._go = threading.Event(), threading.Event()
         self._dies = False
 
     def run(self):
@@ -43,13 +43,13 @@ class HeldCommit(threading.Thread):
             self.receipt = self.writer.commit()
         except BaseException as error:
             self.error = error
-        self._held.set()
+        self._stopped.set()
 
     def run_until(self, step: int) -> None:
-        """Runs the commit up to a step, the first being 1, and holds it before that one, or at its end."""
+        """Runs the commit up to a step, the first being 1, and pauses before it, or at the end."""
         self._hold_at = step
         self.start()
-        assert self._held.wait(PATIENCE)
+        assert self._stopped.wait(PATIENCE)
 
     def finish(self) -> None:
         self._go.set()
@@ -67,14 +67,14 @@ class HeldCommit(threading.Thread):
     def step(self) -> None:
         self.steps += 1
         if self.steps == self._hold_at:
-            self._held.set()
+            self._stopped.set()
             assert self._go.wait(PATIENCE)
             if self._dies:
                 raise Killed
 
 
 class Attempt(HeldCommit):
-    """An attempt at SHARD, with its images before its failures; `value` tells attempts apart."""
+    """An attempt at SHARD, with its images before its failures; `value` distinguishes attempts."""
 
     def __init__(self, layout: Layout, value: int, images: int, failures: int, fingerprint=None):
         super().__init__(layout, ShardWriter(layout, SHARD, fingerprint or {}))
@@ -85,7 +85,7 @@ class Attempt(HeldCommit):
 
 
 def make_steps(monkeypatch, names: Sequence[str], after: Callable[[HeldCommit], None]) -> None:
-    """Makes each call of these storage functions a step of the attempt that calls it; `after` sees what it left."""
+    """Makes each call of these storage functions a step of the calling attempt; `after(attempt)` follows each step."""
 
     def wrap(function):
         def call(*arguments):
@@ -103,8 +103,8 @@ def make_steps(monkeypatch, names: Sequence[str], after: Callable[[HeldCommit], 
         monkeypatch.setattr(door, name, wrap(getattr(door, name)))
 
 
-def check(layout: Layout, seen: list) -> receipts.Receipt:
-    """The shard is committed, agrees with its receipt, and never changed from its receipt on."""
+def check(layout: Layout, states: list) -> receipts.Receipt:
+    """Checks that the shard is committed, matches its receipt, and has not changed since its receipt was written."""
     receipt = receipts.read_receipt(layout, LABEL)
     files = stores.contents(layout.folder)
     expected = {f"receipts/{LABEL}.json", *(file.name for file in receipt.files)}
@@ -112,7 +112,7 @@ def check(layout: Layout, seen: list) -> receipts.Receipt:
     for file in receipt.files:
         data = files[file.name]
         assert (len(data), f"{google_crc32c.value(data):08x}") == (file.bytes, file.crc32c)
-    after = [state for state in seen if state is not None]
+    after = [state for state in states if state is not None]
     assert after
     assert len(set(after)) == 1
     return receipt

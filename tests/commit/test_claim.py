@@ -23,9 +23,9 @@ def store(request, tmp_path_factory):
     if request.param == "disk":
         yield stores.disk(tmp_path_factory.mktemp("disk"))
     else:
-        with {"gs": stores.gcs, "s3": stores.s3}[request.param]() as found:
-            found.use()
-            yield found
+        with {"gs": stores.gcs, "s3": stores.s3}[request.param]() as emulated:
+            emulated.use()
+            yield emulated
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def steps(monkeypatch):
         return files if files[0] is not None else None
 
     def watch(attempt) -> None:
-        for folder, seen in watched.items():
-            seen.append(committed(Layout(folder)))
+        for folder, states in watched.items():
+            states.append(committed(Layout(folder)))
 
     make_steps(monkeypatch, STEPS, watch)
     return watched
@@ -59,14 +59,14 @@ COUNT = 7  # steps of an undisturbed commit
 def test_an_attempt_that_wakes_up_late_changes_nothing(store, steps, first, second):
     for step in range(1, COUNT + 1):
         layout = Layout(store.folder())
-        seen = steps.setdefault(layout.folder, [])
+        states = steps.setdefault(layout.folder, [])
         slow, fast = Attempt(layout, *first), Attempt(layout, *second)
         slow.run_until(step)
         assert slow.steps == step
         fast.finish()
-        won = check(layout, seen)
+        won = check(layout, states)
         slow.finish()
-        assert check(layout, seen) == won == slow.receipt == fast.receipt
+        assert check(layout, states) == won == slow.receipt == fast.receipt
         assert not [name for name in stores.contents(layout.folder) if name.startswith(".tmp/")]
         del steps[layout.folder]
 
@@ -76,12 +76,12 @@ def test_what_an_attempt_left_that_died_is_completed_or_replaced(store, steps, f
     winners = []
     for step in range(1, COUNT + 1):
         layout = Layout(store.folder())
-        seen = steps.setdefault(layout.folder, [])
+        states = steps.setdefault(layout.folder, [])
         dying, next_one = Attempt(layout, *first), Attempt(layout, *second)
         dying.run_until(step)
         dying.kill()
         next_one.finish()
-        winners.append(check(layout, seen).features == first[1])
+        winners.append(check(layout, states).features == first[1])
         del steps[layout.folder]
     # Before its claim a dead attempt leaves nothing; from its claim on the others complete its work.
     assert winners == [False] + [True] * (COUNT - 1)
@@ -90,13 +90,13 @@ def test_what_an_attempt_left_that_died_is_completed_or_replaced(store, steps, f
 def test_any_two_interleaved_attempts_give_one_of_them(tmp_path, steps):
     for number, (step, other) in enumerate((i, j) for i in range(1, COUNT + 1) for j in range(1, 14)):
         layout = Layout(str(tmp_path / str(number)))
-        seen = steps.setdefault(layout.folder, [])
+        states = steps.setdefault(layout.folder, [])
         one, two = Attempt(layout, 1, 3, 0), Attempt(layout, 2, 2, 1)
         one.run_until(step)
         two.run_until(other)
         one.finish()
         two.finish()
-        assert check(layout, seen) == one.receipt == two.receipt
+        assert check(layout, states) == one.receipt == two.receipt
         del steps[layout.folder]
 
 
@@ -109,27 +109,27 @@ def test_an_undisturbed_commit_has_the_steps_that_the_tests_go_through(store, st
 
 def test_a_ledger_that_belongs_to_no_receipt_goes(store, steps):
     layout = Layout(store.folder())
-    seen = steps.setdefault(layout.folder, [])
+    states = steps.setdefault(layout.folder, [])
     stores.upload(layout.folder, {f"failures-{LABEL}.jsonl": b"{}"})
     attempt = Attempt(layout, 1, 2, 0)
     attempt.finish()
-    assert check(layout, seen) == attempt.receipt
+    assert check(layout, states) == attempt.receipt
 
 
 def test_an_unfinished_commit_of_another_request_is_left_alone(store, steps):
     layout = Layout(store.folder())
-    seen = steps.setdefault(layout.folder, [])
+    states = steps.setdefault(layout.folder, [])
     old, new = Attempt(layout, 1, 3, 0), Attempt(layout, 2, 2, 1, {"precision": "float16"})
     old.run_until(3)
-    with pytest.raises(LostCommit, match=r"claim-0\.json is of another request or input"):
+    with pytest.raises(LostCommit, match=r"claim-0\.json belongs to another request or input"):
         new.finish()
     old.finish()
-    assert check(layout, seen) == old.receipt
+    assert check(layout, states) == old.receipt
 
 
 def test_a_claim_without_its_files_is_passed_over(store, steps):
     layout = Layout(store.folder())
-    seen = steps.setdefault(layout.folder, [])
+    states = steps.setdefault(layout.folder, [])
     old, new = Attempt(layout, 1, 3, 0), Attempt(layout, 2, 2, 1)
     old.run_until(3)
     old.kill()
@@ -138,7 +138,7 @@ def test_a_claim_without_its_files_is_passed_over(store, steps):
     assert len(gone) == 1
     door.delete(gone)
     new.finish()
-    assert check(layout, seen).features == 2
+    assert check(layout, states).features == 2
 
 
 def test_an_attempt_whose_files_somebody_removed_says_so(store, steps):

@@ -1,4 +1,4 @@
-"""The names of a job's files: which are its own, whichever part of the code asks."""
+"""The names of a job's files, and which paths are recognized as its own."""
 
 import pytest
 
@@ -35,12 +35,12 @@ OF_OTHERS = [
 
 @pytest.mark.parametrize("name", OURS)
 def test_what_a_job_writes_is_known_by_its_name(name):
-    assert layout.is_ours(name)
+    assert layout.folder_of(name) == "."
 
 
 @pytest.mark.parametrize("name", OF_OTHERS)
 def test_what_others_write_is_not_taken_for_a_jobs(name):
-    assert not layout.is_ours(name)
+    assert layout.folder_of(name) != "."
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_every_path_below_the_folder_is_one_of_ours():
         paths.unfinished(attempt, layout.features_name(LABEL)),
     ]
     for path in written:
-        assert layout.is_ours(path.removeprefix("out/")), path
+        assert layout.folder_of(path.removeprefix("out/")) == ".", path
 
 
 def test_only_features_and_ledgers_are_data():

@@ -1,4 +1,4 @@
-"""Ledger lines, and which failures a retry takes up."""
+"""Ledger lines, and which failures a retry processes."""
 
 import json
 
@@ -28,5 +28,5 @@ def test_what_is_no_line_is_an_error(raw):
 
 def test_what_holds_no_record_cannot_be_tried_again():
     lines = [ledger.Line(0, code, b"") for code in ("not_found", "damaged_record", "truncated")]
-    assert [line.can_be_tried for line in lines] == [True, False, True]
-    assert ledger.to_be_tried({"not_found": 2, "damaged_record": 5, "truncated": 1}) == 3
+    assert [line.can_be_retried for line in lines] == [True, False, True]
+    assert ledger.retriable({"not_found": 2, "damaged_record": 5, "truncated": 1}) == 3

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.xdist_group("stores")
 
 @dataclasses.dataclass(frozen=True)
 class Folders:
-    """Makes new output folders on a disk or a store; says which steps to stop at there."""
+    """Creates new output folders on a disk or a store, with the steps to pause at there."""
 
     make: Callable[[], str]
     steps: range = range(1, COUNT)
@@ -40,31 +40,33 @@ def folder(request, tmp_path):
     if request.param == "disk":
         yield Folders(stores.disk(tmp_path).folder)
     else:
-        with {"gs": stores.gcs, "s3": stores.s3}[request.param]() as found:
-            found.use()
+        with {"gs": stores.gcs, "s3": stores.s3}[request.param]() as emulated:
+            emulated.use()
             # moto answers slowly; REPLACE_STEPS=1 stops at every step there too.
             every = int(os.environ.get("REPLACE_STEPS", 5 if request.param == "s3" else 2))
-            yield Folders(found.folder, range(1, COUNT, every))
+            yield Folders(emulated.folder, range(1, COUNT, every))
 
 
 @pytest.fixture(autouse=True)
 def steps(monkeypatch):
-    """Makes each storage call of an attempt a step of it, and sees to it that no receipt is missing after one."""
+    """Makes each storage call of an attempt a step of it, and records whether the receipt exists after it."""
 
     plain = door.exists
-    make_steps(monkeypatch, STEPS, lambda attempt: attempt.seen.append(plain(attempt.layout.receipt(LABEL))))
+    make_steps(
+        monkeypatch, STEPS, lambda attempt: attempt.has_receipt.append(plain(attempt.layout.receipt(LABEL)))
+    )
 
 
 class Retried(HeldCommit):
-    """An attempt at the failures of the shard, of which it mends those at `mended`."""
+    """An attempt at the failures of the shard, of which those at `repaired` succeed."""
 
-    def __init__(self, layout: Layout, value: int, mended: tuple[int, ...]):
+    def __init__(self, layout: Layout, value: int, repaired: tuple[int, ...]):
         shard = dataclasses.replace(SHARD, retry=retry.of_receipt(receipts.read_receipt(layout, LABEL)))
         super().__init__(layout, ShardWriter(layout, shard, {}))
-        self.seen: list[bool] = []
+        self.has_receipt: list[bool] = []
         items = [
             Decoded(b"k%d" % p, p, row, 1, 1, "ab")
-            if p in mended
+            if p in repaired
             else Failure(b"", p, "fetch", "dns", f"{value}")
             for row, p in enumerate(retry.Due(layout)(shard))
         ]
@@ -78,9 +80,9 @@ class Retried(HeldCommit):
 
 
 def attempt_of_the_first_run(layout: Layout, value: int) -> Attempt:
-    """At a shard of three features and two failures."""
+    """An attempt at a shard of three features and two failures."""
     one = Attempt(layout, value, 3, 2)
-    one.seen = []
+    one.has_receipt = []
     return one
 
 
@@ -89,13 +91,13 @@ def first(layout: Layout) -> None:
 
 
 def settled(layout: Layout):
-    """The state of the shard, whole, after what was begun has been carried to its end."""
+    """The complete state of the shard after any replacement that was begun has been completed."""
     receipt = replace.settle(layout, receipts.read_receipt(layout, LABEL))
     return check(layout, [receipt.digest])
 
 
 def ended(attempt: HeldCommit) -> bool:
-    """Ends an attempt, which may find that another one has won: its files swept, or the old ones replaced."""
+    """Finishes an attempt, which may have lost to another one: its files deleted, or the old ones replaced."""
     try:
         attempt.finish()
     except (replace.LostCommit, ChangedMeanwhile):
@@ -115,7 +117,7 @@ def test_what_dies_anywhere_leaves_the_old_state_or_is_completed(folder, one, ot
         if not dying.is_alive():
             break
         dying.kill()
-        assert all(dying.seen)
+        assert all(dying.has_receipt)
         before = settled(layout)
         if before.digest == receipts.Receipt.from_json(old[f"receipts/{LABEL}.json"]).digest:
             visible = {
@@ -148,7 +150,7 @@ def test_an_attempt_that_wakes_up_late_changes_nothing(folder, one, other):
         assert ended(slow) or went
         assert settled(layout) == won
         assert not went or won == fast.receipt
-        assert all(slow.seen + fast.seen)
+        assert all(slow.has_receipt + fast.has_receipt)
     assert slow.steps < COUNT - 1
 
 
@@ -160,7 +162,7 @@ def test_an_attempt_that_wakes_up_a_generation_later_changes_nothing(folder):
         slow.run_until(step)
         if not slow.is_alive():
             break
-        settled(layout)  # as a run does that starts
+        settled(layout)  # as at the start of a run
         Retried(layout, 3, (3,)).finish()
         later = Retried(layout, 4, (4,))
         later.finish()
@@ -183,7 +185,7 @@ def test_any_two_interleaved_attempts_give_one_of_them(tmp_path):
         assert any(went)
         won = settled(layout)
         assert won.features in (4, 5)
-        assert all(one.seen + two.seen)
+        assert all(one.has_receipt + two.has_receipt)
 
 
 def test_an_attempt_of_the_first_run_that_wakes_up_late_changes_nothing(folder):
@@ -192,7 +194,7 @@ def test_an_attempt_of_the_first_run_that_wakes_up_late_changes_nothing(folder):
         zombie = attempt_of_the_first_run(layout, 5)
         zombie.run_until(step)
         first(layout)
-        for hold in (3, 8, 12):  # while the replacement is under way, too
+        for hold in (3, 8, 12):  # also during the replacement
             again = Retried(layout, 2, (3, 4)) if receipts.read_receipt(layout, LABEL).failures else None
             if again:
                 again.run_until(hold)

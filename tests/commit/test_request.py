@@ -1,4 +1,4 @@
-"""Two jobs on one output folder at once: harmless when they ask for the same, refused by name when not."""
+"""Two jobs on one output folder at once: harmless for equal requests; otherwise refused, and the difference named."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ SIZES = (3, 2, 4, 1, 3)
 
 @pytest.fixture
 def request_of(tmp_path):
-    """Flags of a job, and what an undisturbed run of it leaves."""
+    """Flags of a job, and the output of an undisturbed run."""
     flags = [f"--input={helpers.write_shards(tmp_path / 'in', SIZES)}", "--batch_size=2"]
     helpers.job(*flags, output=tmp_path / "whole")
     return flags, helpers.contents(tmp_path / "whole")
 
 
 def begin(flags, output) -> plan.Plan:
-    """A job that has planned and begun, and has no shard yet."""
+    """A job that has planned and started, without a shard yet."""
     config, _ = options.parse([*helpers.TINY, *flags, f"--output={output}"])
-    made = plan.make(config, weights.identify(config.model, True))
-    plan.prepare(made)
-    return made
+    planned = plan.make(config, weights.identify(config.model, True))
+    plan.prepare(planned)
+    return planned
 
 
 def test_two_processes_with_the_same_request_leave_what_one_leaves(tmp_path, request_of):
@@ -37,20 +37,20 @@ def test_two_processes_with_the_same_request_leave_what_one_leaves(tmp_path, req
         subprocess.Popen(command, cwd=helpers.REPO, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
         for _ in range(2)
     ]
-    said = [job.communicate(timeout=300)[1].decode() for job in jobs]
-    assert [job.returncode for job in jobs] == [0, 0], said
+    messages = [job.communicate(timeout=300)[1].decode() for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], messages
     assert helpers.contents(tmp_path / "out") == whole
     assert verify.main([str(tmp_path / "out")]) == verify.COMPLETE
 
 
 def test_a_job_that_is_overtaken_by_the_same_request_ends_well(tmp_path, request_of, monkeypatch):
-    """It stands still before its second commit until another process has done the whole job and swept the folder."""
+    """It pauses before its second commit until another process has finished the job and cleaned up the folder."""
     flags, whole = request_of
     output = tmp_path / "out"
     commits = []
     plain = writer.ShardWriter.commit
 
-    def held(self):
+    def overtaken_commit(self):
         if len(commits) == 1:
             helpers.job_process(*helpers.TINY, *flags, f"--output={output}")
             assert helpers.contents(output) == whole
@@ -58,7 +58,7 @@ def test_a_job_that_is_overtaken_by_the_same_request_ends_well(tmp_path, request
         commits.append(self)
         return plain(self)
 
-    monkeypatch.setattr(writer.ShardWriter, "commit", held)
+    monkeypatch.setattr(writer.ShardWriter, "commit", overtaken_commit)
     helpers.job(*flags, output=output)
     assert len(commits) > 1
     assert helpers.contents(output) == whole
@@ -82,7 +82,7 @@ def test_another_request_is_refused_by_name_before_there_is_a_receipt(
     helpers.job(*flags, flag, output=output, expect=2)
     assert f"--output={output} is in use by a job with {name}" in capsys.readouterr().err
     assert helpers.contents(output) == before
-    helpers.job(*flags, output=output)  # the same request goes on
+    helpers.job(*flags, output=output)  # the same request continues
     assert helpers.contents(output) == whole
 
 
@@ -104,20 +104,20 @@ def test_overwrite_takes_the_folder_over_and_the_other_job_cannot_commit(tmp_pat
     commits = []
     plain = writer.ShardWriter.commit
 
-    def held(self):
+    def overtaken_commit(self):
         if not commits:
             helpers.job_process(*helpers.TINY, *other, "--overwrite", f"--output={output}")
         commits.append(self)
         return plain(self)
 
-    monkeypatch.setattr(writer.ShardWriter, "commit", held)
+    monkeypatch.setattr(writer.ShardWriter, "commit", overtaken_commit)
     helpers.job(*flags, output=output, expect=1)
     assert helpers.contents(output) == helpers.contents(tmp_path / "fresh")
 
 
 def test_the_note_of_a_job_goes_with_it(tmp_path, request_of):
     flags, _ = request_of
-    made = begin(flags, tmp_path / "out")
+    planned = begin(flags, tmp_path / "out")
     assert (tmp_path / "out" / ".tmp" / "request.json").exists()
-    claim.sweep_all(made.layout)
+    claim.sweep_all(planned.layout)
     assert not (tmp_path / "out" / ".tmp").exists()

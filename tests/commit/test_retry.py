@@ -1,6 +1,6 @@
-"""--retry_failures: afterwards the output is, byte for byte, that of a run in which all had worked at once.
+"""--retry_failures: afterwards the output is, byte for byte, that of a run in which all inputs succeeded at once.
 
-`python -m tests.commit.test_retry KILLS [SEED]` goes on until that many kills have hit retries at random moments.
+`python -m tests.commit.test_retry KILLS [SEED]` kills retries at random moments, KILLS times.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def test_records_that_decode_now_join_their_shards_and_damage_stays(tmp_path, mo
     calls.clear()
     config, _ = options.parse([*helpers.TINY, *flags, "--retry_failures", f"--output={output}"])
     plan = make(config, weights.identify(config.model, is_local_run=True))
-    far = Progress(plan, in_process=False)  # of workers elsewhere, which only receipts tell of
+    far = Progress(plan, in_process=False)  # remote workers, which are visible only through receipts
     assert (far.snapshot().images, far.snapshot().shards_total) == (0, 2)
     helpers.job(*flags, "--retry_failures", output=output)
     assert len(calls) == 4
@@ -156,20 +156,20 @@ class Late:
 
     def states(self, output) -> set[str]:
         """'old', 'new' or 'between' for each shard; the files agree with the receipt in the first two."""
-        old, found = helpers.contents(self.folder / "first"), set()
+        old, states = helpers.contents(self.folder / "first"), set()
         now = helpers.contents(output)
         for name in [name for name in old if name.startswith("receipts/")]:
             label = name[len("receipts/") : -len(".json")]
             receipt = receipts.read_receipt(Layout(str(output)), label)
             if receipt.replacing:
-                found.add("between")
+                states.add("between")
                 continue
-            told = old if now[name] == old[name] else self.expected
+            expected = old if now[name] == old[name] else self.expected
             if old[name] != self.expected[name]:
-                found.add("old" if told is old else "new")
+                states.add("old" if expected is old else "new")
             same = {n: d for n, d in now.items() if label in n and not n.startswith(".tmp")}
-            assert same == {n: d for n, d in told.items() if label in n}
-        return found
+            assert same == {n: d for n, d in expected.items() if label in n}
+        return states
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def late(tmp_path_factory):
 
 
 KILLS = [
-    ("after write_atomic temporary.json", 1, {"old"}),  # what is to be tried is noted
+    ("after write_atomic temporary.json", 1, {"old"}),  # the shards to retry are noted
     ("after place features", 1, {"old", "between"}),
     ("half a record", 2, {"old"}),
     ("before create_only claim", 1, {"old"}),
@@ -219,9 +219,9 @@ def test_wrong_use_is_refused_in_clear_words(tmp_path, capsys):
     helpers.job(*flags, output=tmp_path / "out", expect=2)
     assert "holds no finished run: 0 of 2 shards are done" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    for other in ("overwrite", "dry_run"):
-        helpers.job(*flags, f"--{other}", output=tmp_path / "out", expect=2)
-        assert f"--retry_failures and --{other} exclude each other" in capsys.readouterr().err
+    for flag in ("overwrite", "dry_run"):
+        helpers.job(*flags, f"--{flag}", output=tmp_path / "out", expect=2)
+        assert f"--retry_failures and --{flag} exclude each other" in capsys.readouterr().err
     helpers.job(flags[0], output=tmp_path / "out")
     before = helpers.contents(tmp_path / "out")
     helpers.job(*flags, "--image_size=48", output=tmp_path / "out", expect=2)
@@ -235,7 +235,7 @@ def test_wrong_use_is_refused_in_clear_words(tmp_path, capsys):
 
 
 def soak(kills: int, seed: int) -> None:
-    """Random stories of killed retries until `kills` kills have hit."""
+    """Random sequences of killed retries until `kills` kills have hit."""
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder))
@@ -243,7 +243,7 @@ def soak(kills: int, seed: int) -> None:
         hit, stories, output = 0, 0, Path(folder) / "out"
         while hit < kills:
             shutil.copytree(late.folder / "first", output)
-            # The first start must ask for the retry; once it has noted what is to be tried, none needs to.
+            # The first start must have the flag; once the shards to retry are noted, later starts need it no more.
             for number in range(draw.randint(1, 5)):
                 moment = draw.choice(sorted(late.moments))
                 kill = [moment, draw.randint(1, late.moments[moment])]

@@ -1,4 +1,4 @@
-"""ShardWriter: the first of two attempts wins, and the receipt is true."""
+"""ShardWriter: the first of two attempts wins, and the receipt is correct."""
 
 import json
 

@@ -42,7 +42,7 @@ def test_allowed_networks():
     assert permits("10.1.2.3", "10.0.0.0/8")
     assert permits("::1", "::1/128")
     assert not permits("10.1.2.3", "192.168.0.0/16")
-    # A network of IPv4 addresses in IPv6 clothes does not allow the private ones among them.
+    # Allowing a network of embedded IPv4 addresses does not allow the private ones among them.
     assert permits("64:ff9b::8.8.8.8", "64:ff9b::/96")
     assert not permits("64:ff9b::10.0.0.1", "64:ff9b::/96")
     assert permits("64:ff9b::10.0.0.1", "64:ff9b::/96", "10.0.0.0/8")

@@ -1,4 +1,4 @@
-"""The door: settings, schemes and local files."""
+"""Fetcher: settings, schemes and local files."""
 
 import os
 import pickle
@@ -104,7 +104,7 @@ def test_schemes_can_be_forbidden(uri):
 
 
 class FolderFileSystem(LocalFileSystem):
-    """folder://PATH, as any file system a user brings along would be."""
+    """folder://PATH, like a file system that a user provides."""
 
     @classmethod
     def scheme(cls):
@@ -170,7 +170,7 @@ def test_the_docs_list_every_code_and_every_limit():
     }
     text = (root / "docs/fetching.md").read_text()
     listed = set(re.findall(r"^\| `(\w+)`", text.partition("## Codes")[2], re.MULTILINE))
-    assert listed == raised | {"http_4xx", "http_5xx"}  # made from the status
+    assert listed == raised | {"http_4xx", "http_5xx"}  # derived from the status
     for name, value in vars(FetchSettings()).items():
         assert f"`{name}" in text
         if type(value) in (int, float):

@@ -1,4 +1,4 @@
-"""http(s) against a server that plays each failure."""
+"""http(s) against a server that produces each failure."""
 
 import gc
 import json
@@ -41,12 +41,12 @@ def server(authority):
 
 @pytest.fixture(autouse=True)
 def lookups(monkeypatch):
-    """A DNS of our own: *.test is here, metadata.test is not, and nothing is asked of the real one."""
+    """A DNS of our own: *.test is this machine, metadata.test a metadata service, and no other name exists."""
     real = socket.getaddrinfo
-    asked = []
+    names = []
 
     def getaddrinfo(host, *args):
-        asked.append(host)
+        names.append(host)
         if host == "metadata.test":
             host = "169.254.169.254"
         elif host.endswith(".test"):
@@ -56,20 +56,20 @@ def lookups(monkeypatch):
         return real(host, *args)
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    return asked
+    return names
 
 
 @pytest.fixture
 def make():
-    made = []
+    fetchers = []
 
     def make(**settings):
         quick = {"timeout_seconds": 20, "retries": 2, "backoff_seconds": 0.01, "max_bytes": 1 << 20}
-        made.append(Fetcher(FetchSettings(allow_private_networks=LOOPBACK, **{**quick, **settings})))
-        return made[-1]
+        fetchers.append(Fetcher(FetchSettings(allow_private_networks=LOOPBACK, **{**quick, **settings})))
+        return fetchers[-1]
 
     yield make
-    for fetcher in made:
+    for fetcher in fetchers:
         fetcher.close()
 
 
@@ -168,7 +168,7 @@ def test_retry_after_is_honoured(server, make):
     start = time.monotonic()
     assert make().fetch(server.url("/flaky?code=503&times=1&after=1")) == IMAGE
     assert time.monotonic() - start >= 1
-    # Longer than the image has: no use in waiting, and no second request.
+    # Longer than the image's time: no second request.
     in_an_hour = format_datetime(datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True).replace(
         " ", "%20"
     )
@@ -177,7 +177,7 @@ def test_retry_after_is_honoured(server, make):
         fetcher = make(timeout_seconds=0.3)
         assert failure(fetcher, server.url(path)).code == "http_5xx"
         assert server.requests[path] == 1
-        # The host is left alone by everyone meanwhile, and other hosts are not.
+        # Nobody sends requests to the host meanwhile; other hosts are not affected.
         assert failure(fetcher, server.url("/image?busy")).code == "host_busy"
         assert server.requests["/image?busy"] == 0
         assert fetcher.fetch(server.url("/image", "other.test")) == IMAGE
@@ -246,7 +246,7 @@ def test_private_addresses_get_no_packet(server, host):
 
 
 def test_a_name_that_changes_its_address_after_the_check_is_asked_once(server, make, lookups):
-    """What is judged is what is connected to: one lookup for one connection."""
+    """The address that is checked is the one connected to: one lookup per connection."""
     assert make().fetch(server.url("/image", "rebind.test")) == IMAGE
     assert lookups == ["rebind.test"]
 
@@ -311,7 +311,7 @@ def test_proxies_are_ignored_unless_asked_for(server, make, monkeypatch):
     assert server.requests["http://nowhere.invalid/image"] == 1
     sent = json.loads(make(trust_env_proxies=True).fetch("http://nowhere.invalid/echo"))
     assert sent["proxy-authorization"] == "Basic dTpw"
-    # No address is known behind a proxy, but one that stands in the URL is still judged.
+    # Behind a proxy no address is known, but one in the URL is still checked.
     assert failure(make(trust_env_proxies=True), "http://10.0.0.1/image").code == "blocked_address"
     monkeypatch.setenv("no_proxy", "nowhere.invalid")
     assert failure(make(trust_env_proxies=True), "http://nowhere.invalid/image").code == "dns"
@@ -356,7 +356,7 @@ def test_no_secret_and_no_spam_in_messages_and_logs(server, make, caplog, capfd)
 
 
 def test_ten_thousand_urls(server, make):
-    """Every URL ends in its class; sockets, threads and memory stay bounded. About 10 s."""
+    """Every URL has the expected outcome; sockets, threads and memory stay bounded. About 10 s."""
     outcomes = {
         "/status?code=404": ("http_4xx", 1000),
         "/status?code=500": ("http_5xx", 300),
@@ -377,7 +377,7 @@ def test_ten_thousand_urls(server, make):
     }
     urls = []
     for path, (code, count) in outcomes.items():
-        # The host that complains about its load is then left alone for a moment.
+        # The host that reports overload is then paused for a moment.
         host = "limited.test" if "429" in path else "h{}.test"
         urls += [(server.url(path, host.format(n % 100)), code) for n in range(count)]
     urls += [("http://gone.invalid/", "dns")] * 200 + [("http://10.0.0.1/", "blocked_address")] * 200
@@ -402,7 +402,7 @@ def test_ten_thousand_urls(server, make):
     assert len(codes) == 10_000
     assert wrong == {}
     assert Counter(codes)["ok"] > 5_000
-    # 32 in use, and what the pools of the 32 hosts used last keep. Both ends are in this process.
+    # 32 in use, and those kept in the pools of the 32 hosts used last. Both ends are in this process.
     assert server.peak_connections <= 128
     assert open_at_end <= 2 * 128
     assert threading.active_count() - threads_before <= 32  # the lookups'

@@ -23,7 +23,7 @@ QUICK = {"timeout_seconds": 20, "retries": 2, "backoff_seconds": 0.01, "max_byte
 
 
 class FailingStore(HttpServer):
-    """An object store whose objects are named for what becomes of them; answers reads of both APIs."""
+    """An object store whose object names say how reading them fails; serves reads of both APIs."""
 
     async def _do_download(self, ask):
         await self._object(ask, ask.target.partition("?")[0].rpartition("/")[2])
@@ -77,19 +77,19 @@ def failing():
 
 @pytest.fixture
 def use(monkeypatch):
-    """Points both schemes to an endpoint; gives a function that makes fetchers."""
-    made = []
+    """A function that points both schemes to an endpoint and creates a fetcher."""
+    fetchers = []
 
     def use(endpoint, **settings):
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", endpoint)
         login = ("--s3_access_key_id=testing", "--s3_secret_access_key=testing", "--s3_region_name=us-east-1")
         FileSystems.set_options(PipelineOptions([f"--s3_endpoint_url={endpoint}", *login]))
-        made.append(Fetcher(FetchSettings(**{**QUICK, **settings})))
-        return made[-1]
+        fetchers.append(Fetcher(FetchSettings(**{**QUICK, **settings})))
+        return fetchers[-1]
 
     yield use
     FileSystems.set_options(PipelineOptions([]))
-    for fetcher in made:
+    for fetcher in fetchers:
         fetcher.close()
 
 

@@ -1,4 +1,4 @@
-"""What may be shown of a URI."""
+"""URIs without their secrets."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""AVIF files made box by box, also those that no encoder writes."""
+"""AVIF files built box by box, including those that no encoder writes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ispe(width: int, height: int) -> bytes:
 
 
 def coded(pixels: np.ndarray | Image.Image, size: tuple[int, int] | None = None, **options) -> Item:
-    """A picture that Pillow encodes; `size` is what is said of it."""
+    """A picture that Pillow encodes; `size` is the stated one."""
     data = files.save(pixels, "AVIF", **{"speed": 10, **options})
     at = data.index(b"av1C") - 4
     width, height = size or (pixels.size if isinstance(pixels, Image.Image) else pixels.shape[1::-1])
@@ -53,11 +53,11 @@ def avif(
 ) -> bytes:
     """A file whose first item is the picture; `tiles` are the numbers, from 1 on, of the items of its grid.
 
-    `extents`: in how many pieces the data of each item lie; `in_idat`: in the box of that name; `more`: boxes in front
-    of the others within the meta box.
+    `extents`: number of pieces of each item's data; `in_idat`: whether they are in that box; `more`: boxes before the
+    others in the meta box.
     """
     contents = [item.content for item in items]
-    pool = [known for item in items for known in item.properties]
+    pool = [entry for item in items for entry in item.properties]
     uses, first = b"", 1
     for number, item in enumerate(items, 1):
         indices = bytes(essential | index for index in range(first, first + len(item.properties)))
@@ -100,7 +100,7 @@ def avif(
 
 
 def packed(bits: str) -> bytes:
-    """Zeros and ones, with spaces for the reader, as bytes."""
+    """Zeros and ones, with spaces for readability, as bytes."""
     bits = bits.replace(" ", "")
     return int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
 
@@ -114,13 +114,13 @@ def unit(kind: int, content: bytes) -> bytes:
 
 
 def sequence(width: int, height: int, before: str = "0 0 00000 000000000000 00000") -> bytes:
-    """A sequence header, not of a still picture; `before` holds timing, delays and operating points."""
+    """A sequence header, not of a still picture; `before`: timing, delays and operating points."""
     size = f"1111 1111 {width - 1:016b} {height - 1:016b}"
     return unit(1, packed(f"000 0 0 {before} {size} 0 000 0000 0 1 1 0 000"))
 
 
 def frame(has_own_size: bool, before: str = "0 00 1") -> bytes:
-    """The header of a frame, a key frame that is shown unless `before` says otherwise, and nothing of its data."""
+    """The header of a frame without its data: a shown key frame, unless `before` says otherwise."""
     return unit(6, packed(f"{before} 0 0 {int(has_own_size)}") + bytes(20))
 
 
@@ -128,5 +128,5 @@ AV1C = box(b"av1C", b"\x81\0\x0c\0")
 
 
 def claimed(width: int, height: int, *units: bytes) -> bytes:
-    """A file of these units that says this size."""
+    """A file of these units that states this size."""
     return avif(Item(b"av01", (ispe(width, height), AV1C), b"".join(units)))

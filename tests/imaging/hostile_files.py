@@ -1,4 +1,4 @@
-"""Image files made to do harm, and what is right to become of each."""
+"""Malicious image files, and the acceptable outcomes of each."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _SIZE_OF_JPEG = struct.pack(">HH", *RGB.shape[:2])
 
 
 def jpeg_of_size(width: int, height: int, data: bytes = JPEG) -> bytes:
-    """A JPEG that claims a size."""
+    """A JPEG that states this size."""
     return data.replace(_SIZE_OF_JPEG, struct.pack(">HH", height, width), 1)
 
 
 def segments(marker: int, body: bytes, count: int) -> bytes:
-    """A JPEG with so many marker segments before the picture."""
+    """A JPEG with `count` marker segments before the picture."""
     return JPEG[:2] + (struct.pack(">BBH", 0xFF, marker, 2 + len(body)) + body) * count + JPEG[2:]
 
 
 def jpeg_of_many_scans(side: int, scans: int) -> bytes:
-    """A grey progressive JPEG, flat, whose scans of one coefficient each say in a few bytes that all is zero."""
+    """A flat grey progressive JPEG; each scan of one coefficient says in a few bytes that all are zero."""
     blocks = (-(-side // 8)) ** 2
     quantization = b"\xff\xdb\0\x43\0" + b"\1" * 64
     frame = b"\xff\xc2" + struct.pack(">HBHHB", 11, 8, side, side, 1) + b"\1\x11\0"
@@ -55,10 +55,10 @@ def jpeg_of_many_scans(side: int, scans: int) -> bytes:
 
 
 def jpeg_of_two_headers(side: int, scans: int) -> bytes:
-    """A progressive JPEG whose true header stands where a reader that skips what libjpeg does not skip overlooks it.
+    """A progressive JPEG whose true header is overlooked by a reader that skips what libjpeg does not skip.
 
-    Such a reader sees a small sequential picture of one scan, which is a comment for libjpeg. The sampling is one that
-    TurboJPEG refuses, so that Pillow gets the file.
+    Such a reader sees a small sequential picture with one scan, which is a comment to libjpeg. TurboJPEG refuses the
+    sampling, so that Pillow gets the file.
     """
 
     def segment(marker: int, body: bytes) -> bytes:
@@ -75,7 +75,7 @@ def jpeg_of_two_headers(side: int, scans: int) -> bytes:
 
 
 def header(width: int, height: int, bits: int = 8, colour: int = 2, interlace: int = 0) -> bytes:
-    """PNG's."""
+    """The body of a PNG's IHDR chunk."""
     return struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlace)
 
 
@@ -103,7 +103,7 @@ def webp_frame(left: int, top: int) -> tuple[bytes, bytes]:
 
 
 def tiff_of_jpeg(strip: bytes, strips: int = 1) -> bytes:
-    """A small TIFF whose strips are all this JPEG."""
+    """A small TIFF whose strips are all the same JPEG."""
     plain = files.tiff(RGB, 2, more={259: ("H", [7])})
     at = len(plain) + (len(plain) & 1)
     more = {259: ("H", [7]), 273: ("I", [at] * strips), 279: ("I", [len(strip)] * strips), 278: ("I", [1])}
@@ -113,7 +113,7 @@ def tiff_of_jpeg(strip: bytes, strips: int = 1) -> bytes:
 
 
 def with_next_page(data: bytes, at: bytes) -> bytes:
-    """A TIFF that says that its next page's tags are there."""
+    """A TIFF whose next page's tags are stated to be at `at`."""
     (table,) = struct.unpack_from("<I", data, 4)
     end = table + 2 + 12 * struct.unpack_from("<H", data, table)[0]
     return data[:end] + at + data[end + 4 :]
@@ -124,7 +124,7 @@ def flat(image_format: str, mode: str, side: int = SIDE, **options) -> bytes:
 
 
 def cases() -> Iterator[tuple[str, bytes, set[str]]]:
-    """Name, file, and the outcomes that are right: 'pixels' or codes."""
+    """Name, file, and acceptable outcomes: 'pixels' or codes."""
     fine, many, either = {"pixels"}, {"too_many_pixels"}, {"corrupt", "truncated"}
     zeros = bytes(50_000_000)
     # More pixels than allowed, by the header.
@@ -202,7 +202,7 @@ def cases() -> Iterator[tuple[str, bytes, set[str]]]:
     )
     yield "tiff of 65,000 tags", files.tiff(RGB, 2, more={n: ("H", [1]) for n in range(400, 65_400)}), fine
     yield "tiff profile", files.tiff(RGB, 2, more={34675: ("B", zeros[:10_000_000])}), fine
-    # Tags that promise more than there is.
+    # Tags that state more than there is.
     good = files.tiff(RGB, 2)
     for tag in (258, 273, 279):
         entry = struct.pack("<H", tag)
@@ -298,9 +298,9 @@ def cases() -> Iterator[tuple[str, bytes, set[str]]]:
             {"pixels", *either, "unsupported_format"},
         )
     yield "bmp whose pixels are elsewhere", bmp(4, 4, at=2**31), either
-    whole = files.gif((8, 6), INDICES)
+    intact = files.gif((8, 6), INDICES)
     for size in (0, 1, 12, 255):
-        yield f"gif codes of {size} bits", whole[:35] + bytes([size]) + whole[36:], {"pixels", *either}
+        yield f"gif codes of {size} bits", intact[:35] + bytes([size]) + intact[36:], {"pixels", *either}
     for tag, kind, values in (
         (258, "H", [8, 4, 16]),
         (277, "H", [65535]),
@@ -376,9 +376,9 @@ def _avif_cases() -> Iterator[tuple[str, bytes, set[str]]]:
         yield f"avif of {name}", avif.avif(picture, more=inside), {"pixels", *either}
     film = files.save(RGB, "AVIF", save_all=True, append_images=[Image.fromarray(255 - RGB)])
     yield "avif whose film is damaged", film.replace(b"stsz", b"stsz" + b"\xff" * 8), {"pixels", *either}
-    whole = avif.avif(picture)
-    at = whole.index(b"iloc") + 12
-    yield "avif of 65,535 pictures", whole[: at - 2] + b"\xff\xff" + whole[at:], either
-    yield "avif of a picture elsewhere", whole[: at + 8] + b"\x7f" * 8 + whole[at + 16 :], either
+    intact = avif.avif(picture)
+    at = intact.index(b"iloc") + 12
+    yield "avif of 65,535 pictures", intact[: at - 2] + b"\xff\xff" + intact[at:], either
+    yield "avif of a picture elsewhere", intact[: at + 8] + b"\x7f" * 8 + intact[at + 16 :], either
     shared = avif.avif(picture._replace(content=b"\x0a\xff\xff\xff\x7f" + bytes(8_000_000)))
     yield "avif of a unit without end", shared, either

@@ -1,7 +1,7 @@
-"""Decodes image files made to do harm, and good ones with random damage.
+"""Decodes malicious image files, and good ones with random damage.
 
-`python -m tests.imaging.hostile_images cases` decodes the files, `python -m tests.imaging.hostile_images COUNT [SEED]` so
-many damaged ones; within limits of memory and processor time, and the outcomes go to stdout as JSON lines.
+`python -m tests.imaging.hostile_images cases` decodes the files, `python -m tests.imaging.hostile_images COUNT [SEED]` that
+many damaged ones, within a limit of CPU time, and prints the outcomes as JSON lines.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def good_ones() -> list[bytes]:
 
 
 _TIFF_COMPRESSIONS = ("tiff_lzw", "tiff_adobe_deflate", "packbits", "lzma", "zstd", "jpeg")
-_TELLING = [byte * count for byte in (b"\0", b"\xff") for count in (1, 2, 4)]
-_TELLING += [b"\x7f\xff", b"\x80\0", b"\0\0\0\1", b"\1\0\0\0", b"\xff\xd9", b"\xff\xda"]
+_VALUES = [byte * count for byte in (b"\0", b"\xff") for count in (1, 2, 4)]
+_VALUES += [b"\x7f\xff", b"\x80\0", b"\0\0\0\1", b"\1\0\0\0", b"\xff\xd9", b"\xff\xda"]
 
 
 def damaged(data: bytes, others: list[bytes], chance: random.Random) -> bytes:
@@ -80,12 +80,12 @@ def damaged(data: bytes, others: list[bytes], chance: random.Random) -> bytes:
     for _ in range(chance.choice((1, 1, 1, 2, 3, 6))):
         at = chance.randrange(len(new)) if len(new) > 1 else 0
         if chance.random() < 0.5:
-            at = min(at, chance.randrange(200))  # headers are where the harm is done
+            at = min(at, chance.randrange(200))  # damage to headers does most harm
         kind, length = chance.randrange(8), chance.choice((1, 2, 4, 16, 100))
         if kind <= 2:
             new[at : at + 1] = bytes([(new[at] if new else 0) ^ 1 << chance.randrange(8)])
         elif kind == 3:
-            value = chance.choice(_TELLING)
+            value = chance.choice(_VALUES)
             new[at : at + len(value)] = value
         elif kind == 4:
             new[at : at + length] = chance.randbytes(length)
@@ -100,7 +100,7 @@ def damaged(data: bytes, others: list[bytes], chance: random.Random) -> bytes:
 
 
 def _with_right_checksums(data: bytes) -> bytes:
-    """A damaged PNG whose chunks say that they are whole, so that the damage gets further than their checksums."""
+    """A damaged PNG with valid checksums, so that the damage gets past them."""
     if not data.startswith(b"\x89PNG"):
         return data
     new, at = bytearray(data), 8
@@ -111,7 +111,7 @@ def _with_right_checksums(data: bytes) -> bytes:
 
 
 def outcome(data: bytes, pixels: np.ndarray) -> str:
-    """'pixels', a code, or what else was raised."""
+    """'pixels', a failure code, or the error raised."""
     try:
         width, height = decode(data, SETTINGS, pixels)
     except ItemError as error:
@@ -123,12 +123,12 @@ def outcome(data: bytes, pixels: np.ndarray) -> str:
     return "pixels"
 
 
-def _peak_mib(anew: bool = False) -> int:
-    """The most memory that this process had; since the last time it was asked `anew`, where the system can say."""
+def _peak_mib(reset: bool = False) -> int:
+    """Peak memory of this process; since the last call with `reset`, if the system supports it."""
     try:
         with open("/proc/self/status") as status:
             peak = next(int(line.split()[1]) >> 10 for line in status if line.startswith("VmHWM"))
-        if anew:
+        if reset:
             with open("/proc/self/clear_refs", "w") as switch:
                 switch.write("5")
         return peak
@@ -144,24 +144,24 @@ def main(what: str, seed: int = 1) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pixels = np.empty((SETTINGS.image_size, SETTINGS.image_size, 3), np.float32)
     if what == "cases":
-        for name, data, right in cases():
+        for name, data, expected in cases():
             before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
-            base = _peak_mib(anew=True) and _peak_mib()
-            found = outcome(data, pixels)
+            base = _peak_mib(reset=True) and _peak_mib()
+            result = outcome(data, pixels)
             seconds = resource.getrusage(resource.RUSAGE_SELF).ru_utime - before
-            told = {"name": name, "found": found, "right": sorted(right), "bytes": len(data)}
-            print(json.dumps({**told, "seconds": seconds, "mib": _peak_mib() - base}), flush=True)
+            line = {"name": name, "outcome": result, "expected": sorted(expected), "bytes": len(data)}
+            print(json.dumps({**line, "seconds": seconds, "mib": _peak_mib() - base}), flush=True)
         return
     pictures, counts = good_ones(), Counter[str]()
-    _peak_mib(anew=True)
+    _peak_mib(reset=True)
     base = _peak_mib()
     for number in itertools.islice(itertools.count(), int(what)):
         chance = random.Random(f"{seed} {number}")
         data = damaged(chance.choice(pictures), pictures, chance)
-        found = outcome(data, pixels)
-        counts[found] += 1
-        if counts[found] == 1:
-            print(json.dumps({"number": number, "found": found, "data": data.hex()}), flush=True)
+        result = outcome(data, pixels)
+        counts[result] += 1
+        if counts[result] == 1:
+            print(json.dumps({"number": number, "outcome": result, "data": data.hex()}), flush=True)
     print(json.dumps({"counts": counts, "mib": _peak_mib() - base}))
 
 

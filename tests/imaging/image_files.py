@@ -1,4 +1,4 @@
-"""Image files of every kind, made from arrays: also those that no encoder here writes."""
+"""Image files of every format, built from arrays, including those that no encoder here writes."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def exif(orientation: int) -> Image.Exif:
 
 
 def deep(pixels: np.ndarray, extension: str) -> bytes:
-    """A file of uint16 samples, which Pillow does not write; RGB order."""
+    """A file of uint16 samples in RGB order, which Pillow does not write."""
     order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(pixels.shape[2], [0])
     return cv2.imencode(extension, np.ascontiguousarray(pixels[..., order]))[1].tobytes()
 
 
 def png(header: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG of these chunks, with right checksums."""
+    """A PNG of these chunks, with valid checksums."""
     parts = [b"\x89PNG\r\n\x1a\n"]
     for kind, body in ((b"IHDR", header), *chunks, (b"IEND", b"")):
         parts.append(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)))
@@ -50,7 +50,7 @@ def png(header: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
 
 
 def flat_png(width: int, height: int, *more: tuple[bytes, bytes]) -> bytes:
-    """A black-and-white PNG that is all white, in few bytes."""
+    """An all-white bilevel PNG in few bytes."""
     compressor = zlib.compressobj(9)
     row = b"\0" + b"\xff" * -(-width // 8)
     rows_at_once = max(1, (1 << 20) // len(row))
@@ -78,7 +78,7 @@ def gif(
     before: bytes = b"",
     interlaced: bool = False,
 ) -> bytes:
-    """A GIF with one frame of palette indices somewhere on its canvas, and `before` in front of the frame."""
+    """A GIF with one frame of palette indices at `place` on its canvas, and `before` in front of the frame."""
     image = Image.fromarray(frame)
     image.putpalette(b"".join(bytes(colour) for colour in palette).ljust(768, b"\0"))
     encoded = save(image, "GIF", optimize=False, interlace=int(interlaced))
@@ -146,7 +146,7 @@ def grey_jpeg_of_odd_sampling(side: int = 40) -> bytes:
     header = bytearray(model[: model.index(b"\xff\xda") + 14])
     for component, sampling in enumerate((0x21, 0x11, 0x21)):
         header[at + 11 + 3 * component] = sampling
-    # Of each block: no difference of the mean, end of block, in the Huffman codes of T.81, Annex K.
+    # Per block: no difference of the mean, end of block, in the Huffman codes of T.81, Annex K.
     luma, chroma = "001010", "0000"
     units = -(-side // 16) * -(-side // 8)
     bits = (luma * 2 + chroma * 3) * units

@@ -1,4 +1,4 @@
-"""Pictures as arrays, and what the job and TensorFlow make of files of them."""
+"""Pictures as arrays, and the job's and TensorFlow's decoding of files of them."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def high_byte(samples: np.ndarray) -> np.ndarray:
 
 
 def refusal(data: bytes, **settings) -> tuple[str, str]:
-    """(code, message) with which a file is refused."""
+    """(code, message) of the error for a refused file."""
     with pytest.raises(ItemError) as caught:
         decoded(data, **settings)
     return caught.value.code, str(caught.value)

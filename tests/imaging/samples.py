@@ -1,4 +1,4 @@
-"""Files of every kind that is read, by name; and of kinds that are not, with the code of their refusal."""
+"""Files of every format that is read, by name; and of formats that are not, with their failure codes."""
 
 import struct
 
@@ -38,7 +38,7 @@ AS_TENSORFLOW = {
     "bmp alpha": files.save(RGBA, "BMP"),
     "bmp grey": files.save(RGB, "BMP", "L"),
 }
-# What TensorFlow does not read, or not so: each file, and the pixels in it.
+# What TensorFlow does not read, or reads differently: each file, and the pixels in it.
 AS_STORED = {
     "png clear": (files.save(CLEAR, "PNG"), RGB),
     "webp clear": (files.save(CLEAR, "WEBP", lossless=True, exact=True), RGB),
@@ -100,7 +100,7 @@ ONE_OF_EACH = {
 
 
 def half_a_gif() -> bytes:
-    """A GIF whose structure is whole, but whose compressed data stop half-way."""
+    """A GIF with an intact structure whose compressed data stop half-way."""
     data = files.gif((8, 24), np.random.RandomState(0).randint(0, 4, (24, 8)).astype(np.uint8))
     block = 13 + 12 + 10 + 1
     half = data[block] // 2

@@ -1,4 +1,4 @@
-"""AVIF: the pixels are Pillow's, whatever else the file holds, and no header is believed."""
+"""AVIF: the pixels are Pillow's, whatever else the file holds, and no header is trusted."""
 
 import io
 import struct
@@ -16,7 +16,7 @@ from transforms.imaging.formats import format_of
 
 FILMED = {"save_all": True, "append_images": 2 * [Image.fromarray(255 - RGB)]}
 CLEAR_FILMED = {"save_all": True, "append_images": 2 * [Image.fromarray(255 - RGBA)]}
-# From the header's timing on: a model of the decoder, delays, two operating points of a high level.
+# From the header's timing on: a decoder model, delays, two operating points of a high level.
 FULL = f"1 {'0' * 64} 1 001 01 1 00011 {'0' * 32} 00000 00100 1 00001 " + 2 * (
     f"{'0' * 12} 01000 1 1 {'0' * 9} 1 0000 "
 )
@@ -76,9 +76,9 @@ def test_a_grid_is_put_together_and_cut_to_its_size(shared):
     items = [build.coded(tile, subsampling="4:4:4") for tile in tiles]
     data = build.avif(build.grid(2, 2, 120, 100), *items, tiles=(2, 3, 4, 5))
     pixels = [np.asarray(Image.open(io.BytesIO(build.avif(item)))) for item in items]
-    whole = np.vstack([np.hstack(pixels[:2]), np.hstack(pixels[2:])])[:100, :120]
+    expected = np.vstack([np.hstack(pixels[:2]), np.hstack(pixels[2:])])[:100, :120]
 
-    np.testing.assert_array_equal(decoded(data), resized(whole))
+    np.testing.assert_array_equal(decoded(data), resized(expected))
 
 
 @pytest.mark.parametrize("options", [{"exif": files.exif(6)}, CLEAR_FILMED], ids=["still", "film"])
@@ -153,9 +153,9 @@ UNREAD = {
 
 @pytest.mark.parametrize(("data", "code", "words"), UNREAD.values(), ids=UNREAD)
 def test_what_libavif_should_not_see_is_refused(data, code, words):
-    found, message = refusal(data)
+    refused_as, message = refusal(data)
 
-    assert (found, words in message) == (code, True), message
+    assert (refused_as, words in message) == (code, True), message
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_boxes_of_any_size_end_as_pixels_or_a_code(kind, size):
     data = files.save(RGB, "AVIF")
     at = data.index(kind) - 4
     damaged = data[:at] + struct.pack(">I", size) + data[at + 4 :]
-    found = outcome(damaged, np.empty((32, 32, 3), np.float32))
+    result = outcome(damaged, np.empty((32, 32, 3), np.float32))
 
-    # 0 stands for "up to the end of the box around it", which may be true.
-    assert found in ("corrupt", "truncated", "unsupported_format", "pixels" if size == 0 else "")
+    # 0 means "up to the end of the enclosing box", which may be true.
+    assert result in ("corrupt", "truncated", "unsupported_format", "pixels" if size == 0 else "")

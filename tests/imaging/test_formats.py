@@ -1,4 +1,4 @@
-"""The list of formats, held against the samples, the documents and what pictures begin with."""
+"""The list of formats, compared with the samples, the documents and the first bytes of pictures."""
 
 import importlib
 import re
@@ -12,12 +12,12 @@ from tests.imaging.samples import ONE_OF_EACH, REFUSED
 from transforms.errors import ItemError
 from transforms.imaging.formats import FORMATS, HEAD_BYTES, PACKAGES, SUFFIXES, format_of, is_image
 
-NAMES = [known.name for known in FORMATS]
+NAMES = [image_format.name for image_format in FORMATS]
 NO_PICTURES = ("no bytes", "text", "html", "json", "zip", "gzip", "start of a jpeg", "riff of sound", "mp4")
 NO_PICTURES += ("pdf", "postscript")
 
 
-def test_each_format_has_a_sample_and_each_sample_is_told_by_its_first_bytes():
+def test_each_format_has_a_sample_and_each_sample_is_identified_by_its_first_bytes():
     assert {format_of(data[:HEAD_BYTES]).name for data in ONE_OF_EACH.values()} == set(NAMES)
     assert all(is_image(data[:HEAD_BYTES]) for data in ONE_OF_EACH.values())
 
@@ -54,12 +54,12 @@ def test_receipts_name_the_packages_that_decide_pixels():
     assert PACKAGES == ("opencv-python-headless", "pillow", "simplejpeg")
 
 
-@pytest.mark.parametrize("known", FORMATS, ids=lambda known: known.name)
-def test_a_name_without_a_picture_behind_it_is_refused(known):
-    """What passes for a format by its first bytes only is refused by its structure, not by chance."""
-    head = next(data for data in ONE_OF_EACH.values() if format_of(data) is known)[:16]
+@pytest.mark.parametrize("image_format", FORMATS, ids=lambda image_format: image_format.name)
+def test_a_head_without_a_picture_behind_it_is_refused(image_format):
+    """A file that looks like a format only by its first bytes is refused for its structure, not by chance."""
+    head = next(data for data in ONE_OF_EACH.values() if format_of(data) is image_format)[:16]
     with pytest.raises(ItemError) as caught:
-        known.reduce(head)
+        image_format.reduce(head)
     assert caught.value.code in ("truncated", "corrupt")
 
 

@@ -1,4 +1,4 @@
-"""GIFs: frames on their canvas, and colours that are not there."""
+"""GIFs: frames on their canvas, and missing colours."""
 
 import numpy as np
 

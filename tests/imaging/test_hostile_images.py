@@ -1,6 +1,6 @@
-"""Files made to do harm, and random damage, end as pixels or as a documented code, in bounded memory, without a word.
+"""Malicious files, and random damage, end as pixels or a documented code, in bounded memory, without output on stderr.
 
-HOSTILE_IMAGES=300000 in the environment makes so many damaged files; HOSTILE_SEED=2 makes others.
+HOSTILE_IMAGES=300000 in the environment sets the number of damaged files; HOSTILE_SEED=2 generates others.
 """
 
 import json
@@ -14,12 +14,12 @@ import pytest
 from tests import helpers
 from tests.imaging.hostile_files import MAX_PIXELS
 
-BYTES_A_PIXEL = 16  # at most, of the largest picture that is allowed; docs/images.md tells it
+BYTES_PER_PIXEL = 16  # at most, of the largest allowed picture; stated in docs/images.md
 COUNT, SEED = os.environ.get("HOSTILE_IMAGES", "20000"), os.environ.get("HOSTILE_SEED", "1")
 
 
 def run(*argv: str) -> list[dict]:
-    """What tests.imaging.hostile_images tells; fails if it dies, or if it or a library writes anything to stderr."""
+    """The output of tests.imaging.hostile_images; fails if it dies, or if it or a library writes anything to stderr."""
     command = [sys.executable, "-m", "tests.imaging.hostile_images", *argv]
     done = subprocess.run(command, cwd=helpers.REPO, capture_output=True, text=True)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -35,20 +35,20 @@ def documented():
 
 
 def test_files_made_to_do_harm_end_as_they_should(documented):
-    told = run("cases")
-    wrong = {case["name"]: case["found"] for case in told if case["found"] not in case["right"]}
+    results = run("cases")
+    wrong = {case["name"]: case["outcome"] for case in results if case["outcome"] not in case["expected"]}
     assert not wrong
-    assert {case["found"] for case in told} <= {"pixels", *documented}
-    bound = BYTES_A_PIXEL * MAX_PIXELS >> 20
-    hungry = {case["name"]: case["mib"] for case in told if case["mib"] > bound}
-    assert not hungry
-    assert len(told) > 100
+    assert {case["outcome"] for case in results} <= {"pixels", *documented}
+    bound = BYTES_PER_PIXEL * MAX_PIXELS >> 20
+    excessive = {case["name"]: case["mib"] for case in results if case["mib"] > bound}
+    assert not excessive
+    assert len(results) > 100
 
 
 def test_random_damage_ends_as_pixels_or_a_code(documented):
-    *_, last = told = run(COUNT, SEED)
-    unexpected = [one for one in told[:-1] if one["found"] not in {"pixels", *documented}]
+    *_, last = results = run(COUNT, SEED)
+    unexpected = [case for case in results[:-1] if case["outcome"] not in {"pixels", *documented}]
     assert not unexpected
     assert sum(last["counts"].values()) == int(COUNT)
     assert {"pixels", "corrupt", "truncated", "unsupported_format", "too_many_pixels"} <= set(last["counts"])
-    assert last["mib"] <= BYTES_A_PIXEL * MAX_PIXELS >> 20
+    assert last["mib"] <= BYTES_PER_PIXEL * MAX_PIXELS >> 20

@@ -1,4 +1,4 @@
-"""Pictures that crash or hang a decoder cost themselves, not the job: a fake format whose decoder does so."""
+"""Pictures that crash or hang a decoder lose themselves, not the job: a fake format whose decoder does so."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def _no_process_stays():
 
 
 def write_input(folder, lethal: dict[int, bytes], size: int = 10, shards: int = 3) -> list[str]:
-    """Shards of good pictures but for some, by number over all shards; returns the job's flags."""
+    """Shards of good pictures, except for the lethal ones, by number over all shards; returns the job's flags."""
     for shard in range(shards):
         numbers = range(shard * size, (shard + 1) * size)
         examples = [helpers.example({"image/encoded": lethal.get(n) or helpers.encoded(n)}) for n in numbers]
@@ -46,7 +46,7 @@ def run(flags, output, expect):
 
 
 def check(output, tmp_path, codes: dict[int, str], size: int = 10, shards: int = 3) -> None:
-    """The ledger holds these codes, and the features are those of a job whose pictures there are merely bad."""
+    """The ledger holds these codes, and the features are those of a job with merely bad pictures in their places."""
     places = {f"{line['key']}": line["code"] for line in helpers.read_ledger(output)}
     assert places == {f"in-{n // size}.tfrecord#{n % size}": code for n, code in codes.items()}
     flags = write_input(tmp_path / "harmless", dict.fromkeys(codes, b"no image"), size, shards)
@@ -106,9 +106,9 @@ def test_pixels_sizes_and_refusals_are_those_of_decoding_here():
     for data, _ in REFUSED.values():
         with pytest.raises(ItemError) as expected:
             decode(data, SETTINGS, here)
-        with pytest.raises(ItemError) as found:
+        with pytest.raises(ItemError) as caught:
             isolated.decode(data, SETTINGS, 600.0, there)
-        assert (found.value.code, str(found.value)) == (expected.value.code, str(expected.value))
+        assert (caught.value.code, str(caught.value)) == (expected.value.code, str(expected.value))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_decoding_processes_import_neither_beam_nor_tensorflow():
 
 
 def test_threads_that_hang_cost_their_pictures_and_no_other(monkeypatch):
-    """More pictures than threads: what no thread came to is decoded in other processes, each picture once."""
+    """More pictures than threads: those that no thread reached are decoded in other processes, each picture once."""
     monkeypatch.setattr(decode_images, "_distrusted", threading.Event())
     monkeypatch.setattr(decode_images, "_POOLS", {})
     datas = [helpers.encoded(seed) for seed in range(9)]
@@ -188,17 +188,17 @@ def test_threads_that_hang_cost_their_pictures_and_no_other(monkeypatch):
     def decode_or_hang(data, preprocessing, out):
         if data in hung:
             go_on.wait(60)
-            out[:] = -1  # too late: nobody looks at this array any more
+            out[:] = -1  # too late: nobody reads this array any more
         return here(data, preprocessing, out)
 
     monkeypatch.setattr(preprocess, "decode", decode_or_hang)
     settings = decode_images.DecodeSettings(SETTINGS, batch_size=9, threads=2, timeout_seconds=2.0)
     shard = Shard(0, 1, RecordFile("in", 1, 0.0), "in")
     items = tuple(Encoded(b"%d" % row, row, data) for row, data in enumerate(datas))
-    found = decode_images.submit(EncodedChunk(shard, 0, True, items), settings).result()
+    chunk = decode_images.submit(EncodedChunk(shard, 0, True, items), settings).result()
     go_on.set()
     expected = np.empty((SIDE, SIDE, 3), np.float32)
-    assert [item.position for item in found.items] == list(range(9))
-    for item, data in zip(found.items, datas, strict=True):
+    assert [item.position for item in chunk.items] == list(range(9))
+    for item, data in zip(chunk.items, datas, strict=True):
         here(data, SETTINGS, expected)
-        np.testing.assert_array_equal(found.pixels[item.row], expected)
+        np.testing.assert_array_equal(chunk.pixels[item.row], expected)

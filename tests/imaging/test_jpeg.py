@@ -1,4 +1,4 @@
-"""JPEGs: harmless faults, damaged orientations, more scans than one, and scaled decoding."""
+"""JPEGs: harmless faults, damaged orientations, several scans, and scaled decoding."""
 
 import struct
 
@@ -69,7 +69,7 @@ def test_faults_that_cameras_make_are_harmless(kind):
 
 
 def test_a_second_scan_of_a_picture_that_has_one_is_never_read():
-    """Nobody counts the scans of such a JPEG: libjpeg stops at the second, however many follow."""
+    """The scans of such a JPEG are not counted: libjpeg stops at the second, however many follow."""
     scan = JPEG[JPEG.rindex(b"\xff\xda") : -2]
     for more in (1, 5000):
         code, message = refusal(JPEG[:-2] + scan * more + JPEG[-2:])

@@ -1,4 +1,4 @@
-"""The pixels of every format, held against TensorFlow and against what is known of each file."""
+"""The pixels of every format, compared with TensorFlow's or with those known to be in the file."""
 
 import io
 

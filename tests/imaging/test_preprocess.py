@@ -14,7 +14,7 @@ from transforms.imaging.preprocess import Preprocessing
 
 def test_threads_do_not_disturb_each_other():
     data = [*AS_TENSORFLOW.values()] * 8
-    alone = [decoded(one) for one in AS_TENSORFLOW.values()] * 8
+    alone = [decoded(encoded) for encoded in AS_TENSORFLOW.values()] * 8
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(decoded, data))
 
@@ -42,6 +42,6 @@ def test_many_threads_keep_their_own_pixels():
     datas = [files.save(files.picture(60 + seed, 50), "JPEG") for seed in range(8)]
     expected = [decoded(data) for data in datas]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda number: decoded(datas[number % 8]), range(400)))
-    for number, pixels in enumerate(found):
+        results = list(pool.map(lambda number: decoded(datas[number % 8]), range(400)))
+    for number, pixels in enumerate(results):
         np.testing.assert_array_equal(pixels, expected[number % 8])

@@ -1,4 +1,4 @@
-"""What cannot be read is refused by name, and what is too large before it is decoded."""
+"""Files that cannot be read are refused by name, and those too large before they are decoded."""
 
 import re
 

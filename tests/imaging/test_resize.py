@@ -55,7 +55,7 @@ def test_random_sizes_are_resized_to_tensorflows_bits():
 
 def test_without_the_native_code_a_process_says_so_once(caplog, monkeypatch):
     monkeypatch.setattr(native, "LIBRARY", None)
-    native.tell_of_absence.cache_clear()
+    native.warn_missing.cache_clear()
     for _ in range(2):
         decoded(JPEG)
     (record,) = caplog.records
@@ -70,17 +70,17 @@ def test_a_library_that_cannot_be_used_is_left_alone(tmp_path, monkeypatch, capl
         subprocess.run(["cc", "-shared", "-o", tmp_path / NATIVE_NAME, source], check=True)
     else:
         (tmp_path / NATIVE_NAME).write_bytes(content)
-    monkeypatch.setattr(native, "_why", "")
+    monkeypatch.setattr(native, "_problem", "")
     assert native.load(tmp_path) is None
-    native.tell_of_absence.cache_clear()
-    native.tell_of_absence()
+    native.warn_missing.cache_clear()
+    native.warn_missing()
     assert f"cannot be loaded ({tmp_path / NATIVE_NAME}" in caplog.text
 
 
 def test_a_library_of_another_version_is_left_alone(tmp_path, monkeypatch):
     shutil.copy(native.LIBRARY._name, tmp_path / NATIVE_NAME)
-    monkeypatch.setattr(native, "_why", "")
+    monkeypatch.setattr(native, "_problem", "")
     assert native.load(tmp_path) is not None
     monkeypatch.setattr(native, "_VERSION", -1)
     assert native.load(tmp_path) is None
-    assert "another version" in native._why
+    assert "another version" in native._problem

@@ -1,4 +1,4 @@
-"""One GPU a process: real processes and real locks, a list of devices that stands for the GPUs."""
+"""One GPU per process: real processes and real locks, with a list of names in place of the GPUs."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ import pytest
 from tests import helpers
 from transforms.model import devices
 
-# Takes one of the GPUs named by its arguments, tells which, and keeps it until it is ended.
+# Takes one of the GPUs named by its arguments, prints which, and keeps it until it is killed.
 HOLDER = """
 import sys, time
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ time.sleep(600)
 
 @pytest.fixture
 def holder(tmp_path):
-    """Starts a process that takes a GPU; gives it and the GPUs that it left itself."""
+    """Starts a process that takes a GPU; returns it and the lines with the GPUs it left itself."""
     started = []
 
     def start(*names, visible=None):
@@ -48,11 +48,11 @@ def holder(tmp_path):
             text=True,
         )
         started.append(process)
-        told = []
+        lines = []
         while (line := process.stdout.readline().strip()) != "taken":
             assert line, process.stderr.read()
-            told.append(line)
-        return process, told
+            lines.append(line)
+        return process, lines
 
     yield start
     for process in started:
@@ -75,12 +75,12 @@ def test_the_gpu_of_a_process_that_was_killed_is_free_again(holder):
 def test_more_processes_than_gpus_share_and_say_so(holder):
     holder("a", "b")
     holder("a", "b")
-    third, told = holder("a", "b")
-    assert told in (["GPU a"], ["GPU b"])
+    third, lines = holder("a", "b")
+    assert lines in (["GPU a"], ["GPU b"])
     third.kill()
-    said = third.communicate()[1]
-    assert "all 2 GPUs (0, 1) are held by other processes" in said
-    assert "Start no more worker processes on a host than it has GPUs" in said
+    errors = third.communicate()[1]
+    assert "all 2 GPUs (0, 1) are in use by other processes (locks in" in errors
+    assert "Start no more worker processes on a host than it has GPUs" in errors
 
 
 def test_processes_that_see_different_gpus_agree_on_their_names(holder):
@@ -111,10 +111,10 @@ def test_names_that_are_no_file_names_can_be_claimed(tmp_path):
 
 
 def test_workers_in_processes_of_their_own_each_take_a_gpu(tmp_path):
-    """The whole job: its workers run with a list of two GPUs in TensorFlow's place."""
+    """The complete job, whose workers see a list of two GPUs in place of TensorFlow's."""
     pattern = helpers.write_shards(tmp_path / "in", (2, 2))
-    told = tmp_path / "told"
-    told.mkdir()
+    gpus = tmp_path / "gpus"
+    gpus.mkdir()
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
         f"""
@@ -123,7 +123,7 @@ from types import SimpleNamespace
 from transforms.model import devices
 
 def set_visible_devices(left, kind):
-    open(os.path.join({str(told)!r}, str(os.getpid())), "w").write(left[0])
+    open(os.path.join({str(gpus)!r}, str(os.getpid())), "w").write(left[0])
 
 devices._tensorflow_config = lambda: SimpleNamespace(
     list_physical_devices=lambda kind: ["first", "second"], set_visible_devices=set_visible_devices
@@ -142,6 +142,6 @@ devices._tensorflow_config = lambda: SimpleNamespace(
         },
     )
     assert done.stdout == ""
-    assert sorted(path.read_text() for path in told.iterdir()) == ["first", "second"]
+    assert sorted(path.read_text() for path in gpus.iterdir()) == ["first", "second"]
     helpers.job(f"--input={pattern}", output=tmp_path / "direct")
     assert helpers.contents(tmp_path / "out") == helpers.contents(tmp_path / "direct")

@@ -1,4 +1,4 @@
-"""A model call that runs out of memory: halved to what fits, kept, said once, and never blamed on an image."""
+"""A model call that runs out of memory: halved to what fits, kept, logged once, and never blamed on an image."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def test_the_batch_is_halved_until_it_fits_and_the_size_is_kept_and_said_once(ti
     tight = Tight(tiny, 2, NO_ROOM[kind])
     model = Fitted(tight)
     with caplog.at_level(logging.WARNING):
-        found = [model(pixels)["embedding"] for _ in range(3)]
+        outputs = [model(pixels)["embedding"] for _ in range(3)]
     assert tight.log == [7, 4, 2, 2, 2, 2] + [2] * 8
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert "batches of 7 images; going on with 2: --batch_size=2" in said
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "batches of 7 images; continuing with 2; start with --batch_size=2" in message
     assert counters.PROCESS.batch_fitted == 2
-    for one in found:
-        assert one.shape == expected.shape
-        np.testing.assert_allclose(one, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    for output in outputs:
+        assert output.shape == expected.shape
+        np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_a_model_that_has_room_is_called_as_it_is(tiny):
@@ -88,15 +88,15 @@ def test_a_model_that_has_room_is_called_as_it_is(tiny):
 def test_the_images_at_fault_are_found_in_smaller_batches_too():
     values = [1, 2, 13, 4, 7, 13, 6, 3]
     model = Fitted(Tight(Sized(), 3, NO_ROOM["tensorflow"]))
-    found = infer.infer(pixel_chunk(values), model)
-    failed = {item.position: item.code for item in found.items if isinstance(item, Failure)}
+    chunk = infer.infer(pixel_chunk(values), model)
+    failed = {item.position: item.code for item in chunk.items if isinstance(item, Failure)}
     assert failed == {2: "model_error", 4: "not_finite", 5: "model_error"}
-    for item, value in zip(found.items, values, strict=True):
-        assert item.position in failed or found.outputs["embedding"][item.row] == value
+    for item, value in zip(chunk.items, values, strict=True):
+        assert item.position in failed or chunk.outputs["embedding"][item.row] == value
 
 
 def test_a_device_without_room_for_one_image_ends_the_job_and_blames_no_image():
-    with pytest.raises(OutOfMemory, match="does not hold one image of 2 pixels a side"):
+    with pytest.raises(OutOfMemory, match="does not hold one image of 2 pixels per side"):
         infer.infer(pixel_chunk([1]), Fitted(Tight(Sized(), 0, NO_ROOM["tensorflow"])))
 
 
@@ -104,11 +104,11 @@ def test_several_threads_learn_the_same_size():
     tight = Tight(Sized(), 2, NO_ROOM["tensorflow"])
     model = Fitted(tight)
     barrier = threading.Barrier(6)
-    found = []
+    results = []
 
     def call() -> None:
         barrier.wait()
-        found.append(
+        results.append(
             infer.infer(pixel_chunk([1, 2, 3, 4, 5, 6, 8, 9]), model).outputs["embedding"].ravel().tolist()
         )
 
@@ -117,7 +117,7 @@ def test_several_threads_learn_the_same_size():
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [[1, 2, 3, 4, 5, 6, 8, 9]] * 6
+    assert results == [[1, 2, 3, 4, 5, 6, 8, 9]] * 6
     assert set(tight.log) == {8, 4, 2}
 
 
@@ -133,8 +133,8 @@ def test_other_errors_are_not_taken_for_want_of_memory():
 def test_a_job_goes_on_with_smaller_batches_and_says_which_flag_would_avoid_it(tmp_path, monkeypatch, capsys):
     pattern = helpers.write_shards(tmp_path / "in", (11, 3))
     helpers.job(f"--input={pattern}", "--batch_size=8", output=tmp_path / "roomy")
-    whole = load.load
-    monkeypatch.setattr(load, "load", lambda *a, **k: Tight(whole(*a, **k), 2, NO_ROOM["tensorflow"]))
+    original = load.load
+    monkeypatch.setattr(load, "load", lambda *a, **k: Tight(original(*a, **k), 2, NO_ROOM["tensorflow"]))
     capsys.readouterr()
     report = tmp_path / "report.json"
     helpers.job(f"--input={pattern}", "--batch_size=8", f"--report_file={report}", output=tmp_path / "tight")

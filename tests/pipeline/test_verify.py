@@ -213,7 +213,7 @@ RECORD_CASES = {
     "no key": (set_record(0, "key", []), "feature 'key' does not hold one bytes value"),
     "width": (set_record(2, "image/width", [0], "int64_list"), "'image/width' does not hold one positive"),
     "checksum": (set_record(0, "image/sha256", [b"x" * 64]), "is not a SHA-256"),
-    "unasked": (set_record(0, "image/filename", [b"x"]), "'image/filename' that nobody asked for"),
+    "unasked": (set_record(0, "image/filename", [b"x"]), "'image/filename' that was not requested"),
     "not an example": (lambda records: records.__setitem__(0, b"\xff\xff"), "not a tf.Example"),
 }
 
@@ -229,12 +229,15 @@ def test_records_under_checksums_that_fit(output, capsys, case):
 
 
 RECEIPT_CASES = {
-    "sum": (lambda content: content.update(features=4), "4 features and 2 failures are not 5 inputs"),
+    "sum": (
+        lambda content: content.update(features=4),
+        "4 features and 2 failures do not add up to 5 inputs",
+    ),
     "codes": (
         lambda content: content.update(failures_by_code={"not_image": 1}),
         "do not add up to 2 failures",
     ),
-    "files": (lambda content: content["files"].pop(), "tells of files"),
+    "files": (lambda content: content["files"].pop(), "lists the files"),
     "label": (
         lambda content: content.update(shard="00002-of-00003"),
         "is the receipt of shard 00002-of-00003",

@@ -1,4 +1,4 @@
-"""Feature files: TensorFlow reads what is written, and what is read is what was written."""
+"""Feature files: TensorFlow reads them, and reading gives what was written."""
 
 import io
 

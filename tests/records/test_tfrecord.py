@@ -1,4 +1,4 @@
-"""TFRecord framing against TensorFlow's own reader and writer, and what is left of damaged files."""
+"""TFRecord framing against TensorFlow's own reader and writer, and the records recovered from damaged files."""
 
 import io
 import itertools
@@ -38,7 +38,7 @@ def read(content, start=0, end=None):
 
 def test_tensorflow_reads_what_we_write(tmp_path, records, content):
     (tmp_path / "a.tfrecord").write_bytes(content)
-    assert [one.numpy() for one in tf.data.TFRecordDataset(str(tmp_path / "a.tfrecord"))] == records
+    assert [item.numpy() for item in tf.data.TFRecordDataset(str(tmp_path / "a.tfrecord"))] == records
 
 
 def test_we_read_what_tensorflow_writes(tmp_path, records, content):
@@ -61,17 +61,17 @@ def test_a_flipped_bit_costs_one_record(records, content, starts, victim, part):
     damaged = bytearray(content)
     damaged[starts[victim] + at] ^= 4
     expected = [Record(start, record) for start, record in zip(starts, records, strict=False)]
-    found = read(bytes(damaged))
-    assert [one for one in found if isinstance(one, Record)] == expected[:victim] + expected[victim + 1 :]
-    (damage,) = [one for one in found if isinstance(one, Damage)]
+    items = read(bytes(damaged))
+    assert [item for item in items if isinstance(item, Record)] == expected[:victim] + expected[victim + 1 :]
+    (damage,) = [item for item in items if isinstance(item, Damage)]
     assert (damage.offset, damage.length) == (starts[victim], starts[victim + 1] - starts[victim])
 
 
 def test_a_cut_tail(records, content, starts):
     for cut in (1, 11, 12, 13, 20, 200, 60_000):
         whole = sum(start <= cut for start in starts[1:])
-        *found, damage = read(content[:cut]) if cut not in starts else [*read(content[:cut]), None]
-        assert [one.data for one in found] == records[:whole]
+        *items, damage = read(content[:cut]) if cut not in starts else [*read(content[:cut]), None]
+        assert [item.data for item in items] == records[:whole]
         if damage:
             assert (damage.offset, damage.length) == (starts[whole], cut - starts[whole])
 
@@ -79,9 +79,9 @@ def test_a_cut_tail(records, content, starts):
 @pytest.mark.parametrize("size", [1, 1000, 3_000_000])
 def test_garbage_in_the_middle(records, content, starts, size):
     at = starts[3]
-    found = read(content[:at] + os.urandom(size) + content[at:])
-    assert [one.data for one in found if isinstance(one, Record)] == records
-    assert [one for one in found if isinstance(one, Damage)] == [Damage(at, size, tfrecord.NO_HEADER)]
+    items = read(content[:at] + os.urandom(size) + content[at:])
+    assert [item.data for item in items if isinstance(item, Record)] == records
+    assert [item for item in items if isinstance(item, Damage)] == [Damage(at, size, tfrecord.NO_HEADER)]
 
 
 @pytest.mark.parametrize("victim", range(2, len(SIZES)))
@@ -90,27 +90,29 @@ def test_missing_bytes_cost_one_record(records, content, starts, victim, missing
     at = starts[victim] + 14
     missing = min(missing, len(records[victim]) - 4)
     damaged = content[:at] + content[at + missing :]
-    found = read(damaged)
-    assert [one.data for one in found if isinstance(one, Record)] == records[:victim] + records[victim + 1 :]
-    (damage,) = [one for one in found if isinstance(one, Damage)]
+    items = read(damaged)
+    assert [item.data for item in items if isinstance(item, Record)] == records[:victim] + records[
+        victim + 1 :
+    ]
+    (damage,) = [item for item in items if isinstance(item, Damage)]
     assert (damage.offset, damage.length) == (starts[victim], len(records[victim]) + 16 - missing)
     offsets = list(tfrecord.starts(io.BytesIO(damaged), len(damaged)))
-    assert offsets == [one.offset for one in found]
+    assert offsets == [item.offset for item in items]
 
 
 def test_a_record_cut_short_by_the_next_ones_costs_itself_alone(records):
-    """Its length leads past the end of the file."""
+    """Its length points past the end of the file."""
     content = tfrecord.frame(records[3]) + tfrecord.frame(bytes(5000))[:400] + tfrecord.frame(records[2]) * 3
-    found = read(content)
-    assert [one.data for one in found if isinstance(one, Record)] == [records[3], *[records[2]] * 3]
-    assert [one.offset for one in found] == list(tfrecord.starts(io.BytesIO(content), len(content)))
+    items = read(content)
+    assert [item.data for item in items if isinstance(item, Record)] == [records[3], *[records[2]] * 3]
+    assert [item.offset for item in items] == list(tfrecord.starts(io.BytesIO(content), len(content)))
 
 
 def test_garbage_behind_an_intact_record_leaves_it_alone(records):
     content = tfrecord.frame(records[3]) + os.urandom(500) + tfrecord.frame(records[2])
-    found = read(content)
-    assert [type(one) for one in found] == [Record, Damage, Record]
-    assert [one.offset for one in found] == list(tfrecord.starts(io.BytesIO(content), len(content)))
+    items = read(content)
+    assert [type(item) for item in items] == [Record, Damage, Record]
+    assert [item.offset for item in items] == list(tfrecord.starts(io.BytesIO(content), len(content)))
 
 
 def test_nothing_but_garbage_or_zeros():
@@ -121,14 +123,14 @@ def test_nothing_but_garbage_or_zeros():
 def test_a_length_beyond_all_bounds_is_damage(monkeypatch, records):
     monkeypatch.setattr(framing, "MAX_RECORD_BYTES", 1000)
     content = tfrecord.frame(records[5]) + tfrecord.frame(records[2])
-    assert [type(one) for one in read(content)] == [Damage, Record]
+    assert [type(item) for item in read(content)] == [Damage, Record]
 
 
 def test_byte_ranges_share_the_records_out_without_loss(records, content):
     for step in (7_001, 70_000, 400_000):
         edges = [*range(0, len(content), step), len(content)]
-        found = [read(content, start, end) for start, end in itertools.pairwise(edges)]
-        assert [one.data for part in found for one in part] == records
+        parts = [read(content, start, end) for start, end in itertools.pairwise(edges)]
+        assert [item.data for part in parts for item in part] == records
 
 
 def test_byte_ranges_share_the_damage_out_too(content, starts):
@@ -136,5 +138,5 @@ def test_byte_ranges_share_the_damage_out_too(content, starts):
     damaged[starts[6] + 3] ^= 1  # the header of the longest record, which spans several ranges
     whole = read(bytes(damaged))
     edges = [*range(0, len(content), 200_000), len(content)]
-    found = [one for start, end in itertools.pairwise(edges) for one in read(bytes(damaged), start, end)]
-    assert found == whole
+    items = [item for start, end in itertools.pairwise(edges) for item in read(bytes(damaged), start, end)]
+    assert items == whole

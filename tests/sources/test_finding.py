@@ -1,16 +1,20 @@
-"""What of a request's folders and globs is input, and what is said of the rest."""
+"""Which files of a request's folders and globs are input, and the reasons for leaving out the others."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import urllib.parse
 
 import pytest
 
+from pipeline import verify
 from tests import helpers
 from transforms.sources import earlier, finding, kinds, left_out
 from transforms.sources.base import BadInput, ReadSettings
@@ -22,12 +26,12 @@ def find(*patterns, input_format="auto"):
     return finding.find([str(pattern) for pattern in patterns], input_format, SETTINGS)
 
 
-def names(found, folder):
-    return [os.path.relpath(file.path, folder) for file in found.files]
+def names(inputs, folder):
+    return [os.path.relpath(file.path, folder) for file in inputs.files]
 
 
-def reasons(found, folder):
-    return {os.path.relpath(path, folder): reason for path, reason in found.left_out.items()}
+def reasons(inputs, folder):
+    return {os.path.relpath(path, folder): reason for path, reason in inputs.left_out.items()}
 
 
 def put(path, data=b""):
@@ -43,32 +47,32 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
-# what is told by its first bytes
+# files recognized by their first bytes
 
 
 @pytest.mark.parametrize("name", ["b.jfif", "b", "b.JPG_large", "within/b.0001", "b.bin"])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_pictures_are_told_by_their_bytes_where_their_names_say_nothing(folder, name, kind):
     put(folder / name, helpers.encoded(1, kind))
-    found = find(folder)
-    assert found.kind.name == "images"
-    assert sorted(names(found, folder)) == sorted(["a.jpg", name])
-    assert not found.left_out
+    inputs = find(folder)
+    assert inputs.kind.name == "images"
+    assert sorted(names(inputs, folder)) == sorted(["a.jpg", name])
+    assert not inputs.left_out
 
 
 def test_what_is_no_picture_is_left_out_and_said_by_its_suffix(folder):
     for name in ("notes.txt", "within/more.txt", "README", "table.csv", "empty"):
         put(folder / name, b"text" if name != "empty" else b"")
-    found = find(f"{folder}/")
-    assert names(found, folder) == ["a.jpg"]
-    assert reasons(found, folder) == {
+    inputs = find(f"{folder}/")
+    assert names(inputs, folder) == ["a.jpg"]
+    assert reasons(inputs, folder) == {
         "notes.txt": ".txt",
         "within/more.txt": ".txt",
         "table.csv": ".csv",
         "README": "without suffix",
         "empty": "without suffix",
     }
-    assert finding.summary(found.left_out) == (
+    assert finding.summary(inputs.left_out) == (
         f"2 .txt ({folder}/notes.txt), 2 without suffix ({folder}/README), 1 .csv ({folder}/table.csv)"
     )
 
@@ -92,16 +96,16 @@ LEFT_OUT = {
 def test_what_systems_and_tools_leave_behind_is_never_input(folder, pattern):
     for name in LEFT_OUT:
         put(folder / name, helpers.encoded(2))
-    found = find(pattern.format(folder))
-    assert names(found, folder) == ["a.jpg"]
-    assert reasons(found, folder) == LEFT_OUT
+    inputs = find(pattern.format(folder))
+    assert names(inputs, folder) == ["a.jpg"]
+    assert reasons(inputs, folder) == LEFT_OUT
 
 
 @pytest.mark.parametrize("name", [".b.jpg", "b.tfrecord.idx", "_SUCCESS"])
 def test_a_file_that_is_named_is_never_left_out(folder, name):
     path = put(folder / name, helpers.encoded(2))
-    found = find(path, input_format="images")
-    assert (names(found, folder), found.left_out) == ([name], {})
+    inputs = find(path, input_format="images")
+    assert (names(inputs, folder), inputs.left_out) == ([name], {})
 
 
 def test_a_glob_that_names_hidden_files_has_them(folder):
@@ -147,6 +151,51 @@ def test_globs_reach_as_deep_as_they_say(folder, monkeypatch):
     assert [file.path for file in find("b1/").files] == ["b1/c.jpg", "b1/d/e.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("backup.bz2", b"BZh9 cut short"),
+        ("log.gz", gzip.compress(b"text" * 1000)[:50]),
+        ("dump.zst", b"\x28\xb5\x2f\xfd"),
+        ("b.jpg.gz", gzip.compress(helpers.encoded(1))),
+        ("shopping", b"P1 buy milk"),
+    ],
+)
+def test_compressed_files_and_texts_beside_pictures_are_left_out(folder, name, data):
+    put(folder / name, data)
+    found = find(folder)
+    assert names(found, folder) == ["a.jpg"]
+    assert list(reasons(found, folder)) == [name]
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff" * 12, b"\xff" * 9000])
+def test_a_format_that_is_asked_for_takes_files_whose_beginning_is_damaged(tmp_path, data):
+    good = helpers.write_tfrecord(tmp_path / "in" / "part-0", [helpers.image_example(0)])
+    put(tmp_path / "in" / "part-1", data + good.read_bytes()[len(data) :])
+    found = find(tmp_path / "in", input_format="tfrecord")
+    assert names(found, tmp_path / "in") == ["part-0", "part-1"]
+    assert not found.left_out
+
+
+def test_a_bzipped_file_of_records_is_read(tmp_path):
+    plain = helpers.write_tfrecord(tmp_path / "in.tfrecord", [helpers.image_example(i) for i in range(3)])
+    put(tmp_path / "in.tfrecord.bz2", bz2.compress(plain.read_bytes()))
+    helpers.job(f"--input={tmp_path}/in.tfrecord.bz2", output=tmp_path / "out")
+    assert len(helpers.read_all(tmp_path / "out")) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["line\nbreak.jpg", " blanks .jpg ", "blank at the end ", "cr\r.jpg\r", "\xa0.jpg\xa0"]
+)
+def test_names_that_a_line_cannot_hold_are_one_input_each(folder, tmp_path, name):
+    put(folder / name, helpers.encoded(1))
+    helpers.job(f"--input={folder}", output=tmp_path / "out")
+    assert helpers.read_ledger(tmp_path / "out") == []
+    keys = [urllib.parse.unquote(one["key"][0].decode()) for one in helpers.read_all(tmp_path / "out")]
+    assert sorted(os.path.basename(key) for key in keys) == sorted(["a.jpg", name])
+    assert verify.main([str(tmp_path / "out")]) == 0
+
+
 # links
 
 
@@ -158,20 +207,32 @@ def test_links_are_followed_and_each_target_is_taken_once(folder, tmp_path):
     (folder / "b.jpg").symlink_to(tmp_path / "elsewhere" / "b.jpg")
     (folder / "0.jpg").symlink_to("a.jpg")
     (folder / "loop").symlink_to(".")
-    found = find(folder)
-    targets = [os.path.realpath(file.path) for file in found.files]
+    inputs = find(folder)
+    targets = [os.path.realpath(file.path) for file in inputs.files]
     assert sorted(targets) == sorted(
         [str(folder / "a.jpg"), f"{tmp_path}/elsewhere/b.jpg", f"{tmp_path}/elsewhere/c.jpg"]
     )
-    assert "a.jpg" in names(found, folder), "its own name comes before a link's"
-    assert set(reasons(found, folder).values()) == {left_out.SECOND_LINK}
+    assert "a.jpg" in names(inputs, folder), "its own name comes before a link's"
+    assert set(reasons(inputs, folder).values()) == {left_out.SECOND_LINK}
+
+
+def test_a_glob_reaches_through_links_whatever_was_reached_before(tmp_path):
+    put(tmp_path / "ds" / "v1" / "1.jpg", helpers.encoded(1))
+    put(tmp_path / "ds" / "b" / "latest" / "2.jpg", helpers.encoded(2))
+    (tmp_path / "ds" / "latest").symlink_to("v1")
+    (tmp_path / "ds" / "loop").symlink_to(".")
+    found = find(f"{tmp_path}/ds/**/latest/*.jpg")
+    assert [os.path.realpath(file.path) for file in found.files] == [
+        f"{tmp_path}/ds/b/latest/2.jpg",
+        f"{tmp_path}/ds/v1/1.jpg",
+    ]
 
 
 @pytest.mark.parametrize("target", ["nowhere.jpg", "b.jpg", "/none/at/all.jpg"])
 def test_a_link_to_nothing_ends_the_run(folder, target):
     (folder / "b.jpg").symlink_to(target)
     for pattern in (folder, f"{folder}/*.jpg", f"{folder}/**"):
-        with pytest.raises(BadInput, match=r"in/b\.jpg is a link to nothing"):
+        with pytest.raises(BadInput, match=r"in/b\.jpg is a broken link"):
             find(pattern)
     assert names(find(f"{folder}/a*"), folder) == ["a.jpg"]
 
@@ -190,18 +251,6 @@ for pattern in sys.argv[1:]:
 """
 
 
-def without_roots_rights() -> list[str]:
-    """A command's beginning that takes the right away to read everything."""
-    if os.geteuid():
-        return []
-    assert shutil.which("setpriv"), "root must be able to drop its rights: install util-linux"
-    return [
-        "setpriv",
-        "--bounding-set=-dac_override,-dac_read_search",
-        "--inh-caps=-dac_override,-dac_read_search",
-    ]
-
-
 def test_what_cannot_be_listed_or_read_ends_the_run_with_its_path(folder):
     put(folder / "private" / "b.jpg", helpers.encoded(1))
     put(folder / "c" / "secret.jpg", helpers.encoded(1))
@@ -218,7 +267,7 @@ def test_what_cannot_be_listed_or_read_ends_the_run_with_its_path(folder):
     ]
     try:
         done = subprocess.run(
-            [*without_roots_rights(), sys.executable, "-c", PROGRAM, *patterns],
+            [*helpers.without_roots_rights(), sys.executable, "-c", PROGRAM, *patterns],
             cwd=helpers.REPO,
             capture_output=True,
             text=True,
@@ -227,14 +276,14 @@ def test_what_cannot_be_listed_or_read_ends_the_run_with_its_path(folder):
         for name in modes:
             (folder / name).chmod(0o755)
     assert done.returncode == 0, done.stderr
-    said = [json.loads(line) for line in done.stdout.splitlines()]
-    assert said[0].startswith(str(folder)), "whichever of them it meets first"
-    assert all(f"{folder}/c/secret.jpg cannot be read" in one for one in said[1:4])
-    assert f"{folder}/d/unknown cannot be read" in said[4]
-    assert f"{folder}/e/seen.jpg cannot be looked at (Permission denied)" in said[5]
-    assert said[6] == [f"{folder}/f/h.jpg"]
-    assert said[7:9] == [[f"{folder}/a.jpg"]] * 2
-    assert f"{folder}/private cannot be listed (Permission denied)" in said[9]
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert results[0].startswith(str(folder)), "whichever of them it meets first"
+    assert all(f"{folder}/c/secret.jpg cannot be read" in message for message in results[1:4])
+    assert f"{folder}/d/unknown cannot be read" in results[4]
+    assert f"{folder}/e/seen.jpg cannot be inspected (Permission denied)" in results[5]
+    assert results[6] == [f"{folder}/f/h.jpg"]
+    assert results[7:9] == [[f"{folder}/a.jpg"]] * 2
+    assert f"{folder}/private cannot be listed (Permission denied)" in results[9]
 
 
 def test_a_job_says_what_it_left_out_and_lists_it_in_its_report(folder, tmp_path, capsys):
@@ -264,7 +313,7 @@ def test_a_job_on_a_folder_that_cannot_be_listed_starts_nothing(folder, tmp_path
     ]
     try:
         done = subprocess.run(
-            [*without_roots_rights(), *command], cwd=helpers.REPO, capture_output=True, text=True
+            [*helpers.without_roots_rights(), *command], cwd=helpers.REPO, capture_output=True, text=True
         )
     finally:
         (folder / "private").chmod(0o755)
@@ -278,7 +327,7 @@ def test_a_job_on_a_folder_that_cannot_be_listed_starts_nothing(folder, tmp_path
 
 @pytest.fixture
 def begun(folder, tmp_path, monkeypatch):
-    """An output over a folder as an earlier version made it, then the folder with more files: (flags, output)."""
+    """An output of a folder as an earlier version wrote it; then the folder gets more files: (flags, output)."""
     put(folder / "b.jpg", helpers.encoded(1))
     put(folder / ".c.jpg", helpers.encoded(2))
     flags = [f"--input={folder}", "--images_per_shard=1"]
@@ -286,7 +335,7 @@ def begun(folder, tmp_path, monkeypatch):
         patched.setattr(finding, "find", earlier.find)
         helpers.job(*flags, output=tmp_path / "out")
     for name in ("d.jfif", "e", "f.JPG_large"):
-        put(folder / name, helpers.encoded(3))
+        os.utime(put(folder / name, helpers.encoded(3)), (1e9, 1e9))
     return flags, tmp_path / "out"
 
 
@@ -305,6 +354,13 @@ def test_an_output_of_an_earlier_version_goes_on_with_what_that_took(begun, caps
     (output / "receipts" / "00001-of-00003.json").unlink()
     helpers.job(*flags, output=output)
     assert helpers.contents(output) == before
+
+
+def test_pictures_that_came_later_are_a_change_of_the_input(begun, folder, capsys):
+    flags, output = begun
+    put(folder / "new.jfif", helpers.encoded(4))
+    helpers.job(*flags, output=output, expect=2)
+    assert "the input now makes 6 shards" in capsys.readouterr().err
 
 
 def test_a_new_output_or_overwrite_takes_all(begun, tmp_path):

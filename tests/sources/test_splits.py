@@ -1,4 +1,4 @@
-"""--split_bytes: the shards of a file that was cut are, put together, what the whole file gives."""
+"""--split_bytes: the shards of a cut file, joined, equal the output for the complete file."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LENIENT = "--max_failure_rate=1"
 
 
 def starts_of(data: bytes) -> list[int]:
-    return [found.offset for found in tfrecord.read(io.BytesIO(data))]
+    return [item.offset for item in tfrecord.read(io.BytesIO(data))]
 
 
 def plain(nested: bool = True) -> bytes:
-    """Records of many sizes, one of them larger than several ranges, and one that holds records itself."""
+    """Records of many sizes, one of them larger than several ranges, and one that itself contains records."""
     inner = b"".join(map(tfrecord.frame, [b"a" * 300, b"b" * 300])) if nested else b"c" * 600
     examples = [helpers.image_example(seed) for seed in range(6)]
     examples[3:3] = [b"", helpers.example({"image/encoded": b"d" * 9000, "image/filename": "big"})]
@@ -40,7 +40,7 @@ def insert(data: bytes, at: int, garbage: bytes) -> bytes:
 
 
 def flip(data: bytes, at: int, byte: int) -> bytes:
-    """A bit flipped in a record's header (byte 0 to 11) or data."""
+    """Flips a bit in a record's header (byte 0 to 11) or data."""
     start = starts_of(data)[at]
     return data[: start + byte] + bytes([data[start + byte] ^ 4]) + data[start + byte + 1 :]
 
@@ -85,15 +85,15 @@ def test_the_ranges_of_a_file_hold_what_the_file_holds(tmp_path, name):
     borders = starts_of(path.read_bytes())  # ranges that end exactly where damage or a record begins
     for split in {1, 7, 100, 1000, 2500, 8192, *borders[1:], *(at + 1 for at in borders), size + 1}:
         ranges = cut(path, split)
-        assert [one.start for one in ranges[1:]] == [one.end for one in ranges[:-1]]
-        found = []
-        for one in ranges:
-            held = items(path, one)
-            assert [item.position for item in held] == list(range(len(held)))
-            assert held or not size
-            assert one.first == len(found)
-            found += [dataclasses.replace(item, position=one.first + item.position) for item in held]
-        assert found == expected
+        assert [part.start for part in ranges[1:]] == [part.end for part in ranges[:-1]]
+        joined = []
+        for part in ranges:
+            in_part = items(path, part)
+            assert [item.position for item in in_part] == list(range(len(in_part)))
+            assert in_part or not size
+            assert part.first == len(joined)
+            joined += [dataclasses.replace(item, position=part.first + item.position) for item in in_part]
+        assert joined == expected
     assert len(cut(path, 1)) == max(1, len(expected))
 
 
@@ -104,16 +104,19 @@ def test_with_keys_of_their_own_the_ranges_are_cut_without_reading(tmp_path, nam
     size = path.stat().st_size
     key = "image/filename"
 
-    def told(found) -> list:
-        return [(one.key, one.data) if isinstance(one, Encoded) else (one.code, one.message) for one in found]
+    def essentials(items) -> list:
+        return [
+            (item.key, item.data) if isinstance(item, Encoded) else (item.code, item.message)
+            for item in items
+        ]
 
-    expected = told(items(path, RecordFile(str(path), size, 0.0), key))
+    expected = essentials(items(path, RecordFile(str(path), size, 0.0), key))
     borders = starts_of(path.read_bytes())
     monkeypatch.setattr(tfrecord, "starts", None)
     for split in (50, 1000, 2500, 8192, *borders[1:], *(at + 1 for at in borders[1:])):
         ranges = cut(path, split, key)
         assert len(ranges) == max(1, -(-size // split))
-        assert [item for one in ranges for item in told(items(path, one, key))] == expected
+        assert [item for part in ranges for item in essentials(items(path, part, key))] == expected
 
 
 @pytest.mark.parametrize("split", ["1", "3KiB", "20KiB"])
@@ -149,8 +152,8 @@ def test_another_split_over_a_started_output_is_refused_by_name(tmp_path, capsys
     path = tmp_path / "in.tfrecord"
     path.write_bytes(plain())
     helpers.job(f"--input={path}", "--split_bytes=4KiB", LENIENT, output=tmp_path / "out")
-    for other in ([], ["--split_bytes=5KiB"]):
-        helpers.job(f"--input={path}", *other, output=tmp_path / "out", expect=2)
+    for flags in ([], ["--split_bytes=5KiB"]):
+        helpers.job(f"--input={path}", *flags, output=tmp_path / "out", expect=2)
         assert "made with split_bytes = 4096" in capsys.readouterr().err
 
 
@@ -158,9 +161,9 @@ def test_compressed_files_stay_whole_and_a_note_says_so(tmp_path, capsys):
     helpers.write_tfrecord(tmp_path / "in" / "a.tfrecord.gz", [helpers.image_example(i) for i in range(3)])
     (tmp_path / "in" / "b.tfrecord").write_bytes(gzip.compress(plain()))  # its name does not say so
     helpers.job(f"--input={tmp_path}/in", "--split_bytes=1", LENIENT, output=tmp_path / "out")
-    told = capsys.readouterr().err
-    assert "2 compressed files stay one shard each" in told
-    assert "a.tfrecord.gz" in told
+    messages = capsys.readouterr().err
+    assert "2 compressed files stay one shard each" in messages
+    assert "a.tfrecord.gz" in messages
     assert helpers.manifest(tmp_path / "out")["shards"] == 2
 
 

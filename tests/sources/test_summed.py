@@ -71,15 +71,15 @@ def test_the_sum_is_of_the_range_whatever_was_read_before(tmp_path, cut, read_be
     data = os.urandom(150_000)
     (tmp_path / "in").write_bytes(data)
     source = record_file(tmp_path / "in", start=cut[0], end=cut[1])
-    held = []
+    streams = []
 
     def watch(reader):
-        held.append(summed.Summed(reader, source.uri, source.size_bytes, source.start, source.end))
-        return held[0]
+        streams.append(summed.Summed(reader, source.uri, source.size_bytes, source.start, source.end))
+        return streams[0]
 
     with door.open_input(source.uri, source.start, watch) as stream:
         assert stream.read(read_before) == data[cut[0] :][:read_before]
-        assert held[0].finish() == f"{google_crc32c.value(data[slice(*cut)]):08x}"
+        assert streams[0].finish() == f"{google_crc32c.value(data[slice(*cut)]):08x}"
     again = summed.crc32c(source.uri, source.size_bytes, source.start, source.end)
     assert again == f"{google_crc32c.value(data[slice(*cut)]):08x}"
 
@@ -100,7 +100,7 @@ def test_a_list_that_changed_between_plan_and_reading_is_named(tmp_path, kind):
     path.write_text(head + "".join(lines.format(i) + "\n" for i in range(5)))
     columns = uri_list.columns_of(ReadSettings(2))
     slices = list(uri_list.slices(str(path), kind, ReadSettings(2), 2))
-    assert [row.uri for one in slices for row in one.read(columns)] == [f"a{i}.png" for i in range(5)]
+    assert [row.uri for part in slices for row in part.read(columns)] == [f"a{i}.png" for i in range(5)]
     path.write_text(path.read_text().replace("a3", "b3"))
     assert len(list(slices[0].read(columns))) == 2
     with pytest.raises(
@@ -113,7 +113,7 @@ def test_the_last_chunk_tells_what_was_read(tmp_path):
     path = helpers.write_tfrecord(tmp_path / "in", [helpers.image_example(i) for i in range(5)])
     source = record_file(path)
     shard = Shard(0, 1, source, "in")
-    found = list(read.chunks(shard, source.items(Reading("in", ReadSettings(2))), 2))
-    assert [chunk.shard.source.crc32c for chunk in found[:-1]] == ["", ""]
-    assert found[-1].shard.source.crc32c == f"{google_crc32c.value(path.read_bytes()):08x}"
-    assert all(isinstance(item, Encoded) for chunk in found for item in chunk.items)
+    chunks = list(read.chunks(shard, source.items(Reading("in", ReadSettings(2))), 2))
+    assert [chunk.shard.source.crc32c for chunk in chunks[:-1]] == ["", ""]
+    assert chunks[-1].shard.source.crc32c == f"{google_crc32c.value(path.read_bytes()):08x}"
+    assert all(isinstance(item, Encoded) for chunk in chunks for item in chunk.items)

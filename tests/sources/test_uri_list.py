@@ -1,4 +1,4 @@
-"""Lists of URIs: rows, slices, and what is wrong with either."""
+"""Lists of URIs: rows, slices, and their errors."""
 
 import pytest
 
@@ -14,14 +14,14 @@ def test_slices_of_a_csv_with_line_breaks_in_fields(tmp_path, rows_per_slice):
     )
     settings = ReadSettings(2, pass_through=("text",))
     cut = list(uri_list.slices(str(path), "csv", settings, rows_per_slice))
-    assert sum(one.rows for one in cut) == 4
-    assert all(one.rows <= rows_per_slice for one in cut)
-    found = [row for one in cut for row in one.read(uri_list.columns_of(settings))]
-    assert [(row.uri, row.columns) for row in found[:2]] == [
+    assert sum(part.rows for part in cut) == 4
+    assert all(part.rows <= rows_per_slice for part in cut)
+    rows = [row for part in cut for row in part.read(uri_list.columns_of(settings))]
+    assert [(row.uri, row.columns) for row in rows[:2]] == [
         ("/a.jpg", {"text": 'one\ntwo, "quoted"'}),
         ("/b.jpg", {"text": "x"}),
     ]
-    assert [str(row.error) for row in found[2:]] == [
+    assert [str(row.error) for row in rows[2:]] == [
         "the row has 1 fields, the header 2",
         "no URI in column 'uri'",
     ]
@@ -31,8 +31,8 @@ def test_bad_lines_of_json_keep_their_place(tmp_path):
     path = tmp_path / "list.jsonl"
     path.write_text('{"uri": "/a.jpg"}\nnot json\n[1]\n{"url": "/b.jpg"}\n')
     (cut,) = uri_list.slices(str(path), "jsonl", ReadSettings(2), 10)
-    found = list(cut.read(uri_list.columns_of(ReadSettings(2))))
-    assert [row.error.code if row.error else row.uri for row in found] == ["/a.jpg", *["bad_row"] * 3]
+    rows = list(cut.read(uri_list.columns_of(ReadSettings(2))))
+    assert [row.error.code if row.error else row.uri for row in rows] == ["/a.jpg", *["bad_row"] * 3]
 
 
 def test_a_changed_list_changes_its_slices(tmp_path):

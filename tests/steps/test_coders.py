@@ -41,7 +41,7 @@ import transforms.counters, transforms.elements, transforms.errors
 import transforms.imaging, transforms.model, transforms.records
 for package in (transforms.imaging, transforms.model, transforms.records):
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        if not module.name.endswith("._native"):  # a library for ctypes, not a module of Python
+        if not module.name.endswith("._native"):  # a library for ctypes, not a Python module
             importlib.import_module(module.name)
 assert "transforms.imaging.preprocess" in sys.modules and "transforms.records.tfrecord" in sys.modules
 heavy = {"apache_beam", "tensorflow"} & set(sys.modules)

@@ -1,4 +1,4 @@
-"""Counts of the process, and how they become metrics."""
+"""Counts of the process, and their metrics."""
 
 import threading
 from dataclasses import fields
@@ -25,13 +25,13 @@ def test_the_process_counts_are_safe_under_threads():
     assert (tally.counts().out_features, tally.counts().failures) == (8000, 8000)
     assert tally.drain() == {}
     expected = {"out-features": 8000, "failures-bad_row": 8000, "read-msec": 3200}
-    sums = {name: sum(one.get(name, 0) for one in drained) for name in expected}
+    sums = {name: sum(amounts.get(name, 0) for amounts in drained) for name in expected}
     assert abs(sums.pop("read-msec") - expected.pop("read-msec")) <= 1  # whole milliseconds
     assert sums == expected
 
 
 def test_counts_come_back_from_their_metrics():
-    numbers = [one.name for one in fields(Counts) if one.name != "failures_by_code"]
+    numbers = [field.name for field in fields(Counts) if field.name != "failures_by_code"]
     values = {name: number for number, name in enumerate(numbers, 1)}
     counts = Counts(failures_by_code={"bad_row": 5, "not_found": 7}, **values)
     sums = counts.metrics()

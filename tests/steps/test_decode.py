@@ -1,4 +1,4 @@
-"""DecodeImages: decoding ahead, in order, and what an undecodable image leaves."""
+"""DecodeImages: decoding ahead, in order, and undecodable images."""
 
 from tests import helpers
 from tests.fakes import SHARD, bad, good
@@ -14,15 +14,15 @@ def test_decoding_runs_ahead_within_bounds_and_keeps_the_order():
         EncodedChunk(SHARD, 2 * i, i == 4, (good(2 * i, helpers.encoded(i)), bad(2 * i + 1)))
         for i in range(5)
     ]
-    got, held = [], []
+    emitted, pending = [], []
     for chunk in sent:
-        got += step.process(chunk)
-        held.append(len(step._pending))
-    assert max(held) == CHUNKS_AHEAD
-    got += [windowed.value for windowed in step.finish_bundle()]
-    assert [chunk.position for chunk in got] == [0, 2, 4, 6, 8]
-    assert [chunk.is_last for chunk in got] == [False] * 4 + [True]
-    for chunk in got:
+        emitted += step.process(chunk)
+        pending.append(len(step._pending))
+    assert max(pending) == CHUNKS_AHEAD
+    emitted += [windowed.value for windowed in step.finish_bundle()]
+    assert [chunk.position for chunk in emitted] == [0, 2, 4, 6, 8]
+    assert [chunk.is_last for chunk in emitted] == [False] * 4 + [True]
+    for chunk in emitted:
         assert chunk.pixels.shape == (2, 8, 8, 3)
         assert chunk.pixels[0].any()
         assert not chunk.pixels[1].any()

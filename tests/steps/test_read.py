@@ -13,9 +13,12 @@ from transforms.storage.errors import StorageFailed
 
 def test_chunks_hold_batch_size_images_and_failures_in_their_place():
     items = [good(0), bad(1), good(2), good(3), bad(4), good(5)]
-    found = list(chunks(SHARD, items, 2))
-    assert [chunk.items for chunk in found] == [tuple(items[:3]), tuple(items[3:])]
-    assert [(chunk.position, chunk.is_last, len(chunk)) for chunk in found] == [(0, False, 2), (3, True, 2)]
+    chunks_read = list(chunks(SHARD, items, 2))
+    assert [chunk.items for chunk in chunks_read] == [tuple(items[:3]), tuple(items[3:])]
+    assert [(chunk.position, chunk.is_last, len(chunk)) for chunk in chunks_read] == [
+        (0, False, 2),
+        (3, True, 2),
+    ]
 
 
 def test_an_empty_shard_still_ends_in_a_last_chunk():
@@ -23,27 +26,27 @@ def test_an_empty_shard_still_ends_in_a_last_chunk():
 
 
 def test_a_run_of_failures_does_not_grow_a_chunk_without_bound():
-    found = list(chunks(SHARD, [bad(i) for i in range(100)], 2))
-    assert max(len(chunk.items) for chunk in found) == 16
-    assert sum(len(chunk.items) for chunk in found) == 100
-    assert [chunk.is_last for chunk in found] == [False] * 6 + [True]
+    chunks_read = list(chunks(SHARD, [bad(i) for i in range(100)], 2))
+    assert max(len(chunk.items) for chunk in chunks_read) == 16
+    assert sum(len(chunk.items) for chunk in chunks_read) == 100
+    assert [chunk.is_last for chunk in chunks_read] == [False] * 6 + [True]
 
 
 def test_the_next_shard_is_read_while_the_last_chunk_of_the_one_before_is_passed_on(tmp_path):
     first = helpers.write_tfrecord(tmp_path / "a.tfrecord", [helpers.image_example(i) for i in range(5)])
     second = helpers.write_tfrecord(tmp_path / "b.tfrecord", [helpers.image_example(5)])
     empty = helpers.write_tfrecord(tmp_path / "c.tfrecord", [])
-    asked = []
-    step = ReadShards(ReadSettings(batch_size=2), lambda shard: asked.append(shard.name) or range(9))
+    opened = []
+    step = ReadShards(ReadSettings(batch_size=2), lambda shard: opened.append(shard.name) or range(9))
     step.setup()
     step.start_bundle()
-    got = []
+    emitted = []
     for index, path in enumerate((first, second, empty)):
         shard = Shard(index, 3, RecordFile(str(path), path.stat().st_size, 0.0), path.name)
-        got.append([(chunk.shard.name, chunk.position) for chunk in step.process(shard)])
-    got.append([(w.value.shard.name, w.value.position) for w in step.finish_bundle()])
+        emitted.append([(chunk.shard.name, chunk.position) for chunk in step.process(shard)])
+    emitted.append([(w.value.shard.name, w.value.position) for w in step.finish_bundle()])
     step.teardown()
-    assert got == [
+    assert emitted == [
         [("a.tfrecord", 0), ("a.tfrecord", 2)],
         [("a.tfrecord", 4)],
         [("b.tfrecord", 0)],

@@ -1,4 +1,4 @@
-"""WriteShards: writing behind, committing behind that, and what fails on the way."""
+"""WriteShards: writing and committing behind the model, and their errors."""
 
 import threading
 import time
@@ -61,20 +61,21 @@ def test_a_shard_is_committed_while_the_next_one_is_written_and_told_once_it_sta
     may_commit = {SHARD.label: threading.Event(), second.label: threading.Event()}
     plain = ShardWriter.commit
 
-    def held(self):
+    def commit_when_allowed(self):
         assert may_commit[self._shard.label].wait(60)
         return plain(self)
 
-    monkeypatch.setattr(ShardWriter, "commit", held)
+    monkeypatch.setattr(ShardWriter, "commit", commit_when_allowed)
     step.start_bundle()
     assert list(step.process(feature_chunk(0, 2, last=True))) == []
     for position in (0, 4):  # neither waits for the commit
         assert list(step.process(feature_chunk(position, 4, shard=second))) == []
     assert not list(tmp_path.glob("receipts/*"))
     may_commit[SHARD.label].set()
-    told = list(step.process(feature_chunk(8, 4, last=True, shard=second)))  # waits: one commit at a time
-    assert told == [SHARD.label]
-    assert [path.stem for path in tmp_path.glob("receipts/*")] == told
+    # Waits: one commit at a time.
+    committed = list(step.process(feature_chunk(8, 4, last=True, shard=second)))
+    assert committed == [SHARD.label]
+    assert [path.stem for path in tmp_path.glob("receipts/*")] == committed
     may_commit[second.label].set()
     assert [windowed.value for windowed in step.finish_bundle()] == [second.label]
     assert len(list(tmp_path.glob("receipts/*"))) == 2
@@ -100,7 +101,7 @@ def test_a_commit_that_fails_while_the_next_shard_is_written_fails_the_bundle(tm
         list(step.process(feature_chunk(4, 4, last=True, shard=second)))
     assert not list(tmp_path.glob("receipts/*"))
     monkeypatch.setattr(ShardWriter, "commit", plain)
-    step.start_bundle()  # the bundle again
+    step.start_bundle()  # the bundle is retried
     list(step.process(feature_chunk(0, 2, last=True)))
     list(step.process(feature_chunk(0, 4, last=True, shard=second)))
     list(step.finish_bundle())

@@ -1,4 +1,4 @@
-"""A store of its own, in this process's memory: what a new one has to bring, and nothing else."""
+"""A store in this process's memory: the minimum that a new store must implement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transforms.storage.sink import Sink
 
 class MemoryStore:
     schemes = ("memory",)
-    whole_uploads = True
+    atomic_uploads = True
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}

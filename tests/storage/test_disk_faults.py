@@ -1,4 +1,4 @@
-"""The local disk in trouble: full, read-only, or without a file that was there. Full and read-only disks are real."""
+"""Faults of the local disk: full, read-only, or a file that has vanished. Full and read-only disks are real."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mounted(folder: Path, options: str) -> bool:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str):
-    """A disk of this size; skips where this user may not mount one."""
+    """A disk of this size; skips the test where this user may not mount one."""
     if not mounted(folder, f"size={size}"):
         pytest.skip("this user may not mount a tmpfs")
     try:
@@ -43,13 +43,13 @@ def request_of(tmp_path):
 
 
 def check_committed(output: Path, whole: dict[str, bytes]) -> int:
-    """What has a receipt is as the undisturbed run left it; returns how many have."""
-    found = helpers.contents(output)
-    labels = [name[9:-5] for name in found if name.startswith("receipts/") and name.endswith(".json")]
+    """Checks that shards with a receipt equal those of the undisturbed run; returns their number."""
+    files = helpers.contents(output)
+    labels = [name[9:-5] for name in files if name.startswith("receipts/") and name.endswith(".json")]
     for label in labels:
         due = {name: data for name, data in whole.items() if label in name}
-        assert {name: found.get(name) for name in due} == due
-    assert "manifest.json" not in found
+        assert {name: files.get(name) for name in due} == due
+    assert "manifest.json" not in files
     return len(labels)
 
 
@@ -81,7 +81,7 @@ def test_a_disk_that_becomes_read_only_ends_the_job(tmp_path, request_of, capsys
 
         def commit(self):
             receipt = plain(self)
-            if receipt.shard.startswith("00000"):  # as a kernel does after errors of the disk
+            if receipt.shard.startswith("00000"):  # as a kernel does after disk errors
                 subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
             return receipt
 
@@ -107,8 +107,8 @@ def test_an_input_that_is_not_what_it_was_when_its_turn_comes_is_named(
     content, status = victim.read_bytes(), os.stat(victim)
     plain = plan.prepare
 
-    def prepare(made):
-        plain(made)
+    def prepare(planned):
+        plain(planned)
         victim.unlink()
         if fate == "shorter":
             victim.write_bytes(content[: len(content) // 2])

@@ -1,4 +1,4 @@
-"""A job on storage that fails: what passes is survived with the same bytes, what stays ends it with a correct output."""
+"""A job on faulty storage: transient faults leave the same bytes, permanent ones end it with a correct output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZES = (3, 2, 4)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Short pauses, and a patience that no slow machine exhausts."""
+    """Short pauses, and a time limit that no slow machine exceeds."""
     monkeypatch.setattr(retrying, "LIMITS", Limits(60, 0.0001, 0.001))
     monkeypatch.setattr(retrying, "_BEFORE_THE_START_SECONDS", 60)
 
@@ -27,15 +27,15 @@ def quick(monkeypatch):
 @pytest.fixture
 def faults(monkeypatch):
     def use(**settings) -> Faults:
-        made = Faults(**settings)
-        monkeypatch.setattr(FaultyFileSystem, "faults", made)
-        return made
+        configured = Faults(**settings)
+        monkeypatch.setattr(FaultyFileSystem, "faults", configured)
+        return configured
 
     return use
 
 
 class Job:
-    """A job on faulty:// with good and bad images, also gzipped, and what an undisturbed run of it leaves."""
+    """A job on faulty:// with good and bad images, also gzipped, and the output of an undisturbed run."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -48,23 +48,23 @@ class Job:
         self.whole = helpers.contents(folder / "whole")
 
     def run(self, output: str, *flags: str, expect: int = 0) -> None:
-        found = (f"--input=faulty://{self.folder}/in/in-*", "--batch_size=2")
-        helpers.job(*found, *flags, output=f"faulty://{self.folder}/{output}", expect=expect)
+        inputs = (f"--input=faulty://{self.folder}/in/in-*", "--batch_size=2")
+        helpers.job(*inputs, *flags, output=f"faulty://{self.folder}/{output}", expect=expect)
 
     def has_begun(self, output: str) -> bool:
-        """Whether planning is over: `.tmp` stands from then on."""
+        """Whether planning is over: `.tmp` exists from then on."""
         return (self.folder / output / ".tmp").exists()
 
     def contents(self, output: str) -> dict[str, bytes]:
         return helpers.contents(self.folder / output)
 
     def check_committed(self, output: str) -> int:
-        """Every receipt that is there belongs to files as the undisturbed run left them; returns their number."""
-        found = self.contents(output)
-        labels = [name[9:-5] for name in found if name.startswith("receipts/") and name.endswith(".json")]
+        """Checks that each receipt's files equal those of the undisturbed run; returns the number of receipts."""
+        files = self.contents(output)
+        labels = [name[9:-5] for name in files if name.startswith("receipts/") and name.endswith(".json")]
         for label in labels:
             due = {name for name in self.whole if label in name}
-            assert {name: found.get(name) for name in due} == {name: self.whole[name] for name in due}
+            assert {name: files.get(name) for name in due} == {name: self.whole[name] for name in due}
         return len(labels)
 
 
@@ -76,14 +76,14 @@ def job(tmp_path_factory):
 @pytest.mark.parametrize("probability", [0.02, 0.1, 0.3])
 def test_errors_that_pass_change_no_byte(job, faults, probability):
     for seed in range(3):
-        found = faults(seed=seed, probability=probability)
+        active = faults(seed=seed, probability=probability)
         job.run(f"out-{probability}-{seed}")
         assert job.contents(f"out-{probability}-{seed}") == job.whole
         assert not (job.folder / f"out-{probability}-{seed}" / ".tmp").is_file()
-        assert found.hit
-    if probability == 0.3:  # all kinds of faults came
-        assert {name.split()[0].rstrip(",") for name in found.hit} == set(OPERATIONS)
-        assert {"read cut short", "write cut short", "rename, done raises"} <= set(found.hit)
+        assert active.hit
+    if probability == 0.3:  # all kinds of faults occurred
+        assert {name.split()[0].rstrip(",") for name in active.hit} == set(OPERATIONS)
+        assert {"read cut short", "write cut short", "rename, done raises"} <= set(active.hit)
 
 
 STAYING = [

@@ -1,4 +1,4 @@
-"""The whole job from store to store: Cloud Storage as fake-gcs-server plays it, S3 as moto does."""
+"""The complete job from store to store, with fake-gcs-server for Cloud Storage and moto for S3."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SIZES = (3, 2, 4)
 
 @pytest.fixture(scope="module", params=["gs", "s3"])
 def store(request):
-    with {"gs": stores.gcs, "s3": stores.s3}[request.param]() as found:
-        found.use()
-        yield found
+    with {"gs": stores.gcs, "s3": stores.s3}[request.param]() as emulated:
+        emulated.use()
+        yield emulated
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_a_second_run_writes_nothing_and_a_lost_shard_is_made_again_alone(store,
     assert stores.modified(output) == before
     label = "00001-of-00003"
     door.delete([f"{output}/receipts/{label}.json", f"{output}/manifest.json"])
-    time.sleep(1.1)  # S3 tells times in seconds
+    time.sleep(1.1)  # S3's times have a resolution of seconds
     run(store, *flags)
     assert stores.contents(output) == whole
     changed = {name for name, when in stores.modified(output).items() if when != before[name]}
@@ -151,7 +151,7 @@ def test_many_receipts_are_read_side_by_side(store):
 
 
 def test_without_google_credentials_a_private_bucket_is_told_at_once(tmp_path):
-    """In a process of its own, which has never looked for credentials; the store refuses all strangers."""
+    """In a new process, which has not searched for credentials; the store refuses anonymous clients."""
     from tests.http_server import HttpServer, answer
 
     class Private(HttpServer):

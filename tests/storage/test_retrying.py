@@ -1,4 +1,4 @@
-"""What is tried again, for how long, and what is said in the end."""
+"""Which errors are retried, for how long, and the final messages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def from_s3(status: int, code: str = "") -> ClientError:
 
 
 def path_of(error: BaseException) -> str:
-    """A path of the store whose client raises such an error."""
+    """A path on the store whose client raises this error."""
     package = type(error).__module__.partition(".")[0]
     return {"botocore": "s3://bucket/x", "google": "gs://bucket/x", "requests": "gs://bucket/x"}.get(
         package, "the/path"
@@ -51,7 +51,7 @@ def of_errno(name: str) -> OSError:
         TimeoutError("timed out"),
         ConnectionResetError(),
         BeamIOError("Copy", {("a", "b"): 503}),
-        BeamIOError("Rename", {("a", "b"): OSError(of_errno("EIO"))}),  # as Beam wraps the disk's errors
+        BeamIOError("Rename", {("a", "b"): OSError(of_errno("EIO"))}),  # as Beam wraps disk errors
         from_s3(503, "SlowDown"),
         from_s3(400, "RequestTimeout"),
         from_s3(409, "ConditionalRequestConflict"),
@@ -101,10 +101,10 @@ def test_what_stays_is_told_at_once(error):
         raise error
 
     path = path_of(error)
-    with pytest.raises(StorageFailed, match=f"^reading {path} failed: ") as told:
+    with pytest.raises(StorageFailed, match=f"^reading {path} failed: ") as raised:
         retrying.call("reading", path, action)
     assert len(tries) == 1
-    assert told.value.__cause__ is error
+    assert raised.value.__cause__ is error
 
 
 def test_a_mistake_is_not_taken_for_storage():
@@ -123,7 +123,7 @@ def test_patience_ends_and_says_how_often_it_tried(monkeypatch):
 
 
 def test_progress_that_leads_nowhere_is_given_up(monkeypatch):
-    """As an upload does whose every block the store takes, and whose end it then refuses."""
+    """An upload of which the store accepts every block, and then refuses the end."""
     monkeypatch.setattr(retrying, "LIMITS", Limits(1, 0.001, 0.01))
     beat = Beat()
 
@@ -181,8 +181,8 @@ def test_an_action_keeps_nothing_alive():
             self.gone.set()
 
     def use() -> None:
-        held = Big()
-        retrying.call("reading", "x", lambda: held and None)
+        big = Big()
+        retrying.call("reading", "x", lambda: big and None)
 
     use()
     assert Big.gone.wait(30)

@@ -1,4 +1,4 @@
-"""What is particular to S3: large uploads in parts, and strangers without credentials."""
+"""S3 only: large uploads in parts, and clients without credentials."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def proxy(behind_proxy, monkeypatch):
 
 
 def test_a_part_that_was_refused_is_sent_again_alone(proxy):
-    asked: Counter[str] = Counter()
+    requests: Counter[str] = Counter()
 
     def refuse_once(method: str, path: str) -> str:
         part = re.search(r"partNumber=\d+", path)
         what = part[0] if part else f"{method} uploads" if "uploads" in path else ""
-        asked.update([what] if what else [])
-        return "503" if part and asked[what] == 1 else ""
+        requests.update([what] if what else [])
+        return "503" if part and requests[what] == 1 else ""
 
     proxy.chosen = refuse_once
     path, data = f"s3://{stores.BUCKET}/large", bytes(range(256)) * (20 << 12)
     S3.upload(path, io.BytesIO(data))
-    assert asked == {"partNumber=1": 2, "partNumber=2": 2, "partNumber=3": 2, "POST uploads": 1}
+    assert requests == {"partNumber=1": 2, "partNumber=2": 2, "partNumber=3": 2, "POST uploads": 1}
     assert door.read_bytes(path) == data
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("stores")
 
 
 class Job:
-    """A job within a store behind a faulty proxy, and what an undisturbed run of it leaves."""
+    """A job within a store behind a faulty proxy, and the output of an undisturbed run."""
 
     def __init__(self, store: stores.Store, proxy: faulty_proxy.FaultyProxy):
         self.store, self.proxy = store, proxy
@@ -28,7 +28,7 @@ class Job:
         files = {}
         for index, seeds in enumerate(([0, 1, 2], [3, None], [4, 5])):
             examples = [bad if seed is None else helpers.image_example(seed) for seed in seeds]
-            framed = b"".join(helpers.tfrecord.frame(one) for one in examples)
+            framed = b"".join(helpers.tfrecord.frame(example) for example in examples)
             files[f"in-{index}.tfrecord"] = framed
         stores.upload(self.input, files)
         self.whole = self.contents(self.run())
@@ -76,13 +76,13 @@ def test_a_store_in_trouble_changes_no_byte(job):
 
 @pytest.mark.parametrize("fault", ["truncated", "503", "answer lost"])
 def test_one_fault_in_each_request_for_an_object_changes_no_byte(job, fault):
-    seen = set()
+    failed_once = set()
 
     def once(method: str, path: str) -> str:
         what = (method, path.partition("?")[0])
-        if what in seen or "/o" not in path + "/o" or len(seen) > 12:
+        if what in failed_once or "/o" not in path + "/o" or len(failed_once) > 12:
             return ""
-        seen.add(what)
+        failed_once.add(what)
         return fault
 
     job.proxy.chosen = once
@@ -92,16 +92,16 @@ def test_one_fault_in_each_request_for_an_object_changes_no_byte(job, fault):
 
 def test_a_store_that_refuses_ends_the_job_and_what_is_committed_is_whole(job, capsys):
     def refuse(method: str, path: str) -> str:
-        asked = method in ("PUT", "POST") and "00001-of-00003" in path
-        return "403" if asked and ("claim" in path or "resumable" in path) else ""
+        is_target = method in ("PUT", "POST") and "00001-of-00003" in path
+        return "403" if is_target and ("claim" in path or "resumable" in path) else ""
 
     job.proxy.chosen = refuse
     output = job.run(expect=1)
     said = capsys.readouterr().err
     assert re.search(r"(creating|writing) \S+/.tmp/00001-of-00003-\S+ failed: ", said)
-    found = job.contents(output)
-    assert "receipts/00001-of-00003.json" not in found
-    committed = {name: data for name, data in found.items() if not name.startswith(".tmp/")}
+    files = job.contents(output)
+    assert "receipts/00001-of-00003.json" not in files
+    committed = {name: data for name, data in files.items() if not name.startswith(".tmp/")}
     assert all(job.whole[name] == data for name, data in committed.items())
     assert job.contents(job.run(output)) == job.whole
 
@@ -110,8 +110,8 @@ def test_an_input_that_always_breaks_off_is_never_taken_for_a_short_one(job, mon
     monkeypatch.setattr(retrying, "LIMITS", Limits(3, 0.01, 0.1))
 
     def cut(method: str, path: str) -> str:
-        asked = method == "GET" and "in-2.tfrecord" in path and "alt=json" not in path
-        return "truncated" if asked and planned else ""
+        is_target = method == "GET" and "in-2.tfrecord" in path and "alt=json" not in path
+        return "truncated" if is_target and planned else ""
 
     output = job.store.folder()
     planned: list[bool] = []

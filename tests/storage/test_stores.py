@@ -1,4 +1,4 @@
-"""What is said of stores: that they are alike, know no patience, and that a new one is one object in one list."""
+"""Stores are alike and never retry, and a new one is one object in one list."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENT = {"retrying", "watching", "reading", "writing", "opening", "whole", "co
 
 @pytest.fixture
 def memory(monkeypatch):
-    """A store that is in the list as any other."""
+    """A store in the list, like any other."""
     store = MemoryStore()
     monkeypatch.setitem(stores._BY_SCHEME, "memory", store)
     return store
@@ -43,7 +43,7 @@ def fetcher():
 
 
 def imported(source: str) -> set[str]:
-    """All modules that a source imports, and all names that it imports from them."""
+    """All modules that a source file imports, and the names imported from them."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -63,7 +63,7 @@ def test_a_store_knows_no_patience(store):
 def test_a_store_has_every_method_and_no_other_ones(store):
     public = {name for name in dir(store) if not name.startswith("_")} - {"files", "failures", "reads"}
     assert public == {"schemes", *(name for name in dir(stores.Store) if not name.startswith("_"))} | {
-        "whole_uploads"
+        "atomic_uploads"
     }
 
 
@@ -163,7 +163,7 @@ def test_a_path_belongs_to_one_store(path, store):
 
 
 def test_a_local_path_that_looks_like_a_uri_never_leaves_the_disk(monkeypatch, tmp_path):
-    """`file:gs://...` in a list that may only name files."""
+    """`file:gs://...` in a list that may name only files."""
     monkeypatch.chdir(tmp_path)
     fetcher = Fetcher(FetchSettings(uri_schemes=("file",)))
     with pytest.raises(ItemError, match="there is no such file"):

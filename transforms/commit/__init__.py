@@ -1,1 +1,1 @@
-"""The commit of a shard, its receipt, and what can be done with a committed one. The protocol: `claim`, `replace`."""
+"""The commit of a shard, its receipt, and the audit and retry of committed shards. The protocols: `claim`, `replace`."""

@@ -14,12 +14,12 @@ from transforms.records import features
 from transforms.records.features import Damage
 from transforms.storage import door
 
-_SHOWN = 5  # problems of one file; a file of garbage must not print a line per record
+_SHOWN = 5  # problems per file; a file of garbage must not print a line per record
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is not as it was committed."""
+    """Something that differs from what was committed."""
 
     path: str
     what: str
@@ -29,9 +29,9 @@ class Problem:
 
 
 def check_shard(layout: Layout, receipt: Receipt, key_at: KeyAt) -> Iterator[Problem]:
-    """What is wrong with the files of one shard, and with the receipt itself. Reads each file once.
+    """What is wrong with the files of one shard and with its receipt. Reads each file once.
 
-    `key_at` tells the default key of a position in the shard, where it can be known.
+    `key_at` gives the default key at a position in the shard, or None where it cannot be known.
     """
     label = receipt.shard
     yield from (Problem(layout.receipt(label), what) for what in _contradictions(receipt))
@@ -47,7 +47,7 @@ def check_shard(layout: Layout, receipt: Receipt, key_at: KeyAt) -> Iterator[Pro
 
 
 def _unknown(position: int) -> None:
-    """Keys that were read from the input."""
+    """None: keys that were read from the input cannot be checked without it."""
 
 
 def _first_few(path: str, problems: Iterator[str]) -> Iterator[Problem]:
@@ -62,7 +62,7 @@ def _first_few(path: str, problems: Iterator[str]) -> Iterator[Problem]:
 
 def _contradictions(receipt: Receipt) -> Iterator[str]:
     if receipt.features + receipt.failures != receipt.inputs:
-        yield f"{receipt.features} features and {receipt.failures} failures are not {receipt.inputs} inputs"
+        yield f"{receipt.features} features and {receipt.failures} failures do not add up to {receipt.inputs} inputs"
     if sum(receipt.failures_by_code.values()) != receipt.failures:
         yield f"failures_by_code {dict(receipt.failures_by_code)} do not add up to {receipt.failures} failures"
     if receipt.input.get("rows", receipt.inputs) != receipt.inputs:
@@ -70,7 +70,7 @@ def _contradictions(receipt: Receipt) -> Iterator[str]:
     expected = [features_name(receipt.shard)]
     expected += [failures_name(receipt.shard)] if receipt.failures else []
     if sorted(file.name for file in receipt.files) != sorted(expected):
-        yield f"tells of files {[file.name for file in receipt.files]}, expected {expected}"
+        yield f"lists the files {[file.name for file in receipt.files]}, expected {expected}"
 
 
 def _feature_problems(
@@ -85,7 +85,7 @@ def _feature_problems(
         checked = CheckedStream(stream)
         for record in features.read(checked):
             if isinstance(record, Damage):
-                yield f"{record.length} bytes at offset {record.offset} are no record: {record.reason}"
+                yield f"{record.length} bytes at offset {record.offset} are not a record: {record.reason}"
                 continue
             count += 1
             position = next(positions, receipt.inputs)
@@ -93,14 +93,14 @@ def _feature_problems(
                 yield f"record {count - 1} at offset {record.offset}: {what}"
     if count != receipt.features:
         yield f"{count} records, the receipt says {receipt.features}"
-    if differs := checked.difference(file):
-        yield differs
+    if difference := checked.difference(file):
+        yield difference
 
 
 def _ledger_problems(
     path: str, file: FileSummary, receipt: Receipt, key_at: KeyAt, failed: list[int]
 ) -> Iterator[str]:
-    """Appends to `failed` the positions that the ledger tells of."""
+    """Appends the positions of the ledger's failures to `failed`."""
     if not door.exists(path):
         yield "is missing"
         return
@@ -122,5 +122,5 @@ def _ledger_problems(
             codes[values["code"]] = codes.get(values["code"], 0) + 1
     if codes != dict(receipt.failures_by_code):
         yield f"failures by code {codes}, the receipt says {dict(receipt.failures_by_code)}"
-    if differs := checked.difference(file):
-        yield differs
+    if difference := checked.difference(file):
+        yield difference

@@ -1,4 +1,4 @@
-"""Checks one record or one ledger line of a committed shard. What is wrong is said in words for the person who runs it."""
+"""Checks one record or one ledger line of a committed shard, and describes what is wrong for the user."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from transforms.commit.receipts import Receipt
 from transforms.errors import ItemError
 from transforms.records.features import HEIGHT, KEY, SHA256, STANDARD, WIDTH, Record
 
-# The key that a position in the shard must have; None where that cannot be known.
+# Position in the shard -> the key expected there; None where it cannot be known.
 KeyAt = Callable[[int], "bytes | None"]
 
 
 def record_problems(record: Record, receipt: Receipt, key: bytes | None) -> Iterator[str]:
-    """What is wrong with a record that must have `key`, where that is known."""
+    """What is wrong with a record. Its key must be `key`, unless that is None."""
     try:
         values = record.values()
     except ItemError as error:
@@ -29,7 +29,7 @@ def record_problems(record: Record, receipt: Receipt, key: bytes | None) -> Iter
     for name in sorted(expected - set(values)):
         yield f"no feature {name!r}"
     for name in sorted(set(values) - expected - set(passed_through)):
-        yield f"a feature {name!r} that nobody asked for"
+        yield f"a feature {name!r} that was not requested"
     for name in (KEY, SHA256):
         if name in values and len(_of_type(bytes, values, name)) != 1:
             yield f"feature {name!r} does not hold one bytes value"
@@ -38,9 +38,9 @@ def record_problems(record: Record, receipt: Receipt, key: bytes | None) -> Iter
             yield f"feature {name!r} does not hold one positive integer"
     if not re.fullmatch(rb"[0-9a-f]{64}", b"".join(_of_type(bytes, values, SHA256))):
         yield f"feature {SHA256!r} is not a SHA-256 in hexadecimal"
-    its_key = b"".join(_of_type(bytes, values, KEY))
-    if key is not None and its_key != key:
-        yield f"key {its_key!r}, expected {key!r}: out of order, or not this shard's"
+    record_key = b"".join(_of_type(bytes, values, KEY))
+    if key is not None and record_key != key:
+        yield f"key {record_key!r}, expected {key!r}: out of order, or not this shard's"
     for name, size in receipt.outputs.items():
         yield from _vector_problems(name, values.get(name, []), size)
 
@@ -57,14 +57,14 @@ def _vector_problems(name: str, values: Any, size: int) -> Iterator[str]:
 
 
 def line_problem(values: Mapping[str, Any], receipt: Receipt, key_at: KeyAt, before: int) -> str:
-    """What is wrong with the values of a ledger line that follows one of position `before`; '' if nothing is."""
+    """What is wrong with a ledger line, '' if nothing; `before` is the position of the previous line, -1 for the first."""
     if set(values) != set(ledger.FIELDS):
         return f"fields {sorted(values)}, expected {sorted(ledger.FIELDS)}"
     position = values["position"]
     if not isinstance(position, int) or not before < position < receipt.inputs:
         return f"position {position!r} is not between {before} and {receipt.inputs}"
     if values["stage"] not in ledger.STAGES or not re.fullmatch(r"[a-z][a-z0-9_]*", str(values["code"])):
-        return f"stage {values['stage']!r} and code {values['code']!r} are not among those that there are"
+        return f"stage {values['stage']!r} and code {values['code']!r} are not a known stage and a valid code"
     key = key_at(position)
     if key is not None and values["key"] != key.decode("utf-8", "backslashreplace"):
         return f"key {values['key']!r}, expected {key!r}"

@@ -1,4 +1,4 @@
-"""The files of a shard: written with their size and checksum, and compared with them when read."""
+"""The files of a shard: their sizes and checksums are computed on writing and compared on reading."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class FileSummary:
-    """What a committed file must look like."""
+    """The name, size and checksum of a committed file."""
 
     name: str
     bytes: int
-    crc32c: str  # of the whole file, eight hexadecimal digits
+    crc32c: str  # of the complete file, eight hexadecimal digits
 
 
 class FileWriter:
-    """Writes the file that will be called `name` under a temporary path, and sums it up."""
+    """Writes the future file `name` to a temporary `path`, with its size and checksum."""
 
     def __init__(self, path: str, name: str):
         self._path = path
@@ -31,27 +31,27 @@ class FileWriter:
         self._stream = door.create(path)
 
     def write(self, data: bytes) -> None:
-        """Appends."""
+        """Appends bytes."""
         self._stream.write(data)
         self._bytes += len(data)
         self._crc = google_crc32c.extend(self._crc, data)
 
     def close(self) -> None:
-        """Ends the file; its bytes are durable then."""
+        """Closes the file; its bytes are durable afterwards."""
         door.close_durably(self._stream, self._path)
 
     def discard(self) -> None:
-        """Drops the file."""
+        """Closes and deletes the file."""
         door.discard(self._stream, self._path)
 
     def summary(self) -> FileSummary:
-        """What was written so far."""
+        """The size and checksum of what was written so far."""
         return FileSummary(self._name, self._bytes, f"{self._crc:08x}")
 
 
 @dataclass
 class CheckedStream:
-    """A stream to be read to its end and then compared with the summary of its file."""
+    """A stream that, read to its end, can be compared with the summary of its file."""
 
     stream: Any
     size: int = field(default=0, init=False)
@@ -65,7 +65,7 @@ class CheckedStream:
         return data
 
     def difference(self, file: FileSummary) -> str:
-        """How what was read differs from what a receipt says; '' if it does not."""
+        """How the bytes read differ from the receipt's summary; '' if they do not."""
         if self.size != file.bytes:
             return f"{self.size} bytes, the receipt says {file.bytes}"
         if f"{self.crc:08x}" != file.crc32c:
@@ -74,7 +74,7 @@ class CheckedStream:
 
 
 def is_complete(path: str, file: FileSummary) -> bool:
-    """Whether a file is there with the size and checksum that it must have."""
+    """Whether a file exists with the right size and checksum."""
     if not door.exists(path):
         return False
     with door.open_binary(path) as stream:

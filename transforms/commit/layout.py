@@ -1,7 +1,7 @@
-"""Where the files of a job stand below its output folder, and what they are called, those of its attempts included.
+"""The names and places of a job's files below its output folder, temporary files included.
 
-All attempts at one commit begin their temporary names alike, with the commit's *stem*: the shard's label, or for the
-replacement of a committed shard `retry-LABEL-BASE`, where BASE is the digest of the receipt to be replaced.
+The temporary names of all attempts at one commit begin with the commit's *stem*: the shard's label, or, for the
+replacement of a committed shard, `retry-LABEL-BASE`, where BASE is the digest of the receipt to replace.
 """
 
 from __future__ import annotations
@@ -18,135 +18,139 @@ _LABEL = r"\d{5,}-of-\d{5,}"
 _FEATURES, _FAILURES, _RECEIPTS, _TEMPORARY = "features-", "failures-", "receipts", ".tmp"
 MANIFEST, LISTING = "manifest.json", "inputs.txt"
 
-# How the names of files begin that belong to one shard, in the folder of a job.
+# Prefixes of the names, below the output folder, of files that belong to a single shard.
 OF_SHARDS = (_FEATURES, _FAILURES, f"{_RECEIPTS}/", f"{_TEMPORARY}/")
 
 
 def features_name(label: str) -> str:
-    """The file of a shard's features, below the output folder."""
+    """The name of a shard's feature file, below the output folder."""
     return f"{_FEATURES}{label}{features.SUFFIX}"
 
 
 def failures_name(label: str) -> str:
-    """The ledger of a shard's failures, below the output folder."""
+    """The name of a shard's ledger of failures, below the output folder."""
     return f"{_FAILURES}{label}.jsonl"
 
 
 def receipt_name(label: str) -> str:
-    """The receipt of a shard, below the output folder."""
+    """The name of a shard's receipt, below the output folder."""
     return f"{_RECEIPTS}/{label}.json"
 
 
 _RECEIPT = re.compile(rf"(?:.*/)?{_RECEIPTS}/([^/]+)\.json", re.DOTALL)
 _DATA = re.compile(rf"{_FEATURES}{_LABEL}{re.escape(features.SUFFIX)}|{_FAILURES}{_LABEL}\.jsonl")
-_OURS = re.compile(
-    rf"(.*?)(?:^|/)(?:{_DATA.pattern}|{_RECEIPTS}/{_LABEL}\.json|{re.escape(MANIFEST)}|{re.escape(LISTING)}"
-    rf"|{re.escape(_TEMPORARY)}/.+)",
-    re.DOTALL,
+_OURS = tuple(
+    re.compile(rf"(.*?)(?:^|/)(?:{names})", re.DOTALL)
+    for names in (
+        rf"{_DATA.pattern}|{_RECEIPTS}/{_LABEL}\.json|{re.escape(MANIFEST)}|{re.escape(LISTING)}",
+        rf"{re.escape(_TEMPORARY)}/[^/]+",
+    )
 )
 
 
 def label_of(path: str) -> str:
-    """The label in the path of a receipt; '' in any other path."""
+    """The label in the path of a receipt; '' for any other path."""
     match = _RECEIPT.fullmatch(path)
     return match[1] if match else ""
 
 
 def is_data(name: str) -> bool:
-    """Whether a path below an output folder, such as 'features-00000-of-00001.tfrecord', is a shard's data."""
+    """Whether a path below an output folder, such as 'features-00000-of-00001.tfrecord', is a feature file or ledger."""
     return bool(_DATA.fullmatch(name))
 
 
 def folder_of(path: str) -> str | None:
-    """The output folder that `path` lies in, by the names that a job gives to its files; None for other names."""
-    if door.is_temporary(path):  # a small file that is not yet renamed
+    """The output folder of `path`, if its name is one that a job gives to its files; else None."""
+    if door.is_temporary(path):  # a small file that has not been renamed yet
         path = path.rsplit(".", 2)[0]
-    match = _OURS.fullmatch(path)
+    match = next(filter(None, (pattern.fullmatch(path) for pattern in _OURS)), None)
     return (match[1] or ("/" if path.startswith("/") else ".")) if match else None
 
 
-def is_ours(name: str) -> bool:
-    """Whether a path below an output folder, such as 'receipts/00000-of-00001.json', is one that a job writes."""
-    return folder_of(name) == "."
-
-
 def new_attempt(label: str, base: str = "") -> str:
-    """The name of a new attempt at a shard, or at replacing its receipt of digest `base`."""
+    """A unique name for an attempt at a shard, or at replacing its receipt of digest `base`."""
     stem = f"retry-{label}-{base}" if base else label
     return f"{stem}-{uuid.uuid4().hex}"
 
 
 def stem_of(attempt: str) -> str:
-    """What the names of all attempts at the same commit begin with."""
+    """The stem of an attempt's name, shared by all attempts at the same commit."""
     return attempt.rpartition("-")[0]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths of a job's files. A label or number '*' gives the pattern that matches all of a kind."""
+    """The paths of a job's files. With '*' as label or number, a path is a glob for all files of that kind."""
 
     folder: str
 
     def features(self, label: str) -> str:
+        """A shard's feature file."""
         return door.join(self.folder, features_name(label))
 
     def failures(self, label: str) -> str:
+        """A shard's ledger of failures; absent if none failed."""
         return door.join(self.folder, failures_name(label))
 
     def receipt(self, label: str) -> str:
+        """A shard's receipt; its presence means that the shard is done."""
         return door.join(self.folder, receipt_name(label))
 
     @property
     def data(self) -> str:
-        """The pattern of all features and ledgers; it may match other files, too."""
+        """A glob for all feature files and ledgers; it may match other files, too."""
         return door.join(self.folder, "f*")
 
     @property
     def receipts(self) -> str:
+        """The folder of the receipts."""
         return door.join(self.folder, _RECEIPTS)
 
     @property
     def manifest(self) -> str:
+        """Written last, once all shards are done."""
         return door.join(self.folder, MANIFEST)
 
     @property
     def listing(self) -> str:
-        """The image files that a glob or folder matched, one per line: what the shards of such a job refer to."""
+        """The image files that a glob or folder matched, one per line; shards refer to byte ranges of it."""
         return door.join(self.folder, LISTING)
 
     @property
     def temporary(self) -> str:
+        """The folder of all temporary files; deleted at the end of a run."""
         return door.join(self.folder, _TEMPORARY)
 
     @property
     def request(self) -> str:
-        """What the job that is at work here was asked for."""
+        """The request of the job that is using this output folder."""
         return door.join(self.temporary, "request.json")
 
     @property
     def retrying(self) -> str:
-        """Which shards a run with --retry_failures tries again; there until that run has ended."""
+        """The shards that a run with --retry_failures tries again; deleted when that run has ended."""
         return door.join(self.temporary, "retrying.json")
 
     def begun(self, label: str) -> str:
-        """Is there once an attempt at the shard has begun, until the shard is done."""
+        """A note that exists from the first attempt at the shard until the shard is done."""
         return door.join(self.temporary, f"{label}-begun")
 
     def attempts(self, stem: str) -> str:
-        """The pattern of all that attempts at one commit leave, their claims included."""
+        """A glob for all files of the attempts at one commit, claims included."""
         return door.join(self.temporary, f"{stem}-*")
 
     def claim(self, stem: str, number: int | str) -> str:
+        """A claim to a commit; those after number 0 exist only where the files of earlier ones are gone."""
         return door.join(self.temporary, f"{stem}-claim-{number}.json")
 
     def unfinished(self, attempt: str, name: str) -> str:
-        """Where an attempt writes the file that will be called `name`."""
+        """The temporary path of an attempt's future file `name`."""
         return door.join(self.temporary, attempt + posixpath.splitext(name)[1])
 
     def final_receipt(self, attempt: str) -> str:
-        """The receipt of a replacement as it will stand in the end."""
+        """The final receipt of a replacement."""
         return door.join(self.temporary, f"{attempt}.receipt")
 
     def marked_receipt(self, attempt: str) -> str:
-        """The receipt of a replacement as it stands while the files are put in place."""
+        """The receipt of a replacement that is in place while its files are moved."""
         return door.join(self.temporary, f"{attempt}.replacing")

@@ -1,4 +1,4 @@
-"""The ledger of a shard: a line of JSON for each input that failed, in the order of their positions."""
+"""The ledger of a shard: one line of JSON per failed input, ordered by position."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from transforms.elements import Failure
 
 FIELDS = ("key", "position", "stage", "code", "message")
 STAGES = ("read", "fetch", "decode", "infer")
-_FINAL = "damaged_record"  # no record: the same bytes of input would fail again
+_FINAL = "damaged_record"  # the same input bytes would fail again
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a ledger."""
+    """A ledger line; `raw` is its bytes, newline included."""
 
     position: int
     code: str
     raw: bytes
 
     @property
-    def can_be_tried(self) -> bool:
+    def can_be_retried(self) -> bool:
+        """Whether --retry_failures tries this input again."""
         return self.code != _FINAL
 
 
 def encode(failure: Failure) -> bytes:
-    """The line of one failure."""
+    """The ledger line of a failure."""
     values = {
         "key": failure.key.decode("utf-8", "backslashreplace"),
         "position": failure.position,
@@ -39,11 +40,11 @@ def encode(failure: Failure) -> bytes:
 
 
 def parse(raw: bytes) -> Line:
-    """Raises ValueError, KeyError or TypeError where `raw` is not a line of a ledger."""
+    """Reads a ledger line. Raises ValueError, KeyError or TypeError if `raw` is not one."""
     values = json.loads(raw)
     return Line(values["position"], values["code"], raw)
 
 
-def to_be_tried(failures_by_code: Mapping[str, int]) -> int:
-    """How many failures can be tried again."""
+def retriable(failures_by_code: Mapping[str, int]) -> int:
+    """How many failures --retry_failures would try again."""
     return sum(count for code, count in failures_by_code.items() if code != _FINAL)

@@ -1,7 +1,4 @@
-"""The receipts that say which shards are done.
-
-A receipt is written after the shard's files are in place; its presence is what "done" means.
-"""
+"""Receipts: a shard is done when its receipt exists, which is written once the shard's files are in place."""
 
 from __future__ import annotations
 
@@ -15,13 +12,15 @@ from transforms.commit.files import FileSummary
 from transforms.commit.layout import Layout, label_of
 from transforms.storage import door
 
-FORMAT = 1  # of receipts and manifest
-NAME_ONLY = "model.name"  # may differ in a fingerprint: one model by several names; its weights decide
+FORMAT = 1  # version of the receipt and manifest format
+NAME_ONLY = (
+    "model.name"  # may differ between equal fingerprints: a model has several names, its weights decide
+)
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """The account of one committed shard."""
+    """What is recorded of one committed shard."""
 
     shard: str  # its label
     name: str
@@ -31,15 +30,15 @@ class Receipt:
     failures: int
     failures_by_code: Mapping[str, int]
     files: tuple[FileSummary, ...]
-    outputs: Mapping[str, int]  # values of each output in a record; empty in a shard without one
-    fingerprint: Mapping[str, Any]  # what made it: model, preprocessing, precision, schema
-    model: Mapping[str, str]  # what the loaded model said of itself
+    outputs: Mapping[str, int]  # output -> values per record; empty in a shard without features
+    fingerprint: Mapping[str, Any]  # of the request: model, preprocessing, precision, schema
+    model: Mapping[str, str]  # the identity reported by the loaded model
     versions: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
-    replacing: str = ""  # the attempt whose files are being put in the place of older ones; see replace.py
+    replacing: str = ""  # the attempt whose files are replacing older ones; see replace.py
 
     def to_json(self) -> bytes:
-        """The receipt as its file holds it; equal receipts give the same bytes."""
+        """The content of the receipt's file; equal receipts give equal bytes."""
         values = asdict(self)
         if not self.replacing:
             del values["replacing"]
@@ -47,7 +46,7 @@ class Receipt:
 
     @property
     def digest(self) -> str:
-        """Tells the states of a shard apart that follow one another."""
+        """Sixteen hexadecimal digits that distinguish the successive states of a shard."""
         return hashlib.sha256(self.to_json()).hexdigest()[:16]
 
     def file(self, name: str) -> FileSummary | None:
@@ -56,20 +55,20 @@ class Receipt:
 
     @classmethod
     def from_json(cls, data: bytes) -> Receipt:
-        """The receipt of a file. Raises ValueError, KeyError, TypeError or AttributeError if it is not one."""
+        """The inverse of `to_json`. Raises ValueError, KeyError, TypeError or AttributeError if it is not a receipt."""
         values = json.loads(data)
         files = tuple(FileSummary(**file) for file in values.pop("files"))
         return cls(files=files, **values)
 
 
 def read_receipt(layout: Layout, label: str) -> Receipt | None:
-    """The receipt of a shard, or None while it is not done."""
+    """The receipt of a shard; None while it is not done."""
     data = door.read_if_there(layout.receipt(label))
     return None if data is None else Receipt.from_json(data)
 
 
 def read_receipts(layout: Layout) -> list[Receipt]:
-    """All receipts of the folder, in the order of their shards."""
+    """All receipts of the output folder, in the order of their shards. Raises ValueError if one is damaged."""
     paths = _paths(layout)
     contents = door.read_many(paths)
     return [_parsed(path, data) for path, data in zip(paths, contents, strict=True) if data is not None]
@@ -79,7 +78,9 @@ def _parsed(path: str, data: bytes) -> Receipt:
     try:
         return Receipt.from_json(data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no receipt ({error}): delete it, and its shard is done anew") from error
+        raise ValueError(
+            f"{path} is not a receipt ({error}): delete it and run again to redo its shard"
+        ) from error
 
 
 def labels(layout: Layout) -> list[str]:
@@ -91,15 +92,15 @@ def _paths(layout: Layout) -> list[str]:
     return [file.path for file in door.match(layout.receipt("*"))]
 
 
-def same_making(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether two fingerprints stand for the same features. The model's name is for people: its weights decide."""
+def same_fingerprint(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two fingerprints stand for the same features. The model's name may differ; its weights may not."""
     return not set(differences(old, new)) - {NAME_ONLY}
 
 
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, tuple[Any, Any]]:
-    """Where two nested mappings differ: dotted name -> (old value, new value)."""
+    """The differences of two nested mappings: dotted name -> (old value, new value)."""
     out: dict[str, tuple[Any, Any]] = {}
     for name in sorted({*old, *new}):
         before, after = old.get(name), new.get(name)
@@ -110,10 +111,12 @@ def differences(
     return out
 
 
-def same_bytes(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two identities, both of inputs that have been read, are of the same content."""
-    summed = bool(one.get("crc32c")) and bool(other.get("crc32c"))
-    return _without_time(one) == _without_time(other) if summed else dict(one) == dict(other)
+def same_bytes(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two identities of inputs that have been read stand for the same bytes."""
+    have_checksums = bool(first.get("crc32c")) and bool(second.get("crc32c"))
+    if have_checksums:
+        return _without_time(first) == _without_time(second)
+    return dict(first) == dict(second)
 
 
 def _without_time(identity: Mapping[str, Any]) -> dict[str, Any]:

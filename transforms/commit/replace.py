@@ -1,19 +1,19 @@
-"""The commit of a shard over a committed one, as a retry of its failures does it.
+"""The commit of a shard over a committed one, for a retry of its failures.
 
-Features, ledger and receipt keep their names, and a file cannot be exchanged together with another one. So a replacement
-goes through five steps, of which whoever comes next, another attempt or a later run, takes those that are left:
+Features, ledger and receipt keep their names, and several files cannot be replaced at once. So a replacement has five
+steps, and whichever attempt or later run comes next carries out those that are left:
 
-1. The attempt writes its files, and the new receipt twice, below OUTPUT/.tmp: as it will stand in the end, and marked as
+1. The attempt writes its files and two versions of the new receipt below OUTPUT/.tmp: the final one, and one marked as
    `replacing`.
 2. It claims the replacement of exactly this receipt, by its digest, with an object that only one attempt can create. From
-   here on everybody carries out that claim. Until here the old state stands.
-3. The marked receipt takes the place of the old one. From here on the new state is certain; the shard never is without a
-   receipt, so no attempt of the first run that wakes up late takes it for unfinished.
-4. The files take the places of the old ones.
-5. The final receipt takes the place of the marked one.
+   then on every attempt carries out that claim. Until then the old state remains valid.
+3. The marked receipt replaces the old one. From then on the new state is certain. The shard always has a receipt, so no
+   late attempt of the first run takes it for unfinished.
+4. The new files replace the old ones.
+5. The final receipt replaces the marked one.
 
-Each step moves a file away from .tmp, or copies it and drops the source. So what sleeps before one of them and wakes up
-generations later has nothing to move any more.
+Each step moves a file out of .tmp, or copies it and deletes the source. So an attempt that sleeps before a step and wakes
+up much later has nothing left to move.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from transforms.storage import door
 
 
 def replace(layout: Layout, base: str, mine: Claim) -> Receipt:
-    """Replaces the shard whose receipt has the digest `base`, by `mine` or the claim that came first.
+    """Replaces the shard whose receipt has the digest `base` by the first claim, which may be `mine`.
 
-    Returns the receipt that now stands. Raises LostCommit if the attempt's files have gone.
+    Returns the receipt now in place. Raises LostCommit if the attempt's files are gone.
     """
     label = mine.receipt.shard
     door.write_atomic(layout.final_receipt(mine.attempt), mine.receipt.to_json())
@@ -39,57 +39,61 @@ def replace(layout: Layout, base: str, mine: Claim) -> Receipt:
     for claim in claims(layout, mine):
         if claim and _receipt(layout, label).digest == base and _has_files(layout, claim):
             _move(layout.marked_receipt(claim.attempt), layout.receipt(label))
-        standing = _receipt(layout, label)
-        if standing.digest != base:
-            settled = settle(layout, standing)
+        current = _receipt(layout, label)
+        if current.digest != base:
+            settled = settle(layout, current)
             sweep(layout, mine.attempt)
             return settled
     raise files_gone(layout, label)
 
 
-def settle(layout: Layout, standing: Receipt) -> Receipt:
-    """Carries a replacement that was begun to its end; `standing` is the receipt that is in place now."""
-    while attempt := standing.replacing:
-        done = dataclasses.replace(standing, replacing="")
-        target = layout.receipt(done.shard)
-        if put_in_place(layout, attempt, standing, _move):
+def settle(layout: Layout, current: Receipt) -> Receipt:
+    """Completes a replacement that was begun; `current` is the receipt now in place. Returns the final one.
+
+    Raises LostCommit if the replacement's files are gone.
+    """
+    while attempt := current.replacing:
+        final = dataclasses.replace(current, replacing="")
+        target = layout.receipt(final.shard)
+        if put_in_place(layout, attempt, current, _move):
             moved = _move(layout.final_receipt(attempt), target)
-            if not moved and _receipt(layout, done.shard) == standing:
-                door.write_atomic(target, done.to_json())  # its source was lost, the files were not
+            if not moved and _receipt(layout, final.shard) == current:
+                # The file of the final receipt is lost, the data files are not.
+                door.write_atomic(target, final.to_json())
             sweep(layout, attempt)
-        now = _receipt(layout, done.shard)
-        if now == standing:
+        latest = _receipt(layout, final.shard)
+        if latest == current:
             raise LostCommit(
-                f"shard {done.shard}: the files that {target} tells of are neither in place nor in "
-                f"{layout.temporary}: delete that receipt, and the shard is done anew"
+                f"shard {final.shard}: the files that {target} lists are neither in place nor in "
+                f"{layout.temporary}: delete that receipt and run again to redo the shard"
             )
-        standing = now
-    return standing
+        current = latest
+    return current
 
 
-def can_settle(layout: Layout, standing: Receipt) -> bool:
-    """Whether the files of a replacement that was begun are there, by their sizes."""
-    patterns = (layout.attempts(stem_of(standing.replacing)), layout.data)
+def can_settle(layout: Layout, current: Receipt) -> bool:
+    """Whether the files of a replacement that was begun exist, by their sizes."""
+    patterns = (layout.attempts(stem_of(current.replacing)), layout.data)
     sizes = {file.path: file.size_in_bytes for pattern in patterns for file in door.match(pattern)}
     return all(
         file.bytes
         in (
-            sizes.get(layout.unfinished(standing.replacing, file.name)),
+            sizes.get(layout.unfinished(current.replacing, file.name)),
             sizes.get(door.join(layout.folder, file.name)),
         )
-        for file in standing.files
+        for file in current.files
     )
 
 
 def _receipt(layout: Layout, label: str) -> Receipt:
     receipt = receipts.read_receipt(layout, label)
     if receipt is None:
-        raise LostCommit(f"shard {label}: somebody has removed {layout.receipt(label)} while it was replaced")
+        raise LostCommit(f"shard {label}: {layout.receipt(label)} was deleted while it was being replaced")
     return receipt
 
 
 def _has_files(layout: Layout, claim: Claim) -> bool:
-    """A claim without its files was left by a run that nobody can go on with."""
+    """False for a claim of a killed run whose files are gone."""
     paths = [layout.unfinished(claim.attempt, file.name) for file in claim.receipt.files]
     return all(door.exists(path) for path in [*paths, layout.final_receipt(claim.attempt)])
 

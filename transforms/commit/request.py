@@ -1,7 +1,7 @@
-"""Two jobs on one output folder: harmless when they ask for the same, else the second is refused by name.
+"""Two jobs on one output folder: harmless for equal requests; otherwise the second is refused, and the difference named.
 
-A job that starts leaves a note of its request beside the attempts in flight; it goes with them at the end, or when a run
-ends early that has committed nothing.
+A job that starts leaves a note of its request in the temporary folder. It is deleted at the end of the run, or when a run
+ends early without having committed anything.
 """
 
 from __future__ import annotations
@@ -19,42 +19,53 @@ _LIST = "list of images"
 
 
 class OutputInUse(RuntimeError):
-    """Another request is at work in the output folder, or was killed there."""
+    """A job with another request is using the output folder, or was killed while using it."""
 
 
 def enter(layout: Layout, fingerprint: Mapping[str, Any], shards: int, listing: bytes | None) -> None:
-    """Leaves the note. Raises OutputInUse if there is one of another request, whose job runs or was killed."""
+    """Leaves the note. Raises OutputInUse if there is a note of another request, whose job is running or was killed."""
     now: dict[str, Any] = {"request": dict(fingerprint), "shards": shards}
     if listing is not None:
         now[_LIST] = _sum(listing)
     data = json.dumps(now, sort_keys=True).encode() + b"\n"
     while not door.create_only(layout.request, data):
         note = door.read_if_there(layout.request)
-        if note is None:  # a job that ended took it away
+        if note is None:  # a job that ended has deleted it
             continue
-        for name, (old, new) in receipts.differences(json.loads(note), now).items():
-            if name != f"request.{receipts.NAME_ONLY}":  # the same weights by another path
+        try:
+            noted = json.loads(note)
+        except ValueError:
+            raise OutputInUse(
+                f"{layout.request} is not the note of a running job: if no job runs there, delete it, or use --overwrite"
+            ) from None
+        for name, (old, new) in receipts.differences(noted, now).items():
+            if name != f"request.{receipts.NAME_ONLY}":  # the same weights by another name
                 raise OutputInUse(
                     f"--output={layout.folder} is in use by a job with {name.removeprefix('request.')} = {old!r}, "
-                    f"this run asks for {new!r}: let that one end or stop it and use --overwrite, which drops its work; "
+                    f"this run asks for {new!r}: let that job end, or stop it and use --overwrite, which deletes its work; "
                     "or use another --output"
                 )
         return
 
 
-def leave(layout: Layout) -> None:
-    """After a run that ended early: takes the note away if no shard was committed or is being committed."""
+def leave(layout: Layout, listing: bytes | None) -> None:
+    """After a run that ended early: deletes the note and the list of images if no shard was or is being committed."""
     if not door.match(layout.claim("*", "*")) and not receipts.labels(layout):
+        if listing is not None and door.read_if_there(layout.listing) == listing:
+            door.delete([layout.listing])
         door.delete([layout.request])
 
 
 def is_of_other_input(layout: Layout, shards: int, listing: bytes | None) -> bool:
-    """Whether a note is there that tells of other shards or another list of images than these."""
+    """Whether there is a note of a request with another number of shards or another list of images."""
     data = door.read_if_there(layout.request)
     if data is None:
         return False
-    noted = json.loads(data)
-    return noted.get("shards") != shards or noted.get(_LIST) != _sum(listing)
+    try:
+        noted = json.loads(data)
+        return noted.get("shards") != shards or noted.get(_LIST) != _sum(listing)
+    except (ValueError, AttributeError):  # a note that was cut short tells nothing
+        return False
 
 
 def _sum(listing: bytes | None) -> str | None:

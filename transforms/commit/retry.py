@@ -1,4 +1,4 @@
-"""What a retry reads: which inputs of a committed shard failed, and the features and ledger lines that stay."""
+"""What a retry reads: the failed inputs of a committed shard, and the features and ledger lines that it keeps."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from transforms.storage import door
 
 
 class ChangedMeanwhile(RuntimeError):
-    """A committed shard is not, or no longer, what its receipt says."""
+    """A committed shard does not match its receipt, or no longer does."""
 
 
 def of_receipt(receipt: Receipt) -> Retry | None:
-    """The retry of a shard's failures; None if none of them can be tried again."""
-    count = ledger.to_be_tried(receipt.failures_by_code)
+    """The retry of a shard's failures; None if none of them can be retried."""
+    count = ledger.retriable(receipt.failures_by_code)
     return Retry(receipt.digest, count) if count else None
 
 
 class Due:
-    """Shard -> the positions of the inputs that are to be done; None if the shard is committed.
+    """Shard -> the positions of the inputs to process; None if the shard is committed. Raises ChangedMeanwhile.
 
     (A class, because Beam pickles functions of a module by value.)
     """
@@ -40,27 +40,27 @@ class Due:
             return None if door.exists(self._layout.receipt(shard.label)) else EVERY
         receipt = receipts.read_receipt(self._layout, shard.label)
         if receipt is None:
-            raise ChangedMeanwhile(f"{self._layout.receipt(shard.label)} has gone while the job runs")
+            raise ChangedMeanwhile(
+                f"{self._layout.receipt(shard.label)} was deleted while the job was running"
+            )
         if receipt.replacing or receipt.digest != shard.retry.base:
             replace.settle(self._layout, receipt)
             return None
-        return frozenset(line.position for line in _lines(self._layout, receipt) if line.can_be_tried)
+        return frozenset(line.position for line in _lines(self._layout, receipt) if line.can_be_retried)
 
 
-def standing(layout: Layout, shard: Shard, retry: Retry) -> Receipt:
-    """The receipt that is to be replaced. Raises ChangedMeanwhile if another attempt was faster."""
+def current_receipt(layout: Layout, shard: Shard, retry: Retry) -> Receipt:
+    """The receipt that `retry` replaces. Raises ChangedMeanwhile if another attempt has replaced it already."""
     receipt = receipts.read_receipt(layout, shard.label)
     if receipt is None or receipt.digest != retry.base:
-        raise ChangedMeanwhile(
-            f"another attempt has tried the failures of shard {shard.label} again meanwhile"
-        )
+        raise ChangedMeanwhile(f"another attempt has retried the failures of shard {shard.label} meanwhile")
     return receipt
 
 
-def committed(layout: Layout, receipt: Receipt) -> Iterator[Line | bytes]:
-    """What a shard holds, by position: the record as it is stored, or the line of the ledger.
+def committed_items(layout: Layout, receipt: Receipt) -> Iterator[Line | bytes]:
+    """A committed shard's records, framed as stored, and ledger lines, in the order of positions.
 
-    Raises ChangedMeanwhile at the end if the files are not those of the receipt.
+    Raises ChangedMeanwhile, at the latest at the end, if the files do not match the receipt.
     """
     lines, records = _lines(layout, receipt), _records(layout, receipt)
     line = next(lines, None)
@@ -81,7 +81,7 @@ def _lines(layout: Layout, receipt: Receipt) -> Iterator[Line]:
             try:
                 yield ledger.parse(raw)
             except (ValueError, KeyError, TypeError) as error:
-                raise _changed(path, f"a line is none of a ledger ({error})") from error
+                raise _changed(path, f"a line is not a ledger line ({error})") from error
 
 
 def _checked_lines(path: str, file: FileSummary) -> Iterator[bytes]:
@@ -107,23 +107,23 @@ def _records(layout: Layout, receipt: Receipt) -> Iterator[bytes]:
 
 
 def _check(path: str, checked: CheckedStream, file: FileSummary) -> None:
-    if differs := checked.difference(file):
-        raise _changed(path, differs)
+    if difference := checked.difference(file):
+        raise _changed(path, difference)
 
 
 def _changed(path: str, what: str) -> ChangedMeanwhile:
     return ChangedMeanwhile(
-        f"{path}: {what}; `python -m pipeline.verify` tells what is wrong with the output"
+        f"{path}: {what}; `python -m pipeline.verify` shows what is wrong with the output"
     )
 
 
 def read_marker(layout: Layout) -> Mapping[str, str] | None:
-    """Label -> digest of the receipt to be replaced, of a retry that has not ended; None if there is none."""
+    """Label -> digest of the receipt to replace, for a retry that has not ended; None if there is none."""
     data = door.read_if_there(layout.retrying)
     return None if data is None else json.loads(data)
 
 
 def write_marker(layout: Layout, shards: Collection[Shard]) -> None:
-    """Notes what is to be tried again, so that a retry that was killed goes on at the next start."""
+    """Notes the shards to retry, so that a killed retry continues at the next start."""
     bases = {shard.label: shard.retry.base for shard in shards if shard.retry}
     door.write_atomic(layout.retrying, json.dumps(bases).encode() + b"\n")

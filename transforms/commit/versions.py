@@ -1,4 +1,4 @@
-"""The versions that decide the bytes of a feature, as a receipt keeps them."""
+"""Versions of the packages that can change a feature's bytes, as kept in receipts."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _PACKAGES = sorted({"apache-beam", "numpy", "tensorflow", *formats.PACKAGES})
 
 @functools.cache
 def current() -> dict[str, str]:
-    """Package -> version, in this process."""
-    known = {"python": platform.python_version()}
+    """Package -> version, in this process; packages that are not installed are absent."""
+    versions = {"python": platform.python_version()}
     for name in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):  # another distribution of the same module
-            known[name] = metadata.version(name)
-    return known
+        with contextlib.suppress(metadata.PackageNotFoundError):  # the module comes from another distribution
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def merged(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
-    """The versions that made a shard; of what was upgraded before a retry, both."""
+    """The versions that made a shard: '1.0 and 1.1' for a package upgraded before a retry."""
     return {
         name: " and ".join(
             dict.fromkeys(filter(None, [*old.get(name, "").split(" and "), new.get(name, "")]))

@@ -1,4 +1,4 @@
-"""One attempt at one shard: its files under temporary names, then its commit."""
+"""One attempt at one shard: its files under temporary names, and their commit."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from transforms.records import features
 
 
 class BrokenShard(RuntimeError):
-    """The chunks of a shard do not add up; nothing of it is committed."""
+    """The chunks of a shard are incomplete or out of order; nothing of it is committed."""
 
 
 class ShardWriter:
-    """Writes one attempt at one shard: append chunks in order, then commit; or abort.
+    """Writes one attempt at one shard: append chunks in order, then commit, or abort.
 
-    A retry merges what it gets with what the shard holds.
+    A retry merges its new items with the shard's committed ones.
     """
 
     def __init__(self, layout: Layout, shard: Shard, fingerprint: Mapping[str, Any]):
         self._layout = layout
         self._shard = shard
         self._fingerprint = fingerprint
-        self._old = retry.standing(layout, shard, shard.retry) if shard.retry else None
-        self._committed = retry.committed(layout, self._old) if self._old else None
+        self._old = retry.current_receipt(layout, shard, shard.retry) if shard.retry else None
+        self._committed = retry.committed_items(layout, self._old) if self._old else None
         self._attempt = new_attempt(shard.label, self._old.digest if self._old else "")
         self._features = self._open(features_name(shard.label))
         self._ledger: FileWriter | None = None
@@ -43,7 +43,7 @@ class ShardWriter:
         return FileWriter(self._layout.unfinished(self._attempt, name), name)
 
     def append(self, chunk: FeatureChunk) -> None:
-        """Writes a chunk's records and ledger lines; BrokenShard if it is not the next one."""
+        """Writes a chunk's records and ledger lines. Raises BrokenShard if it is not the next chunk."""
         if chunk.position != self._arrived:
             raise BrokenShard(
                 f"shard {self._shard.label} ({self._shard.name}): expected the chunk at position {self._arrived}, "
@@ -56,7 +56,7 @@ class ShardWriter:
                 self._drop_line()
             if item.position != self._position:
                 raise BrokenShard(
-                    f"shard {self._shard.label}: item {item.position} stands at {self._position}"
+                    f"shard {self._shard.label}: item {item.position} came at position {self._position}"
                 )
             if isinstance(item, Failure):
                 self._write_line(ledger.encode(item), item.code)
@@ -65,29 +65,29 @@ class ShardWriter:
                 self._features.write(features.encode(item, values))
                 self._written += 1
             self._position += 1
-        self._shard = chunk.shard  # the last one tells what was read
+        self._shard = chunk.shard  # the last chunk's shard has the checksum of the input
         self._model = chunk.model
         self._outputs |= {name: output.shape[1] for name, output in chunk.outputs.items()}
 
     def _keep(self, end: int) -> None:
-        """Copies what the shard holds from here up to the position `end`."""
+        """Copies the committed items from the current position up to `end`."""
         while self._committed and self._position < end:
             kept = next(self._committed, None)
             if isinstance(kept, bytes):
                 self._features.write(kept)
                 self._written += 1
-            elif kept and not kept.can_be_tried:
+            elif kept and not kept.can_be_retried:
                 self._write_line(kept.raw, kept.code)
             else:
                 raise BrokenShard(
-                    f"shard {self._shard.label} ({self._shard.name}): position {self._position} was not tried again"
+                    f"shard {self._shard.label} ({self._shard.name}): position {self._position} was not retried"
                 )
             self._position += 1
 
     def _drop_line(self) -> None:
-        """Passes over the ledger line that a new item replaces."""
+        """Skips the ledger line that a new item replaces."""
         old = next(self._committed, None) if self._committed else None
-        if not isinstance(old, ledger.Line) or not old.can_be_tried:
+        if not isinstance(old, ledger.Line) or not old.can_be_retried:
             raise BrokenShard(
                 f"shard {self._shard.label} ({self._shard.name}): position {self._position} had not failed"
             )
@@ -99,11 +99,13 @@ class ShardWriter:
         self._codes[code] = self._codes.get(code, 0) + 1
 
     def commit(self) -> Receipt:
-        """Commits this attempt, or what another attempt has claimed or committed before; returns what stands."""
+        """Commits this attempt, or what another attempt has claimed or committed first; returns the receipt in place.
+
+        Raises BrokenShard, LostCommit or ChangedMeanwhile."""
         label, source = self._shard.label, self._shard.source
         if self._old and self._committed:
             self._keep(self._old.inputs)
-            next(self._committed, None)  # checks what was read
+            next(self._committed, None)  # compares the files read with the receipt
         files = [file for file in (self._features, self._ledger) if file]
         for file in files:
             file.close()
@@ -114,7 +116,7 @@ class ShardWriter:
                 f"shard {label} ({self._shard.name}): {self._written} features and {failed} failures "
                 f"do not add up to {expected} inputs"
             )
-        now = versions.current()
+        current = versions.current()
         receipt = Receipt(
             shard=label,
             name=self._shard.name,
@@ -127,28 +129,28 @@ class ShardWriter:
             outputs=dict(sorted(self._outputs.items())),
             fingerprint=self._fingerprint,
             model=dict(self._model),
-            versions=versions.merged(self._old.versions, now) if self._old else now,
+            versions=versions.merged(self._old.versions, current) if self._old else current,
         )
         if self._old is None:
             return claim.commit(self._layout, Claim(self._attempt, receipt))
-        # All failed again, in the same way.
+        # All inputs failed again, in the same way.
         if dataclasses.replace(receipt, versions=self._old.versions) == self._old:
             self.abort()
             return receipt
         return replace.replace(self._layout, self._old.digest, Claim(self._attempt, receipt))
 
     def _input(self) -> Mapping[str, Any]:
-        now = self._shard.source.identity()
+        identity = self._shard.source.identity()
         if self._old is None:
-            return now
-        if not receipts.same_bytes(self._old.input, now):
+            return identity
+        if not receipts.same_bytes(self._old.input, identity):
             raise BrokenShard(
                 f"shard {self._shard.label} ({self._shard.name}): the input is not the one that the shard was made of"
             )
         return self._old.input
 
     def abort(self) -> None:
-        """Drops this attempt's files."""
+        """Deletes this attempt's files."""
         for file in (self._features, self._ledger):
             if file:
                 file.discard()

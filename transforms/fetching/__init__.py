@@ -1,1 +1,1 @@
-"""How the bytes of one image come from a URI; `transforms.fetching.fetcher` is the door."""
+"""Fetches the bytes of one image by its URI; `transforms.fetching.fetcher` is the entry point."""

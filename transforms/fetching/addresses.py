@@ -1,4 +1,4 @@
-"""Which network addresses a URL from an untrusted list may lead to, and where a host's name leads."""
+"""Which network addresses a URL from an untrusted list may reach, and the lookup of host names."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from transforms.fetching.retries import Deadline, TransientError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# The IANA special-purpose registries (RFC 6890 and its updates), spelt out, as `ipaddress.is_global` changed
-# between Python versions and lets through addresses that carry others inside.
+# The IANA special-purpose registries (RFC 6890 and its updates), spelt out because `ipaddress.is_global` changed
+# between Python versions and permits addresses that embed others.
 _REFUSED = tuple(
     ipaddress.ip_network(cidr)
     for cidr in (
@@ -29,13 +29,13 @@ _EMBEDS_IN_LAST_32_BITS = tuple(map(ipaddress.ip_network, ("::/96", "::ffff:0:0/
 
 
 class AddressGuard:
-    """Decides by address, so that no name, no redirect and no second answer of the DNS leads inside."""
+    """Permits addresses, not names, so that no name, redirect or second DNS answer leads into a private network."""
 
     def __init__(self, allow: Iterable[str] = ()):
         self._allowed = tuple(ipaddress.ip_network(cidr) for cidr in allow)
 
     def permits(self, address: Address) -> bool:
-        """An address that carries an IPv4 address inside must be permitted with it."""
+        """Whether an address may be reached; one that embeds an IPv4 address only if that may be reached, too."""
         embedded = _embedded_ipv4(address)
         if embedded is not None and not self.permits(embedded):
             return False
@@ -51,7 +51,7 @@ class AddressGuard:
 
 
 def blocked(host: str, addresses: Iterable[Address]) -> ItemError:
-    """The refusal, in the words a user can act on."""
+    """The error for a host whose addresses are refused."""
     return ItemError(
         "blocked_address",
         f"{host} leads to {', '.join(map(str, addresses))}, not a public address; "
@@ -60,7 +60,7 @@ def blocked(host: str, addresses: Iterable[Address]) -> ItemError:
 
 
 class Resolver:
-    """Looks names up on its own threads: getaddrinfo cannot be interrupted, but one can stop waiting."""
+    """Looks names up on threads of its own, as getaddrinfo cannot be interrupted but a wait for it can."""
 
     def __init__(self, threads: int):
         self._lookups = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="dns")
@@ -69,7 +69,7 @@ class Resolver:
         """The host's socket addresses as (family, sockaddr), in the system's order of preference.
 
         Raises:
-          ItemError: 'dns', or 'bad_uri' for a name that no DNS can hold.
+          ItemError: 'dns', or 'bad_uri' for a name that is not valid in the DNS.
         """
         name = host.strip("[]")
         flags = socket.AI_NUMERICHOST if _literal(name) is not None else 0
@@ -77,7 +77,7 @@ class Resolver:
             socket.getaddrinfo, name, port, socket.AF_UNSPEC, socket.SOCK_STREAM, 0, flags
         )
         try:
-            found = lookup.result(timeout=min(seconds, deadline.left()))
+            results = lookup.result(timeout=min(seconds, deadline.left()))
         except concurrent.futures.TimeoutError:
             lookup.cancel()
             raise TransientError("dns", f"no answer to the lookup of {host}") from None
@@ -86,9 +86,10 @@ class Resolver:
             raise kind("dns", f"the lookup of {host} failed: {error.strerror}") from None
         except UnicodeError:
             raise ItemError("bad_uri", f"{host!r} cannot be a host's name") from None
-        return [(family, address) for family, _, _, _, address in found]
+        return [(family, address) for family, _, _, _, address in results]
 
     def close(self) -> None:
+        """Does not wait for lookups in progress."""
         self._lookups.shutdown(wait=False, cancel_futures=True)
 
 

@@ -1,4 +1,4 @@
-"""Sockets that keep a deadline and a byte budget, and urllib3 pools that connect where the guard permits."""
+"""Sockets with a deadline and a byte budget, and urllib3 pools that connect only where the guard permits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transforms.fetching.retries import Deadline, TransientError
 
 
 class _Exchange(threading.local):
-    """What the request in this thread may still use: a request does all its socket calls in one thread."""
+    """The limits of this thread's request: a request makes all its socket calls in one thread."""
 
     deadline: Deadline
     silence_seconds: float
@@ -32,8 +32,13 @@ _exchange = _Exchange()
 def exchange(deadline: Deadline, silence_seconds: float, max_wire_bytes: int) -> Iterator[None]:
     """Bounds each receive of this thread's request.
 
-    urllib3's timeouts bound the silence between packets only, so that a header or a body that comes drop by
-    drop would last for ever; and neither it nor http.client limits trailers and other framing.
+    urllib3's timeouts bound only the silence between packets, so a header or body that arrives byte by byte would last
+    for ever; and neither it nor http.client limits trailers and other framing.
+
+    Args:
+      deadline: of the image.
+      silence_seconds: the longest wait for a packet.
+      max_wire_bytes: how many bytes may be received, framing included.
     """
     _exchange.deadline, _exchange.silence_seconds, _exchange.bytes_left = (
         deadline,
@@ -60,7 +65,7 @@ def _received(nbytes: int) -> None:
 
 
 class _BoundedReceive:
-    """Over a socket class. http.client reads through `recv_into`, TLS inside TLS through `recv`."""
+    """Mixin for a socket class. http.client reads through `recv_into`, TLS inside TLS through `recv`."""
 
     def recv_into(self, *args, **kwargs):
         _before_receive(self)  # type: ignore[arg-type]
@@ -84,7 +89,7 @@ class _BoundedTlsSocket(_BoundedReceive, ssl.SSLSocket):
 
 
 def tls_context() -> ssl.SSLContext:
-    """Trusts the system's authorities (or SSL_CERT_FILE), or certifi's on a machine that has none."""
+    """Trusts the system's certificate authorities (or SSL_CERT_FILE), or certifi's if the system has none."""
     paths = ssl.get_default_verify_paths()
     context = ssl.create_default_context(cafile=None if paths.cafile or paths.capath else certifi.where())
     context.sslsocket_class = _BoundedTlsSocket
@@ -92,7 +97,7 @@ def tls_context() -> ssl.SSLContext:
 
 
 class Connector:
-    """Opens TCP connections to the permitted ones of a host's addresses: the very addresses it judged."""
+    """Opens TCP connections to exactly those addresses of a host that the guard permitted."""
 
     def __init__(self, guard: AddressGuard, resolver: Resolver, connect_seconds: float):
         self._guard = guard
@@ -100,13 +105,13 @@ class Connector:
         self._connect_seconds = connect_seconds
 
     def __call__(self, host: str, port: int) -> socket.socket:
-        """Raises ItemError 'bad_uri', 'dns', 'blocked_address', 'connect' or 'timeout'."""
+        """A connected socket. Raises ItemError 'bad_uri', 'dns', 'blocked_address', 'connect' or 'timeout'."""
         deadline = _exchange.deadline
-        found = self._resolver.resolve(host, port, self._connect_seconds, deadline)
-        addresses = [ipaddress.ip_address(address[0]) for _, address in found]
+        candidates = self._resolver.resolve(host, port, self._connect_seconds, deadline)
+        addresses = [ipaddress.ip_address(address[0]) for _, address in candidates]
         permitted = [
             candidate
-            for candidate, address in zip(found, addresses, strict=True)
+            for candidate, address in zip(candidates, addresses, strict=True)
             if self._guard.permits(address)
         ]
         if not permitted:
@@ -115,7 +120,7 @@ class Connector:
         budget = Deadline(min(self._connect_seconds, deadline.left()))
         failure = OSError("no time left")
         for tried, (family, address) in enumerate(permitted):
-            # An equal share for each, so that one dead address (often the IPv6 one) leaves time for the next.
+            # Equal shares, so that one dead address (often the IPv6 one) leaves time for the next.
             share = budget.left() / (len(permitted) - tried)
             if not share:
                 break
@@ -124,7 +129,7 @@ class Connector:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.settimeout(share)
                 sock.connect(address)
-                # A TLS handshake takes the timeout found here as its own, for the whole of it.
+                # The TLS handshake as a whole takes over this timeout.
                 sock.settimeout(max(1e-3, min(self._connect_seconds, deadline.left())))
                 return sock
             except OSError as error:
@@ -136,9 +141,9 @@ class Connector:
 
 
 def pool_classes(connect: Callable[[str, int], socket.socket]) -> dict[str, type]:
-    """urllib3's pool classes by scheme, with `connect` in the place where they open sockets.
+    """urllib3's pool classes by scheme, with sockets opened by `connect(host, port)`.
 
-    urllib3 has no public hook for it; `_new_conn` is the method that its own SOCKS support overrides.
+    urllib3 has no public hook for this; `_new_conn` is the method that its own SOCKS support overrides.
     """
 
     class Connection(urllib3.connection.HTTPConnection):

@@ -1,4 +1,4 @@
-"""What a failed HTTP exchange is called in the ledger."""
+"""Maps errors of an HTTP exchange to failure codes of the ledger."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transforms.fetching.retries import TransientError
 
 
 def classified(error: Exception, host: str) -> ItemError:
-    """What a failed exchange is called. Never quotes urllib3, whose texts hold the whole URL."""
+    """The ItemError for an error of an exchange with `host`. Never quotes urllib3, whose messages contain complete URLs."""
     cause = error.args[1] if isinstance(error, ProtocolError) and len(error.args) > 1 else error
     if isinstance(error, ReadTimeoutError) or isinstance(cause, TimeoutError):
         return TransientError("timeout", f"{host} was silent too long, or the image's time ran out")
@@ -20,8 +20,8 @@ def classified(error: Exception, host: str) -> ItemError:
         reason = error.args[0] if isinstance(error, SSLError) and error.args else error
         if isinstance(reason, ssl.SSLCertVerificationError):
             return ItemError("tls", f"the certificate of {host} was refused: {reason.verify_message}")
-        said = getattr(reason, "reason", None) or type(reason).__name__
-        return TransientError("tls", f"TLS with {host} failed: {said}")
+        description = getattr(reason, "reason", None) or type(reason).__name__
+        return TransientError("tls", f"TLS with {host} failed: {description}")
     if isinstance(error, LocationValueError | http.client.InvalidURL | UnicodeError):
         return ItemError("bad_uri", f"{host} cannot be asked for that URL")
     if isinstance(cause, http.client.IncompleteRead):

@@ -1,4 +1,4 @@
-"""The bytes of an image from its URI: the open internet through a client of its own, all else through the storage door."""
+"""The bytes of an image by its URI: http(s) through a client of its own, all other schemes through `storage.door`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from transforms.storage.errors import Fault
 
 
 class Fetcher:
-    """Fetches images; thread-safe, made once per worker process and closed in the end.
+    """Fetches images. Thread-safe; created once per worker process and closed at the end.
 
     Messages hold no credentials and no signed queries.
     """
 
     def __init__(self, settings: FetchSettings):
-        # urllib3 (under requests and our own client) warns once an image, and quotes whole URLs.
+        # urllib3 (below requests and our own client) warns once per image, and quotes complete URLs.
         logging.getLogger("urllib3").setLevel(logging.ERROR)
         self._settings = settings
         self._closed = threading.Event()
@@ -33,7 +33,7 @@ class Fetcher:
         """The encoded image.
 
         Raises:
-          ItemError: with a code of docs/fetching.md.
+          ItemError: with a code listed in docs/fetching.md.
           RuntimeError: the fetcher was closed; not the image's fault.
         """
         wait_or_stop(0, self._closed)
@@ -46,13 +46,13 @@ class Fetcher:
         return self._stored(f"file://{_local_path(uri)}" if scheme == "file" else uri)
 
     def close(self) -> None:
-        """Ends waits and connections; fetches still in progress raise."""
+        """Ends waits and connections; fetches in progress raise RuntimeError."""
         self._closed.set()
         self._http.close()
 
     def _stored(self, path: str) -> bytes:
         settings = self._settings
-        door.connect(path)  # once per process, and in no image's time
+        door.connect(path)  # once per process, and not within an image's time limit
         deadline = Deadline(settings.timeout_seconds)
 
         def attempt() -> bytes:
@@ -75,6 +75,6 @@ def _local_path(uri: str) -> str:
     parts = urlsplit(uri.strip())
     if parts.netloc not in ("", "localhost"):
         raise ItemError("bad_uri", "a file: URI names a path on this machine: file:///PATH")
-    # '?' and '#' in a file: URI are as good as in a path; quoting them is what a careful writer would do.
+    # '?' and '#' in a file: URI are taken as part of the path, quoted or not.
     tail = uri.strip()[5:]
     return unquote(tail.removeprefix("//").removeprefix("localhost") if tail.startswith("//") else tail)

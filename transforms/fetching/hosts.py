@@ -1,4 +1,4 @@
-"""Good manners toward each host: few images at once, and silence while it asks for it."""
+"""Limits per host: few images at once, and pauses when it asks for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Host:
 
 
 class Turn:
-    """The right to talk to one host."""
+    """Permission to send requests to one host."""
 
     def __init__(self, name: str, host: _Host, closed: threading.Event):
         self._name = name
@@ -32,10 +32,10 @@ class Turn:
         self._closed = closed
 
     def wait(self, deadline: Deadline) -> None:
-        """Waits while the host asks for silence.
+        """Waits until the host's pause is over.
 
-        Where that outlasts the image's time the wait is still sat out: failing at once would burn through
-        the host's other images in moments.
+        If the pause outlasts the image's time, this still waits for the deadline: failing at once would fail all of the
+        host's images within moments.
 
         Raises:
           ItemError: 'host_busy' when the image's time ends first.
@@ -46,13 +46,13 @@ class Turn:
             wait_or_stop(min(left, deadline.left()), self._closed)
 
     def pause(self, seconds: float) -> None:
-        """Keeps everyone from the host for a while."""
+        """Starts a pause for all images of the host, of 300 s at most."""
         until = time.monotonic() + min(seconds, _LONGEST_PAUSE_SECONDS)
         self._host.resume_at = max(self._host.resume_at, until)
 
 
 class HostGate:
-    """Hands out turns, `per_host` at once for a host. Thread-safe; remembers only hosts in use or paused."""
+    """Grants turns, `per_host` at once per host. Thread-safe; remembers only hosts in use or paused."""
 
     def __init__(self, per_host: int, closed: threading.Event):
         self._per_host = per_host
@@ -64,8 +64,8 @@ class HostGate:
     def turn(self, name: str, deadline: Deadline | None) -> Iterator[Turn]:
         """A turn at the host.
 
-        Without a deadline it waits as long as it takes: every holder's own deadline bounds that, and an image
-        must not fail because it stood in our own queue.
+        Without a deadline it waits as long as necessary: that is bounded by the deadlines of the images before it, and an
+        image must not fail because it waited in our own queue.
 
         Raises:
           ItemError: 'timeout' when the deadline comes first.
@@ -102,6 +102,6 @@ class HostGate:
 
 
 def wait_or_stop(seconds: float, closed: threading.Event) -> None:
-    """Sleeps; once the fetcher is closed, raises RuntimeError, as that is not the image's fault."""
+    """Sleeps; raises RuntimeError once the fetcher is closed, as that is not the image's fault."""
     if closed.wait(seconds):
         raise RuntimeError("the fetcher was closed while an image was being fetched")

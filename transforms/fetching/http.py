@@ -1,4 +1,4 @@
-"""http(s): one pooled client a worker, bounded in time, bytes, hops, hosts and reach."""
+"""http(s): one pooled client per worker, with limits on time, bytes, redirects, requests per host and addresses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from transforms.fetching.settings import AGENT_TOKEN, FetchSettings
 _RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _READ_BYTES = 64 << 10
-_DRAINED_BYTES = 16 << 10  # reading so much of an unwanted answer is cheaper than a new connection
+_DRAINED_BYTES = 16 << 10  # reading an unwanted body up to this size is cheaper than a new connection
 
 
 class _Target(NamedTuple):
@@ -41,7 +41,7 @@ class _Target(NamedTuple):
 
 
 class HttpClient:
-    """Thread-safe. `closed` ends all waits."""
+    """Fetches URLs. Thread-safe; setting `closed` ends all waits."""
 
     def __init__(self, settings: FetchSettings, closed: threading.Event):
         self._settings = settings
@@ -88,6 +88,7 @@ class HttpClient:
         raise ItemError("too_many_redirects", f"more than {self._settings.max_redirects} redirects")
 
     def close(self) -> None:
+        """Closes idle connections; those in use close when their request ends."""
         for manager in (self._direct, *self._proxies.values()):
             manager.clear()
         self._resolver.close()
@@ -116,9 +117,9 @@ class HttpClient:
                 timeout=urllib3.Timeout(connect=settings.connect_seconds, read=settings.read_seconds),
             )  # fmt: skip
             try:
-                return self._judge(response, target, turn)
+                return self._evaluate(response, target, turn)
             finally:
-                response.close()  # of a response read to its end, the connection is back in its pool by now
+                response.close()  # no effect on a response read to its end, whose connection is back in its pool
                 response.release_conn()
 
     def _manager(self, target: _Target) -> urllib3.PoolManager:
@@ -128,9 +129,9 @@ class HttpClient:
         self._guard.check_literal(target.host)
         return proxy
 
-    def _judge(self, response: urllib3.BaseHTTPResponse, target: _Target, turn: Turn) -> bytes | _Target:
+    def _evaluate(self, response: urllib3.BaseHTTPResponse, target: _Target, turn: Turn) -> bytes | _Target:
         status = response.status
-        said = f"{target.host} answered {status} {http.client.responses.get(status, '')}".rstrip()
+        answered = f"{target.host} answered {status} {http.client.responses.get(status, '')}".rstrip()
         if status in _REDIRECTS and (location := response.headers.get("Location")):
             _drain(response)
             return self._redirected(target, location)
@@ -145,8 +146,8 @@ class HttpClient:
             retry_after = _retry_after(response)
             if retry_after or status == 429:
                 turn.pause(retry_after or self._settings.backoff_seconds)
-            raise TransientError(f"http_{status // 100}xx", said, retry_after)
-        raise ItemError(f"http_{status // 100}xx" if status >= 400 else "bad_response", said)
+            raise TransientError(f"http_{status // 100}xx", answered, retry_after)
+        raise ItemError(f"http_{status // 100}xx" if status >= 400 else "bad_response", answered)
 
     def _redirected(self, target: _Target, location: str) -> _Target:
         # http.client reads header bytes as Latin-1; what servers send beyond ASCII is UTF-8.
@@ -205,12 +206,12 @@ def _proxy_manager(proxy: str, pool_options: dict) -> urllib3.ProxyManager:
 def _drain(response: urllib3.BaseHTTPResponse) -> None:
     length = getattr(response, "length_remaining", None)
     if length is not None and length <= _DRAINED_BYTES:
-        with contextlib.suppress(HTTPError):  # the status is the answer, whatever becomes of its body
+        with contextlib.suppress(HTTPError):  # only the status matters
             response.read(decode_content=False)
 
 
 def _retry_after(response: urllib3.BaseHTTPResponse) -> float:
-    """Seconds, from either form of the header; 0 where there is none that makes sense."""
+    """Seconds, from either form of the header; 0 if it is missing or invalid."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])

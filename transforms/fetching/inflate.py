@@ -1,4 +1,4 @@
-"""Undoing a Content-Encoding without trusting how much comes out."""
+"""Decodes a Content-Encoding, with a limit on the size of the result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from transforms.errors import ItemError
 
 
 class Inflater:
-    """gzip (members one after another) or zlib, never more than `max_bytes` + 1 out at once."""
+    """Decodes gzip (also of several members) or zlib; `complete` is whether the data so far ends with a complete member.
+
+    One call returns at most `max_bytes` + 1 bytes, which is enough to see that a body is too large."""
 
     def __init__(self, max_bytes: int):
         self._limit = max_bytes + 1
@@ -16,6 +18,7 @@ class Inflater:
         self.complete = False
 
     def inflate(self, data: bytes) -> bytes:
+        """The decoded bytes of the next part of a body. Raises ItemError 'bad_response'."""
         pieces = []
         room = self._limit
         while data and room:

@@ -1,4 +1,4 @@
-"""One clock per image, and attempts that end with it."""
+"""The deadline of an image, and retries until then."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONGEST_BACKOFF_SECONDS = 16.0
 
 
 class TransientError(ItemError):
-    """A transient failure. `retry_after` is what the server asked for, in seconds."""
+    """A transient failure. `retry_after` is the pause that the server asked for, in seconds."""
 
     def __init__(self, code: str, message: str, retry_after: float = 0.0):
         super().__init__(code, message)
@@ -24,13 +24,13 @@ class TransientError(ItemError):
 
 
 class Deadline:
-    """The moment at which an image has had its time."""
+    """The end of an image's time limit, `seconds` from now."""
 
     def __init__(self, seconds: float):
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Seconds, 0 when none is left."""
+        """The remaining seconds, at least 0."""
         return max(0.0, self._end - time.monotonic())
 
     def check(self) -> None:
@@ -42,7 +42,12 @@ class Deadline:
 def with_retries(
     attempt: Callable[[], T], settings: FetchSettings, deadline: Deadline, pause: Callable[[float], None]
 ) -> T:
-    """Calls `attempt` until it gives a value, raises something not transient, or attempts or time run out."""
+    """Calls `attempt` until it returns, raises an error that is not transient, or attempts or time run out.
+
+    Args:
+      pause: how to wait for so many seconds.
+
+    Raises ItemError with the code of the last TransientError and the number of attempts."""
     limits = Limits(
         settings.timeout_seconds, settings.backoff_seconds, _LONGEST_BACKOFF_SECONDS, settings.retries + 1
     )

@@ -1,4 +1,4 @@
-"""X-Robots-Tag: what a publisher says about the use of an image."""
+"""X-Robots-Tag: a publisher's restrictions on the use of an image."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _WITH_VALUE = frozenset(("unavailable_after", "max-snippet", "max-image-preview"
 
 
 def opt_out(headers: Iterable[str], agent: str) -> str | None:
-    """The first directive that bars this use, or None.
+    """The first directive that forbids this use, or None.
 
     Args:
       headers: the values of all X-Robots-Tag headers.
-      agent: our product token; a rule `token: directive, ...` binds only the crawler it names.
+      agent: our product token; a rule `token: directive, ...` applies only to the crawler it names.
     """
     for header in headers:
         applies = True

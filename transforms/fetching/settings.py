@@ -1,4 +1,4 @@
-"""What a user may decide about fetching, as one frozen value."""
+"""The settings of fetching."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ class FetchSettings:
     """Limits and permissions of a `Fetcher`. Picklable; refuses impossible values with ValueError.
 
     Attributes:
-      timeout_seconds: for one image, from its first packet on: redirects, retries and waits included.
+      timeout_seconds: per image, from its first packet on, redirects, retries and waits included.
       retries: further attempts after a transient failure.
-      max_bytes: of the encoded image, also after a Content-Encoding is undone.
-      concurrency: threads that will call `Fetcher.fetch` at once; sizes the connection pools.
-      per_host: images of one http(s) host in work at once.
-      max_redirects: hops followed for one image.
-      uri_schemes: the only ones fetched; a plain local path counts as 'file'.
+      max_bytes: of the encoded image, also after decoding a Content-Encoding.
+      concurrency: threads that call `Fetcher.fetch` at once; sizes the connection pools.
+      per_host: images fetched at once per http(s) host.
+      max_redirects: redirects followed per image.
+      uri_schemes: the only schemes fetched; a plain local path counts as 'file'.
       allow_private_networks: CIDRs that http(s) may reach although they are not public.
       user_agent_contact: URL or mail address in the User-Agent, for site owners to reach the operator.
-      honour_opt_out: leave out images whose X-Robots-Tag says noai, noimageai, noindex or noimageindex.
-      trust_env_proxies: send http(s) through HTTP_PROXY and its kin; the proxy must then guard addresses.
-      backoff_seconds: the wait before the first retry; it doubles with each further one.
+      honour_opt_out: refuse images whose X-Robots-Tag says noai, noimageai, noindex, noimageindex or none.
+      trust_env_proxies: send http(s) through HTTP_PROXY and HTTPS_PROXY; the proxy must then guard addresses.
+      backoff_seconds: the wait before the first retry; it doubles with each further retry.
     """
 
     timeout_seconds: float = 30
@@ -62,15 +62,15 @@ class FetchSettings:
 
     @property
     def connect_seconds(self) -> float:
-        """At most this long for one name lookup, and for one connection over all of a host's addresses."""
+        """The time limit of one name lookup, and of one connection, over all of a host's addresses."""
         return min(10.0, self.timeout_seconds / 3)
 
     @property
     def read_seconds(self) -> float:
-        """At most this much silence between two packets."""
+        """The longest silence between two packets."""
         return min(15.0, self.timeout_seconds / 2)
 
     @property
     def user_agent(self) -> str:
-        """AGENT_TOKEN and the contact."""
+        """The User-Agent header: AGENT_TOKEN and the contact, if set."""
         return f"{AGENT_TOKEN} (+{self.user_agent_contact})" if self.user_agent_contact else AGENT_TOKEN

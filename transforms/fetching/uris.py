@@ -1,4 +1,4 @@
-"""Schemes of URIs, and URIs fit to be shown: without credentials, tokens and signatures."""
+"""Schemes of URIs, and URIs without credentials, tokens and signatures, for messages and output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transforms.storage.stores import SCHEMES
 _SCHEME = re.compile(r"\s*(data(?=:)|https?(?=:)|file(?=:/)|[a-z][a-z0-9+.-]*(?=://)):", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?s)([^:/?#]*:[/\\]*)([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?")
 
-_PLAIN_NAMES = frozenset((*SCHEMES, "hdfs"))  # '?' and '#' are parts of them
+_PLAIN_NAMES = frozenset((*SCHEMES, "hdfs"))  # schemes whose paths may contain '?' and '#'
 _SECRET_PREFIXES = (
     "x-amz-",
     "x-goog-",
@@ -31,7 +31,7 @@ _SECRET_NAMES = frozenset(
         "session_id", "hdnea", "hdnts", "hdntl", "__token__", "__gda__",
     )
 )  # fmt: skip
-# Azure's shared access signatures: names too short to be taken for secrets unless `sig` stands beside them.
+# Azure's shared access signatures: names too short to be taken for secrets unless there is also a `sig`.
 _AZURE_NAMES = frozenset(
     (
         "se", "sp", "sv", "sr", "st", "spr", "sip", "si", "skoid", "sktid", "skt", "ske", "sks", "skv",
@@ -47,11 +47,11 @@ def scheme_of(uri: str) -> str:
 
 
 def public_uri(uri: str) -> str:
-    """The URI as keys, ledgers, logs and manifests may show it. Never raises.
+    """The URI as it may appear in keys, ledgers, logs and manifests. Never raises.
 
-    Userinfo, fragment and the query parameters that sign a URL or carry a token are left out, also those of a
-    URL nested in a parameter. All else stays byte for byte, so that `?id=1` and `?id=2` stay distinct and an
-    image whose URL is signed anew keeps its key.
+    Userinfo, fragment and the query parameters that sign a URL or carry a token are removed, also those of a URL nested
+    in a parameter. The rest stays byte for byte, so `?id=1` and `?id=2` stay distinct, and an image whose URL is signed
+    again keeps its key.
     """
     scheme = scheme_of(uri)
     if scheme in _PLAIN_NAMES and "://" not in uri[len(scheme) + 1 :].lstrip():

@@ -1,1 +1,1 @@
-"""The parts of `transforms.imaging.preprocess`: what a file is, what it holds, its pixels, and their resizing."""
+"""Image files to model input: formats, decoders, resizing. The way in is `preprocess.decode`."""

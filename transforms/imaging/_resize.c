@@ -1,6 +1,6 @@
-/* Bilinear interpolation, called through ctypes without Python's lock; native.py loads it. resize.py does the same with
-   NumPy, to the bit: only single additions and multiplications of float32 in TensorFlow's order, which is why setup.py
-   turns contraction into fused ones off. */
+/* Bilinear interpolation, called through ctypes without the GIL; native.py loads it. resize.py gives the same bits with
+   NumPy: only single float32 additions and multiplications in TensorFlow's order, so setup.py turns off their contraction
+   into fused operations. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -12,17 +12,17 @@
 
 #define EXPORTED __attribute__((visibility("default")))
 
-EXPORTED const int version = 3; /* of `resize` and its arguments: native.py takes no other */
+EXPORTED const int version = 3; /* of `resize` and its arguments: native.py accepts no other */
 
 typedef uint32_t words4 __attribute__((vector_size(16)));
 typedef int32_t ints4 __attribute__((vector_size(16)));
 typedef float floats4 __attribute__((vector_size(16)));
 
-/* Between which source pixels the output pixels along one side fall. */
+/* The two source pixels behind each output pixel along one side, and their weights. */
 typedef struct {
-    const int32_t *lower; /* (side,), not decreasing; the other one is the next, or the same at the end */
-    const float *share;   /* of the other one, (side,), in [0, 1); 0 where TensorFlow looks at one pixel only */
-    ptrdiff_t inside;     /* how many output pixels, from the first on, have two pixels behind `lower` */
+    const int32_t *lower; /* (side,), not decreasing; the upper one is the next pixel, or the same at the end */
+    const float *share;   /* (side,): weight of the upper one, in [0, 1); 0 where TensorFlow uses one pixel only */
+    ptrdiff_t inside;     /* number of output pixels, from the first on, with two pixels behind `lower` */
 } axis;
 
 static inline floats4 four(const uint8_t *at) {
@@ -36,10 +36,10 @@ static inline floats4 four(const uint8_t *at) {
 #endif
 }
 
-/* One row of source pixels to `side` pixels; writes one float more than it gives. */
+/* One row of source pixels to `side` pixels; writes one float beyond its result. */
 static inline void across(const uint8_t *restrict row, ptrdiff_t width, axis columns, ptrdiff_t side, float *restrict out) {
     ptrdiff_t x = 0;
-    /* A fourth byte is read with each pixel and a fourth float written, which the next pixel replaces. */
+    /* Each pixel reads a fourth byte and writes a fourth float, which the next pixel overwrites. */
     for (; x < columns.inside; x++) {
         const uint8_t *at = row + 3 * (ptrdiff_t)columns.lower[x];
         floats4 left = four(at), right = four(at + 3);
@@ -56,7 +56,7 @@ static inline void across(const uint8_t *restrict row, ptrdiff_t width, axis col
     }
 }
 
-/* uint8 (height, width, 3) to float32 (side, side, 3). Returns 0, or 1 where there is no memory. */
+/* uint8 (height, width, 3) to float32 (side, side, 3). Returns 0, or 1 if out of memory. */
 EXPORTED int resize(const uint8_t *pixels, ptrdiff_t height, ptrdiff_t width, ptrdiff_t side, const axis *rows,
                     const axis *columns, float *out) {
     ptrdiff_t values = 3 * side;
@@ -65,7 +65,7 @@ EXPORTED int resize(const uint8_t *pixels, ptrdiff_t height, ptrdiff_t width, pt
         return 1;
     float *lower = upper + values + 1;
     void *memory = upper;
-    ptrdiff_t upper_is = -1, lower_is = -1; /* which source rows these hold */
+    ptrdiff_t upper_is = -1, lower_is = -1; /* the source rows in these buffers */
     for (ptrdiff_t y = 0; y < side; y++) {
         ptrdiff_t first = rows->lower[y], second = first + 1 < height ? first + 1 : first;
         if (first == lower_is) {

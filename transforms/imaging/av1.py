@@ -1,4 +1,4 @@
-"""How large the frames of AV1 data are, by their headers (AV1 specification, 5.3, 5.5 and 5.9)."""
+"""The sizes of the frames in AV1 data, read from their headers (AV1 specification, 5.3, 5.5 and 5.9)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import NamedTuple
 from transforms.imaging.base import corrupt
 
 _UNITS_MAX = 100_000  # each costs a step
-_FRAMES_MAX = 16  # in the data of one picture, of which one is shown
-_HEADER_BYTES = 512  # more than are looked at
-_SEQUENCE, _FRAMES = 1, (3, 6, 7)  # types of units: a sequence header, and what begins a frame
+_FRAMES_MAX = 16  # in the data of one picture; one of them is shown
+_HEADER_BYTES = 512  # more than is read of a header
+_SEQUENCE, _FRAMES = 1, (3, 6, 7)  # OBU types: a sequence header, and those that begin a frame
 
 
 def check_frames(data: bytes, size: tuple[int, int]) -> None:
-    """Raises ItemError unless the frames of a picture's AV1 data are of this size, (width, height), and few."""
+    """Raises ItemError unless a picture's AV1 data has few frames, all of this size: (width, height) in pixels."""
     sequence, frames = None, 0
     for kind, start in _units(data):
         if kind == _SEQUENCE:
@@ -31,7 +31,7 @@ def check_frames(data: bytes, size: tuple[int, int]) -> None:
 
 
 def _units(data: bytes) -> Iterator[tuple[int, int]]:
-    """Type and start of each open bitstream unit."""
+    """(type, start of the content) of each open bitstream unit (OBU)."""
     at = 0
     for _ in range(_UNITS_MAX):
         if at >= len(data):
@@ -50,19 +50,19 @@ def _units(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 class _Bits:
-    """Numbers of some bits each; zeros behind the end."""
+    """Reads numbers of a few bits each; zeros beyond the end."""
 
     def __init__(self, data: bytes):
         self._value, self._left = int.from_bytes(data.ljust(_HEADER_BYTES, b"\0"), "big"), 8 * _HEADER_BYTES
 
     def take(self, count: int) -> int:
-        """The next number, of so many bits."""
+        """The next number, `count` bits long."""
         self._left -= count
         return self._value >> self._left & (1 << count) - 1
 
 
 class _Sequence(NamedTuple):
-    """What a sequence header says, as far as it tells the sizes of frames; the names are those of the specification."""
+    """The fields of a sequence header that frame sizes depend on; mostly with the specification's names."""
 
     size: tuple[int, int]
     reduced_still_picture_header: int
@@ -115,9 +115,9 @@ def _sequence(bits: _Bits) -> _Sequence:
 
 
 def _has_own_size(bits: _Bits, sequence: _Sequence) -> bool:
-    """Whether a frame is of another size than its sequence: AV1 5.9.2, up to frame_size_override_flag."""
+    """Whether a frame's size differs from its sequence's: AV1 5.9.2, up to frame_size_override_flag."""
     take = bits.take
-    if sequence.reduced_still_picture_header or take(1):  # the latter shows a frame that was there before
+    if sequence.reduced_still_picture_header or take(1):  # the latter shows an earlier frame again
         return False
     frame_type, show_frame = take(2), take(1)
     take(sequence.temporal_point_bits if show_frame else 1)

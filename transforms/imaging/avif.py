@@ -1,8 +1,7 @@
-"""AVIF 1.1: the still picture of a file, also of an animated one, decoded by Pillow, that is by libavif and dav1d.
+"""AVIF 1.1: the still picture of a file, animated or not, decoded by Pillow, that is, by libavif and dav1d.
 
-libavif reads many kinds of boxes, and believes a size until it has decoded a frame of another one. So it gets a new
-file with nothing but the picture: its AV1 data, or those of the tiles of its grid, in frames of the size that the file
-tells.
+libavif reads many kinds of boxes, and trusts the stated size until it has decoded a frame of another size. So it gets a
+new file with nothing but the picture: its AV1 data, or that of the tiles of its grid, in frames of the stated size.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from transforms.imaging.base import Format, Stored, corrupt, truncated
 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # per picture: the job decodes several at once
 
-_TILE_PIXELS_MAX = 1 << 24  # tiles of a small picture may be larger than the picture, but not without limit
-_SHARED_BYTES_MAX = 64 << 20  # of all tiles together, where they take less in the file
+_TILE_PIXELS_MAX = 1 << 24  # tiles of a small picture may exceed the picture, but only so far
+_SHARED_BYTES_MAX = 64 << 20  # of all tiles together, if they share data in the file
 _KEPT_PROPERTIES = (b"ispe", b"pixi", b"av1C", b"colr")
 _OTHER_PROPERTIES = (b"irot", b"imir", b"clap")  # which Pillow leaves to its caller
-# Of Exif, by the axis of mirroring, if any, and the quarter turns to the left before it.
+# Exif orientations by axis of mirroring, if any, and number of quarter turns to the left before it.
 _ORIENTATIONS = {None: (1, 8, 3, 6), 0: (4, 5, 2, 7), 1: (2, 7, 4, 5)}
 
 
 def reduce(data: bytes) -> Stored:
-    """A file with the still picture alone: no alpha, metadata, profile, thumbnail or film."""
+    """A file with only the still picture: no alpha, metadata, profile, thumbnail or video."""
     metas = [box for kind, box in Box(data, 0, len(data)).boxes() if kind == b"meta"]
     if not metas:
         raise corrupt("AVIF", "no still picture in it")
@@ -42,7 +41,7 @@ def reduce(data: bytes) -> Stored:
     if picture.kind == b"grid":
         _check_grid(contents[0], picture, used[1:])
     pictures = [
-        (known, item.size) for item, known in zip(used, contents, strict=True) if item.kind == b"av01"
+        (content, item.size) for item, content in zip(used, contents, strict=True) if item.kind == b"av01"
     ]
     for content, size in dict.fromkeys(pictures):
         check_frames(content, size)
@@ -61,10 +60,10 @@ def _check_items(used: list[Item], data: bytes) -> None:
     extents = [extent for item in used for extent in item.extents]
     if any(end > len(data) for _, end in extents):
         raise truncated("AVIF", f"at byte {len(data)}, inside its picture")
-    # Tiles that are alike may share their data.
+    # Identical tiles may share their data.
     if sum(end - start for start, end in extents) > max(len(data), _SHARED_BYTES_MAX):
         raise corrupt("AVIF", "its pictures overlap")
-    for kind, _, essential in (known for item in used for known in item.properties):
+    for kind, _, essential in (entry for item in used for entry in item.properties):
         if essential and kind not in _KEPT_PROPERTIES + _OTHER_PROPERTIES:
             raise _unsupported(f"a property of type {kind.decode('latin-1')!r}")
 
@@ -74,7 +73,7 @@ def _unsupported(what: str) -> ItemError:
 
 
 def _check_grid(grid: bytes, picture: Item, tiles: list[Item]) -> None:
-    """The tiles are of one size and make up the picture, and not much more."""
+    """Raises ItemError unless the tiles have one size and cover the picture without much excess."""
     grid = grid.ljust(12, b"\0")
     rows, columns = grid[2] + 1, grid[3] + 1
     width, height = struct.unpack_from(">II" if grid[1] & 1 else ">HH", grid, 4)
@@ -92,11 +91,12 @@ def _check_grid(grid: bytes, picture: Item, tiles: list[Item]) -> None:
         raise corrupt("AVIF", f"its {len(tiles)} tiles do not make up {width} x {height} pixels")
 
 
-def _two_sizes(told: tuple[int, int], other: tuple[int, int]) -> ItemError:
-    return corrupt("AVIF", "two sizes, {} x {} and {} x {}".format(*told, *other))
+def _two_sizes(stated: tuple[int, int], actual: tuple[int, int]) -> ItemError:
+    return corrupt("AVIF", "two sizes, {} x {} and {} x {}".format(*stated, *actual))
 
 
 def boxed(kind: bytes, *parts: bytes) -> bytes:
+    """A box (ISO/IEC 14496-12) of this type with these contents."""
     content = b"".join(parts)
     return struct.pack(">I4s", 8 + len(content), kind) + content
 
@@ -109,9 +109,7 @@ def _file(items: list[Item], contents: list[bytes]) -> bytes:
     for number, item in zip(numbers, items, strict=True):
         kept = {
             kind: pool.setdefault((kind, body), len(pool) + 1) | essential << 15
-            for kind, body, essential in reversed(
-                item.properties
-            )  # of several of a type the first one counts
+            for kind, body, essential in reversed(item.properties)  # the first of each type counts
             if kind in _KEPT_PROPERTIES and (kind != b"colr" or body.startswith(b"nclx"))
         }
         associations.append(struct.pack(f">HB{len(kept)}H", number, len(kept), *kept.values()))
@@ -124,7 +122,7 @@ def _file(items: list[Item], contents: list[bytes]) -> bytes:
     tiles = boxed(b"dimg", struct.pack(f">HH{len(items) - 1}H", 1, len(items) - 1, *numbers[1:]))
 
     def head(start: int) -> bytes:
-        """All that stands before the contents, the first of which starts there."""
+        """Everything before the contents, the first of which starts at byte `start`."""
         places = []
         for number, content in zip(numbers, contents, strict=True):
             places.append(struct.pack(">HHHII", number, 0, 1, start, len(content)))
@@ -139,7 +137,7 @@ def _file(items: list[Item], contents: list[bytes]) -> bytes:
             boxed(b"iref", bytes(4), tiles) if len(items) > 1 else b"",
             boxed(
                 b"iprp",
-                boxed(b"ipco", *(boxed(*known) for known in pool)),
+                boxed(b"ipco", *(boxed(*entry) for entry in pool)),
                 boxed(b"ipma", struct.pack(">II", 1, len(items)), *associations),
             ),
         )
@@ -161,7 +159,7 @@ def decode(stored: Stored, least_side: int) -> np.ndarray:
 
 FORMAT = Format(
     "AVIF",
-    # By the first brand, or by one of those that follow, which are printable, as what stands behind them is not.
+    # The first brand, or one of the compatible brands: those are printable, and what follows them is not.
     re.compile(rb"....ftyp(avi[fs]|(mif1|msf1)....([ -~]{4})*?avi[fs])", re.DOTALL),
     (".avif", ".avifs"),
     reduce,

@@ -1,4 +1,4 @@
-"""What an AVIF file holds: its boxes (ISO/IEC 14496-12) and the items that they tell of (ISO/IEC 23008-12)."""
+"""The structure of an AVIF file: its boxes (ISO/IEC 14496-12) and the items they describe (ISO/IEC 23008-12)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from transforms.imaging.base import corrupt, truncated
 
-_BOXES_MAX = 100_000  # within one: each costs a step
-_PROPERTY_BYTES = 1024  # of a property, more than those have that are looked at
+_BOXES_MAX = 100_000  # in one box: each costs a step
+_PROPERTY_BYTES = 1024  # of a property: more than those that are used have
 
 
 @dataclass
@@ -21,18 +21,18 @@ class Box:
     end: int
 
     def number(self, size: int) -> int:
-        """The next number, of so many bytes."""
+        """The next number, `size` bytes long."""
         if self.at + size > self.end:
             raise corrupt("AVIF", f"the box that ends at byte {self.end} is too short")
         self.at += size
         return int.from_bytes(self.data[self.at - size : self.at], "big")
 
     def version_and_flags(self) -> tuple[int, int]:
-        """What a box of its own version begins with."""
+        """The first fields of a box that has a version (a FullBox)."""
         return self.number(1), self.number(3)
 
     def boxes(self) -> Iterator[tuple[bytes, Box]]:
-        """Type and content of each box."""
+        """(type, content) of each box within this one."""
         for _ in range(_BOXES_MAX):
             if self.at >= self.end:
                 return
@@ -59,8 +59,8 @@ class Item:
     tiles: list[int] = field(default_factory=list)  # the items of a grid
 
     def get(self, kind: bytes, size: int) -> bytes:
-        """The first bytes, so many, of the first property of a type; nothing without one."""
-        content = next((body for known, body, _ in self.properties if known == kind), b"")
+        """The first `size` bytes of the first property of a type; b'' if it is absent or shorter."""
+        content = next((body for name, body, _ in self.properties if name == kind), b"")
         return content[:size] if len(content) >= size else b""
 
     @property
@@ -71,7 +71,7 @@ class Item:
 
 
 def read_items(meta: Box) -> tuple[int, dict[int, Item]]:
-    """The number of the main item, and all items by number."""
+    """The number of the primary item, and all items by number."""
     meta.version_and_flags()
     boxes: dict[bytes, Box] = {}
     for kind, box in meta.boxes():
@@ -95,8 +95,8 @@ def read_items(meta: Box) -> tuple[int, dict[int, Item]]:
             item = items.get(reference.number(size))
             if kind == b"dimg" and item:
                 item.tiles = [reference.number(size) for _ in range(reference.number(2))]
-    main = boxes[b"pitm"]
-    return main.number(4 if main.version_and_flags()[0] else 2), items
+    primary = boxes[b"pitm"]
+    return primary.number(4 if primary.version_and_flags()[0] else 2), items
 
 
 def _add_extents(places: Box, idat: Box | None, items: dict[int, Item]) -> None:
@@ -121,10 +121,10 @@ def _add_extents(places: Box, idat: Box | None, items: dict[int, Item]) -> None:
 
 
 def _add_properties(properties: Box, items: dict[int, Item]) -> None:
-    known: list[tuple[bytes, bytes]] = []
+    values: list[tuple[bytes, bytes]] = []
     for kind, box in properties.boxes():
         if kind == b"ipco":
-            known += [(name, p.data[p.at : min(p.end, p.at + _PROPERTY_BYTES)]) for name, p in box.boxes()]
+            values += [(name, p.data[p.at : min(p.end, p.at + _PROPERTY_BYTES)]) for name, p in box.boxes()]
         elif kind == b"ipma":
             version, flags = box.version_and_flags()
             index_bytes = 1 + (flags & 1)
@@ -132,7 +132,7 @@ def _add_properties(properties: Box, items: dict[int, Item]) -> None:
                 item = items.get(box.number(4 if version else 2))
                 for _ in range(box.number(1)):
                     essential, index = divmod(box.number(index_bytes), 1 << 8 * index_bytes - 1)
-                    if index > len(known):
+                    if index > len(values):
                         raise corrupt("AVIF", f"no property of number {index}")
                     if index and item:
-                        item.properties.append((*known[index - 1], bool(essential)))
+                        item.properties.append((*values[index - 1], bool(essential)))

@@ -1,4 +1,4 @@
-"""What the modules of the image formats share: the picture that a file is reduced to, and what is said of a bad one."""
+"""What the image formats share: the picture that a file is reduced to, and the errors of damaged files."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _ORIENTATION_TAG = 0x0112
 
 @dataclass(frozen=True)
 class Stored:
-    """One picture of an image file, found without decoding anything.
+    """One picture of an image file, located without decoding anything.
 
     Attributes:
       data: a file of the same format with this picture only.
-      width, height: of the canvas, in pixels, before any turn.
+      width, height: of the canvas, in pixels, before the orientation is applied.
       orientation: Exif 2.32's 1 to 8; 1 is upright.
-      left, top: where the picture stands on the canvas, which is black around it.
+      left, top: position of the picture on the canvas, in pixels; the rest of the canvas is black.
     """
 
     data: bytes
@@ -35,20 +35,20 @@ class Stored:
 
 
 class Format(NamedTuple):
-    """All that is known of an image format. `formats.FORMATS` lists them.
+    """Everything the job knows about an image format. `formats.FORMATS` lists them.
 
     Attributes:
-      name: as Pillow calls it; it stands in messages.
-      magic: what the first bytes of a file match; `formats.HEAD_BYTES` of them are shown to it.
+      name: Pillow's name for it, used in messages.
+      magic: matches the first bytes of a file; it sees `formats.HEAD_BYTES` of them.
       suffixes: of file names, in lower case, with the dot.
-      reduce: walks the structure of a whole file and leaves out all that the pixels of its first picture do not need:
-        metadata, so that a compressed text that unpacks to gigabytes costs nothing, further frames, separate alpha.
-        Called before the size is compared with the limit. Raises ItemError, or IndexError or struct.error.
+      reduce: walks the structure of a complete file and leaves out everything that the pixels of its first picture do
+        not need: metadata (a compressed text that unpacks to gigabytes then costs nothing), further frames, separate
+        alpha. Called before the size is compared with the limit. Raises ItemError, IndexError or struct.error.
       decode: the pixels of what `reduce` returned, uint8 (height, width, 3) RGB; they may be overwritten by the same
-        thread's next call. The second argument is the least side that is of use, or 0 for a picture in full; only a
-        format that `scales` looks at it. Raises ItemError, or whatever the library raises on bytes that it cannot decode.
-      packages: the distributions whose versions decide the pixels; receipts record them.
-      scales: whether `decode` gives smaller pictures in less time.
+        thread's next call. The second argument is the smallest useful side, or 0 for full size; only formats with
+        `scales` use it. Raises ItemError, or whatever the library raises on bytes that it cannot decode.
+      packages: distributions whose versions determine the pixels; receipts record them.
+      scales: whether `decode` can return a smaller picture in less time.
     """
 
     name: str
@@ -61,17 +61,17 @@ class Format(NamedTuple):
 
 
 def truncated(format_name: str, where: str) -> ItemError:
-    """The error of a file that ends too early."""
+    """The ItemError for a file that ends too early; `where` completes 'FORMAT ends ...'."""
     return ItemError("truncated", f"{format_name} ends {where}; fetch or copy it again")
 
 
 def corrupt(format_name: str, what: str) -> ItemError:
-    """The error of a damaged file."""
+    """The ItemError for a damaged file; `what` says how it is damaged."""
     return ItemError("corrupt", f"{format_name} is damaged: {what}; fetch or copy it again")
 
 
 def on_canvas(pixels: np.ndarray, stored: Stored) -> np.ndarray:
-    """A frame at its place on the canvas."""
+    """uint8 (stored.height, stored.width, 3): a frame at its place on the black canvas."""
     height, width = pixels.shape[:2]
     if (width, height) == (stored.width, stored.height):
         return pixels
@@ -81,7 +81,7 @@ def on_canvas(pixels: np.ndarray, stored: Stored) -> np.ndarray:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """1 to 8 of an Exif block; 1, which is upright, where the tag is absent or damaged."""
+    """The orientation in an Exif block, 1 to 8; 1 (upright) if the tag is absent or damaged."""
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if not order:

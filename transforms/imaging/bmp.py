@@ -1,4 +1,4 @@
-"""BMP, of Windows and OS/2."""
+"""BMP of Windows and OS/2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transforms.imaging.base import Format, Stored, truncated
 
 
 def reduce(data: bytes) -> Stored:
-    """The file as it is: there is nothing to leave out."""
+    """Reads the size; the file is kept unchanged, as there is nothing to leave out."""
     if len(data) < 54:
         raise truncated("BMP", f"at byte {len(data)}, inside its header")
     if data[14] == 12:
@@ -19,7 +19,7 @@ def reduce(data: bytes) -> Stored:
         compression = 0
     else:
         width, height, _, _, compression = struct.unpack_from("<iiHHI", data, 18)
-    if compression not in (0, 3, 6):  # plain, or with masks for each channel
+    if compression not in (0, 3, 6):  # plain, or with a mask per channel
         raise ItemError("unsupported_format", "a compressed BMP is not supported; convert it to PNG")
     return Stored(data, width, abs(height))
 

@@ -17,14 +17,14 @@ FORMATS: tuple[Format, ...] = (
 )
 
 # Of file names, in lower case, with the dot.
-SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.suffixes)
-# The distributions whose versions decide the pixels.
-PACKAGES = tuple(sorted({package for known in FORMATS for package in known.packages}))
-HEAD_BYTES = 512  # how many first bytes of a file tell what it is
+SUFFIXES = tuple(suffix for image_format in FORMATS for suffix in image_format.suffixes)
+# The distributions whose versions determine the pixels.
+PACKAGES = tuple(sorted({package for image_format in FORMATS for package in image_format.packages}))
+HEAD_BYTES = 512  # of a file: enough to identify its format
 
 
 def format_of(data: bytes) -> Format:
-    """The format of an image file, by its first bytes only: names and content types lie.
+    """The format of an image file, by its first bytes alone: names and content types can be wrong.
 
     Raises:
       ItemError: empty, unsupported_format (a known image or video format), or not_image.
@@ -32,9 +32,9 @@ def format_of(data: bytes) -> Format:
     if not data:
         raise ItemError("empty", "zero bytes; the file is empty or was not fetched whole")
     head = data[:HEAD_BYTES]
-    for known in FORMATS:
-        if known.magic.match(head):
-            return known
+    for image_format in FORMATS:
+        if image_format.magic.match(head):
+            return image_format
     for name, magic in (*refused.PICTURES, *refused.DOCUMENTS_AND_VIDEOS):
         if magic.match(head):
             raise ItemError(
@@ -51,6 +51,6 @@ def format_of(data: bytes) -> Format:
 
 
 def is_image(first_bytes: bytes) -> bool:
-    """Whether a file that begins so, with `HEAD_BYTES` or all of it, is a picture, also of a kind that is not read."""
-    magics = (*(known.magic for known in FORMATS), *(magic for _, magic in refused.PICTURES))
+    """Whether a file with these first `HEAD_BYTES` bytes is a picture, in a format that is read or not."""
+    magics = (*(image_format.magic for image_format in FORMATS), *(magic for _, magic in refused.PICTURES))
     return any(magic.match(first_bytes) for magic in magics)

@@ -12,7 +12,7 @@ from transforms.imaging.base import Format, Stored, corrupt, on_canvas, truncate
 
 
 def reduce(data: bytes) -> Stored:
-    """The first frame as a GIF of its own, whose colour table is black where the frame is transparent."""
+    """The first frame as a GIF of its own, with a colour table that is black where the frame is transparent."""
     try:
         return _first_frame(data)
     except (IndexError, struct.error):
@@ -35,7 +35,7 @@ def _first_frame(data: bytes) -> Stored:
                 transparent = data[at + 6]
             at = _end_of_sub_blocks(data, at + 2)
         elif data[at] == 0:
-            at += 1  # a stray terminator, which every reader steps over
+            at += 1  # a stray terminator, which every reader skips
         else:
             raise corrupt("GIF", f"unknown block {data[at]:#04x} at byte {at}")
     left, top, width, height, flags = struct.unpack_from("<HHHHB", data, at + 1)

@@ -1,6 +1,6 @@
-"""Decodes in processes of their own, a picture at a time, with the same pixels and errors as `preprocess.decode`.
+"""Decodes in separate processes, one picture at a time, with the same pixels and errors as `preprocess.decode`.
 
-For pictures that may crash or hang a decoder: here such a picture costs a process, and the next picture gets another.
+For pictures that may crash or hang a decoder: such a picture costs one process, and the next picture gets a new one.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import numpy as np
 
 from transforms.errors import ItemError
 from transforms.imaging import preprocess
-from transforms.imaging.worker import ANSWER, NO_MEMORY, PIXELS, QUESTION, READY, REFUSED
+from transforms.imaging.worker import NO_MEMORY, PIXELS, READY, REFUSED, REPLY, REQUEST
 
-_PACKAGES = str(Path(__file__).resolve().parents[2])  # where the worker, too, finds this package
-# By SIGKILL, which is as likely to come from a system out of memory as to be the picture's fault.
-_KILLED_MAX = 2
+_PACKAGES = str(Path(__file__).resolve().parents[2])  # where the worker, too, can import this package
+# By SIGKILL: a system out of memory is as likely a cause as the picture.
+_ATTEMPTS = 2
 
 
 class CannotIsolate(RuntimeError):
@@ -34,42 +34,42 @@ class CannotIsolate(RuntimeError):
 def decode(
     data: bytes, preprocessing: preprocess.Preprocessing, timeout_seconds: float, out: np.ndarray
 ) -> tuple[int, int]:
-    """`preprocess.decode` in another process. Several threads may call it; each then has a process to itself.
+    """`preprocess.decode` in another process. Thread-safe: each call has a process to itself.
 
     Args:
-      timeout_seconds: how long decoding may take before the process is ended.
+      timeout_seconds: limit for decoding one picture; then the process is ended.
       out: C-contiguous float32 (image_size, image_size, 3). Undefined on error.
 
     Raises:
-      ItemError: what `preprocess.decode` says, and decoder_crash or decode_timeout.
-      CannotIsolate: no picture is at fault.
+      ItemError: as `preprocess.decode`, or decoder_crash or decode_timeout.
+      CannotIsolate: the process does not start; not the picture's fault.
     """
-    for attempt in range(1, _KILLED_MAX + 1):
+    for attempt in range(1, _ATTEMPTS + 1):
         worker = _checked_out(preprocessing, timeout_seconds)
         try:
-            answer = worker.ask(data, out)
+            reply = worker.request(data, out)
         except (EOFError, BrokenPipeError):
-            died = worker.end()
-            if died == -signal.SIGKILL and attempt < _KILLED_MAX:
+            exit_code = worker.end()
+            if exit_code == -signal.SIGKILL and attempt < _ATTEMPTS:
                 continue
-            raise _verdict(died, timeout_seconds) from None
+            raise _item_error(exit_code, timeout_seconds) from None
         except BaseException:
             worker.end()
             raise
         _put_back(worker)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
     raise AssertionError("the last attempt returns or raises")
 
 
-def _verdict(died: int, timeout_seconds: float) -> ItemError:
-    if died == -signal.SIGALRM:
+def _item_error(exit_code: int, timeout_seconds: float) -> ItemError:
+    if exit_code == -signal.SIGALRM:
         return ItemError(
             "decode_timeout",
             f"decoding did not end within {timeout_seconds:g} s; if the picture is genuine, raise --decode_timeout",
         )
-    how = signal.Signals(-died).name if died < 0 else f"exit code {died}"
+    how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
     return ItemError(
         "decoder_crash",
         f"the decoder's process died of it ({how}); keep the file for a report, or convert it",
@@ -86,7 +86,7 @@ class _Worker:
             "timeout_seconds": timeout_seconds,
             "lock_fd": _LARGE.fileno(),
         }
-        # -c, and not -m: the folder of the job may not be where this package is.
+        # -c, not -m: this package need not be in the job's working directory.
         program = f"import sys; sys.path.insert(0, {_PACKAGES!r}); from transforms.imaging import worker; "
         self._process = subprocess.Popen(
             [sys.executable, "-c", program + "worker.main(sys.argv[1])", json.dumps(settings)],
@@ -96,22 +96,22 @@ class _Worker:
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
         try:
-            kind, _, _ = self._answer()
+            kind, _, _ = self._reply()
         except EOFError:
             kind = b""
         if kind != READY:
             code = self.end()
             raise CannotIsolate(
-                f"a process for decoding does not start ({sys.executable}, exit code {code}); see what it wrote above"
+                f"a decoding process does not start ({sys.executable}, exit code {code}); see its output above"
             )
 
-    def ask(self, data: bytes, out: np.ndarray) -> tuple[int, int] | Exception:
-        """Size, with the pixels in `out`; or what was raised. EOFError or BrokenPipeError if the process died."""
+    def request(self, data: bytes, out: np.ndarray) -> tuple[int, int] | Exception:
+        """(width, height), with the pixels in `out`; or the error raised. EOFError or BrokenPipeError if the process died."""
         assert self._process.stdin
-        self._process.stdin.write(QUESTION.pack(len(data)))
+        self._process.stdin.write(REQUEST.pack(len(data)))
         self._process.stdin.write(data)
         self._process.stdin.flush()
-        kind, first, second = self._answer()
+        kind, first, second = self._reply()
         if kind == PIXELS:
             self._read_into(out.data.cast("B"))
             return first, second
@@ -122,19 +122,19 @@ class _Worker:
         try:
             code, message = json.loads(text)
         except ValueError:
-            raise EOFError from None  # nonsense, from a process that is as good as dead
+            raise EOFError from None  # garbage from a process that is as good as dead
         return ItemError(code, message)
 
-    def _answer(self) -> tuple[bytes, int, int]:
-        head = bytearray(ANSWER.size)
+    def _reply(self) -> tuple[bytes, int, int]:
+        head = bytearray(REPLY.size)
         self._read_into(memoryview(head))
-        return ANSWER.unpack(head)
+        return REPLY.unpack(head)
 
-    def _read_into(self, room: memoryview) -> None:
+    def _read_into(self, buffer: memoryview) -> None:
         assert self._process.stdout
         at = 0
-        while at < len(room):
-            count = self._process.stdout.readinto1(room[at:])  # type: ignore[attr-defined]
+        while at < len(buffer):
+            count = self._process.stdout.readinto1(buffer[at:])  # type: ignore[attr-defined]
             if not count:
                 raise EOFError
             at += count
@@ -149,7 +149,7 @@ class _Worker:
         return self._process.wait()
 
 
-# Kept as long as this process; locked by the one process that decodes a large picture.
+# Exists as long as this process; the one process that decodes a large picture locks it.
 _LARGE = tempfile.TemporaryFile()  # noqa: SIM115
 _lock = threading.Lock()
 _idle: list[_Worker] = []
@@ -171,7 +171,7 @@ def _put_back(worker: _Worker) -> None:
 
 
 def end_idle() -> None:
-    """Ends the processes that decode nothing now; each takes some 60 MiB of memory."""
+    """Ends the idle decoding processes; each takes some 60 MiB of memory."""
     with _lock:
         idle, _idle[:] = _idle[:], []
     for worker in idle:

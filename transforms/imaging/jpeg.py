@@ -1,4 +1,4 @@
-"""JPEG, by libjpeg-turbo, which tells of damage that other readers make grey; in full or at a half of its size or less."""
+"""JPEG, by libjpeg-turbo, which reports damage where other readers return grey pixels; full size, or at most half size."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from transforms.imaging import jpeg_header, pillow
 from transforms.imaging.base import Format, Stored, corrupt
 from transforms.imaging.jpeg_header import StoredJpeg
 
-_KEPT_BYTES = 48 << 20  # a picture of 16 megapixels
-_kept = threading.local()
-_FAULTS_MAX = 3  # harmless ones that are mended in one JPEG
+_BUFFER_BYTES_MAX = 48 << 20  # a picture of 16 megapixels
+_thread = threading.local()
+_FAULTS_MAX = 3  # harmless faults that are repaired in one JPEG
 
 
 def decode(stored: Stored, least_side: int) -> np.ndarray:
-    """The picture in full; or, if `least_side` is not 0, at as few eighths as keep both sides that long.
+    """The picture at full size; or, if `least_side` is not 0, at the fewest eighths that keep both sides that long.
 
-    At four eighths or fewer: between a half and full size, scaling costs more than it saves.
+    Never between half and full size, where scaling costs more than it saves.
     """
     assert isinstance(stored, StoredJpeg)
     jpeg_header.check_cost(stored)
@@ -33,7 +33,7 @@ def decode(stored: Stored, least_side: int) -> np.ndarray:
         "min_height": least_side,
         "min_width": least_side,
         "min_factor": 2,
-        "buffer": _room(width * height * (4 if stored.components == 4 else 3)),
+        "buffer": _buffer(width * height * (4 if stored.components == 4 else 3)),
     }
     for faults_left in range(_FAULTS_MAX, -1, -1):
         try:
@@ -52,38 +52,38 @@ def decode(stored: Stored, least_side: int) -> np.ndarray:
 
 
 def _decode_with_pillow(stored: StoredJpeg) -> np.ndarray:
-    """The pixels, in full, of a JPEG whose chroma layout TurboJPEG refuses."""
+    """The full-size pixels of a JPEG whose chroma layout TurboJPEG refuses."""
     image = pillow.opened(stored.data, "JPEG")
-    # Where the two readers of a header disagree, a limit was held against another picture than would be decoded.
+    # If the two header readers disagree, the limits were checked for another picture than the one decoded here.
     if image.size != (stored.width, stored.height):
         width, height = image.size
         raise corrupt("JPEG", f"two sizes, {stored.width} x {stored.height} and {width} x {height}")
     return pillow.pixels_of(image)
 
 
-def _room(size_bytes: int) -> np.ndarray:
-    """uint8, at least so many. The thread's own: the system takes longer to give fresh memory than resizing takes."""
-    if size_bytes > _KEPT_BYTES:
+def _buffer(size_bytes: int) -> np.ndarray:
+    """At least this many uint8. Each thread reuses its own: fresh memory takes the system longer than resizing takes."""
+    if size_bytes > _BUFFER_BYTES_MAX:
         return np.empty(size_bytes, np.uint8)
-    if not hasattr(_kept, "bytes") or len(_kept.bytes) < size_bytes:
-        _kept.bytes = np.empty(size_bytes, np.uint8)
-    return _kept.bytes
+    if not hasattr(_thread, "buffer") or len(_thread.buffer) < size_bytes:
+        _thread.buffer = np.empty(size_bytes, np.uint8)
+    return _thread.buffer
 
 
 def _without(spans: tuple[tuple[int, int], ...], data: bytes) -> bytes:
-    """The data without these stretches, which are in order."""
+    """The data without these (start, end) spans, which are in order."""
     starts, ends = (0, *(end for _, end in spans)), (*(start for start, _ in spans), len(data))
     return b"".join(data[start:end] for start, end in zip(starts, ends, strict=True))
 
 
-# Start of scan, with one to four components: then come three numbers that only progressive JPEGs use.
+# Start of scan with one to four components, then three numbers that only progressive JPEGs use.
 _SCAN = re.compile(rb"(\xff\xda\0(?:\x08\x01.{2}|\x0a\x02.{4}|\x0c\x03.{6}|\x0e\x04.{8})).{3}", re.DOTALL)
 
 
 def _without_harmless_fault(data: bytes, error: ValueError) -> bytes:
-    """The JPEG without the one fault that libjpeg warned of, where cameras make it and the picture is whole.
+    """The JPEG without the fault that libjpeg warned about, if cameras produce it and the picture is complete.
 
-    To decode once more with all warnings ignored would hide faults that are not harmless.
+    Decoding again with all warnings ignored would also hide faults that are not harmless.
     """
     message = str(error)
     if message == "Invalid SOS parameters for sequential JPEG":
@@ -93,7 +93,7 @@ def _without_harmless_fault(data: bytes, error: ValueError) -> bytes:
     padding = re.fullmatch(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9", message)
     end = data.rfind(b"\xff\xd9")
     start = end - int(padding[1]) if padding else -1
-    # Filler is one byte over and over; other bytes that are left over come from damaged compressed data.
+    # Padding repeats one byte; any other leftover bytes come from damaged compressed data.
     if start > 0 and len(set(data[start:end])) == 1:
         return data[:start] + data[end:]
     raise error

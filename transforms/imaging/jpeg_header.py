@@ -1,4 +1,4 @@
-"""A JPEG's headers (ITU-T T.81), read in one walk, and what they say of pictures that would cost much and give nothing."""
+"""A JPEG's headers (ITU-T T.81), read in one pass, and the checks that refuse costly pictures before they are decoded."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
 
 @dataclass(frozen=True)
 class StoredJpeg(Stored):
-    """A JPEG.
+    """A JPEG, with what its headers say.
 
     Attributes:
-      components: how many colour components.
-      adobe: whether it has Adobe's marker.
-      profile: where the segments of its colour profile stand, (start, end).
-      scan_at: where the first scan starts.
-      one_scan: whether the first scan must be the only one: libjpeg takes no second one then.
-      least_bytes: without so many from there on the picture cannot be whole.
+      components: number of colour components.
+      adobe: whether it has Adobe's APP14 marker.
+      profile: (start, end) of each segment of its colour profile.
+      scan_at: byte offset of the first scan.
+      one_scan: whether the first scan must be the only one, as libjpeg then accepts no second one.
+      least_bytes: with fewer bytes from `scan_at` on, the picture cannot be complete.
     """
 
     components: int = 3
@@ -41,9 +41,9 @@ class StoredJpeg(Stored):
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of what stands before the first scan and has a length, and of the scan's marker.
+    """(marker, start, end) of each segment before the first scan, then of the scan's marker.
 
-    Raises ItemError, and IndexError or struct.error where the data end too early.
+    Raises ItemError; IndexError or struct.error if the data end too early.
     """
     at = 2
     while data[at + 1] != 0xDA:
@@ -63,7 +63,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def read(data: bytes) -> StoredJpeg:
-    """What the headers say; the file stays as it is."""
+    """`Format.reduce`: reads the headers; the file itself is not changed."""
     orientation, adobe, size, scan_at, least, progressive = 1, False, None, 0, 0, False
     profile: list[tuple[int, int]] = []
     try:
@@ -80,7 +80,7 @@ def read(data: bytes) -> StoredJpeg:
                 progressive = marker in _PROGRESSIVE
                 least = _least_bytes(marker, size[1], size[2], data[at + 10 : at + 10 + 3 * size[3]])
             scan_at = at
-        in_scan = data[scan_at + 4]  # how many components
+        scan_components = data[scan_at + 4]
     except (IndexError, struct.error):
         raise truncated("JPEG", f"at byte {len(data)}, inside its header") from None
     if not size:
@@ -95,7 +95,7 @@ def read(data: bytes) -> StoredJpeg:
         adobe=adobe,
         profile=tuple(profile),
         scan_at=scan_at,
-        one_scan=in_scan == components and not progressive,
+        one_scan=scan_components == components and not progressive,
         least_bytes=least,
     )
 
@@ -115,7 +115,7 @@ def _check_kind(marker: int, bits: int, height: int, width: int, components: int
 
 
 def _least_bytes(marker: int, height: int, width: int, components: bytes) -> int:
-    """Of compressed data. Counts only the component with the fewest blocks: others may be left out."""
+    """The least compressed data there can be. Counts only the component with the fewest blocks: others may be missing."""
     across, down = [c >> 4 for c in components[1::3]], [c & 15 for c in components[1::3]]
     if not all(1 <= factor <= 4 for factor in (*across, *down)):
         raise corrupt("JPEG", "its sampling factors are not between 1 and 4")
@@ -125,29 +125,29 @@ def _least_bytes(marker: int, height: int, width: int, components: bytes) -> int
         -(-width * h // (8 * max(across))) * -(-height * v // (8 * max(down)))
         for h, v in zip(across, down, strict=True)
     )
-    # Huffman codes have a bit at least: one for the mean of a block and, unless progressive, one for the end of it.
+    # A Huffman code has at least one bit. Each block has a code for its mean and, unless progressive, one for its end.
     return blocks * (1 if marker in _PROGRESSIVE else 2) // 8
 
 
 def check_cost(stored: StoredJpeg) -> None:
-    """Refuses what few bytes make large or slow: ItemError 'truncated' or 'too_many_scans'."""
+    """Raises ItemError 'truncated' or 'too_many_scans' for a few bytes that would be large or slow to decode."""
     data = stored.data
     if len(data) - stored.scan_at < stored.least_bytes:
         size = f"{stored.width} x {stored.height}"
         raise truncated("JPEG", f"at byte {len(data)}, long before {size} pixels could be complete")
-    # What looks like a scan may stand in a thumbnail or in a film behind the picture.
+    # What looks like a scan may be part of a thumbnail, or of a video behind the picture.
     if not stored.one_scan and _count(data, _SCAN) > _SCANS_MAX and _scans(data, stored.scan_at) > _SCANS_MAX:
         raise ItemError("too_many_scans", f"JPEG with more than {_SCANS_MAX} scans; save it again")
 
 
 def _count(data: bytes, pair: bytes) -> int:
-    """data.count(pair) of two different bytes, seven times as fast: it looks at every byte of every JPEG."""
+    """data.count(pair) for two different bytes, seven times as fast: every byte of every JPEG is searched."""
     values = np.frombuffer(data, np.uint8)
     return int(np.count_nonzero((values[:-1] == pair[0]) & (values[1:] == pair[1])))
 
 
 def _scans(data: bytes, at: int) -> int:
-    """Of the first picture, from the first scan on; stops to count when there are too many."""
+    """Number of scans of the first picture, starting at its first scan; stops counting at too many."""
     scans = 0
     while scans <= _SCANS_MAX and (marker := _MARKER.search(data, at)) and marker[1] not in b"\xd8\xd9":
         scans += marker[1] == _SCAN[1:]

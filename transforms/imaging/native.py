@@ -1,8 +1,7 @@
-"""Loads the compiled inner loop of `_resize.c`, where it was built.
+"""Loads the compiled inner loop of resizing (`_resize.c`), if it was built.
 
-setup.py builds it with the package, scripts/venv.sh in a checkout. That takes a C compiler and nothing of Python: the
-library is called through ctypes, which releases Python's lock. Without it everything works and gives the same
-bits, slower.
+setup.py builds it with the package, scripts/venv.sh in a checkout. Building needs a C compiler but no Python headers: the
+library is called through ctypes, which releases the GIL. Without the library NumPy gives the same bits, more slowly.
 """
 
 from __future__ import annotations
@@ -27,39 +26,39 @@ class Axis(ctypes.Structure):
 
 
 def load(folder: Path) -> ctypes.CDLL | None:
-    """The library in a folder; None, with the reason kept for `tell_of_absence`, where there is none that can be used."""
-    global _why
+    """The library in a folder; None if there is no usable one, with the reason kept for `warn_missing`."""
+    global _problem
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = folder / f"_native{suffix}"
         if path.exists():
             break
     else:
-        _why = "was not built for this Python"
+        _problem = "was not built for this Python"
         return None
     try:
         library = ctypes.CDLL(str(path))
         version = ctypes.c_int.in_dll(library, "version").value
-    except (OSError, ValueError) as error:  # cut short, of another machine, or another library
-        _why = f"cannot be loaded ({error})"
+    except (OSError, ValueError) as error:  # truncated, for another architecture, or another library
+        _problem = f"cannot be loaded ({error})"
         return None
     if version != _VERSION:
-        _why = f"is of another version ({path})"
+        _problem = f"is of another version ({path})"
         return None
     pointer, size, axis = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.POINTER(Axis)
     library.resize.argtypes = (pointer, size, size, size, axis, axis, pointer)
     return library
 
 
-_why = ""
+_problem = ""
 LIBRARY = load(Path(__file__).parent)
 
 
 @functools.cache
-def tell_of_absence() -> None:
-    """Logs, once a process, why images take longer than they need."""
+def warn_missing() -> None:
+    """Logs why resizing is slower than it could be, once per process."""
     logging.getLogger(__name__).warning(
-        "the native code %s, so images are resized by NumPy: the same vectors, slower. "
-        "With a C compiler (Debian, Ubuntu: apt install gcc libc6-dev) install the package again, or in a checkout run "
+        "the native code %s, so NumPy resizes the images: the vectors are the same, but it is slower. "
+        "With a C compiler (Debian, Ubuntu: apt install gcc libc6-dev) reinstall the package, or in a checkout run "
         "`python setup.py build_ext --inplace --force`.",
-        _why,
+        _problem,
     )

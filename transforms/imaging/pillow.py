@@ -1,4 +1,4 @@
-"""Pictures by way of Pillow, for the formats that have no quicker way."""
+"""Decoding by Pillow, for the formats that have no faster decoder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from transforms.imaging.base import Stored
 
 # The caller checks the size from the header before any decoder runs; Pillow's check would warn on stderr.
 Image.MAX_IMAGE_PIXELS = None
-# What Pillow warns of is metadata, which is not used here; a line on stderr for each picture helps nobody.
+# Pillow warns about metadata, which is not used here: one line on stderr per picture would help nobody.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _STRIP_PIXELS = 1 << 20
 
 
 def decoder(format_name: str) -> Callable[[Stored, int], np.ndarray]:
-    """`Format.decode` of a format that Pillow decodes as it stands."""
+    """The `Format.decode` of a format that Pillow decodes without further help."""
     return lambda stored, least_side: decode(stored.data, format_name)
 
 
@@ -31,12 +31,12 @@ def decode(data: bytes, format_name: str) -> np.ndarray:
 
 
 def opened(data: bytes, format_name: str) -> Image.Image:
-    """The picture, of which only the header is read yet."""
+    """The picture, with only its header read."""
     return Image.open(io.BytesIO(data), formats=[format_name])
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
-    """uint8 (height, width, 3) RGB."""
+    """uint8 (height, width, 3) RGB of an opened picture."""
     image.load()
     width, height = image.size
     rows = max(1, _STRIP_PIXELS // width)
@@ -62,9 +62,9 @@ def _rgb(image: Image.Image) -> np.ndarray:
 
 
 def rgb_of_cmyk(cmyk: np.ndarray, inverted: bool) -> np.ndarray:
-    """As TensorFlow's JPEG reader: no colour profile; the light that an ink leaves times what black leaves.
+    """uint8 (h, w, 4) -> (h, w, 3), as TensorFlow's JPEG reader does: R = (255 - C)(255 - K) / 255; no colour profile.
 
-    Adobe's programs store CMYK in a JPEG inverted, as light instead of ink.
+    `inverted`: the values are light instead of ink, which is how Adobe's programs store CMYK in a JPEG.
     """
     pixels = np.empty((*cmyk.shape[:2], 3), np.uint8)
     rows = max(1, _STRIP_PIXELS // cmyk.shape[1])

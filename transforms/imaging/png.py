@@ -12,9 +12,9 @@ from transforms.imaging.base import Format, Stored, corrupt, exif_orientation, t
 
 
 def reduce(data: bytes) -> Stored:
-    """The picture's own chunks; all others, and the further frames of an APNG, are left out."""
+    """Keeps the picture's own chunks and drops all others, including the further frames of an APNG."""
     kept, exif, at = [data[:8]], b"", 8
-    seen_pixels = False
+    has_pixels = False
     while True:
         if at + 12 > len(data):
             raise truncated("PNG", f"at byte {len(data)}, before its IEND chunk")
@@ -40,13 +40,13 @@ def reduce(data: bytes) -> Stored:
             exif = data[at + 8 : end - 4]
         else:
             kept.append(data[at:end])
-        seen_pixels = seen_pixels or kind == b"IDAT"
+        has_pixels = has_pixels or kind == b"IDAT"
         if kind == b"IEND":
             break
         at = end
     if not kept[1][4:8] == b"IHDR" or len(kept[1]) != 25:
         raise corrupt("PNG", "no IHDR chunk at its start")
-    if not seen_pixels:
+    if not has_pixels:
         raise corrupt("PNG", "no IDAT chunk")
     width, height = struct.unpack_from(">II", kept[1], 8)
     return Stored(b"".join(kept), width, height, exif_orientation(exif))

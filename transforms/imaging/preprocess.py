@@ -1,8 +1,8 @@
-"""Encoded image bytes to model input, as pure functions: `decode` writes one picture into one row of a batch.
+"""Encoded image bytes to model input: `decode` writes one picture into one row of a batch.
 
 Pixels are those of tf.io.decode_jpeg(dct_method='INTEGER_ACCURATE') and of tf.io.decode_image for other
-formats, resized to the bits of tf.image.resize(method='bilinear', antialias=False). docs/images.md says what
-becomes of alpha, orientation, 16 bits, CMYK, animations and pages, and lists every failure code.
+formats, resized to the bits of tf.image.resize(method='bilinear', antialias=False). docs/images.md says how
+alpha, orientation, 16 bits, CMYK, animations and pages are treated, and lists every failure code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transforms.imaging.formats import format_of
 from transforms.imaging.resize import resize
 
 _LARGE_PIXELS = 32_000_000
-# So that peak memory does not grow with the number of threads; where processes decode, they set another.
+# So that peak memory does not grow with the number of threads. Decoding processes (`worker`) replace it.
 one_large_at_a_time: contextlib.AbstractContextManager = threading.Lock()
 
 
@@ -29,14 +29,14 @@ class Preprocessing:
     """How bytes become model input; recorded in the manifest.
 
     Attributes:
-      profile: name of the whole recipe.
+      profile: name of the preprocessing as a whole.
       image_size: side of the square, in pixels.
-      exif_orientation: 'apply' turns a picture as its metadata says; 'ignore' takes it as it is stored, which
-        is what tf.io.decode_image does.
-      max_pixels: larger pictures are refused before they are decoded. The default is the size at which Pillow
-        refuses; docs/images.md says what memory it takes.
-      scaled_decoding: decodes a large JPEG at a half of its size or less, as few eighths as keep both sides
-        at least `image_size` long. Up to twice as fast on large photographs, but other pixels.
+      exif_orientation: 'apply' turns a picture as its metadata says; 'ignore' leaves it as stored, as
+        tf.io.decode_image does.
+      max_pixels: larger pictures are refused before they are decoded. The default is Pillow's own limit;
+        docs/images.md says how much memory decoding takes.
+      scaled_decoding: decodes a large JPEG at half size or less, at the fewest eighths that keep both sides at least
+        `image_size` long. About twice as fast on large photographs, but the pixels differ.
     """
 
     profile: str = "bit"
@@ -55,14 +55,14 @@ class Preprocessing:
 
 
 def decode(data: bytes, preprocessing: Preprocessing, out: np.ndarray) -> tuple[int, int]:
-    """Decodes and resizes one picture. Several threads may call it, and then run side by side.
+    """Decodes and resizes one picture. Thread-safe; calls from several threads run in parallel.
 
     Args:
-      data: the image file, whole; its format is known by its first bytes.
+      data: the complete image file; its first bytes identify the format.
       out: C-contiguous float32 (image_size, image_size, 3), filled with RGB in [0, 255]. Undefined on error.
 
     Returns:
-      (width, height) of the whole picture in pixels, after the turn that its orientation asks for, if any.
+      (width, height) of the picture at full size in pixels, after its orientation was applied, if it was.
 
     Raises:
       ItemError: with one of the codes listed in docs/images.md.
@@ -88,7 +88,7 @@ def decode(data: bytes, preprocessing: Preprocessing, out: np.ndarray) -> tuple[
                 if stored.orientation >= 5:
                     width, height = height, width
             resize(pixels, out)
-    except (ItemError, MemoryError):  # out of memory is the worker's trouble, not the image's
+    except (ItemError, MemoryError):  # running out of memory is the worker's fault, not the image's
         raise
     except Exception as error:
         raise _item_error(name, error) from error
@@ -96,12 +96,12 @@ def decode(data: bytes, preprocessing: Preprocessing, out: np.ndarray) -> tuple[
 
 
 def can_scale(data: bytes, width: int, height: int, image_size: int) -> bool:
-    """Whether `scaled_decoding` would decode this picture at a half of its size or less."""
+    """Whether `scaled_decoding` would decode this picture at half size or less."""
     return min(width, height) >= 2 * image_size and format_of(data).scales
 
 
 def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """The upright view of pixels that are stored with an orientation of Exif 2.32, 4.6.4 A."""
+    """The upright view of pixels stored with an orientation (Exif 2.32, 4.6.4 A)."""
     if orientation >= 5:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
@@ -114,7 +114,8 @@ def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 def _item_error(format_name: str, error: Exception) -> ItemError:
     text = str(error) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
-        text = "unknown header"  # Pillow's text holds a memory address, and ledgers are the same in each run
+        # Pillow's text holds a memory address, but ledgers must not differ between runs.
+        text = "unknown header"
     if "truncated" in text or "Premature end of JPEG" in text:
         return ItemError("truncated", f"{format_name} ends too early ({text}); fetch or copy it again")
     return corrupt(format_name, text)

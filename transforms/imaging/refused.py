@@ -1,4 +1,4 @@
-"""What is no image that is read here, but is told by its first bytes, so that the refusal can name it."""
+"""Formats that are not read but recognized by their first bytes, so that the error can name them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PICTURES = _compiled(
     ("OpenEXR", rb"\x76\x2f\x31\x01"),
     ("Radiance HDR", rb"#\?(RADIANCE|RGBE)"),
     ("DirectDraw surface", rb"DDS "),
-    ("Netpbm", rb"P[1-7]\s"),
 )
-# Some of these begin as pictures do, but less exactly: they are compared after them.
+# Some of these patterns also match pictures, so they are compared after those.
 DOCUMENTS_AND_VIDEOS = _compiled(
+    ("Netpbm", rb"P[1-7]\s"),  # as any text may begin
     ("MP4 or QuickTime video", rb"....ftyp"),
     ("PDF", rb"%PDF-"),
     ("PostScript", rb"%!PS|\xc5\xd0\xd3\xc6"),

@@ -1,4 +1,4 @@
-"""TIFF 6.0 and BigTIFF, and the first page of one of several."""
+"""TIFF 6.0 and BigTIFF, and the first page of one with several."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from transforms.errors import ItemError
 from transforms.imaging import jpeg_header, pillow, tiff_page
 from transforms.imaging.base import Format, Stored, corrupt, truncated
 
-# Whatever stops a decoder becomes an ItemError; that libtiff tells it to stderr too helps nobody.
-with contextlib.suppress(AttributeError):  # a Pillow whose libtiff is not a library of its own, or has none
+# Decoding errors become ItemErrors; libtiff need not print them on stderr as well.
+with contextlib.suppress(AttributeError):  # a Pillow without libtiff, or with one that exports no symbols
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 _TILE_PIXELS_MAX = 1 << 24  # a tile of a small picture may be larger than the picture, but not without limit
@@ -27,12 +27,12 @@ _JPEG_COMPRESSION = 7
 
 @dataclass(frozen=True)
 class StoredTiff(Stored):
-    """A TIFF.
+    """A TIFF, with what decoding its JPEG strips needs.
 
     Attributes:
-      strips: where strips or tiles stand that are JPEGs, (start, size).
-      strip_pixels: no strip or tile can need more.
-      tables: what those JPEGs have in common, as a JPEG without a picture; or nothing.
+      strips: (start, size) of each strip or tile that is a JPEG.
+      strip_pixels: the most pixels that a strip or tile can need.
+      tables: the tables those JPEGs share, as a JPEG without a picture; may be empty.
     """
 
     strips: tuple[tuple[int, int], ...] = ()
@@ -40,14 +40,14 @@ class StoredTiff(Stored):
     tables: bytes = b""
 
     def jpegs(self) -> Iterator[bytes]:
-        """Each strip as a JPEG that stands alone."""
+        """Each strip as a self-contained JPEG."""
         for start, size in self.strips:
             strip = self.data[start : start + size]
             yield self.tables[:-2] + strip[2:] if self.tables else strip
 
 
 def reduce(data: bytes) -> StoredTiff:
-    """The first page, with the tags that its pixels need."""
+    """Keeps the first page, with the tags that its pixels need."""
     try:
         page = tiff_page.first_page(data)
     except struct.error:
@@ -75,7 +75,7 @@ def reduce(data: bytes) -> StoredTiff:
 
 
 def _problem(page: tiff_page.Page) -> str:
-    """What Pillow or libtiff would not decode, decode wrongly, or decode without telling of damage; or ''."""
+    """What Pillow or libtiff would refuse, decode wrongly, or decode without reporting damage; or ''."""
     bits, samples = set(page.all(tiff_page.BITS, 1)), page.one(tiff_page.SAMPLES, 1)
     compression, photometric = page.one(tiff_page.COMPRESSION, 1), page.one(tiff_page.PHOTOMETRIC, 0)
     if set(page.all(tiff_page.SAMPLE_FORMAT, 1)) != {1}:
@@ -96,7 +96,7 @@ def _problem(page: tiff_page.Page) -> str:
 
 
 def _check_pixel_data(page: tiff_page.Page, data: bytes) -> tuple[tuple[int, int], ...]:
-    """Raises ItemError unless all strips or tiles are there; (start, size) of those that are JPEGs, each once."""
+    """(start, size) of each strip or tile that is a JPEG, without repeats. Raises ItemError unless all of them are there."""
     jpegs: dict[tuple[int, int], None] = {}
     for offsets_tag, sizes_tag in (
         (tiff_page.STRIP_OFFSETS, tiff_page.STRIP_SIZES),
@@ -118,9 +118,9 @@ def _check_pixel_data(page: tiff_page.Page, data: bytes) -> tuple[tuple[int, int
 
 
 def decode(stored: Stored, least_side: int) -> np.ndarray:
-    """The page, once all strips that are JPEGs were decoded by libjpeg without a fault."""
+    """The pixels of the page, after libjpeg has decoded all its JPEG strips without a fault."""
     assert isinstance(stored, StoredTiff)
-    # libtiff goes on over damaged JPEG data and gives grey pixels; libjpeg can be told not to.
+    # libtiff continues over damaged JPEG data and returns grey pixels; libjpeg can be told not to.
     for jpeg in stored.jpegs():
         strip = jpeg_header.read(jpeg)
         if strip.width * strip.height > stored.strip_pixels:

@@ -13,11 +13,11 @@ WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION = 256, 257, 258, 259,
 STRIP_OFFSETS, STRIP_SIZES, TILE_OFFSETS, TILE_SIZES = 273, 279, 324, 325
 TILE_WIDTH, TILE_HEIGHT = 322, 323
 SAMPLES, PLANES, SAMPLE_FORMAT, JPEG_TABLES = 277, 284, 339, 347
-# All else is left out, from colour profiles to private tables.
+# Everything else is dropped, from colour profiles to private tables.
 _KEPT_TAGS = frozenset(
     {WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT}
     | {STRIP_OFFSETS, STRIP_SIZES, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES}
-    | {SAMPLES, PLANES, 266, 278}  # and fill order, rows a strip
+    | {SAMPLES, PLANES, 266, 278}  # and fill order, rows per strip
     | {292, 293, 317, 320}  # options of T.4 and T.6, predictor, palette
     | {332, 338, JPEG_TABLES}  # and inks, extra samples
     | {529, 530, 531, 532}  # YCbCr
@@ -32,19 +32,22 @@ _UNSIGNED = {1: "u1", 3: "u2", 4: "u4", 7: "u1", 16: "u8"}
 
 @dataclass(frozen=True)
 class Page:
-    """What one directory of tags says: `tags` by number, and the file with only what decoding needs."""
+    """One directory of tags: the values of each tag by number, and the file with only what decoding needs."""
 
     tags: dict[int, np.ndarray]
     data: bytes
 
     def all(self, tag: int, default: int) -> list[int]:
+        """The unsigned values of a tag; `[default]` if it is absent or of another type."""
         return self.tags[tag].tolist() if tag in self.tags and self.tags[tag].size else [default]
 
     def one(self, tag: int, default: int) -> int:
+        """The first value of a tag."""
         return self.all(tag, default)[0]
 
 
 def first_page(data: bytes) -> Page:
+    """Reads the first directory of a TIFF. Raises ItemError; struct.error if the data end before or inside it."""
     order, byteorder = ("<", "little") if data[:2] == b"II" else (">", "big")
     is_big = 43 in data[2:4]
     pointer, counter, entry_format, value_bytes = ("Q", "Q", "HHQ", 8) if is_big else ("I", "H", "HHI", 4)
@@ -76,6 +79,6 @@ def first_page(data: bytes) -> Page:
     if outside > len(data):
         raise corrupt("TIFF", "its tags overlap")
     if SAMPLES not in tags or 1 in tags[SAMPLES]:
-        kept.pop(PLANES, None)  # of one sample a pixel there is one plane, and the tag confuses Pillow
+        kept.pop(PLANES, None)  # one sample per pixel means one plane, and the tag confuses Pillow
     table = struct.pack(order + counter, len(kept)) + b"".join(kept.values()) + bytes(value_bytes)
     return Page(tags, data[:table_at] + table + data[table_at + len(table) :])

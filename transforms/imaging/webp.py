@@ -10,12 +10,12 @@ import numpy as np
 
 from transforms.imaging.base import Format, Stored, corrupt, exif_orientation, on_canvas, truncated
 
-# Whatever stops a decoder becomes an ItemError; that OpenCV tells it to stderr too helps nobody.
+# Decoding errors become ItemErrors; OpenCV need not print them on stderr as well.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def reduce(data: bytes) -> Stored:
-    """The first frame, without its separate alpha."""
+    """Keeps the first frame, without its separate alpha chunk."""
     end = 8 + int.from_bytes(data[4:8], "little")
     if end > len(data):
         raise truncated("WebP", f"at byte {len(data)} of {end}")
@@ -45,7 +45,7 @@ def reduce(data: bytes) -> Stored:
         elif not frame and kind in (b"VP8 ", b"VP8L"):
             frame = data[body - 8 : at]
     frame_width, frame_height = _frame_size(frame)
-    # An alpha chunk stays behind: it changes no colour.
+    # An alpha chunk is dropped: it changes no colour.
     return Stored(
         b"RIFF" + struct.pack("<I", 4 + len(frame)) + b"WEBP" + frame,
         max(width, left + frame_width),
@@ -72,7 +72,7 @@ def _u24(data: bytes, at: int) -> int:
 
 def decode(stored: Stored, least_side: int) -> np.ndarray:
     """The frame on its canvas, without alpha."""
-    # Pillow decodes WebP by way of an animation's canvas: slower, and three times the memory.
+    # Pillow decodes WebP through an animation's canvas: slower, with three times the memory.
     picture = cv2.imdecode(np.frombuffer(stored.data, np.uint8), cv2.IMREAD_UNCHANGED)
     if picture is None:
         raise corrupt("WebP", "the compressed data do not decode")

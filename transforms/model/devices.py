@@ -1,8 +1,8 @@
-"""Several GPUs on one host: each worker process takes one that no other has, on every engine alike.
+"""Several GPUs on one host: on every engine, each worker process takes one that no other process has.
 
-Left alone, TensorFlow shows every process all GPUs of the host and works on the first. A process that can see more than
-one therefore locks a file that stands for one of them, in a folder of the host, and hides the others. The lock goes with the
-process, however that ends. A process that sees one GPU, or none, shares it with whoever has it.
+By default, TensorFlow gives every process all GPUs of the host and works on the first. A process that can see more than
+one therefore locks a file that represents one of them, in a folder of the host, and hides the others. The lock ends with
+the process, however that ends. A process that sees only one GPU uses it without a lock.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from collections.abc import Sequence
 from typing import Any
 
 LOCKS_VARIABLE = "BIT_GPU_LOCK_DIR"
-# A worker that replaces one which has just been lost finds its GPU held until the system has cleaned up.
+# The GPU of a lost worker stays locked for its replacement until the system has cleaned up.
 _PATIENCE_SECONDS = 30.0
 
 _log = logging.getLogger(__name__)
 _taking = threading.Lock()
-_held: list[int] = []  # the descriptor of this process's lock, until it ends
+_locks: list[int] = []  # the descriptor of this process's lock, until it ends
 
 
 def take_one(config: Any = None) -> None:
-    """Leaves this process one GPU of those that it can see. Must run before TensorFlow touches any; again is harmless.
+    """Leaves this process one of the GPUs it can see. Must run before TensorFlow uses any; further calls do nothing.
 
-    `config` stands for `tensorflow.config`.
+    `config`: `tensorflow.config`, or what stands in for it in tests.
     """
     with _taking:
-        if _held:
+        if _locks:
             return
         config = config or _tensorflow_config()
-        found = config.list_physical_devices("GPU")
-        if len(found) < 2:
+        gpus = config.list_physical_devices("GPU")
+        if len(gpus) < 2:
             return
-        names = names_of(len(found), os.environ.get("CUDA_VISIBLE_DEVICES"))
+        names = names_of(len(gpus), os.environ.get("CUDA_VISIBLE_DEVICES"))
         index, lock = claim(names, lock_folder(), _PATIENCE_SECONDS)
-        _held.append(lock)
-        config.set_visible_devices([found[index]], "GPU")
-        _log.info("process %d works on GPU %s of %d", os.getpid(), names[index], len(found))
+        _locks.append(lock)
+        config.set_visible_devices([gpus[index]], "GPU")
+        _log.info("process %d works on GPU %s of %d", os.getpid(), names[index], len(gpus))
 
 
 def gpus_in_use() -> int:
-    """GPUs that TensorFlow works on in this process; 0 also where nothing has loaded TensorFlow."""
+    """Number of GPUs that TensorFlow uses in this process; 0 also if TensorFlow is not loaded."""
     loaded = sys.modules.get("tensorflow")
     return len(loaded.config.get_visible_devices("GPU")) if loaded else 0
 
 
 def fast_precision() -> str:
-    """The precision in which this process's GPU, or this machine's CPU, multiplies faster than in float32; '' if none."""
+    """The precision in which this process's GPU, or else this machine's CPU, is faster than in float32; '' if none."""
     if gpus_in_use():
         config = sys.modules["tensorflow"].config
         details = config.experimental.get_device_details(config.get_visible_devices("GPU")[0])
@@ -72,13 +72,13 @@ def _tensorflow_config() -> Any:
 
 
 def names_of(count: int, visible: str | None) -> list[str]:
-    """What the `count` GPUs of a process are called by the host: `visible` is its CUDA_VISIBLE_DEVICES."""
+    """The host's names of the `count` GPUs of a process; `visible` is its CUDA_VISIBLE_DEVICES."""
     listed = [name.strip() for name in (visible or "").split(",") if name.strip()]
     return listed[:count] if len(listed) >= count else [str(index) for index in range(count)]
 
 
 def lock_folder() -> str:
-    """Where the locks of this host are: one folder a user, or what BIT_GPU_LOCK_DIR names."""
+    """The folder of this host's locks, created if missing: one per user, or $BIT_GPU_LOCK_DIR."""
     folder = os.environ.get(LOCKS_VARIABLE)
     folder = folder or os.path.join(tempfile.gettempdir(), f"bit-features-gpus-{os.getuid()}")
     os.makedirs(folder, exist_ok=True)
@@ -86,9 +86,9 @@ def lock_folder() -> str:
 
 
 def claim(names: Sequence[str], folder: str, patience_seconds: float = 0.0) -> tuple[int, int]:
-    """Takes the first of `names` that no other process holds: its index, and the descriptor that keeps it.
+    """Locks the first of `names` that no other process has locked; returns its index and the lock's descriptor.
 
-    Where all stay taken for `patience_seconds` the process shares one, its id decides which, and a warning says so.
+    If all stay locked for `patience_seconds`, the process shares one, chosen by its id, and logs a warning.
     """
     deadline = time.monotonic() + patience_seconds
     while True:
@@ -105,8 +105,8 @@ def claim(names: Sequence[str], folder: str, patience_seconds: float = 0.0) -> t
         time.sleep(0.2)
     index = os.getpid() % len(names)
     _log.warning(
-        "all %d GPUs (%s) are held by other processes, see %s: this one shares GPU %s. Start no more worker processes on a "
-        "host than it has GPUs",
+        "all %d GPUs (%s) are in use by other processes (locks in %s), so this one shares GPU %s. Start no more worker "
+        "processes on a host than it has GPUs",
         len(names),
         ", ".join(names),
         folder,

@@ -1,4 +1,4 @@
-"""A model whose batch grows smaller where the device's memory cannot hold it. No TensorFlow is imported here."""
+"""A model whose batch shrinks if the device's memory cannot hold it. No TensorFlow is imported here."""
 
 from __future__ import annotations
 
@@ -10,32 +10,30 @@ import numpy as np
 from transforms import counters
 from transforms.model.loaded import LoadedModel
 
-_SIGNS = (
-    "RESOURCE_EXHAUSTED",
-    "CUDA_ERROR_OUT_OF_MEMORY",
-)  # of errors that libraries below TensorFlow pass on
+# In the messages of errors that libraries below TensorFlow raise.
+_SIGNS = ("RESOURCE_EXHAUSTED", "CUDA_ERROR_OUT_OF_MEMORY")
 
 
 class OutOfMemory(RuntimeError):
-    """The device's memory cannot hold a single image; no fault of the image."""
+    """The device's memory cannot hold a single image, which is not the image's fault."""
 
 
 class Fitted:
-    """Calls a model; one that runs out of memory is called with halves of the batch from then on.
+    """Calls a model; after it runs out of memory, calls it with half the batch from then on.
 
-    The size that fitted is kept for the process, and said once. It is a second compiled shape of the same weights; its
-    vectors differ from those of the whole batch in their last bits. Calls from several threads are safe.
+    The size that fits is kept for the process and logged once. It is a second compiled shape of the same weights, and its
+    vectors differ from those of the full batch in their last bits. Thread-safe.
     """
 
     def __init__(self, model: LoadedModel):
         self.batch_size = model.batch_size
         self.identity = model.identity
         self._fitting = model
-        self._told_size = model.batch_size
+        self._logged_size = model.batch_size
         self._lock = threading.Lock()
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """What the model gives for the batch: float32 (batch_size, side, side, 3) -> (batch_size, d) each.
+        """The model's outputs for a batch: float32 (batch_size, side, side, 3) -> (batch_size, d) each.
 
         Raises OutOfMemory if a batch of one image does not fit.
         """
@@ -48,29 +46,30 @@ class Fitted:
                     raise
                 reason = f"{type(error).__name__}: {error}"[:500]
             else:
-                self._tell(model.batch_size)
+                self._log_size(model.batch_size)
                 return outputs
-            self._halve(model, reason)  # out here, where the failed call's arrays are free again
+            self._halve(model, reason)  # here, outside the handler, the failed call's arrays are freed
 
     def _halve(self, model: LoadedModel, reason: str) -> None:
         with self._lock:
-            if self._fitting is not model:  # another thread was here
+            if self._fitting is not model:  # another thread has halved it
                 return
             if model.batch_size == 1:
                 raise OutOfMemory(
-                    f"the device's memory does not hold one image of {model.image_size} pixels a side ({reason}): "
-                    "take a smaller --image_size, or free memory that other processes hold"
+                    f"the device's memory does not hold one image of {model.image_size} pixels per side ({reason}): "
+                    "use a smaller --image_size, or free memory that other processes use"
                 )
             self._fitting = model.resized((model.batch_size + 1) // 2)
 
-    def _tell(self, size: int) -> None:
+    def _log_size(self, size: int) -> None:
         with self._lock:
-            if size >= self._told_size:
+            if size >= self._logged_size:
                 return
-            self._told_size = size
+            self._logged_size = size
         counters.PROCESS.batch_fitted = size
         logging.getLogger(__name__).warning(
-            "the device ran out of memory with batches of %d images; going on with %d: --batch_size=%d starts so",
+            "the device ran out of memory with batches of %d images; continuing with %d; start with --batch_size=%d "
+            "to avoid this",
             self.batch_size,
             size,
             size,
@@ -78,6 +77,7 @@ class Fitted:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
+    """Whether TensorFlow, a library below it, or Python ran out of memory."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"ResourceExhaustedError", "MemoryError"}) or any(
         sign in str(error) for sign in _SIGNS
@@ -85,7 +85,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _in_parts(pixels: np.ndarray, model: LoadedModel) -> dict[str, np.ndarray]:
-    """The outputs for a batch of any size, by calls of the model's size; the last part is padded."""
+    """The outputs for a batch of any size, by calls with the model's batch size; the last one is padded."""
     count, size = len(pixels), model.batch_size
     if count == size:
         return model(pixels)

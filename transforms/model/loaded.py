@@ -1,4 +1,4 @@
-"""What the graph needs of a loaded network; `bit.load` makes one. No TensorFlow is imported here."""
+"""What the graph needs from a loaded network; `bit.load` returns one. No TensorFlow is imported here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LoadedModel(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What a receipt tells of the network: which weights, by which route, on which device."""
+        """Recorded in receipts: which weights, by which route, and the self-test's error."""
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """float32 (batch_size, image_size, image_size, 3), RGB in [0, 255] -> each output (batch_size, d) by name.
@@ -30,4 +30,4 @@ class LoadedModel(Protocol):
         """
 
     def resized(self, batch_size: int) -> LoadedModel:
-        """The same weights for another batch size: what `Fitted` goes on with where the memory was too small."""
+        """The same weights for another batch size: `Fitted` continues with it if the device ran out of memory."""

@@ -1,1 +1,1 @@
-"""Records: tf.Example in and out, and the TFRecord files that hold them. Neither Beam nor TensorFlow."""
+"""Reading and writing tf.Example records and TFRecord files, without Beam or TensorFlow."""

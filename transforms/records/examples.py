@@ -1,7 +1,7 @@
-"""tf.Example without TensorFlow: its message classes, and what the steps read from an input record.
+"""tf.Example without TensorFlow: its message classes, and access to the features of a record.
 
 The message classes are built from the public schema (tensorflow/core/example/{example,feature}.proto), so that a
-host that only submits the job can look into a record without importing TensorFlow.
+host that only submits the job can read a record without importing TensorFlow.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ Example, Features = _message_classes()
 
 
 def parse(record: bytes):
-    """The tf.Example in `record`; ItemError 'bad_example' if it is none."""
+    """The tf.Example in `record`. Raises ItemError 'bad_example' if it is not one."""
     try:
         return Example.FromString(record)
     except message.DecodeError as error:
@@ -80,7 +80,7 @@ def parse(record: bytes):
 
 
 def one_bytes(example, name: str) -> bytes:
-    """The single bytes value of feature `name`; ItemError 'missing_feature' if there is none."""
+    """The single bytes value of feature `name`. Raises ItemError 'missing_feature' if there is not exactly one."""
     feature = example.features.feature
     if name not in feature:
         raise ItemError(
@@ -96,7 +96,7 @@ def one_bytes(example, name: str) -> bytes:
 
 
 def key_of(example, name: str) -> bytes:
-    """The value of feature `name` as a key: bytes as they are, an integer in decimal digits."""
+    """The value of feature `name` as a key: bytes unchanged, an integer in decimal. Raises ItemError 'missing_feature'."""
     feature = example.features.feature
     if name in feature and len(feature[name].int64_list.value) == 1:
         return b"%d" % feature[name].int64_list.value[0]
@@ -104,16 +104,18 @@ def key_of(example, name: str) -> bytes:
 
 
 def select(example, names: Sequence[str]) -> bytes:
-    """The features `names` that the record has, unchanged, as a serialized Features body."""
-    chosen = Features()
+    """Those of the features `names` that the record has, unchanged, as a serialized Features message."""
+    selected = Features()
     for name in names:
         if name in example.features.feature:
-            chosen.feature[name].CopyFrom(example.features.feature[name])
-    return chosen.SerializeToString(deterministic=True)
+            selected.feature[name].CopyFrom(example.features.feature[name])
+    return selected.SerializeToString(deterministic=True)
 
 
 def from_columns(columns: Mapping[str, object]) -> bytes:
-    """Column values as a serialized Features body: text as UTF-8 bytes, bool and int as int64, float as float."""
+    """Column values as a serialized Features message: text as UTF-8 bytes, bool and int as int64, float as float.
+
+    Raises ValueError for text that is not Unicode or an integer beyond 64 bits."""
     features = Features()
     for name, value in columns.items():
         values = [v for v in (value if isinstance(value, (list, tuple)) else (value,)) if v is not None]
@@ -130,5 +132,5 @@ def from_columns(columns: Mapping[str, object]) -> bytes:
 
 
 def _as_bytes(value: object) -> bytes:
-    """Bytes as they are, text as UTF-8; bytes of a list that were no UTF-8 come out as they went in."""
+    """Bytes unchanged, text as UTF-8; bytes that are not UTF-8 in a list keep their value."""
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")

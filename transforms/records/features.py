@@ -1,8 +1,8 @@
 """Feature files: TFRecords, one tf.Example per image, as TensorFlow reads and writes them. Only this module knows that.
 
 Records are serialized with protobuf's deterministic option, which sorts the features by name. (tfx_bsl's
-RecordBatchToExamplesEncoder orders them anew in each call, so its bytes differ from run to run;
-`python -m benchmarks.encode` shows it, and the time that each takes.)
+RecordBatchToExamplesEncoder orders them differently in each call, so its bytes differ from run to run;
+`python -m benchmarks.encode` shows this, and times both.)
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from transforms.records.tfrecord import Damage
 
 SUFFIX = ".tfrecord"
 KEY, WIDTH, HEIGHT, SHA256 = "key", "image/width", "image/height", "image/sha256"
-STANDARD = (KEY, WIDTH, HEIGHT, SHA256)  # what each record holds besides the model's outputs
+STANDARD = (KEY, WIDTH, HEIGHT, SHA256)  # features of each record besides the model's outputs
 
 
 @dataclass(frozen=True)
 class Record:
-    """One intact record; `offset` is where it begins in the file."""
+    """One intact record; `offset` is its position in the file, in bytes."""
 
     offset: int
     data: bytes  # a serialized tf.Example
 
     @property
     def stored(self) -> bytes:
-        """Its bytes as they stand in the file."""
+        """Its bytes as stored in the file, framed."""
         return tfrecord.frame(self.data)
 
     def values(self) -> dict[str, Any]:
-        """By name: floats as a float32 array (n,), integers or bytes as a list. ItemError if there are none to read."""
+        """Feature name -> a float32 array (n,), or a list of integers or bytes. Raises ItemError 'bad_example'."""
         return {
             name: _values(feature) for name, feature in examples.parse(self.data).features.feature.items()
         }
 
 
 def encode(item: Decoded, outputs: Mapping[str, np.ndarray]) -> bytes:
-    """The record of one image, as it stands in the file.
+    """The record of one image, framed as stored in the file.
 
     Args:
-      item: what is known of the image.
+      item: the image's key, size, checksum and passed-through features.
       outputs: this image's value of each output, one-dimensional: float32, int64 or bytes.
     """
     return tfrecord.frame(serialize(item, outputs))
 
 
 def serialize(item: Decoded, outputs: Mapping[str, np.ndarray]) -> bytes:
-    """The record of one image, as `encode` takes it, without its frame: a serialized tf.Example."""
+    """The record of `encode` without its frame: a serialized tf.Example."""
     example = examples.Example()
     if item.passed:
         example.features.MergeFromString(item.passed)
@@ -64,7 +64,7 @@ def serialize(item: Decoded, outputs: Mapping[str, np.ndarray]) -> bytes:
     feature[SHA256].bytes_list.value.append(item.sha256.encode())
     for name, values in outputs.items():
         if values.dtype.kind == "f":
-            # The wire form of a packed repeated float: extend() would box each of the thousands of values.
+            # The wire format of a packed repeated float: extend() would box each of the thousands of values.
             data = values.astype("<f4", copy=False).tobytes()
             feature[name].float_list.MergeFromString(b"\x0a" + _varint(len(data)) + data)
         elif values.dtype.kind in "iu":
@@ -75,7 +75,7 @@ def serialize(item: Decoded, outputs: Mapping[str, np.ndarray]) -> bytes:
 
 
 def read(stream: Readable) -> Iterator[Record | Damage]:
-    """The records of a feature file from its start, in order, and the damage between them."""
+    """The records of a feature file, in order, and the damage between them."""
     for item in tfrecord.read(stream):
         yield item if isinstance(item, Damage) else Record(item.offset, item.data)
 

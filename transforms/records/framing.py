@@ -1,4 +1,4 @@
-"""The frame of a record in a TFRecord file, and the search for the next one where it is damaged.
+"""The frame of a record in a TFRecord file, and the search for the next valid one after damage.
 
 A record is: length (uint64 LE), masked CRC-32C of the length, the data, masked CRC-32C of the data
 (tensorflow/core/lib/io/record_writer.h).
@@ -18,54 +18,55 @@ import numpy as np
 
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
-MAX_RECORD_BYTES = 1 << 30  # 1 GiB; a longer one is taken for damage, so that memory stays bounded
+MAX_RECORD_BYTES = 1 << 30  # 1 GiB; a larger length is taken for damage, so that memory stays bounded
 _DAMAGED_COMPRESSION = (zlib.error, EOFError, gzip.BadGzipFile, lzma.LZMAError)
 _READ_BYTES = 1 << 20  # 1 MiB
 
 
 class Readable(Protocol):
-    """A binary stream; its `readinto1` or `read1` is called instead, where it has one."""
+    """A binary stream; its `readinto1` or `read1` is preferred if it has one."""
 
-    def read(self, count: int, /) -> bytes: ...
+    def read(self, count: int, /) -> bytes:
+        """At most `count` bytes; b"" at the end."""
 
 
 def masked_crc(data: bytes) -> int:
-    """CRC-32C rotated and offset as TFRecord wants it."""
+    """CRC-32C, rotated and offset as TFRecord masks it."""
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def is_sum_of(crc: bytes, data: bytes) -> bool:
-    """Whether `crc` is the checksum of `data` as a frame holds it."""
+    """Whether the four bytes `crc` are the masked checksum of `data`."""
     return crc == struct.pack("<I", masked_crc(data))
 
 
 def record_length(header: bytes) -> int | None:
-    """The record length that a header tells; None if it is not a valid one."""
+    """The record length in a header of 12 bytes; None if the header is not valid."""
     value, crc = struct.unpack("<QI", header)
     return value if value <= MAX_RECORD_BYTES and crc == masked_crc(header[:8]) else None
 
 
 class Window:
-    """The bytes from `offset` on, as far as they have been read."""
+    """A buffer over a stream: the bytes from `offset` on that have been read and not dropped."""
 
     def __init__(self, stream: Readable, offset: int):
         self.offset = offset
-        # What reads once gives what there is before it meets damage; other ways would lose that with the error.
+        # A single read returns the data before damage; `read` would lose it when it raises.
         self._readinto = getattr(stream, "readinto1", None) or functools.partial(_readinto, stream)
         self._buffer = bytearray(_READ_BYTES)
-        self._at = self._end = 0  # of the bytes in the buffer
-        self.broken = ""  # why the compressed stream could not be read on
+        self._at = self._end = 0  # bounds of the unread bytes in the buffer
+        self.broken = ""  # why the compressed stream could not be read further
 
     def __len__(self) -> int:
         return self._end - self._at
 
     def need(self, count: int) -> bool:
-        """Reads until `count` bytes are there; False if the file ends before."""
+        """Reads until the window holds `count` bytes; False if the file ends first."""
         while len(self) < count:
             self._make_room(count)
             try:
-                with memoryview(self._buffer) as whole, whole[self._end :] as free:
+                with memoryview(self._buffer) as view, view[self._end :] as free:
                     more = self._readinto(free)
             except _DAMAGED_COMPRESSION as error:
                 self.broken, more = str(error), 0
@@ -75,26 +76,26 @@ class Window:
         return True
 
     def _make_room(self, count: int) -> None:
-        """Behind the bytes, of which so many are wanted. It grows with what was read, not with what a header says."""
+        """Makes room after the bytes so that `count` can fit. Grows with what was read, not with what a header says."""
         kept, size = len(self), len(self._buffer)
-        if size > _READ_BYTES and kept < _READ_BYTES // 2:  # a large record has passed
+        if size > _READ_BYTES and kept < _READ_BYTES // 2:  # a large record has been dropped
             self._buffer[:] = self._buffer[self._at : self._end].ljust(_READ_BYTES, b"\0")
             self._at, self._end = 0, kept
         elif self._at and size - self._end < size // 2:
-            with memoryview(self._buffer) as whole:
-                whole[:kept] = whole[self._at : self._end]
+            with memoryview(self._buffer) as view:
+                view[:kept] = view[self._at : self._end]
             self._at, self._end = 0, kept
         free = len(self._buffer) - self._end
         if free < min(count - kept, len(self._buffer) // 4):
             self._buffer += bytes(max(_READ_BYTES, min(count - kept - free, kept)))
 
     def peek(self, at: int, count: int) -> bytes:
-        """Up to `count` bytes from `at` bytes into the window on."""
+        """Up to `count` bytes, starting `at` bytes into the window."""
         start = self._at + at
         return bytes(memoryview(self._buffer)[start : min(start + count, self._end)])
 
     def drop(self, count: int) -> None:
-        """Moves the window forward."""
+        """Moves the start of the window forward by `count` bytes."""
         self._at += count
         self.offset += count
 
@@ -105,24 +106,24 @@ class Window:
         return record_length(self.peek(at, HEADER_BYTES))
 
     def skip_to_header(self) -> None:
-        """Moves to the nearest offset, this one included, where a valid header starts; else to the end."""
+        """Moves forward to the nearest valid header, which may be right here; to the end if there is none."""
         if self.header() is not None:
             return
         while True:
-            enough = self.need(_READ_BYTES)
+            has_more = self.need(_READ_BYTES)
             for at in self._candidates():
                 if self.header(int(at)) is not None:
                     self.drop(int(at))
                     return
-            if not enough:
+            if not has_more:
                 self.drop(len(self))
                 return
             self.drop(len(self) - HEADER_BYTES)
 
     def _candidates(self) -> np.ndarray:
-        """Where a header may start after the first byte: four zero bytes on top of a length that is not all zero.
+        """Offsets after the first byte where a header may start: a length whose upper four bytes are zero.
 
-        (A header of twelve zero bytes is never valid; a file padded with zeros must not cost a check a byte.)
+        (Twelve zero bytes are never a valid header: zero padding must not cost a check per byte.)
         """
         zero = np.frombuffer(self.peek(0, len(self)), np.uint8) == 0
         top = zero[5:-7] & zero[6:-6] & zero[7:-5] & zero[8:-4]

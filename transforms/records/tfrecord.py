@@ -1,4 +1,4 @@
-"""TFRecord files: read, with damage reported and stepped over, and written. No Beam, no TensorFlow."""
+"""Reading and writing TFRecord files; damage is reported and skipped. No Beam, no TensorFlow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NO_HEADER = "no valid record header"
 
 @dataclass(frozen=True)
 class Record:
-    """One intact record; `offset` is where its header starts, in bytes of the (decompressed) file."""
+    """One intact record; `offset` is the start of its header, in bytes of the (decompressed) file."""
 
     offset: int
     data: bytes
@@ -30,7 +30,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Damage:
-    """A stretch of bytes that holds no intact record."""
+    """A range of bytes that holds no intact record."""
 
     offset: int
     length: int
@@ -38,7 +38,7 @@ class Damage:
 
 
 def frame(data: bytes) -> bytes:
-    """The bytes of one record as they stand in a TFRecord file."""
+    """The bytes of one record as stored in a TFRecord file."""
     length = struct.pack("<Q", len(data))
     return b"".join(
         (length, struct.pack("<I", masked_crc(length)), data, struct.pack("<I", masked_crc(data)))
@@ -48,15 +48,15 @@ def frame(data: bytes) -> bytes:
 def read(
     stream: Readable, start: int = 0, end: int | None = None, aligned: bool = False
 ) -> Iterator[Record | Damage]:
-    """Yields the records that start in [start, end), and the damage found between them.
+    """Yields the records that start in [start, end), and the damage between them.
 
     Args:
       stream: a readable binary file, positioned at `start`.
-      start: offset of the stream's position. When it is not 0 it may lie inside a record: reading begins at the
-        next valid header, unless `aligned`.
-      end: records that start here or later belong to somebody else; None for the end of the file. Damage that follows
-        the last record is told of, unless `aligned`: who reads on from here takes it for the rest of that record.
-      aligned: `start` is where a record or damage begins, as `starts` tells.
+      start: offset of the stream's position. If it is not 0, it may lie inside a record: reading begins at the next
+        valid header, unless `aligned`.
+      end: records that start here or later belong to the next range; None for the end of the file. Damage after the
+        last record is reported, unless `aligned`: the next range takes it for the rest of that record.
+      aligned: `start` is the beginning of a record or of damage, as `starts` yields them.
     """
     window = Window(stream, start)
     if start and not aligned:
@@ -73,21 +73,21 @@ def read(
             window.skip_to_header()
             yield Damage(offset, window.offset - offset, NO_HEADER)
             continue
-        whole = HEADER_BYTES + length + FOOTER_BYTES
-        if window.need(whole):
+        size = HEADER_BYTES + length + FOOTER_BYTES
+        if window.need(size):
             data = window.peek(HEADER_BYTES, length)
             if is_sum_of(window.peek(HEADER_BYTES + length, FOOTER_BYTES), data):
-                window.drop(whole)
+                window.drop(size)
                 yield Record(offset, data)
                 continue
             reason = "wrong data checksum"
-            # Where bytes are missing, the length leads past the next header.
-            is_length_right = window.header(whole) is not None or len(window) == whole
+            # If bytes are missing, the length points past the next header.
+            is_length_right = window.header(size) is not None or len(window) == size
         else:
             reason = f"the compressed file is damaged ({window.broken})" if window.broken else "the file ends"
-            reason += f" inside a record of {whole} bytes"
+            reason += f" inside a record of {size} bytes"
             is_length_right = False
-        window.drop(whole if is_length_right else 1)
+        window.drop(size if is_length_right else 1)
         if not is_length_right:
             window.skip_to_header()
         yield Damage(offset, window.offset - offset, reason)
@@ -96,16 +96,16 @@ def read(
 
 
 def starts(stream: BinaryIO, size_bytes: int) -> Iterator[int]:
-    """Where each record and each damage begins that `read` finds in a whole uncompressed file.
+    """The offset of each record and each damage that `read` yields for a complete uncompressed file.
 
-    Hops from header to header; only where there is none are the bytes searched for the next one.
+    Seeks from header to header; only after damage are the bytes searched for the next one.
     """
     offset, length = 0, _length_at(stream, 0)
     while offset < size_bytes:
         yield offset
         following = offset if length is None else offset + HEADER_BYTES + length + FOOTER_BYTES
         after = _length_at(stream, following) if offset < following < size_bytes else None
-        # As `read` does it: the length of a damaged record counts if a header or the end of the file follows.
+        # As in `read`: the length of a damaged record is trusted if a header or the end of the file follows.
         if length is None or (
             after is None and following != size_bytes and not _is_intact(stream, offset, length)
         ):

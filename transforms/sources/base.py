@@ -1,4 +1,4 @@
-"""What a kind of input is to the rest of the job: how its files are told, cut into sources, read, and known again."""
+"""The interface of a kind of input: how its files are recognized, cut into sources, read, and compared on a resume."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ KeyAt = Callable[[int], "bytes | None"]  # position in the shard -> key; None wh
 
 
 class BadInput(ValueError):
-    """An input cannot be read as asked; the message says what, where and what to do."""
+    """An input cannot be read as requested; the message says what, where and what to do."""
 
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How inputs are read. `batch_size` is the number of images in a full chunk; '' stands for a kind's own default."""
+    """How inputs are read. `batch_size` is the number of images in a full chunk; '' means the kind's own default."""
 
     batch_size: int
     image_feature: str = ""  # the feature, column or member that holds the image
@@ -39,10 +39,10 @@ class Reading:
     Attributes:
       name: the shard's name, from which default keys are made.
       settings: how to read.
-      due: the positions in the shard that are to be read; the others are passed over.
-      fetch: an image's bytes by its URI; raises ItemError. For sources that hold URIs.
+      due: the positions in the shard that are to be read; the others are skipped.
+      fetch: returns an image's bytes by its URI; raises ItemError. For sources that hold URIs.
       pool: threads to fetch ahead on.
-      limit: how many inputs are looked at; None for all.
+      limit: how many inputs to read at most; None for all.
     """
 
     name: str
@@ -58,11 +58,11 @@ class Source(Protocol):
 
     @property
     def uri(self) -> str:
-        """The file that it is, or lies in."""
+        """The file that the source is or lies in."""
 
     @property
     def units(self) -> int:
-        """Its size, for progress: inputs where `inputs` is known, else bytes. Reading adds to counters' `units` as it goes."""
+        """Its size, for progress: inputs where `inputs` is known, else bytes. Reading adds to `units` in the counters."""
 
     @property
     def inputs(self) -> int | None:
@@ -70,21 +70,23 @@ class Source(Protocol):
 
     @property
     def cut_by(self) -> str:
-        """The flag that makes more shards of the same input; '' if none does."""
+        """The flag that cuts the same input into more shards; '' if there is none."""
 
     def items(self, reading: Reading) -> Generator[Item, None, Source]:
-        """The inputs, in order; returns the source with what only reading tells, as sums. Called once per attempt."""
+        """The inputs, in order; returns the source completed with what only reading finds out, such as checksums.
+
+        Called once per attempt."""
 
     def identity(self) -> Mapping[str, Any]:
-        """What a receipt keeps of it, JSON: enough to tell on a resume whether the input is the same."""
+        """What a receipt keeps of it, as JSON: enough to decide on a resume whether the input is the same."""
 
     def change(self, before: Mapping[str, Any]) -> str:
-        """Which part of the identity `before` it no longer has; '' if it is the same input. May read the file."""
+        """The name of a value in the identity `before` that has changed; '' if it is the same input. May read the file."""
 
 
 @dataclass(frozen=True)
 class Cutting:
-    """How files are cut into sources. `listing` is where a list of image files will stand."""
+    """How files are cut into sources. `listing` is the path at which a list of image files will be written."""
 
     read: ReadSettings
     images_per_shard: int
@@ -93,7 +95,7 @@ class Cutting:
 
 
 class Cut(NamedTuple):
-    """What became of a request's files: the sources in order, with their shards' names, and what the user ought to know."""
+    """The sources of a request's files, in order, with their shards' names and notes for the user."""
 
     sources: Sequence[Source]
     names: Sequence[str]
@@ -102,7 +104,7 @@ class Cut(NamedTuple):
 
 
 def always(path: str, settings: ReadSettings) -> bool:
-    """For kinds that no other kind's files can be mistaken for."""
+    """The `accepts` of kinds whose file names and first bytes no other kind claims."""
     return True
 
 
@@ -110,15 +112,15 @@ class Kind(NamedTuple):
     """A kind of input; `kinds.KINDS` lists them.
 
     Attributes:
-      name: as --input_format says it.
+      name: the value of --input_format.
       is_named: whether a file name, in lower case and without its folder, says that the file is of this kind.
-      sniff: whether the first bytes of a file, decompressed, say so. Asked where no name does.
-      cut: makes sources of the files. Raises BadInput.
-      accepts: asked where several kinds claim a file; may read it. Raises BadInput where the request must decide.
+      sniff: whether the first bytes of a file, decompressed, say so. Called only where the name does not.
+      cut: cuts the files into sources. Raises BadInput.
+      accepts: called where several kinds claim a file; may read it. Raises BadInput where the request must decide.
       from_folders: whether a folder is searched for files of this kind.
-      unnamed_in_folders: whether files in a folder whose name tells nothing are taken for their first bytes.
-      keys: (shard's name, identity in its receipt, path of the listing) -> the default key at each position, as far as it
-        follows from these; None if the receipt is of another kind. For checks of an output without its input.
+      unnamed_in_folders: whether a folder's files whose names no kind claims are taken by their first bytes.
+      keys: (shard's name, identity in its receipt, path of the listing) -> the default key at each position, as far as
+        it follows from these; None if the receipt belongs to another kind. For checks of an output without its input.
     """
 
     name: str
@@ -132,7 +134,7 @@ class Kind(NamedTuple):
 
 
 def without_compression(name: str) -> str:
-    """A file name without the suffix of a compression."""
+    """A file name without a compression suffix."""
     for suffix in (".gz", ".bz2", ".zst"):
         name = name.removesuffix(suffix)
     return name

@@ -1,4 +1,4 @@
-"""What versions before 0.2 took for input, so that their outputs are resumed with the files that they were made of."""
+"""The input rule of versions before 0.2, so that their outputs are resumed from the same files."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ _SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".bmp", ".webp", ".tif", "
 
 
 def find(patterns: Iterable[str], input_format: str, settings: ReadSettings) -> Found:
-    """The input files by the old rule: names alone decide, hidden files count, links to folders do not."""
+    """The input files by the old rule: only names decide; hidden files are included, linked folders are not.
+
+    Raises BadInput where the files are of several kinds."""
     files: dict[str, FileMetadata] = {}
     for pattern in patterns:
         is_glob = finding.is_glob(pattern)
-        here = door.match(pattern) if is_glob or not pattern.endswith("/") else []
-        if not here and not is_glob:
+        matches = door.match(pattern) if is_glob or not pattern.endswith("/") else []
+        if not matches and not is_glob:
             inside = door.match(door.join(pattern.rstrip("/"), "**"))
-            here = [file for file in inside if _in_folder(file.path, input_format)]
-        written = left_out.ours(file.path for file in here)
-        files |= {file.path: file for file in here if file.path not in written}
+            matches = [file for file in inside if _in_folder(file.path, input_format)]
+        written = left_out.ours(file.path for file in matches)
+        files |= {file.path: file for file in matches if file.path not in written}
     return Found(finding.kind_of_all(files.values(), input_format, settings), list(files.values()))
 
 

@@ -1,12 +1,13 @@
-"""The input files of a request: found, told apart by kind, and what was left out."""
+"""Finds the input files of a request and their kind, and says what was left out."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import posixpath
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -20,14 +21,14 @@ from transforms.storage import door
 
 AUTO = "auto"
 FORMATS = (AUTO, *(kind.name for kind in KINDS))
-_HEAD_BYTES = 1 << 20  # of a file that the request names and whose name says nothing
-_SHORT_HEAD_BYTES = 4 << 10  # of each of perhaps a million files in a folder
+_HEAD_BYTES = 1 << 20  # 1 MiB of a file named in the request whose name shows no kind
+_SHORT_HEAD_BYTES = 4 << 10  # 4 KiB of each file in a folder, which may hold a million
 _THREADS = 32
 
 
 @dataclass(frozen=True)
 class Found:
-    """The files of a request, in order and once each, and why others are left out: path -> reason."""
+    """The files of a request, in order and without duplicates; `left_out` is path -> reason."""
 
     kind: Kind
     files: Sequence[FileMetadata]
@@ -35,7 +36,7 @@ class Found:
 
 
 def find(patterns: Iterable[str], input_format: str, settings: ReadSettings) -> Found:
-    """The input files. Raises BadInput where there are none, where they are of several kinds, or cannot be read."""
+    """The input files. Raises BadInput if there are none, they are of several kinds, or they cannot be read."""
     files, skipped = all_files(patterns, input_format, settings)
     kind = _one_kind((file.path, kind) for file, kind in files.values())
     return Found(kind, [file for file, _ in files.values()], skipped)
@@ -44,7 +45,7 @@ def find(patterns: Iterable[str], input_format: str, settings: ReadSettings) -> 
 def all_files(
     patterns: Iterable[str], input_format: str, settings: ReadSettings
 ) -> tuple[dict[str, tuple[FileMetadata, Kind]], dict[str, str]]:
-    """The input files by path, of whatever kinds, and why others are left out."""
+    """The input files with their kinds by path, and the reason for each file left out. Raises BadInput."""
     files: dict[str, tuple[FileMetadata, Kind]] = {}
     skipped: dict[str, str] = {}
     for pattern in patterns:
@@ -54,12 +55,13 @@ def all_files(
 
 
 def kind_of_all(files: Iterable[FileMetadata], input_format: str, settings: ReadSettings) -> Kind:
-    """What kind all these files are. Raises BadInput where they are of several."""
-    asked = _by_name(input_format)
-    return _one_kind((file.path, asked or _kind(file, settings)) for file in files)
+    """The kind of all these files. Raises BadInput if they are of several."""
+    kind = _by_name(input_format)
+    return _one_kind((file.path, kind or _kind(file, settings)) for file in files)
 
 
 def is_glob(pattern: str) -> bool:
+    """Whether a path holds one of the glob characters *, ? and [."""
     return any(sign in pattern for sign in "*?[")
 
 
@@ -73,14 +75,14 @@ def _one_kind(files: Iterable[tuple[str, Kind]]) -> Kind:
         kinds.setdefault(kind.name, (kind, path))
     if len(kinds) > 1:
         shown = "; ".join(f"{name}: {path}" for name, (_, path) in kinds.items())
-        raise BadInput(f"--input mixes kinds of files ({shown}): run one job for each, or set --input_format")
+        raise BadInput(f"--input mixes kinds of files ({shown}): run one job per kind, or set --input_format")
     if not kinds:
         raise BadInput("no file matches --input")
     return next(iter(kinds.values()))[0]
 
 
 def summary(skipped: Mapping[str, str]) -> str:
-    """What was left out, by reason, with an example of each: '2 .txt (a/notes.txt), 1 hidden (a/.b)'."""
+    """What was left out, by reason, with an example per reason: '2 .txt (a/notes.txt), 1 hidden (a/.b)'."""
     by_reason: dict[str, list[str]] = {}
     for path, reason in skipped.items():
         by_reason.setdefault(reason, []).append(path)
@@ -89,17 +91,21 @@ def summary(skipped: Mapping[str, str]) -> str:
 
 
 def _of_pattern(
-    pattern: str, asked: Kind | None, settings: ReadSettings, skipped: dict[str, str]
+    pattern: str, kind: Kind | None, settings: ReadSettings, skipped: dict[str, str]
 ) -> list[tuple[FileMetadata, Kind]]:
     if pattern.startswith(("http://", "https://")):
         raise BadInput(
-            f"--input={public_uri(pattern)}: put URLs into a text file, one on each line, and name that file"
+            f"--input={public_uri(pattern)}: put URLs into a text file, one per line, and name that file"
         )
-    here: dict[str, str] = {}
+    skipped_here: dict[str, str] = {}
     try:
-        # Of a name that ends in a slash Beam matches what lies directly in it.
+        # For a path that ends in a slash, Beam matches the files directly in that folder.
         named = [] if is_glob(pattern) or pattern.endswith("/") else door.match(pattern)
-        files = _named(pattern, named, asked, settings) if named else _brought(pattern, asked, settings, here)
+        files = (
+            _named(pattern, named, kind, settings)
+            if named
+            else _expanded(pattern, kind, settings, skipped_here)
+        )
         if door.is_local(pattern):
             for file, _ in files:
                 local_files.check_readable(door.local(file.path))
@@ -108,66 +114,71 @@ def _of_pattern(
             raise
         raise BadInput(f"--input={pattern} cannot be read: {door.explain(pattern, error)}") from error
     if not files:
-        raise BadInput(_nothing(pattern, here))
-    skipped |= here
+        raise BadInput(_no_files(pattern, skipped_here))
+    skipped |= skipped_here
     return files
 
 
-def _nothing(pattern: str, skipped: Mapping[str, str]) -> str:
+def _no_files(pattern: str, skipped: Mapping[str, str]) -> str:
+    if skipped and set(skipped.values()) == {left_out.OURS}:
+        return f"--input={pattern} holds only files that this job wrote ({summary(skipped)}): name its input instead"
     if skipped and is_glob(pattern):
-        return f"--input={pattern}: all that matches is left out: {summary(skipped)}; name a file to have it taken as it is"
+        return f"--input={pattern}: all that matches is left out: {summary(skipped)}; files named without a glob are not"
     if skipped:
         return (
             f"--input={pattern}: no input in this folder, which is searched for "
-            f"{', '.join(kind.name for kind in KINDS if kind.from_folders)} (left out: {summary(skipped)}); name other "
-            "files by a glob"
+            f"{', '.join(kind.name for kind in KINDS if kind.from_folders)} (left out: {summary(skipped)}); use a glob "
+            "for other files"
         )
     return f"--input={pattern}: no file matches; check the path, and quote globs for the shell"
 
 
 def _named(
-    pattern: str, files: Sequence[FileMetadata], asked: Kind | None, settings: ReadSettings
+    pattern: str, files: Sequence[FileMetadata], kind: Kind | None, settings: ReadSettings
 ) -> list[tuple[FileMetadata, Kind]]:
-    """Files that the request names one by one: never left out, but features of ours are no images."""
+    """Files that the request names directly: never left out, but this job's feature files are refused."""
     for path in left_out.ours(file.path for file in files):
         if posixpath.basename(path).startswith("features-"):
             raise BadInput(
-                f"--input={pattern} holds features that this job wrote, not images: name its input instead"
+                f"--input={pattern} holds features that this job wrote, not images: name the images instead"
             )
-    return [(file, asked or _kind(file, settings)) for file in files]
+    return [(file, kind or _kind(file, settings)) for file in files]
 
 
-def _brought(
-    pattern: str, asked: Kind | None, settings: ReadSettings, skipped: dict[str, str]
+def _expanded(
+    pattern: str, kind: Kind | None, settings: ReadSettings, skipped: dict[str, str]
 ) -> list[tuple[FileMetadata, Kind]]:
-    """The files that a folder or glob brings; why others are not among them goes to `skipped`."""
+    """The input files in a folder or of a glob; the reasons for leaving out others are added to `skipped`."""
     files = _listed(pattern, skipped)
     written = left_out.ours(file.path for file in files)
     skipped |= dict.fromkeys(written, left_out.OURS)
     files = [file for file in files if file.path not in written]
     if is_glob(pattern):
-        return [(file, asked or _kind(file, settings)) for file in files]
-    return _in_folder(files, asked, settings, skipped)
+        kinds = _map(lambda file: kind or _kind(file, settings), files)
+        return [(file, kind) for file, kind in zip(files, kinds, strict=True) if kind]
+    return _in_folder(files, kind, settings, skipped)
 
 
 def _listed(pattern: str, skipped: dict[str, str]) -> list[FileMetadata]:
-    globs = is_glob(pattern)
-    root = re.split(r"[*?[]", pattern, maxsplit=1)[0].rpartition("/")[0] if globs else pattern.rstrip("/")
+    is_pattern = is_glob(pattern)
+    root = (
+        re.split(r"[*?[]", pattern, maxsplit=1)[0].rpartition("/")[0] if is_pattern else pattern.rstrip("/")
+    )
     rest = pattern[len(root) :].lstrip("/")
-    with_hidden = globs and any(part.startswith(".") for part in rest.split("/"))
+    with_hidden = is_pattern and any(part.startswith(".") for part in rest.split("/"))
     if door.is_local(pattern):
-        walk = _walk(door.local(pattern), door.local(root), rest if globs else "", with_hidden)
+        walk = _walk(door.local(pattern), door.local(root), rest if is_pattern else "", with_hidden)
         files = walk.files()
         skipped |= walk.skipped
         return files
-    found = []
-    for file in door.match(pattern if globs else door.join(root, "**")):
+    files = []
+    for file in door.match(pattern if is_pattern else door.join(root, "**")):
         reason = left_out.by_name(file.path[len(root) :].strip("/"), with_hidden)
         if reason:
             skipped[file.path] = reason
-        elif not file.path.endswith("/"):  # what stands for a folder there
-            found.append(file)
-    return found
+        elif not file.path.endswith("/"):  # an object that stands for a folder
+            files.append(file)
+    return files
 
 
 def _walk(pattern: str, root: str, glob: str, with_hidden: bool) -> local_files.Walk:
@@ -186,60 +197,74 @@ def _regex(glob: str) -> re.Pattern[str]:
 
 
 def _in_folder(
-    files: Sequence[FileMetadata], asked: Kind | None, settings: ReadSettings, skipped: dict[str, str]
+    files: Sequence[FileMetadata], requested: Kind | None, settings: ReadSettings, skipped: dict[str, str]
 ) -> list[tuple[FileMetadata, Kind]]:
-    searched = [asked] if asked else [kind for kind in KINDS if kind.from_folders]
-    sniffed = [asked] if asked else [kind for kind in searched if kind.unnamed_in_folders]
+    searched = [requested] if requested else [kind for kind in KINDS if kind.from_folders]
+    sniffed = [requested] if requested else [kind for kind in searched if kind.unnamed_in_folders]
 
     def kind_of(file: FileMetadata) -> Kind | None:
         name = posixpath.basename(file.path).lower()
         claims = [kind for kind in searched if kind.is_named(name)]
         if claims:
-            return _decided(file.path, claims, settings)
-        if any(kind.is_named(name) for kind in KINDS) and not asked:
+            return _resolve(file.path, claims, settings)
+        if any(kind.is_named(name) for kind in KINDS):
             return None
-        head = _head(file.path, _SHORT_HEAD_BYTES)
+        if requested and not requested.unnamed_in_folders:
+            # As the request says, whatever their bytes are.
+            return requested if requested.from_folders else None
+        head = _raw_head(file.path)
         return next((kind for kind in sniffed if head and kind.sniff(head)), None)
 
-    kinds = _mapped(kind_of, files)
+    kinds = _map(kind_of, files)
     skipped |= {
         f.path: left_out.by_suffix(f.path) for f, kind in zip(files, kinds, strict=True) if kind is None
     }
     return [(file, kind) for file, kind in zip(files, kinds, strict=True) if kind]
 
 
-def _mapped(work: Callable[[FileMetadata], Kind | None], files: Sequence[FileMetadata]) -> list[Kind | None]:
+def _map(work: Callable[[FileMetadata], Kind | None], files: Sequence[FileMetadata]) -> list[Kind | None]:
     if not files or door.is_local(files[0].path):
         return [work(file) for file in files]
-    with ThreadPoolExecutor(_THREADS) as pool:  # a request each
+    with ThreadPoolExecutor(_THREADS) as pool:  # one request per file
         return list(pool.map(work, files))
 
 
 def _kind(file: FileMetadata, settings: ReadSettings) -> Kind:
-    """What a file is, by its name, else by its first bytes."""
+    """The kind of a file, by its name, else by its first bytes."""
     name = posixpath.basename(file.path).lower()
     claims = [kind for kind in KINDS if kind.is_named(name)]
     if not claims:
-        head = _head(file.path, _HEAD_BYTES)
+        head = _head(file.path)
         claims = [kind for kind in KINDS if kind.sniff(head)]
     if not claims:
         raise BadInput(
             f"neither its name nor its first bytes say what {file.path} is: name its kind with "
             f"--input_format={'|'.join(FORMATS[1:])}"
         )
-    return _decided(file.path, claims, settings)
+    return _resolve(file.path, claims, settings)
 
 
-def _decided(path: str, claims: Sequence[Kind], settings: ReadSettings) -> Kind:
+def _resolve(path: str, claims: Sequence[Kind], settings: ReadSettings) -> Kind:
     if len(claims) == 1:
         return claims[0]
     return next((kind for kind in claims if kind.accepts(path, settings)), claims[0])
 
 
-def _head(path: str, count: int) -> bytes:
-    """The first bytes of a file, decompressed where it is compressed."""
+def _raw_head(path: str) -> bytes:
+    """The first bytes of a file as they are: nothing that is wrong with its content can end the search."""
+    with _as_bad_input(path):
+        return door.read_head(path, _SHORT_HEAD_BYTES)
+
+
+def _head(path: str) -> bytes:
+    """The first bytes of a file, decompressed if it is compressed."""
+    with _as_bad_input(path), door.open_input(path) as stream:
+        return stream.read(_HEAD_BYTES)
+
+
+@contextlib.contextmanager
+def _as_bad_input(path: str) -> Iterator[None]:
     try:
-        with door.open_input(path) as stream:
-            return stream.read(count)
+        yield
     except (OSError, BeamIOError, EOFError, zlib.error) as error:
         raise BadInput(f"{path} cannot be read: {door.explain(path, error)}") from error

@@ -1,4 +1,4 @@
-"""Image files that a folder or glob brings: their paths are written to a list beside the output, whose rows are the inputs.
+"""Image files of a folder or glob: their paths are written to a list in the output folder, whose rows are the inputs.
 
 Sources refer to byte ranges of that list, because a million paths do not fit into a job's graph.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from apache_beam.io.filesystem import FileMetadata
 
@@ -23,16 +25,27 @@ from transforms.storage import door
 def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
     if cutting.read.pass_through or cutting.read.key_feature:
         raise BadInput(
-            "image files have no columns: leave --pass_through and --key_feature out, or write a list"
+            "image files have no columns: omit --pass_through and --key_feature, or pass a list of their paths"
         )
-    listing = b"".join(file.path.encode("utf-8", "surrogateescape") + b"\n" for file in files)
+    listing = b"".join(_line(file.path) + b"\n" for file in files)
     slices = text_rows.cut_stream("txt", io.BytesIO(listing), cutting.images_per_shard)
-    sources = [UriSlice(cutting.listing, "txt", *one) for one in slices]
+    sources = [UriSlice(cutting.listing, "txt", *bounds) for bounds in slices]
     return Cut(sources, [shard_name(source) for source in sources], listing=listing)
 
 
+def _line(path: str) -> bytes:
+    """A path as a line of the list. Where a line cannot hold it, as with a line break, it is a file: URI."""
+    if "\n" in path or path != path.strip():
+        if not door.is_local(path):
+            raise BadInput(
+                f"{path!r}: a name with a line break, or blanks at its ends, cannot be read there: rename it"
+            )
+        path = f"file://{quote(os.path.abspath(door.local(path)), errors='surrogateescape')}"
+    return path.encode("utf-8", "surrogateescape")
+
+
 def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
-    """The paths in the list, while it is the list that the shard was made of."""
+    """The paths in the list, if it is still the list that the shard was made of."""
     if not name.startswith(f"{LISTING}[") or not door.exists(listing):
         return None
     content = door.read_bytes(listing)[identity["start"] : identity["end"]]

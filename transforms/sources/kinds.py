@@ -1,4 +1,4 @@
-"""The kinds of input that there are. A new kind is one module and one line here."""
+"""All kinds of input. A new kind is one module and one line here."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ KINDS: tuple[Kind, ...] = (
 
 
 def keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt:
-    """The default keys of a committed shard, by its receipt, as far as they can be known without the input."""
-    for kind in reversed(KINDS):  # image files are lists, too
+    """The default keys of a committed shard, from its receipt; None at positions that cannot be known without the input."""
+    for kind in reversed(KINDS):  # image files first: their receipts look like those of lists
         key_at = kind.keys(name, identity, listing)
         if key_at is not None:
             return key_at

@@ -1,4 +1,4 @@
-"""What of a folder is never input: what systems and tools leave beside the data, and what this job wrote itself."""
+"""Files that are never taken from a folder or glob: those that systems and tools leave there, and this job's own output."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _SIDE_FILES = (".idx", ".index", ".crc", ".md5", ".sha1", ".sha256")
 
 
 def by_name(relative: str, with_hidden: bool) -> str:
-    """Why a file is left out for its path below the folder or glob that brings it; '' if it is not.
+    """Why a file is left out by its path `relative` to the folder or glob; '' if it is not.
 
-    `with_hidden`: the request names hidden files itself.
+    `with_hidden`: the glob itself names hidden files.
     """
     parts = relative.split("/")
     if not with_hidden and any(part.startswith(".") for part in parts):
@@ -38,13 +38,13 @@ def by_name(relative: str, with_hidden: bool) -> str:
 
 
 def by_suffix(path: str) -> str:
-    """Why a file is left out that no kind of input claims."""
+    """The reason for leaving out a file that no kind of input claims: its suffix."""
     suffix = posixpath.splitext(posixpath.basename(path))[1].lower()
     return suffix or "without suffix"
 
 
 def ours(paths: Iterable[str]) -> set[str]:
-    """Those of `paths` that this job wrote: files with the names of an output's, beside its receipts or its request."""
+    """Those of `paths` that this job wrote: named like output files, in a folder with receipts or a request note."""
     outputs: dict[str, bool] = {}
     written = set()
     for path in paths:

@@ -1,6 +1,6 @@
-"""The files below a local folder: nothing is passed over in silence.
+"""The files below a local folder, with a reason for each one that is left out.
 
-Links are followed. What cannot be listed or read, and a link to nothing, ends the search with BadInput.
+Links are followed. Whatever cannot be listed or read, and a broken link, ends the search with BadInput.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from transforms.sources.base import BadInput
 
 @dataclass
 class Walk:
-    """One search. `skipped` says of each path that was left out why.
+    """One search. `skipped` is path -> reason for each file left out.
 
     Args:
       root: the folder.
       pattern: what paths must match, as a regular expression; None for all.
       levels: what the names of the folders below `root` must match, level by level.
       is_deep: whether files may lie deeper than `levels`.
-      with_hidden: whether hidden files count.
+      with_hidden: whether hidden files are included.
     """
 
     root: str
@@ -38,32 +38,33 @@ class Walk:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def files(self) -> list[FileMetadata]:
-        """What there is, each target of links once, sorted by path."""
+        """The matching files, sorted by path; a file reached by several links only once. Raises BadInput."""
         by_target: dict[str, list[tuple[bool, FileMetadata]]] = {}
         for file, target, is_linked in self._all():
             by_target.setdefault(target, []).append((is_linked, file))
-        taken = []
+        chosen = []
         for files in by_target.values():
-            (_, first), *others = sorted(files, key=lambda pair: (pair[0], pair[1].path))
-            taken.append(first)
-            self.skipped |= {file.path: left_out.SECOND_LINK for _, file in others}
-        return sorted(taken, key=lambda file: file.path)
+            (_, first), *duplicates = sorted(files, key=lambda pair: (pair[0], pair[1].path))
+            chosen.append(first)
+            self.skipped |= {file.path: left_out.SECOND_LINK for _, file in duplicates}
+        return sorted(chosen, key=lambda file: file.path)
 
     def _all(self) -> Iterator[tuple[FileMetadata, str, bool]]:
-        """Each file with the path it has without links, and whether a link leads to it."""
+        """Each file with its real path, and whether a link leads to it."""
         queue = [(self.root, os.path.realpath(self.root or "."), False)]
-        linked: list[tuple[str, str, bool]] = []  # looked into last, so that a folder's own path comes first
-        seen: set[str] = set()
+        linked: list[tuple[str, str, bool]] = []  # visited last, so that a folder's own path takes precedence
+        visited: set[str] = set()
+        ancestors: dict[str, frozenset[str]] = {self.root: frozenset()}  # real folders above, by path
         while queue or linked:
             folder, real, is_linked = queue.pop() if queue else linked.pop(0)
-            if real in seen:
+            # What a pattern matches depends on the path: there, only a link to a folder above is not followed.
+            if real in (visited if self.pattern is None else ancestors[folder]):
                 self.skipped[folder] = left_out.SECOND_LINK
                 continue
-            seen.add(real)
+            visited.add(real)
             for entry in self._entries(folder):
-                path = os.path.join(
-                    folder, entry.name
-                )  # entry.path would begin with ./ in the working directory
+                # Not entry.path, which begins with ./ in the working directory.
+                path = os.path.join(folder, entry.name)
                 relative = path[len(self.root) :].lstrip("/")
                 is_link = entry.is_symlink()
                 reason = left_out.by_name(relative, self.with_hidden)
@@ -71,8 +72,10 @@ class Walk:
                     status = entry.stat()
                 except OSError as error:
                     is_gone = isinstance(error, FileNotFoundError) and not is_link
-                    if not reason and not is_gone and self._matches(path):
-                        raise _unusable(path, is_link, error) from error
+                    if not is_gone and self._matches(path):
+                        if not reason:
+                            raise _unusable(path, is_link, error) from error
+                        self.skipped[path] = reason
                     continue
                 if stat.S_ISDIR(status.st_mode):
                     if reason:
@@ -80,6 +83,7 @@ class Walk:
                     elif self._goes_into(relative):
                         target = os.path.realpath(path) if is_link else os.path.join(real, entry.name)
                         (linked if is_link else queue).append((path, target, is_linked or is_link))
+                        ancestors[path] = ancestors[folder] | {real}
                 elif not self._matches(path):
                     continue
                 elif reason:
@@ -94,12 +98,12 @@ class Walk:
         try:
             with os.scandir(folder or ".") as entries:
                 return list(entries)
-        except FileNotFoundError:  # gone since
+        except FileNotFoundError:  # deleted meanwhile
             return []
         except OSError as error:
             raise BadInput(
-                f"{folder} cannot be listed ({error.strerror}), so its files would be missing: give this user the "
-                "right to read it, or name the input by globs that leave it out"
+                f"{folder} cannot be listed ({error.strerror}), so its files would be missing: give this user "
+                "permission to read it, or name the input by globs that leave it out"
             ) from error
 
     def _goes_into(self, relative: str) -> bool:
@@ -112,7 +116,7 @@ class Walk:
         return self.pattern is None or self.pattern.match(path) is not None
 
     def _skip_below(self, folder: str, reason: str) -> None:
-        """Notes what lies in a folder that is left out, as far as it can be seen."""
+        """Adds the matching files below a folder that is left out, as far as they can be listed."""
         for below, _, names in os.walk(folder):
             for name in names:
                 path = os.path.join(below, name)
@@ -124,13 +128,13 @@ def check_readable(path: str) -> None:
     """Raises BadInput if this user may not read a file."""
     if not os.access(path, os.R_OK):
         raise BadInput(
-            f"{path} cannot be read (Permission denied): give this user the right to read it, or name the input by "
+            f"{path} cannot be read (Permission denied): give this user permission to read it, or name the input by "
             "globs that leave it out"
         )
 
 
 def _unusable(path: str, is_link: bool, error: OSError) -> BadInput:
-    what = "is a link to nothing" if is_link else "cannot be looked at"
+    what = "is a broken link" if is_link else "cannot be inspected"
     return BadInput(
-        f"{path} {what} ({error.strerror}): mend or remove it, or name the input by globs that leave it out"
+        f"{path} {what} ({error.strerror}): repair or remove it, or name the input by globs that leave it out"
     )

@@ -1,4 +1,4 @@
-"""Names for shards that do not tell where the input lies."""
+"""Names for shards that do not reveal where the input lies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Paths below their common folder."""
+    """The paths relative to their deepest common folder."""
     folders = [posixpath.dirname(path) for path in paths]
     common = folders[0].split("/")
     for folder in folders[1:]:

@@ -18,7 +18,7 @@ from transforms.storage.errors import StorageFailed
 
 
 def cut(path: str, columns: Columns, rows_per_slice: int) -> Iterator[Slice]:
-    """The slices of a list; raises BadInput if it does not have the columns."""
+    """The slices of a list, each (start, end, rows, SHA-256). Raises BadInput if a column is missing."""
     start, count, digest = 0, 0, hashlib.sha256()
     for values in _values(path, columns):
         digest.update(_row_bytes(values))
@@ -31,7 +31,7 @@ def cut(path: str, columns: Columns, rows_per_slice: int) -> Iterator[Slice]:
 
 
 def read(path: str, columns: Columns, start: int, end: int) -> Iterator[Row | str]:
-    """The rows of a slice, and at the end the SHA-256 of what was read."""
+    """The rows of a slice, then, as the last item, the SHA-256 of what was read."""
     digest = hashlib.sha256()
     for values in _values(path, columns, start, end):
         digest.update(_row_bytes(values))
@@ -42,14 +42,14 @@ def read(path: str, columns: Columns, start: int, end: int) -> Iterator[Row | st
 def _values(path: str, columns: Columns, start: int = 0, end: int | None = None) -> Iterator[dict[str, Any]]:
     with open_parquet(path) as file:
         check_columns(path, columns, file.schema_arrow.names)
-        wanted = list(dict.fromkeys((columns.uri, *columns.passed)))
-        for batch in batches(file, wanted, start, end):
+        names = list(dict.fromkeys((columns.uri, *columns.passed)))
+        for batch in batches(file, names, start, end):
             yield from batch.to_pylist()
 
 
 @contextlib.contextmanager
 def open_parquet(path: str, size_bytes: int | None = None, **options: Any) -> Iterator[Any]:
-    """A pyarrow ParquetFile; raises BadInput if it is none, and StorageFailed if it no longer has `size_bytes`.
+    """Opens a pyarrow ParquetFile. Raises BadInput if the file is not Parquet, StorageFailed if it no longer has `size_bytes`.
 
     `options` are pyarrow's.
     """
@@ -78,7 +78,7 @@ def open_parquet(path: str, size_bytes: int | None = None, **options: Any) -> It
 def batches(
     file: Any, columns: Sequence[str], start: int = 0, end: int | None = None, batch_rows: int = 65_536
 ) -> Iterator[Any]:
-    """The rows [start, end) of a ParquetFile as Arrow record batches; only the row groups that they lie in are read."""
+    """The rows [start, end) of a ParquetFile as Arrow record batches; reads only the row groups that hold them."""
     first = 0
     for group in range(file.num_row_groups):
         size = file.metadata.row_group(group).num_rows

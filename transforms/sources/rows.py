@@ -1,4 +1,4 @@
-"""What a row of a list is, whatever the format of the list."""
+"""A row of a list, independent of the list's format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transforms.sources.base import BadInput
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column holds the URI and which are copied into the feature record."""
+    """Which column holds the URI, and which columns are copied into the feature record."""
 
     uri: str
     passed: tuple[str, ...] = ()
@@ -19,7 +19,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its URI, or why it has none; and the columns to pass through."""
+    """One row: its URI and the columns to pass through, or the error if it has no URI."""
 
     uri: str
     columns: dict[str, object]
@@ -27,7 +27,7 @@ class Row:
 
 
 def row_of(values: dict[str, object], columns: Columns) -> Row:
-    """The row with these values by column; one without a URI comes with its error."""
+    """A row from its values by column; ItemError 'bad_row' is its `error` if it has no URI."""
     uri = values.get(columns.uri)
     if not isinstance(uri, str) or not uri:
         return Row("", {}, ItemError("bad_row", f"no URI in column {columns.uri!r}"))
@@ -35,10 +35,10 @@ def row_of(values: dict[str, object], columns: Columns) -> Row:
 
 
 def check_columns(path: str, columns: Columns, names: Iterable[str]) -> None:
-    """Raises BadInput if a column that is asked for is not among `names`."""
+    """Raises BadInput if one of `columns` is not among `names`."""
     missing = [name for name in (columns.uri, *columns.passed) if name not in set(names)]
     if missing:
         raise BadInput(
             f"{path} has no column {', '.join(map(repr, missing))}; its columns are {', '.join(names) or 'none'}: "
-            "name them with --uri_column and --pass_through"
+            "set --uri_column and --pass_through"
         )

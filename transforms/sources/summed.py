@@ -1,4 +1,4 @@
-"""A file that is read and summed up at once, and the comparison of a file's identity with that of an earlier run."""
+"""A file that is checksummed as it is read, and the comparison of a file's identity with an earlier run's."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ _BLOCK_BYTES = 1 << 20  # 1 MiB
 
 
 def change(before: Mapping[str, Any], now: Mapping[str, Any], read_again: Any) -> str:
-    """Which part of the identity `before` a file no longer has, now that it has the identity `now`; '' if it is the same.
+    """The name of a value that differs between the identities `before` and `now` of a file; '' if it is the same file.
 
-    A file with another time, as one that was touched or copied has, is summed up by `read_again()`, to see whether its
-    bytes are the same.
+    If only the time differs, as after a touch or copy, `read_again()` gives the checksum of the file's bytes now.
     """
     for name in now:
         if name not in ("modified", "crc32c") and before.get(name) != now[name]:
@@ -33,15 +32,15 @@ def change(before: Mapping[str, Any], now: Mapping[str, Any], read_again: Any) -
 
 
 def crc32c(uri: str, size_bytes: int, start: int = 0, end: int | None = None) -> str:
-    """The sum of the bytes in [start, end) of a file, eight hexadecimal digits."""
+    """The CRC-32C of the bytes in [start, end) of a file, eight hexadecimal digits. Raises StorageFailed."""
     with Summed(door.open_unbuffered(uri), uri, size_bytes, start, end) as summed:
         return summed.finish()
 
 
 class Summed(io.RawIOBase):
-    """The bytes of a file, which sums up those in [start, end), each once, in whatever order they are read.
+    """A stream of a file's bytes that checksums those in [start, end), each once, also after seeks.
 
-    Raises StorageFailed if the file does not have the size that it was planned with.
+    Raises StorageFailed if the file's size is not `size_bytes`, its size when the job was planned.
     """
 
     def __init__(self, reader: Reader, uri: str, size_bytes: int, start: int = 0, end: int | None = None):
@@ -58,36 +57,42 @@ class Summed(io.RawIOBase):
         self._crc = 0
 
     def finish(self) -> str:
-        """The sum, eight hexadecimal digits; reads what has not been read."""
+        """The CRC-32C, eight hexadecimal digits; reads the bytes that have not been read yet."""
         while self._summed_to < self._end:
             self._reader.seek(self._summed_to)
             self.readinto(bytearray(min(_BLOCK_BYTES, self._end - self._summed_to)))
         return f"{self._crc:08x}"
 
     def readinto(self, buffer) -> int:
+        """Reads like the file itself; a read that begins beyond the checksummed bytes is left to `finish`."""
         at = self._reader.tell()
         count = self._reader.readinto(buffer)
         low, high = max(self._summed_to - at, 0), min(self._end - at, count)
         if at <= self._summed_to and low < high:
-            # An array, for the extension takes no memoryview, and bytes would be a copy.
+            # An array, as google_crc32c takes no memoryview, and bytes would be a copy.
             data: Any = np.frombuffer(memoryview(buffer)[low:high], np.uint8)
             self._crc = google_crc32c.extend(self._crc, data)
             self._summed_to = at + high
         return count
 
     def readable(self) -> bool:
+        """True."""
         return True
 
     def seekable(self) -> bool:
+        """True: decompression and the search for records move back."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Moves without reading; returns the new position in bytes."""
         return self._reader.seek(offset, whence)
 
     def tell(self) -> int:
+        """The position in the file, in bytes."""
         return self._reader.tell()
 
     def close(self) -> None:
+        """Closes the file below, too."""
         if not self.closed:
             self._reader.close()
             super().close()

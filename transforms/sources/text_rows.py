@@ -1,4 +1,4 @@
-"""Rows of text lists (plain text, CSV, JSON lines). A slice is a byte range of whole rows, so that a worker can go to it."""
+"""Rows of text lists (plain text, CSV, JSON lines). A slice is a byte range of complete rows, so that a worker can seek to it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _LINES_SAMPLED = 100
 
 csv.field_size_limit(_MAX_ROW_BYTES)
 
-# start, end, rows, SHA-256 of the rows
+# start, end, number of rows, SHA-256 of the rows
 Slice = tuple[int, int, int, str]
 
 
 def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator[Slice]:
-    """The slices of a list; raises BadInput if it does not have the columns."""
+    """The slices of a list. Raises BadInput if a column is missing."""
     with door.open_input(path) as stream:
         names = _header(stream, kind)
         if kind == "csv":
             check_columns(path, columns, names)
         elif kind == "txt" and columns.passed:
             raise BadInput(
-                f"{path} is plain text, one URI a line: it has no column to pass through; leave --pass_through out"
+                f"{path} is plain text, one URI per line: it has no columns to pass through; omit --pass_through"
             )
         elif kind == "jsonl":
             _check_keys(path, columns, itertools.islice(stream, _LINES_SAMPLED))
@@ -41,7 +41,7 @@ def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator
 
 
 def cut_stream(kind: str, stream: BinaryIO, rows_per_slice: int) -> Iterator[Slice]:
-    """The slices of what is left of a stream."""
+    """The slices of the rest of a stream."""
     start = end = stream.tell()
     count, digest = 0, hashlib.sha256()
     for raw in _raw_rows(stream, kind):
@@ -56,7 +56,7 @@ def cut_stream(kind: str, stream: BinaryIO, rows_per_slice: int) -> Iterator[Sli
 
 
 def read(path: str, kind: str, columns: Columns, start: int, end: int) -> Iterator[Row | str]:
-    """The rows of a slice, and at the end the SHA-256 of what was read."""
+    """The rows of a slice, then, as the last item, the SHA-256 of what was read."""
     with door.open_input(path) as stream:
         names = _header(stream, kind)
     digest = hashlib.sha256()
@@ -69,7 +69,7 @@ def read(path: str, kind: str, columns: Columns, start: int, end: int) -> Iterat
 
 
 def _header(stream: BinaryIO, kind: str) -> list[str]:
-    """Column names of a CSV; the stream stands after them."""
+    """The column names of a CSV, else []; leaves the stream after the header row."""
     if kind != "csv":
         return []
     raw = next(_raw_rows(stream, kind), b"")
@@ -78,22 +78,22 @@ def _header(stream: BinaryIO, kind: str) -> list[str]:
 
 
 def _raw_rows(stream: BinaryIO, kind: str, limit: int | None = None) -> Iterator[bytes]:
-    """Whole rows as bytes: lines, except that a quoted CSV field may hold line breaks."""
+    """Complete rows as bytes: lines, except that a quoted CSV field may hold line breaks."""
     read, quoted = 0, False
-    held: list[bytes] = []
+    lines: list[bytes] = []
     while (limit is None or read < limit) and (line := stream.readline()):
         read += len(line)
-        held.append(line)
+        lines.append(line)
         quoted = kind == "csv" and (quoted or b'"' in line) and _ends_quoted(line, quoted)
-        if not quoted or sum(map(len, held)) > _MAX_ROW_BYTES:
-            yield b"".join(held)
-            held, quoted = [], False
-    if held:
-        yield b"".join(held)
+        if not quoted or sum(map(len, lines)) > _MAX_ROW_BYTES:
+            yield b"".join(lines)
+            lines, quoted = [], False
+    if lines:
+        yield b"".join(lines)
 
 
 def _ends_quoted(line: bytes, quoted: bool) -> bool:
-    """Whether a CSV line ends inside a quoted field; as csv has it, a quote opens one only where a field starts."""
+    """Whether a CSV line ends inside a quoted field; as in `csv`, a quote opens one only at the start of a field."""
     at = 0
     while True:
         if quoted:
@@ -124,10 +124,10 @@ def _parse(raw: bytes, kind: str, names: list[str], columns: Columns) -> Row:
             return Row("", {}, ItemError("bad_row", "the line is not a JSON object"))
         return row_of(values, columns)
     try:
-        fields, *more = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
+        fields, *further_rows = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
     except csv.Error as error:
         return Row("", {}, ItemError("bad_row", f"the row is not CSV ({error})"))
-    if more:
+    if further_rows:
         return Row("", {}, ItemError("bad_row", "the row holds a line break outside quotes"))
     if len(fields) != len(names):
         return Row("", {}, ItemError("bad_row", f"the row has {len(fields)} fields, the header {len(names)}"))
@@ -142,6 +142,4 @@ def _check_keys(path: str, columns: Columns, lines: Iterable[bytes]) -> None:
     """Refuses a list of JSON lines if none of its first lines has the column of URIs."""
     rows = [_parse(line, "jsonl", [], columns) for line in lines if line.strip()]
     if rows and all(row.error and "no URI in column" in str(row.error) for row in rows):
-        raise BadInput(
-            f"{path}: none of the first {len(rows)} lines has {columns.uri!r}: name it with --uri_column"
-        )
+        raise BadInput(f"{path}: none of the first {len(rows)} lines has {columns.uri!r}: set --uri_column")

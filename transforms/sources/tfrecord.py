@@ -1,4 +1,4 @@
-"""TFRecord files of tf.Example, whole or in byte ranges."""
+"""TFRecord files of tf.Example, complete or in byte ranges."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from transforms.sources.names import short_names
 from transforms.storage import door
 from transforms.storage.reading import Reader
 
-IMAGE_FEATURE = "image/encoded"  # where --image_feature says nothing
-_FILES_SAMPLED = 16  # whose first records are looked at before the job starts
+IMAGE_FEATURE = "image/encoded"  # the default of --image_feature
+_FILES_SAMPLED = 16  # files whose first records are checked before the job starts
 _SAMPLE_BYTES = 1 << 20  # 1 MiB
 
 
@@ -32,13 +32,13 @@ _SAMPLE_BYTES = 1 << 20  # 1 MiB
 class RecordFile:
     """A TFRecord file, or a byte range of one: the records that start in [start, end).
 
-    `first` is the position in the file of the range's first record or damage, where that was counted: then `start` is
-    exactly where it begins. None: `start` may lie inside a record, which belongs to the range before.
+    `first` is the position in the file of the range's first record or damage, which then begins exactly at `start`.
+    None if records were not counted: `start` may lie inside a record, which belongs to the previous range.
     """
 
     uri: str
     size_bytes: int
-    modified: float  # seconds since the epoch, as the file system gives it; 0 where it gives none
+    modified: float  # seconds since the epoch, from the file system; 0 if it reports none
     start: int = 0
     end: int | None = None
     first: int | None = 0
@@ -49,10 +49,13 @@ class RecordFile:
 
     @property
     def units(self) -> int:
+        """Bytes of the range, as stored."""
         return (self.end or self.size_bytes) - self.start
 
     def items(self, reading: Reading) -> Generator[Item, None, RecordFile]:
-        """The images at the positions that are due; damage and unusable records as failures."""
+        """The images at the positions that are due, with damage and unusable records as failures.
+
+        Returns the source with the checksum of its bytes. Raises StorageFailed."""
         settings = reading.settings
         streams: list[summed.Summed] = []
 
@@ -61,16 +64,18 @@ class RecordFile:
             return streams[0]
 
         with door.open_input(self.uri, self.start, watch) as stream:
-            seen = self.start
+            offset = self.start
             in_file = not door.is_compressed(stream)
             aligned = self.first is not None
             for position, record in enumerate(tfrecord.read(stream, self.start, self.end, aligned)):
                 if in_file:
-                    counters.PROCESS.add(units=record.offset - seen)
-                    seen = record.offset
+                    counters.PROCESS.add(units=record.offset - offset)
+                    offset = record.offset
+                if position == reading.limit:
+                    return self
                 if position in reading.due:
                     yield self._item(record, position, reading.name, settings)
-            counters.PROCESS.add(units=(self.end or self.size_bytes) - seen)
+            counters.PROCESS.add(units=(self.end or self.size_bytes) - offset)
             return replace(self, crc32c=streams[0].finish())
 
     def _item(
@@ -90,18 +95,19 @@ class RecordFile:
         return Encoded(key, position, image, examples.select(example, settings.pass_through))
 
     def identity(self) -> dict[str, Any]:
-        """Size, time and sum; the place in the file only of a range."""
-        known = {"size_bytes": self.size_bytes, "modified": self.modified, "crc32c": self.crc32c}
+        """Size, time and checksum; for a range also its place in the file."""
+        content = {"size_bytes": self.size_bytes, "modified": self.modified, "crc32c": self.crc32c}
         place = {"start": self.start, "end": self.end, "first": self.first}
-        return known | (place if self.end is not None else {})
+        return content | (place if self.end is not None else {})
 
     def change(self, before: Mapping[str, Any]) -> str:
+        """Compares size and time, and the checksum if only the time differs: see `summed.change`."""
         read_again = partial(summed.crc32c, self.uri, self.size_bytes, self.start, self.end)
         return summed.change(before, self.identity(), read_again)
 
 
 def _default_key(name: str, start: int, first: int | None, position: int) -> bytes:
-    """`name#position` in the whole file; `name[start]#position` in a range whose place was not counted."""
+    """`name#POSITION` with the position in the file; `name[start]#POSITION` within a range whose records were not counted."""
     stem = f"{name}[{start}]#{position}" if first is None else f"{name}#{first + position}"
     return stem.encode("utf-8", "surrogateescape")
 
@@ -114,11 +120,13 @@ def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
 
 def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
     _look_into(files, cutting.read)
-    whole = [RecordFile(file.path, file.size_in_bytes, file.last_updated_in_seconds or 0.0) for file in files]
+    record_files = [
+        RecordFile(file.path, file.size_in_bytes, file.last_updated_in_seconds or 0.0) for file in files
+    ]
     if cutting.split_bytes:
-        pieces, notes = splits.cut(whole, cutting.split_bytes, counted=not cutting.read.key_feature)
+        pieces, notes = splits.cut(record_files, cutting.split_bytes, counted=not cutting.read.key_feature)
     else:
-        pieces, notes = [[one] for one in whole], ()
+        pieces, notes = [[file] for file in record_files], ()
     names = [
         name
         for name, file in zip(short_names([file.path for file in files]), pieces, strict=True)
@@ -128,9 +136,9 @@ def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
 
 
 def _look_into(files: Sequence[FileMetadata], settings: ReadSettings) -> None:
-    """Refuses files that are no TFRecords, and names of features that the first records do not have."""
+    """Refuses files that are not TFRecords, and feature names that the first records do not have."""
     image_feature = settings.image_feature or IMAGE_FEATURE
-    asked = [image_feature, *filter(None, [settings.key_feature]), *settings.pass_through]
+    names = [image_feature, *filter(None, [settings.key_feature]), *settings.pass_through]
     present: set[str] = set()
     total = 0
     for file in files[:_FILES_SAMPLED]:
@@ -154,16 +162,16 @@ def _look_into(files: Sequence[FileMetadata], settings: ReadSettings) -> None:
         if refusal and not parsed:
             raise BadInput(f"{file.path}: {refusal}; the job reads TFRecords of tf.Example")
         total += parsed
-    missing = [name for name in asked if name not in present]
+    missing = [name for name in names if name not in present]
     if total and missing:
         raise BadInput(
             f"no feature {', '.join(map(repr, missing))} in {files[0].path}; there are {', '.join(sorted(present))}: "
-            "name them with --image_feature, --key_feature and --pass_through"
+            "set --image_feature, --key_feature and --pass_through"
         )
 
 
 def _sample(path: str) -> list[tfrecord.Record | tfrecord.Damage]:
-    """What stands in the first MiB of a file."""
+    """The records and damage in the first MiB of a file, at most 1000."""
     with door.open_input(path) as stream:
         return list(itertools.islice(tfrecord.read(stream, 0, _SAMPLE_BYTES, aligned=True), 1000))
 

@@ -1,4 +1,4 @@
-"""Lists of image URIs (text, CSV, JSON lines, Parquet): a source is a run of rows, whose images are fetched ahead."""
+"""Lists of image URIs (text, CSV, JSON lines, Parquet): a source is a range of rows, whose images are fetched ahead."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from transforms.storage.errors import StorageFailed
 
 @dataclass(frozen=True)
 class UriSlice:
-    """A run of consecutive rows of a list of image URIs.
+    """Consecutive rows of a list of image URIs.
 
-    `start` and `end` are byte offsets of whole lines; for Parquet they are row numbers.
+    `start` and `end` are byte offsets of complete rows; for Parquet they are row numbers.
     """
 
     uri: str
@@ -52,35 +52,39 @@ class UriSlice:
 
     @property
     def units(self) -> int:
+        """Rows."""
         return self.rows
 
     @property
     def inputs(self) -> int:
+        """Rows: each is an input, also one without a URI."""
         return self.rows
 
     def items(self, reading: Reading) -> Generator[Item, None, UriSlice]:
-        """The images of the rows that are due, fetched ahead within a bounded window, in the list's order."""
+        """The images of the rows that are due, fetched ahead within a bounded window, in the list's order.
+
+        Raises StorageFailed if the list has changed."""
         settings, pool = reading.settings, reading.pool
         assert pool is not None, "a list of URIs needs threads to fetch on"
         ahead = 2 * max(settings.batch_size, settings.fetch.concurrency)
-        waiting: deque[Future[Item]] = deque()
+        pending: deque[Future[Item]] = deque()
         rows = itertools.islice(self.read(columns_of(settings)), reading.limit)
         try:
             for position, row in enumerate(rows):
                 if position not in reading.due:
                     continue
-                waiting.append(pool.submit(self._fetched, position, row, reading))
-                if len(waiting) > ahead:
-                    yield _counted(waiting.popleft().result())
-            while waiting:
-                yield _counted(waiting.popleft().result())
+                pending.append(pool.submit(self._fetch, position, row, reading))
+                if len(pending) > ahead:
+                    yield _counted(pending.popleft().result())
+            while pending:
+                yield _counted(pending.popleft().result())
         finally:
-            for future in waiting:
+            for future in pending:
                 future.cancel()
         return self
 
     def read(self, columns: Columns) -> Iterator[Row]:
-        """The rows, in order; one that cannot be used comes with its error. Raises StorageFailed if the list has changed."""
+        """The rows, in order, each with its error if it has one. Raises StorageFailed if the list has changed."""
         if self.format == "parquet":
             rows = parquet_rows.read(self.uri, columns, self.start, self.end)
         else:
@@ -96,7 +100,7 @@ class UriSlice:
                     None,
                 )
 
-    def _fetched(self, position: int, row: Row, reading: Reading) -> Item:
+    def _fetch(self, position: int, row: Row, reading: Reading) -> Item:
         settings = reading.settings
         key = f"{posixpath.basename(self.uri)}[{self.start}]#{position}".encode("utf-8", "surrogateescape")
         try:
@@ -108,7 +112,7 @@ class UriSlice:
             )
         except ItemError as error:
             return Failure(key, position, "read", error.code, str(error))
-        except (ValueError, OverflowError) as error:  # text that is no Unicode, a number beyond 64 bits
+        except (ValueError, OverflowError) as error:  # invalid Unicode, or an integer beyond 64 bits
             return Failure(key, position, "read", "bad_row", f"a value cannot be stored: {error}")
         assert reading.fetch is not None, "a list of URIs needs a way to fetch them"
         began = time.monotonic()
@@ -121,9 +125,11 @@ class UriSlice:
         return Encoded(key, position, data, passed)
 
     def identity(self) -> dict[str, Any]:
+        """The place in the list and the checksum of the rows; not what the URIs lead to."""
         return {"start": self.start, "end": self.end, "rows": self.rows, "sha256": self.sha256}
 
     def change(self, before: Mapping[str, Any]) -> str:
+        """Reads nothing: planning has read the list already."""
         return next((name for name, value in self.identity().items() if before.get(name) != value), "")
 
 
@@ -140,7 +146,7 @@ def _counted(item: Item) -> Item:
 
 
 def _key(row: Row, settings: ReadSettings) -> bytes:
-    """The key of a row: its URI, or what its key column holds; never with the signature of a signed URL."""
+    """The key of a row: its URI or the value of its key column, without the signature of a signed URL."""
     value: object = row.uri
     if settings.key_feature:
         value = row.columns.get(
@@ -154,34 +160,35 @@ def _key(row: Row, settings: ReadSettings) -> bytes:
 
 
 def key_of_uri(text: str) -> bytes:
-    """The key that stands for a URI, fit to be shown."""
+    """A URI as a key, without credentials and signatures."""
     return (public_uri(text) if "://" in text else text).encode("utf-8", "surrogateescape")
 
 
 def slices(path: str, kind: str, settings: ReadSettings, rows_per_slice: int) -> Iterator[UriSlice]:
-    """Cuts a list into runs of `rows_per_slice` rows; the same list is always cut the same way. Raises BadInput."""
+    """Cuts a list into slices of `rows_per_slice` rows; the same list is always cut the same way. Raises BadInput."""
     columns = columns_of(settings)
-    found = (
+    bounds = (
         parquet_rows.cut(path, columns, rows_per_slice)
         if kind == "parquet"
         else text_rows.cut(path, kind, columns, rows_per_slice)
     )
-    return (UriSlice(path, kind, *one) for one in found)
+    return (UriSlice(path, kind, *slice_bounds) for slice_bounds in bounds)
 
 
 def shard_name(source: UriSlice) -> str:
+    """'list.csv[0:4096]': the list's file name and the slice's bounds."""
     return f"{posixpath.basename(source.uri)}[{source.start}:{source.end}]"
 
 
 def _cut(kind: str, files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
     sources = [
-        one for file in files for one in slices(file.path, kind, cutting.read, cutting.images_per_shard)
+        source for file in files for source in slices(file.path, kind, cutting.read, cutting.images_per_shard)
     ]
     return Cut(sources, [shard_name(source) for source in sources])
 
 
 def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
-    """Of rows only the list itself knows the keys."""
+    """None at each position: only the list itself holds the keys."""
     return (lambda position: None) if "rows" in identity and "kind" not in identity else None
 
 

@@ -62,6 +62,8 @@ class TarFile:
                 if in_file:
                     counters.PROCESS.add(units=entry.offset - seen)
                     seen = entry.offset
+                if position == reading.limit:
+                    return self
                 key = _default_key(reading.name, entry, position, digests)
                 if position in reading.due:
                     yield self._item(entry, position, key, reading.settings)

@@ -1,4 +1,4 @@
-"""Files and folders, as models are, from a store to this machine; and what tells whether they changed."""
+"""Copies files and folders, such as models, from a store to this machine, and detects whether they have changed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from transforms.storage.door import join, match, open_binary, stored_checksum
 
 
 def checksum(source: str) -> str:
-    """SHA-256, in hexadecimal, over the names and checksums that a store gives for a file or all files of a folder.
+    """SHA-256, in hexadecimal, of the names and stored checksums of a file or of all files below a folder.
 
-    Raises FileNotFoundError where there is none.
+    Raises FileNotFoundError if there are none.
     """
     files = match(source) or match(join(source.rstrip("/"), "**"))
     if not files:
-        raise FileNotFoundError(f"nothing there; check the path and the permissions of {source}")
+        raise FileNotFoundError(f"no such file or folder; check the path and the permissions of {source}")
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.path[len(source) :]}\0{stored_checksum(file.path)}\0".encode())
@@ -26,17 +26,19 @@ def checksum(source: str) -> str:
 
 
 def copy_to_local(source: str, folder: str) -> str:
-    """Copies a file, or everything below a folder, from a store to below the local `folder`; returns the local path.
+    """Copies a file, or everything below a folder, into a subfolder of the local `folder`; returns the local path.
 
-    Files land under their final name only when whole, so an interrupted copy is taken up again. The path
-    changes with the sizes and times of the files, so that a replaced source is copied anew.
+    A file gets its final name only once it is complete, so an interrupted copy is continued. The path depends on the
+    files' sizes and times, so a source that has changed is copied again. Raises FileNotFoundError if there is none.
     """
     files = match(source) or match(join(source.rstrip("/"), "**"))
     if not files:
-        raise FileNotFoundError(f"nothing at {source}")
+        raise FileNotFoundError(f"no file or folder at {source}")
     root = source.rstrip("/")
-    told = "".join(f"{file.path}\0{file.size_in_bytes}\0{file.last_updated_in_seconds}\n" for file in files)
-    folder = os.path.join(folder, hashlib.sha256(told.encode()).hexdigest()[:16])
+    versions = "".join(
+        f"{file.path}\0{file.size_in_bytes}\0{file.last_updated_in_seconds}\n" for file in files
+    )
+    folder = os.path.join(folder, hashlib.sha256(versions.encode()).hexdigest()[:16])
     for metadata in files:
         relative = metadata.path[len(root) :].lstrip("/") or os.path.basename(root)
         target = os.path.join(folder, relative)

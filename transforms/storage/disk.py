@@ -1,4 +1,4 @@
-"""Files on local disks, as a store: what is promised of a commit, down to the disk's own cache."""
+"""Local disks as a store; writes are durable, past the system's cache."""
 
 from __future__ import annotations
 
@@ -17,55 +17,61 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from transforms.storage.errors import CutShort, Fault
 from transforms.storage.sink import Sink
 
-_READ_BYTES = 64 << 10  # memory that the allocator has at hand
+_READ_BYTES = 64 << 10  # small enough for the allocator to reuse memory
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp$")
 
 
 def local(path: str) -> str:
-    """The path of a file:// URI; other paths as they are."""
+    """The path of a file:// URI; other paths unchanged."""
     return path[len("file://") :] if path[:7].lower() == "file://" else path
 
 
 def is_temporary(path: str) -> bool:
-    """Whether a file's name is one that small files have before they are renamed."""
+    """Whether a name is that of a small file before it is renamed."""
     return bool(_TEMPORARY.search(path))
 
 
 class Disk:
-    """The store of paths without a scheme. Thread-safe."""
+    """The store of local paths and file:// URIs. Thread-safe."""
 
     schemes: tuple[str, ...] = ("file",)
-    whole_uploads = False  # what was begun and never ended leaves a file
+    atomic_uploads = False  # an upload that was killed leaves a temporary file
 
     def connect(self) -> None:
-        """There is nothing to connect to."""
+        """Does nothing."""
 
     def endpoint(self, options: PipelineOptions) -> str:
+        """'': no network."""
         return ""
 
     def fault(self, error: Any) -> Fault | None:
+        """None: `plain_fault` knows the system's errors."""
         return None
 
     def explain(self, path: str, error: BaseException) -> str:
+        """The system's own message."""
         return str(error)
 
     def match(self, pattern: str) -> list[FileMetadata]:
-        found = _listing.match([local(pattern)])[0].metadata_list
-        return [file for file in found if not os.path.isdir(local(file.path))]
+        """By Beam's rules for globs, without folders. Raises BeamIOError if a folder cannot be listed."""
+        files = _listing.match([local(pattern)])[0].metadata_list
+        return [file for file in files if not os.path.isdir(local(file.path))]
 
     def exists(self, path: str) -> bool:
+        """Also true of a folder."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.stat(local(path))
             return True
         return False
 
     def checksum(self, path: str) -> str:
+        """The size: a disk keeps no checksum."""
         return str(os.path.getsize(local(path)))
 
     def read(self, path: str, into: Sink) -> None:
-        """Never waits on a pipe or a device: refuses what is no regular file."""
+        """Raises Fault 'not_a_file' for anything but a regular file, so it never waits for a pipe or a device."""
         path = local(path)
-        # Asked before opening, as opening alone can act on a device; and after, as names can move.
+        # Checked before opening, as opening alone can act on a device; and after, as the name may have moved.
         _check(os.stat(path), into)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -77,10 +83,11 @@ class Disk:
             os.close(descriptor)
 
     def open(self, path: str) -> DiskFile:
+        """Raises OSError if there is no such file."""
         return DiskFile(path)
 
     def create_only(self, path: str, data: bytes) -> bool:
-        """Atomic by a hard link; where the disk has none, the name is looked up just before."""
+        """Atomic, by a hard link; on a disk without hard links the name is only checked just before."""
         temporary = write_temporary(path, data)
         try:
             os.link(temporary, local(path))
@@ -99,18 +106,20 @@ class Disk:
         return True
 
     def upload(self, path: str, file: IO[bytes]) -> None:
+        """Reads `file` into memory: only small files are written this way."""
         while True:
             file.seek(0)
             temporary = write_temporary(path, file.read())
             try:
                 os.replace(temporary, local(path))
                 break
-            except FileNotFoundError:  # another run that ended has swept the folder
+            except FileNotFoundError:  # another run has ended and deleted temporary files
                 if os.path.exists(temporary):
                     raise
         _make_names_durable(os.path.dirname(local(path)))
 
     def place(self, source: str, target: str) -> bool:
+        """A rename; `source` is gone afterwards."""
         try:
             os.replace(local(source), local(target))
         except FileNotFoundError:
@@ -119,12 +128,13 @@ class Disk:
         return True
 
     def delete(self, path: str) -> None:
+        """Deletes a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(local(path))
 
 
 class DiskFile:
-    """A file opened for reading."""
+    """A file opened for reading; `version` is its inode and time of modification."""
 
     def __init__(self, path: str):
         self._file = open(local(path), "rb", buffering=0)  # noqa: SIM115
@@ -132,43 +142,47 @@ class DiskFile:
         self.size, self.version = status.st_size, f"{status.st_ino} {status.st_mtime_ns}"
 
     def read_at(self, offset: int, count: int) -> bytes:
+        """One system call, which may return fewer bytes."""
         return os.pread(self._file.fileno(), count, offset)
 
     def close(self) -> None:
+        """Closes the descriptor."""
         self._file.close()
 
 
 class DiskOutput:
-    """A file opened for writing; folders above it are made."""
+    """A file opened for writing; missing parent folders are created."""
 
     def __init__(self, path: str):
         self._path = local(path)
         self._fd = -1
         while self._fd < 0:
             os.makedirs(os.path.dirname(self._path) or ".", exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # another run that ended has swept the folder
+            with contextlib.suppress(FileNotFoundError):  # another run has ended and deleted the folder
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
                 self._fd = os.open(self._path, flags, 0o666)
 
     def fileno(self) -> int:
+        """The file descriptor."""
         return self._fd
 
     def write_at(self, offset: int, data: bytes) -> int:
-        """Returns how many of the bytes were written."""
+        """Writes at `offset`; returns how many of the bytes were written."""
         return os.pwrite(self._fd, data, offset)
 
     def make_durable(self, size: int) -> None:
-        """Forces the bytes to the disk; raises if there are not `size` of them."""
+        """Forces the bytes to the disk. Raises CutShort if the file does not have `size` bytes."""
         os.fsync(self._fd)
         if os.fstat(self._fd).st_size != size:
             raise CutShort(f"{self._path} does not have the {size} bytes that were written")
 
     def close(self) -> None:
+        """Closes the descriptor; only `make_durable` makes the bytes durable."""
         os.close(self._fd)
 
 
 def _check(status: os.stat_result, into: Sink) -> int:
-    """The size of a regular file that fits; raises Fault for another."""
+    """The size of the file. Raises Fault if it is not a regular file or too large for the sink."""
     if not stat.S_ISREG(status.st_mode):
         raise Fault("not_a_file", "a folder, pipe, socket or device, not a regular file")
     into.expect(status.st_size)
@@ -200,16 +214,16 @@ def _make_names_durable(folder: str) -> None:
 
 
 def _list(folder: str) -> Iterator[FileMetadata]:
-    """All files below a folder. Beam's own listing leaves out without a word what it cannot look at."""
+    """All files below a folder; raises BeamIOError where Beam's own listing silently omits what it cannot read."""
 
-    def tell(error: OSError) -> None:
+    def check(error: OSError) -> None:
         if not isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
             raise BeamIOError("List operation failed", {folder: error})
 
-    for below, _, names in os.walk(folder, onerror=tell):
+    for below, _, names in os.walk(folder, onerror=check):
         for name in names:
             path = os.path.join(below, name)
-            with contextlib.suppress(FileNotFoundError):  # gone since, or a link to nothing
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile, or a broken link
                 status = os.stat(path)
                 yield FileMetadata(path, status.st_size, status.st_mtime)
 

@@ -1,7 +1,7 @@
-"""Files by path or URI, local or on any store: what the job does with them, patiently, and the atomic steps of a commit.
+"""Files by path or URI, local or on any store: reading and writing with retries, and the atomic steps of a commit.
 
-Each kind of store is a class with the same methods, here used through `transforms.storage.retrying`: what is transient is
-tried again, and what is not raises StorageFailed, which says what, where and why.
+Each kind of store is a class with the same methods, called here through `transforms.storage.retrying`: transient errors
+are retried, others raise StorageFailed, which says what failed, where and why.
 """
 
 from __future__ import annotations
@@ -21,78 +21,81 @@ from transforms.storage.opening import (  # noqa: F401
     open_binary,
     open_input,
     open_unbuffered,
+    read_head,
 )
 from transforms.storage.stores import is_local, store_of
 from transforms.storage.whole import (  # noqa: F401
     create_only,
+    in_parallel,
     read_bytes,
     read_capped,
     read_if_there,
     read_many,
-    side_by_side,
     write_atomic,
 )
 from transforms.storage.writing import close_durably, create, discard  # noqa: F401
 
 
 def configure(options: PipelineOptions) -> None:
-    """Gives the stores, and Beam's file systems, their options before there is a pipeline."""
+    """Sets the options of the stores and of Beam's file systems before there is a pipeline."""
     FileSystems.set_options(options)
 
 
 def connect(path: str) -> None:
-    """Makes this process's client for the store of `path`, where there is none yet. Can take long."""
+    """Creates this process's client for the store of `path`, if there is none yet. Can take seconds."""
     store_of(path).connect()
 
 
 def endpoint(path: str, options: PipelineOptions) -> str:
-    """The URL that the store of `path` is reached at; '' where it cannot be told, or needs no network."""
+    """The URL of the store of `path`; '' if it is not known or needs no network."""
     return store_of(path).endpoint(options)
 
 
 def explain(path: str, error: BaseException) -> str:
-    """One sentence on why a store did not do what was asked with `path`, and what to do about it."""
+    """One sentence on why an operation on `path` failed, and what to do about it."""
     return store_of(path).explain(path, error)
 
 
 def leaves_temporaries(folder: str) -> bool:
-    """Whether a killed run can leave half-written small files beside their place."""
-    return not store_of(folder).whole_uploads
+    """Whether a killed run can leave temporary small files beside their target in this folder."""
+    return not store_of(folder).atomic_uploads
 
 
 def join(folder: str, *parts: str) -> str:
+    """A path below a folder, with '/' on every store."""
     return posixpath.join(folder, *parts)
 
 
 def match(pattern: str) -> list[FileMetadata]:
-    """The files (no folders) that `pattern` matches, sorted by path; empty where there are none.
+    """The files (no folders) that `pattern` matches, sorted by path; empty if there are none.
 
-    A bucket that does not exist is a BeamIOError, not an empty one.
+    Raises BeamIOError if the bucket does not exist.
     """
     files = retrying.call("listing", pattern, lambda: store_of(pattern).match(pattern))
     return sorted(files, key=lambda file: file.path)
 
 
 def exists(path: str) -> bool:
+    """Whether there is such a file."""
     return retrying.call("looking for", path, lambda: store_of(path).exists(path))
 
 
 def stored_checksum(path: str) -> str:
-    """What the store of a file keeps to tell contents apart; on disks, the size."""
+    """The store's own checksum of a file; on disks, its size."""
     return retrying.call("asking for the checksum of", path, lambda: store_of(path).checksum(path))
 
 
 def place(source: str, target: str) -> bool:
-    """Gives a durable file its final name, over an older file; False if there is no `source`.
+    """Gives a durable file its final name, replacing an older file; False if there is no `source`.
 
-    `target` never holds a part of a file. A `source` on an object store stays, others are moved.
+    `target` is never incomplete. On object stores `source` is copied and remains; elsewhere it is moved.
     """
     return retrying.call("renaming to", target, lambda: store_of(target).place(source, target))
 
 
 def delete(paths: list[str]) -> None:
-    """Deletes files of one store; one that is gone already is no error."""
-    side_by_side(_delete, paths)
+    """Deletes files of one store; missing files are not an error."""
+    in_parallel(_delete, paths)
 
 
 def _delete(path: str) -> None:
@@ -100,7 +103,7 @@ def _delete(path: str) -> None:
 
 
 def remove_folder_if_empty(folder: str) -> None:
-    """Object stores have no folders; a local one goes when nothing is in it."""
+    """Deletes a local folder if it is empty; object stores have no folders."""
     if is_local(folder):
         try:
             os.rmdir(local(folder))

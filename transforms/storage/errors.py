@@ -1,4 +1,4 @@
-"""What an error of storage means: whether it is transient, what to say of it, and what to do about it."""
+"""Errors of storage: what they mean, whether they are transient, and what to do about them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from apache_beam.io.filesystem import BeamIOError
 
 
 class StorageFailed(BeamIOError):
-    """Storage does not do what the job needs; the message says what, where, why and what to do."""
+    """An operation of storage failed for good; the message says what, where, why and what to do."""
 
     def __init__(self, message: str, path: str, cause: BaseException | None):
         super().__init__(message, {path: cause} if cause else None)
@@ -24,10 +24,10 @@ class StorageFailed(BeamIOError):
 
 
 class Fault(Exception):
-    """The meaning of an error of storage, and the error itself where a store knows it at once.
+    """The meaning of an error of storage; a store may also raise it directly.
 
     Attributes:
-      code: how the ledger calls it where it cost an image; docs/fetching.md lists the codes.
+      code: its code in the ledger where it costs an image; docs/fetching.md lists the codes.
       transient: whether another try may succeed.
     """
 
@@ -37,15 +37,15 @@ class Fault(Exception):
 
 
 class CutShort(OSError):
-    """Fewer bytes came or were kept than there are; another try may give them all."""
+    """Fewer bytes were read or stored than expected; another try may succeed."""
 
 
 class Changed(OSError):
-    """An input is not the one that the job was planned with, or changed while it was read."""
+    """An input has changed since the job was planned, or while it was read."""
 
 
 def layers(error: Any) -> Iterator[Any]:
-    """An error and what it wraps, from the outside to the bottom, which may be the status of an answer."""
+    """An error and the errors it wraps, outermost first; the innermost may be an HTTP status."""
     while error is not None:
         yield error
         inner: Any = None
@@ -57,7 +57,7 @@ def layers(error: Any) -> Iterator[Any]:
 
 
 def cause_of(error: Any) -> Any:
-    """What is at the bottom of an error that Beam wrapped: an exception, or the status of an answer."""
+    """The innermost error that Beam wrapped: an exception or an HTTP status."""
     *_, cause = layers(error)
     return cause
 
@@ -78,7 +78,7 @@ def status_of(cause: Any) -> int | None:
 
 
 def status_fault(status: int, message: str) -> Fault:
-    """What it means that a store answered with this status."""
+    """The meaning of an HTTP status of a store."""
     code = {404: "not_found", 401: "forbidden", 403: "forbidden"}.get(status)
     transient = status in (408, 425, 429) or (status >= 500 and status not in (501, 505))
     return Fault(code or ("http_5xx" if status >= 500 else "http_4xx"), message, transient)
@@ -89,20 +89,20 @@ _TRANSIENT_ERRORS = (
     "ENETRESET EHOSTDOWN EHOSTUNREACH EREMOTEIO ENOBUFS ENOTCONN ESHUTDOWN ETXTBSY"
 )
 _TRANSIENT_ERRNO = {getattr(errno, name) for name in _TRANSIENT_ERRORS.split() if hasattr(errno, name)}
-# Of the HTTP libraries below many clients. By name, as not all are always there.
+# Errors of the HTTP libraries below many clients. By name, as not all are installed everywhere.
 _TRANSPORT_ERRORS = {("requests", "RequestException"), ("urllib3", "HTTPError"), ("http", "HTTPException")}
 
 
 def plain_fault(cause: Any) -> Fault | None:
-    """What the system's errors, statuses and broken connections mean, whatever the store; None if it is none of these."""
+    """The meaning of system errors, HTTP statuses and broken connections on any store; None for other errors."""
     if isinstance(cause, (FileNotFoundError, NotADirectoryError)):
         return Fault("not_found", "there is no such file")
     if isinstance(cause, PermissionError):
         return Fault("forbidden", "this worker may not read the file")
     if isinstance(cause, (Changed, EOFError)):
-        return Fault("read_error", said(cause))
+        return Fault("read_error", describe(cause))
     if isinstance(cause, CutShort):
-        return Fault("truncated", said(cause), transient=True)
+        return Fault("truncated", describe(cause), transient=True)
     if isinstance(cause, TimeoutError):
         return Fault("timeout", "the store was silent too long", transient=True)
     if isinstance(cause, ConnectionError):
@@ -122,13 +122,13 @@ def plain_fault(cause: Any) -> Fault | None:
 
 
 def means_missing(error: BaseException) -> bool:
-    """Whether an error of Beam says that there is no such file."""
+    """Whether an error raised by Beam means that there is no such file."""
     fault = plain_fault(cause_of(error))
     return fault is not None and fault.code == "not_found"
 
 
-def said(cause: Any) -> str:
-    """An error in a few words."""
+def describe(cause: Any) -> str:
+    """An error in a few words: the first line of its message."""
     if isinstance(cause, int):
         return f"status {cause}"
     if isinstance(cause, OSError) and cause.errno is not None and cause.strerror:
@@ -138,13 +138,13 @@ def said(cause: Any) -> str:
 
 
 def advice(cause: Any, fault: Fault) -> str:
-    """What to do about an error, to stand behind what was said; '' where there is nothing to say."""
+    """What to do about an error, to be appended to its description; '' if there is no advice."""
     number = cause.errno if isinstance(cause, OSError) else None
-    again = "run the same command again: it goes on where it stopped"
+    again = "run the same command again: it continues where it stopped"
     if number in (errno.ENOSPC, errno.EDQUOT):
         return f"; make room there, then {again}"
     if number == errno.EROFS:
-        return f"; the disk is mounted read-only, often after errors of its own: mend that, then {again}"
+        return f"; the disk is mounted read-only, often after disk errors: repair it, then {again}"
     if isinstance(cause, FileNotFoundError) or status_of(cause) == 404:
-        return f"; it is not there, or not any more: bring it back, then {again}"
+        return f"; it does not exist, or no longer: restore it, then {again}"
     return f"; {again}" if fault.transient else ""

@@ -17,12 +17,12 @@ from transforms.storage.errors import (
     CutShort,
     Fault,
     cause_of,
+    describe,
     plain_fault,
-    said,
     status_fault,
     status_of,
 )
-from transforms.storage.other import listed, stored_checksum
+from transforms.storage.other import beam_checksum, beam_match
 from transforms.storage.sink import Sink
 
 _EMULATOR = "STORAGE_EMULATOR_HOST"
@@ -32,18 +32,21 @@ class GcsStore:
     """Cloud Storage with Beam's own options and credentials, or anonymously where there are none. Thread-safe."""
 
     schemes: tuple[str, ...] = ("gs",)
-    whole_uploads = True
+    atomic_uploads = True
 
     def __init__(self) -> None:
         self._clients = Clients(_connect, lambda: os.environ.get(_EMULATOR))
 
     def connect(self) -> None:
+        """Searches for credentials, which can take seconds."""
         self._clients.get()
 
     def endpoint(self, options: PipelineOptions) -> str:
+        """The emulator of STORAGE_EMULATOR_HOST, or Google's."""
         return os.environ.get(_EMULATOR) or "https://storage.googleapis.com"
 
     def fault(self, error: Any) -> Fault | None:
+        """Knows the errors of google-cloud-storage and of its HTTP client."""
         import requests
         from google.api_core.exceptions import GoogleAPICallError, RetryError
         from google.auth.exceptions import GoogleAuthError, TransportError
@@ -56,7 +59,7 @@ class GcsStore:
             return status_fault(status, f"Cloud Storage answered {status}{hint}")
         if isinstance(error, TransportError):
             return Fault("connect", "the server of Google's access tokens was not reached", transient=True)
-        if isinstance(error, GoogleAuthError):  # so also ends a 401 without credentials
+        if isinstance(error, GoogleAuthError):  # also the error for a 401 without credentials
             return Fault("forbidden", "Google refused this worker's credentials, or it has none")
         if isinstance(error, DataCorruption):
             return Fault("truncated", "the object's bytes do not match its checksum", transient=True)
@@ -72,8 +75,9 @@ class GcsStore:
         return None
 
     def explain(self, path: str, error: BaseException) -> str:
+        """Knows missing credentials and permissions."""
         cause = cause_of(error)
-        text = said(cause)
+        text = describe(cause)
         if status_of(cause) in (401, 403) or "Anonymous credentials" in text:
             if self._clients.anonymous:
                 return (
@@ -85,23 +89,29 @@ class GcsStore:
         return clients.explain(path, error, f"{_EMULATOR}={emulator}" if emulator else "")
 
     def match(self, pattern: str) -> list[FileMetadata]:
+        """Through Beam. Raises BeamIOError if there is no such bucket."""
         self.connect()  # settles the credentials for Beam, too
-        return listed(pattern)
+        return beam_match(pattern)
 
     def exists(self, path: str) -> bool:
+        """One request for the object's metadata."""
         return self._blob(path).exists(retry=None)
 
     def checksum(self, path: str) -> str:
+        """Through Beam."""
         self.connect()
-        return stored_checksum(path)
+        return beam_checksum(path)
 
     def read(self, path: str, into: Sink) -> None:
+        """One request, checked against the object's checksum."""
         self._blob(path).download_to_file(into, retry=None)
 
     def open(self, path: str) -> GcsFile:
+        """One request for the object's size and generation."""
         return GcsFile(self._blob(path))
 
     def create_only(self, path: str, data: bytes) -> bool:
+        """Atomic: on the condition that there is no generation yet."""
         from google.api_core.exceptions import PreconditionFailed
 
         try:
@@ -113,17 +123,20 @@ class GcsStore:
         return True
 
     def upload(self, path: str, file: IO[bytes]) -> None:
+        """The object appears once all of its bytes are stored."""
         from google.api_core.exceptions import GoogleAPICallError
 
         try:
-            # With the client's own retries: so a chunk that failed is sent again, and not the whole file.
+            # With the client's own retries, so that only a failed chunk is sent again, not the complete file.
             self._blob(path).upload_from_file(file, rewind=True)
         except GoogleAPICallError as error:
-            if error.code in (404, 410) and "upload_id=" in str(error):  # a session, not the bucket
+            # With an upload_id the session is gone, not the bucket.
+            if error.code in (404, 410) and "upload_id=" in str(error):
                 raise CutShort("the store forgot the upload") from error
             raise
 
     def place(self, source: str, target: str) -> bool:
+        """A copy within Cloud Storage; `source` remains."""
         from google.api_core.exceptions import NotFound
 
         old, new = self._blob(source), self._blob(target)
@@ -137,6 +150,7 @@ class GcsStore:
             return False
 
     def delete(self, path: str) -> None:
+        """Deletes an object, if it exists."""
         from google.api_core.exceptions import NotFound
 
         with contextlib.suppress(NotFound):
@@ -148,7 +162,7 @@ class GcsStore:
 
 
 class GcsFile:
-    """An object opened for reading, at the generation that it has now."""
+    """An object opened for reading; `version` is its generation."""
 
     def __init__(self, blob: Any):
         blob.reload(retry=None)
@@ -156,6 +170,7 @@ class GcsFile:
         self.size, self.version = blob.size, str(blob.generation)
 
     def read_at(self, offset: int, count: int) -> bytes:
+        """One range request. Raises Changed if the object has another generation now."""
         from google.api_core.exceptions import PreconditionFailed
 
         try:
@@ -164,14 +179,14 @@ class GcsFile:
                 end=offset + count - 1,
                 raw_download=True,
                 if_generation_match=self._blob.generation,
-                checksum=None,  # which is of the whole object
+                checksum=None,  # it covers the complete object
                 retry=None,
             )
         except PreconditionFailed as error:
             raise Changed("it was replaced while it was read") from error
 
     def close(self) -> None:
-        """Nothing is held between two reads."""
+        """Does nothing: no connection stays open between reads."""
 
 
 def _connect(options: PipelineOptions) -> tuple[Any, bool]:
@@ -179,34 +194,35 @@ def _connect(options: PipelineOptions) -> tuple[Any, bool]:
     from apache_beam.io.gcp.gcsio import create_storage_client
     from requests.adapters import HTTPAdapter
 
-    # Or the client also asks for the bucket; where it may not see it, from a new thread for each object.
+    # Otherwise the client also requests the bucket's metadata; without permission, on a new thread per object.
     os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     _settle_credentials(options)
     client = create_storage_client(options)
     for prefix in ("http://", "https://"):
         adapter = HTTPAdapter(pool_connections=2, pool_maxsize=clients.POOLED_CONNECTIONS)
-        client._http.mount(prefix, adapter)  # there is no public way to size the pool
+        client._http.mount(prefix, adapter)  # there is no public way to set the pool size
     return client, auth.get_service_credentials(options) is None
 
 
 def _settle_credentials(options: PipelineOptions) -> None:
-    """Looks once for Google credentials. Where there are none, Beam connects anonymously at once.
+    """Searches for Google credentials once. If there are none, Beam connects anonymously at once.
 
-    Left alone, Beam repeats the same search for 20 seconds in each process.
+    Otherwise Beam would repeat the same search for 20 seconds in each process.
     """
     import google.auth
     from apache_beam.internal.gcp import auth
     from google.auth.exceptions import DefaultCredentialsError
 
-    known = auth._Credentials
-    if known._credentials_init:
+    credentials = auth._Credentials
+    if credentials._credentials_init:
         return
     try:
-        logging.getLogger("google.auth").setLevel(logging.ERROR)  # what is missing is said where it is missed
+        # Missing credentials are reported where they are needed.
+        logging.getLogger("google.auth").setLevel(logging.ERROR)
         google.auth.default(scopes=options.view_as(GoogleCloudOptions).gcp_oauth_scopes)
     except DefaultCredentialsError:
-        with known._credentials_lock:
-            known._credentials_init, known._credentials = True, None
+        with credentials._credentials_lock:
+            credentials._credentials_init, credentials._credentials = True, None
 
 
 GCS = GcsStore()

@@ -1,4 +1,4 @@
-"""Any file system that Beam knows, as a store: a file gets its name only when all of its bytes are there."""
+"""Any file system that Beam supports, as a store: a file gets its name only once it is complete."""
 
 from __future__ import annotations
 
@@ -15,57 +15,64 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from transforms.storage.errors import CutShort, Fault, means_missing
 from transforms.storage.sink import Sink
 
-_READ_BYTES = 64 << 10  # how much may come without a sign of progress
+_READ_BYTES = 64 << 10  # per read: each read counts as progress
 
 
-def listed(pattern: str) -> list[FileMetadata]:
-    """What Beam finds."""
+def beam_match(pattern: str) -> list[FileMetadata]:
+    """The files that Beam lists for a pattern. Raises BeamIOError."""
     return list(FileSystems.match([pattern])[0].metadata_list)
 
 
-def matched(pattern: str) -> list[FileMetadata]:
-    """What Beam finds; empty where it says that there is nothing."""
+def beam_match_or_empty(pattern: str) -> list[FileMetadata]:
+    """The files that Beam lists for a pattern; empty if it reports that there are none."""
     try:
-        return listed(pattern)
+        return beam_match(pattern)
     except BeamIOError as error:
         if means_missing(error):
             return []
         raise
 
 
-def stored_checksum(path: str) -> str:
-    """What Beam gives as a file's checksum."""
+def beam_checksum(path: str) -> str:
+    """A file's checksum as reported by Beam."""
     return str(FileSystems.checksum(path))
 
 
 class OtherStore:
-    """A store through FileSystems alone. It cannot promise that of two who create a file only one succeeds."""
+    """A store through FileSystems only. Of two callers that create the same file, both may succeed."""
 
     schemes: tuple[str, ...] = ()
-    whole_uploads = False
+    atomic_uploads = False
 
     def connect(self) -> None:
-        """Beam connects anew for each operation."""
+        """Does nothing: Beam connects for each operation."""
 
     def endpoint(self, options: PipelineOptions) -> str:
+        """'': not known."""
         return ""
 
     def fault(self, error: Any) -> Fault | None:
+        """None: nothing is known of its client."""
         return None
 
     def explain(self, path: str, error: BaseException) -> str:
+        """Beam's own message."""
         return str(error)
 
     def match(self, pattern: str) -> list[FileMetadata]:
-        return matched(pattern)
+        """Empty also if the folder or bucket does not exist."""
+        return beam_match_or_empty(pattern)
 
     def exists(self, path: str) -> bool:
+        """As Beam reports it."""
         return FileSystems.exists(path)
 
     def checksum(self, path: str) -> str:
-        return stored_checksum(path)
+        """As Beam reports it."""
+        return beam_checksum(path)
 
     def read(self, path: str, into: Sink) -> None:
+        """Checked against the size only. Raises Fault or CutShort."""
         try:
             FileSystems.get_filesystem(path)
         except ValueError:
@@ -80,15 +87,18 @@ class OtherStore:
                 raise CutShort(f"{at} of its {file.size} bytes came")
 
     def open(self, path: str) -> OtherFile:
+        """Two requests: status and content."""
         return OtherFile(path)
 
     def create_only(self, path: str, data: bytes) -> bool:
+        """Not atomic: the name is only checked just before."""
         if self.exists(path):
             return False
         self.upload(path, io.BytesIO(data))
         return True
 
     def upload(self, path: str, file: IO[bytes]) -> None:
+        """Under a temporary name, whose size is checked before it is renamed."""
         temporary = f"{path}.{uuid.uuid4().hex}.tmp"
         try:
             file.seek(0)
@@ -97,7 +107,7 @@ class OtherStore:
                 shutil.copyfileobj(file, stream, 1 << 20)
             finally:
                 stream.close()
-            kept = sum(part.size_in_bytes for part in matched(temporary))
+            kept = sum(part.size_in_bytes for part in beam_match_or_empty(temporary))
             if kept != file.tell():
                 raise CutShort(f"{kept} of {file.tell()} bytes were kept")
             self.place(temporary, path)
@@ -107,6 +117,7 @@ class OtherStore:
             raise
 
     def place(self, source: str, target: str) -> bool:
+        """A rename; where the file system does not replace files, the target is deleted first."""
         try:
             FileSystems.rename([source], [target])
         except BeamIOError:
@@ -119,6 +130,7 @@ class OtherStore:
         return True
 
     def delete(self, path: str) -> None:
+        """Deletes a file, if it exists."""
         try:
             FileSystems.delete([path])
         except BeamIOError:
@@ -127,7 +139,7 @@ class OtherStore:
 
 
 class OtherFile:
-    """A file opened for reading."""
+    """A file opened for reading; `version` is its time of modification."""
 
     def __init__(self, path: str):
         status = _status(path)
@@ -136,6 +148,7 @@ class OtherFile:
         self._at = 0
 
     def read_at(self, offset: int, count: int) -> bytes:
+        """Seeks only if the last read did not end at `offset`."""
         if offset != self._at:
             self._stream.seek(offset)
             self._at = offset
@@ -144,14 +157,15 @@ class OtherFile:
         return data
 
     def close(self) -> None:
+        """Closes Beam's stream."""
         self._stream.close()
 
 
 def _status(path: str) -> FileMetadata:
-    """A file's size and time: not by `match`, as names of images hold brackets and stars."""
+    """A file's size and time. Not by `match`, as image names may contain glob characters."""
     try:
         return FileSystems.get_filesystem(path).metadata(path)
-    except BeamIOError as error:  # some file systems say of no file in words of their own that there is none
+    except BeamIOError as error:  # file systems report a missing file in different ways
         if FileSystems.exists(path):
             raise
         raise FileNotFoundError(2, "No such file", path) from error

@@ -1,4 +1,4 @@
-"""A file as a stream of bytes that is either whole or an error: taken up again where a read failed, never cut short."""
+"""A file as a stream of bytes that is complete or raises: it resumes where a read failed, and is never cut short."""
 
 from __future__ import annotations
 
@@ -12,50 +12,57 @@ from transforms.storage.stores import Opened
 
 
 class Reader(io.RawIOBase):
-    """Reads a file block by block, patiently.
+    """Reads a file block by block, with retries. Raises StorageFailed.
 
     Args:
       path: for messages.
-      open_file: opens it, again after an error.
-      block_bytes: read at once while the reading goes straight on.
+      open_file: opens the file; called again after an error.
+      block_bytes: how much to read at once while reading is sequential.
     """
 
     def __init__(self, path: str, open_file: Callable[[], Opened], block_bytes: int):
         self._path, self._open_file, self._block_bytes = path, open_file, block_bytes
-        self._file: Opened | None = None  # as it stays where opening fails: a finalizer closes what was begun
+        self._file: Opened | None = None  # in case opening fails: the finalizer calls close()
         self._file = retrying.call("opening", path, open_file)
         self.size, self._version = self._file.size, self._file.version
-        self._position = self._start = 0  # of the reading, and of the block that is held
+        self._position = self._start = 0  # of the next byte to read, and of the block in memory
         self._block = b""
 
+    mode = "rb"  # which Beam's decompression asks for
+
     def readable(self) -> bool:
+        """True."""
         return True
 
     def seekable(self) -> bool:
+        """True."""
         return True
 
     def tell(self) -> int:
+        """The position in bytes."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Moves without a request; returns the new position in bytes."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def readinto(self, buffer) -> int:
-        held = self._held()
-        if not held and self._position < self.size:
-            straight = self._position == self._start + len(self._block)
-            count = max(len(buffer), self._block_bytes) if straight else len(buffer)
+        """Reads from the block in memory, after fetching the next block if that is used up."""
+        available = self._available()
+        if not available and self._position < self.size:
+            is_sequential = self._position == self._start + len(self._block)
+            count = max(len(buffer), self._block_bytes) if is_sequential else len(buffer)
             self._start = self._position
             self._block = retrying.call("reading", self._path, lambda: self._read(self._start, count))
-            held = self._held()
-        data = held[: len(buffer)]
+            available = self._available()
+        data = available[: len(buffer)]
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
 
-    def _held(self) -> memoryview:
+    def _available(self) -> memoryview:
         at = self._position - self._start
         return memoryview(self._block)[at:] if 0 <= at <= len(self._block) else memoryview(b"")
 
@@ -82,7 +89,8 @@ class Reader(io.RawIOBase):
                 file.close()
 
     def close(self) -> None:
+        """Gives up a close that hangs, with StorageFailed; its errors are ignored."""
         if not self.closed:
             if self._file:
-                retrying.call("closing", self._path, self._drop)  # its errors do not matter, but it may hang
+                retrying.call("closing", self._path, self._drop)  # through `call`, as it may hang
             super().close()

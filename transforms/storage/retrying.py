@@ -1,6 +1,6 @@
-"""Patience: the one loop that tries again, and how the job's own files are read and written through it.
+"""The one retry loop, and the operations on the job's own files that go through it.
 
-An operation must be safe to repeat, also after it succeeded and only its answer was lost.
+An operation must be safe to repeat, also if it succeeded and only the answer was lost.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
-from transforms.storage.errors import StorageFailed, advice, cause_of, said
+from transforms.storage.errors import StorageFailed, advice, cause_of, describe
 from transforms.storage.stores import fault_of
 from transforms.storage.watching import Beat, Silent, watched
 
@@ -21,16 +21,16 @@ T = TypeVar("T")
 
 
 class Limits(NamedTuple):
-    """How long and how often something is tried."""
+    """How long and how often an operation is tried."""
 
-    seconds: float = 300.0  # without progress, be it by errors or by silence
-    first_pause_seconds: float = 0.5  # doubles with each further one
+    seconds: float = 300.0  # without progress, because of errors or silence
+    first_pause_seconds: float = 0.5  # doubles with each further pause
     longest_pause_seconds: float = 30.0
     tries: float = math.inf
 
 
 LIMITS = Limits()  # for the job's own files
-_BEFORE_THE_START_SECONDS = 30.0  # somebody waits for the answer, and a name of a host is easily mistyped
+_BEFORE_THE_START_SECONDS = 30.0  # a user is waiting, and a host name is easily mistyped
 
 
 def repeat(
@@ -42,13 +42,13 @@ def repeat(
     give_up: Callable[[Exception, int], None],
     sleep: Callable[[float], object] = time.sleep,
 ) -> T:
-    """The value of `attempt`, tried until it succeeds, fails for good, or tries or time run out.
+    """The value of `attempt`, called until it succeeds, fails for good, or tries or time run out.
 
     Args:
-      least_pause: for how many seconds to wait at least after an error; None if the error is final.
-      left: seconds in which a further attempt may begin.
-      give_up: gets the last error and the number of attempts, and may raise an error that says more in its place.
-      sleep: how to wait.
+      least_pause: the least number of seconds to wait after an error; None if the error is final.
+      left: the seconds left in which a further attempt may begin.
+      give_up: called with the last error and the number of attempts; may raise a better error in its place.
+      sleep: how to wait for so many seconds.
     """
     pause = limits.first_pause_seconds
     for tries in itertools.count(1):
@@ -56,7 +56,7 @@ def repeat(
             return attempt()
         except Exception as error:
             least = least_pause(error)
-            # Jitter, so that workers and threads that were refused together do not come back together.
+            # Jitter, so that workers and threads that were refused together do not retry together.
             wait = max(least or 0.0, pause * random.uniform(0.5, 1.0))
             if least is None or tries >= limits.tries or wait >= left():
                 give_up(error, tries)
@@ -68,7 +68,7 @@ def repeat(
 
 @contextlib.contextmanager
 def hurried() -> Iterator[None]:
-    """Within it, patience is short: nothing is lost yet."""
+    """A context in which operations are tried for at most 30 s: before the start of a job, a user is waiting."""
     global LIMITS
     before = LIMITS
     LIMITS = before._replace(seconds=min(before.seconds, _BEFORE_THE_START_SECONDS))
@@ -81,17 +81,17 @@ def hurried() -> Iterator[None]:
 def call(
     what: str, path: str, action: Callable[[], T], beat: Beat | None = None, tries: float = math.inf
 ) -> T:
-    """The value of `action`, an operation of the store of `path`.
+    """The value of `action`, an operation on the store of `path`, with retries.
 
     Args:
-      what: the operation in a message, as in "reading".
-      path: what it is done to.
+      what: names the operation in messages, for example "reading".
+      path: for messages, and to choose the store that explains errors.
       action: safe to repeat.
-      beat: called by an action that can take long, whenever it makes progress.
-      tries: at most so many.
+      beat: called by a long action whenever it makes progress.
+      tries: the largest number of tries.
 
     Raises:
-      StorageFailed: for errors of storage. Other errors come as they are.
+      StorageFailed: for errors of storage. Other errors are raised unchanged.
     """
     limits, progress = LIMITS._replace(tries=tries), beat or Beat()
     began, progressing = time.monotonic(), 0.0
@@ -112,13 +112,13 @@ def call(
         if isinstance(error, Silent):
             raise StorageFailed(
                 f"{what} {path} failed: nothing came back for {limits.seconds:g} s; "
-                "see whether the storage is alive, then run the same command again: it goes on where it stopped",
+                "check whether the storage responds, then run the same command again: it continues where it stopped",
                 path,
                 None,
             ) from None
         if fault := fault_of(path, error):
-            cause, again = cause_of(error), f" ({tries} tries)" if tries > 1 else ""
-            text = f"{what} {path} failed{again}: {said(cause)}{advice(cause, fault)}"
+            cause, count = cause_of(error), f" ({tries} tries)" if tries > 1 else ""
+            text = f"{what} {path} failed{count}: {describe(cause)}{advice(cause, fault)}"
             raise StorageFailed(text, path, error) from error
 
     def left() -> float:
@@ -128,5 +128,5 @@ def call(
 
 
 def once(what: str, path: str, action: Callable[[], T]) -> T:
-    """The value of `action`, tried only once, for what must not or need not be tried again."""
+    """The value of `action`, tried only once: for operations that must not or need not be retried."""
     return call(what, path, action, tries=1)

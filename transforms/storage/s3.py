@@ -1,4 +1,4 @@
-"""S3 and what speaks like it: one client per process, one request per operation."""
+"""S3 and compatible stores: one client per process, one request per operation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
 from transforms.storage import clients
 from transforms.storage.clients import Clients, bucket_of, split
-from transforms.storage.errors import Changed, Fault, cause_of, said, status_fault, status_of
-from transforms.storage.other import matched, stored_checksum
+from transforms.storage.errors import Changed, Fault, cause_of, describe, status_fault, status_of
+from transforms.storage.other import beam_checksum, beam_match_or_empty
 from transforms.storage.sink import Sink
 
-_READ_BYTES = 64 << 10  # how much may come without a sign of progress
+_READ_BYTES = 64 << 10  # per read: each read counts as progress
 _TRIES_OF_A_PART = 4
 _TRANSIENT_CODES = frozenset(
     ("SlowDown", "RequestTimeout", "InternalError", "Throttling", "ServiceUnavailable",
@@ -23,10 +23,10 @@ _TRANSIENT_CODES = frozenset(
 
 
 class S3Store:
-    """S3 with Beam's S3 options, else boto3's own credentials, else anonymously. Thread-safe."""
+    """S3 with the credentials of Beam's S3 options, else boto3's own, else anonymously. Thread-safe."""
 
     schemes: tuple[str, ...] = ("s3",)
-    whole_uploads = True
+    atomic_uploads = True
 
     def __init__(self) -> None:
         self._clients = Clients(_connect)
@@ -36,17 +36,20 @@ class S3Store:
         return self._clients.get()
 
     def connect(self) -> None:
+        """Searches for credentials, which can take seconds."""
         self._clients.get()
 
     def endpoint(self, options: PipelineOptions) -> str:
+        """The value of --s3_endpoint_url; Amazon's depends on the region."""
         return options.view_as(S3Options).s3_endpoint_url or ""
 
     def fault(self, error: Any) -> Fault | None:
+        """Knows the errors of boto3, botocore and s3transfer."""
         from boto3.exceptions import S3UploadFailedError
         from botocore import exceptions as s3
 
         name = type(error).__name__
-        if isinstance(error, S3UploadFailedError):  # holds the true cause as its context
+        if isinstance(error, S3UploadFailedError):  # its context is the real cause
             cause = error.__context__ and self.fault(error.__context__)
             return cause or Fault("connect", "an upload to S3 failed", transient=True)
         if isinstance(error, s3.ClientError):
@@ -72,8 +75,9 @@ class S3Store:
         return None
 
     def explain(self, path: str, error: BaseException) -> str:
+        """Knows missing credentials and permissions."""
         cause = cause_of(error)
-        code, text = status_of(cause), said(cause)
+        code, text = status_of(cause), describe(cause)
         if "locate credentials" in text or (code == 403 and self._clients.anonymous):
             return (
                 "no AWS credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
@@ -84,12 +88,14 @@ class S3Store:
         return clients.explain(path, error)
 
     def match(self, pattern: str) -> list[FileMetadata]:
-        files = matched(pattern)
-        if not files and not self._has_bucket(pattern):  # Beam lists it as empty
+        """Through Beam. Raises BeamIOError if there is no such bucket."""
+        files = beam_match_or_empty(pattern)
+        if not files and not self._has_bucket(pattern):  # Beam lists a missing bucket as empty
             raise BeamIOError("Match operation failed", {pattern: 404})
         return files
 
     def exists(self, path: str) -> bool:
+        """One request for the object's metadata."""
         bucket, key = split(path)
         with _missing_suppressed():
             self._client.head_object(Bucket=bucket, Key=key)
@@ -97,21 +103,25 @@ class S3Store:
         return False
 
     def checksum(self, path: str) -> str:
-        return stored_checksum(path)
+        """Through Beam."""
+        return beam_checksum(path)
 
     def read(self, path: str, into: Sink) -> None:
+        """One request, checked against the object's checksum if it was stored with one."""
         bucket, key = split(path)
         answer = self._client.get_object(Bucket=bucket, Key=key)
-        # closing, not `with`: a StreamingBody entered by `with` hands out the stream that checks nothing.
+        # closing, not `with`: `with` on a StreamingBody gives the underlying stream, which checks nothing.
         with contextlib.closing(answer["Body"]) as body:
             into.expect(answer["ContentLength"])
             while part := body.read(_READ_BYTES):
                 into.write(part)
 
     def open(self, path: str) -> S3File:
+        """One request for the object's size and entity tag."""
         return S3File(self._client, *split(path))
 
     def create_only(self, path: str, data: bytes) -> bool:
+        """Atomic: on the condition that there is no such object (If-None-Match)."""
         from botocore.exceptions import ClientError
 
         bucket, key = split(path)
@@ -124,11 +134,13 @@ class S3Store:
         return True
 
     def upload(self, path: str, file: IO[bytes]) -> None:
+        """In parts where the file is large; the object appears once all of them are stored."""
         bucket, key = split(path)
         file.seek(0)
         self._client.upload_fileobj(file, bucket, key)
 
     def place(self, source: str, target: str) -> bool:
+        """A copy within the store; `source` remains."""
         bucket, key = split(source)
         with _missing_suppressed():
             self._client.copy({"Bucket": bucket, "Key": key}, *split(target))
@@ -136,6 +148,7 @@ class S3Store:
         return False
 
     def delete(self, path: str) -> None:
+        """S3 itself reports no error for a missing object."""
         bucket, key = split(path)
         self._client.delete_object(Bucket=bucket, Key=key)
 
@@ -150,7 +163,7 @@ class S3Store:
 
 
 class S3File:
-    """An object opened for reading, as its entity tag has it now."""
+    """An object opened for reading; `version` is its entity tag."""
 
     def __init__(self, client: Any, bucket: str, key: str):
         self._client, self._bucket, self._key = client, bucket, key
@@ -158,11 +171,12 @@ class S3File:
         self.size, self.version = head["ContentLength"], head["ETag"]
 
     def read_at(self, offset: int, count: int) -> bytes:
+        """One range request. Raises Changed if the object has another entity tag now."""
         from botocore.exceptions import ClientError
 
-        asked = {"Range": f"bytes={offset}-{offset + count - 1}", "IfMatch": self.version}
+        conditions = {"Range": f"bytes={offset}-{offset + count - 1}", "IfMatch": self.version}
         try:
-            with self._client.get_object(Bucket=self._bucket, Key=self._key, **asked)["Body"] as body:
+            with self._client.get_object(Bucket=self._bucket, Key=self._key, **conditions)["Body"] as body:
                 return body.read()
         except ClientError as error:
             if status_of(error) == 412:
@@ -170,7 +184,7 @@ class S3File:
             raise
 
     def close(self) -> None:
-        """Nothing is held between two reads."""
+        """Does nothing: no connection stays open between reads."""
 
 
 @contextlib.contextmanager
@@ -199,7 +213,7 @@ def _connect(all_options: PipelineOptions) -> tuple[Any, bool]:
     anonymous = session.get_credentials() is None
     config = Config(
         max_pool_connections=clients.POOLED_CONNECTIONS,
-        retries={"total_max_attempts": 1},  # the door has patience
+        retries={"total_max_attempts": 1},  # `retrying` retries
         signature_version=botocore.UNSIGNED if anonymous else None,
     )
     client = session.client(
@@ -216,7 +230,7 @@ def _connect(all_options: PipelineOptions) -> tuple[Any, bool]:
 
 
 def _seconds_until_a_part_is_sent_again(response: Any = None, attempts: int = 1, **_: Any) -> float | None:
-    """Without it, a large file would be sent again as a whole for each part that S3 was too busy to take."""
+    """Retries a part alone: otherwise each part refused by a busy S3 would cost a new upload of the complete file."""
     refused = response is not None and response[0].status_code in (500, 503)
     return 0.5 * 2**attempts if refused and attempts < _TRIES_OF_A_PART else None
 

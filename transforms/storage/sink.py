@@ -1,4 +1,4 @@
-"""Where a store writes a whole file that is read at once."""
+"""The buffer that a store writes a file to when it is read in one operation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from transforms.storage.watching import Beat
 
 
 class Sink:
-    """Takes the bytes of a file, at most `max_bytes` of them.
+    """Collects the bytes of a file, at most `max_bytes` of them.
 
     Attributes:
-      beat: when it last took some.
-      abandoned: nobody waits for the file any more; the next write raises.
+      beat: records the time of the last write.
+      abandoned: set when the reader has given up; the next write raises.
     """
 
     def __init__(self, max_bytes: float = math.inf):
@@ -24,12 +24,12 @@ class Sink:
         self.abandoned = False
 
     def expect(self, size: int) -> None:
-        """Refuses a file that will not fit."""
+        """Raises Fault 'too_large' for a file of `size` bytes that will not fit."""
         if size > self._max_bytes:
             raise Fault("too_large", f"it has {size} bytes, above max_bytes={self._max_bytes}")
 
     def write(self, data: bytes) -> int:
-        """Takes a part. Raises Fault 'too_large', or 'timeout' where nobody waits any more."""
+        """Appends bytes. Raises Fault 'too_large', or 'timeout' if the sink is abandoned."""
         if self.abandoned:
             raise Fault("timeout", "nobody waits for the file any more")
         self.beat()
@@ -40,11 +40,11 @@ class Sink:
         return len(data)
 
     def seek(self, offset: int) -> int:
-        """Takes back what lies behind `offset`: how the client of Cloud Storage starts a transcoded object again."""
+        """Drops what lies beyond `offset`: the client of Cloud Storage restarts a transcoded object this way."""
         self._parts = [self.data()[:offset]]
         self._size = len(self._parts[0])
         return offset
 
     def data(self) -> bytes:
-        """All that was written."""
+        """All bytes written so far."""
         return b"".join(self._parts)

@@ -1,4 +1,4 @@
-"""What every kind of store can do, and which there are: a new one is a file beside this one, and a line here."""
+"""The interface of a store, and all kinds of store: a new one is a module beside this one and a line here."""
 
 from __future__ import annotations
 
@@ -19,36 +19,38 @@ _SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
 class Opened(Protocol):
-    """A file of a store, opened for reading."""
+    """A file of a store, opened for reading; `size` is in bytes."""
 
     size: int
-    version: str  # another one means another content
+    version: str  # differs if the content does
 
-    def read_at(self, offset: int, count: int) -> bytes: ...
+    def read_at(self, offset: int, count: int) -> bytes:
+        """At most `count` bytes from `offset` on, which lies within the file; b"" if the file has become shorter."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Releases what is open; not called twice."""
 
 
 class Store(Protocol):
-    """What every kind of store can do. Thread-safe; one object per process.
+    """A kind of store. Thread-safe; one object per process.
 
-    Each operation on files is one try, and safe to repeat, also when only its answer was lost.
+    Each operation on files is a single try, and safe to repeat, also if only its answer was lost.
     """
 
     schemes: tuple[str, ...]
-    whole_uploads: bool  # nothing of an upload is seen before all of it is there
+    atomic_uploads: bool  # an upload becomes visible only once it is complete
 
     def connect(self) -> None:
-        """Makes the client, where there is none yet: the search for credentials can take long."""
+        """Creates the client, if there is none yet: the search for credentials can take seconds."""
 
     def endpoint(self, options: PipelineOptions) -> str:
-        """The URL that the client talks to, for the launcher to see whether it answers; '' where it cannot be told."""
+        """The URL of the store, for the launcher to check that it answers; '' if it is not known."""
 
     def fault(self, error: Any) -> Fault | None:
-        """What an error of the client, or the status of an answer, means; None for what is not particular to the store."""
+        """The meaning of an error of the client or of an HTTP status; None if it is not specific to the store."""
 
     def explain(self, path: str, error: BaseException) -> str:
-        """One sentence to the user on why what was asked with `path` was not done, and what to do about it."""
+        """One sentence for the user on why an operation on `path` failed, and what to do about it."""
 
     def match(self, pattern: str) -> list[FileMetadata]:
         """The files that a pattern matches."""
@@ -57,25 +59,25 @@ class Store(Protocol):
         """Whether there is such a file."""
 
     def checksum(self, path: str) -> str:
-        """What the store keeps to tell contents apart, as Beam gives it."""
+        """The store's own checksum of a file, as Beam reports it."""
 
     def read(self, path: str, into: Sink) -> None:
-        """Writes a whole file, checked against its checksum where the store keeps one; raises if there is none."""
+        """Writes a complete file to `into`, checked against its stored checksum if there is one; raises if there is no file."""
 
     def open(self, path: str) -> Opened:
         """Opens a file for reading; raises if there is none."""
 
     def create_only(self, path: str, data: bytes) -> bool:
-        """Writes a file if there is none of this name; whether it did. Atomic, where the store can."""
+        """Writes a file if there is none of this name; returns whether it did. Atomic, where the store supports that."""
 
     def upload(self, path: str, file: IO[bytes]) -> None:
-        """Writes a file from the start of `file`, over an older one. Atomic."""
+        """Writes a file from the start of `file`, replacing an older one. Atomic."""
 
     def place(self, source: str, target: str) -> bool:
-        """Gives a file another name, over an older file; False if there is no `source`. Atomic."""
+        """Gives a file another name, replacing an older file; False if there is no `source`. Atomic."""
 
     def delete(self, path: str) -> None:
-        """Deletes a file; one that is gone already is no error."""
+        """Deletes a file; a missing one is not an error."""
 
 
 STORES: tuple[Store, ...] = (DISK, GCS, S3)
@@ -84,7 +86,7 @@ _BY_SCHEME = {scheme: store for store in STORES for scheme in store.schemes}
 
 
 def store_of(path: str) -> Store:
-    """The store of a path or URI; where it is none of STORES, whatever Beam's file systems make of it."""
+    """The store of a path or URI; OTHER if its scheme is of none of STORES."""
     match = _SCHEME.match(path)
     return _BY_SCHEME.get(match[1].lower(), OTHER) if match else DISK
 
@@ -95,7 +97,7 @@ def is_local(path: str) -> bool:
 
 
 def fault_of(path: str, error: Exception) -> Fault | None:
-    """What an error of an operation on `path` means; None if it is no error of storage, but a mistake."""
+    """The meaning of an error of an operation on `path`; None if it is not an error of storage, but a bug."""
     store = store_of(path)
     for layer in layers(error):
         fault = layer if isinstance(layer, Fault) else store.fault(layer)

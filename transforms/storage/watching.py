@@ -1,4 +1,4 @@
-"""Giving up what is silent: operations run in threads of their own, as nothing else ends a call into a dead file system."""
+"""Gives up operations that hang: they run in separate threads, as a call into a dead file system cannot be ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Beat:
-    """When a long operation last made progress, which it tells by calling this."""
+    """The time at which a long operation last made progress; the operation calls this object."""
 
     def __init__(self) -> None:
         self.last = 0.0
@@ -24,14 +24,14 @@ class Beat:
 
 
 class Silent(Exception):
-    """An operation did not come back."""
+    """An operation did not return in time."""
 
 
 def watched(action: Callable[[], T], beat: Beat, silence_seconds: float, seconds: float = math.inf) -> T:
-    """The value of `action`, which is left to itself once it is given up.
+    """The value of `action`; an action that is given up goes on in its thread.
 
     Raises:
-      Silent: it made no progress for `silence_seconds`, or was not done after `seconds`.
+      Silent: it made no progress for `silence_seconds`, or had not returned after `seconds`.
     """
     began = time.monotonic()
     try:
@@ -42,18 +42,18 @@ def watched(action: Callable[[], T], beat: Beat, silence_seconds: float, seconds
     while True:
         end = min(max(began, beat.last) + silence_seconds, began + seconds)
         try:
-            worked, value = answer.get(timeout=max(end - time.monotonic(), 0))
+            succeeded, value = answer.get(timeout=max(end - time.monotonic(), 0))
             break
         except queue.Empty:
             if time.monotonic() >= min(max(began, beat.last) + silence_seconds, began + seconds):
                 raise Silent from None
-    if worked:
+    if succeeded:
         return value
     raise value
 
 
 class _Runner(threading.Thread):
-    """Runs one action after the other; daemonic, as one that hangs must not keep the process."""
+    """Runs one action after the other; a daemon, as a hanging action must not keep the process alive."""
 
     def __init__(self) -> None:
         super().__init__(name="storage", daemon=True)
@@ -74,7 +74,7 @@ class _Runner(threading.Thread):
                 result = False, error
             _idle.append(self)
             answer.put(result)
-            del action, answer, result  # nothing of the last action is kept while there is none
+            del action, answer, result  # an idle thread must not keep the last action's objects alive
 
 
 _idle: list[_Runner] = []

@@ -1,4 +1,4 @@
-"""Files read and written as a whole, at once."""
+"""Reading and writing complete files in one operation."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from transforms.storage.stores import fault_of, is_local, store_of
 from transforms.storage.watching import Silent, watched
 from transforms.storage.writing import send
 
-_SIDE_BY_SIDE = 32  # requests at once
+_PARALLEL_REQUESTS = 32
 T = TypeVar("T")
 
 
 def read_bytes(path: str) -> bytes:
-    """A small file as a whole."""
+    """The bytes of a small file. Raises FileNotFoundError."""
     data = read_if_there(path)
     if data is None:
-        raise FileNotFoundError(f"nothing at {path}")
+        raise FileNotFoundError(f"no file at {path}")
     return data
 
 
 def read_if_there(path: str) -> bytes | None:
-    """A small file's bytes; None if there is none."""
+    """The bytes of a small file; None if there is none."""
 
     def read() -> bytes | None:
         into = Sink()
@@ -44,12 +44,12 @@ def read_if_there(path: str) -> bytes | None:
 
 
 def read_capped(path: str, max_bytes: int, seconds: float, silence_seconds: float) -> bytes:
-    """A whole file, in one try, for callers with limits and retries of their own.
+    """The bytes of a file, in one try, for callers with limits and retries of their own.
 
-    Both limits of time do not bind local disks, where a thread to watch would cost more than the read.
+    The time limits do not apply to local disks, where a watched thread would cost more than the read.
 
     Raises:
-      Fault: the file is larger than `max_bytes`, or there are errors of storage. Other errors come as they are.
+      Fault: the file is larger than `max_bytes`, or storage failed. Other errors are raised unchanged.
     """
     store, into = store_of(path), Sink(max_bytes)
     try:
@@ -70,28 +70,28 @@ def read_capped(path: str, max_bytes: int, seconds: float, silence_seconds: floa
 
 
 def read_many(paths: Sequence[str]) -> list[bytes | None]:
-    """What `read_if_there` gives for each of many small files of one store, read side by side."""
-    return side_by_side(read_if_there, paths)
+    """The bytes of many small files of one store, read in parallel; None for each that is missing."""
+    return in_parallel(read_if_there, paths)
 
 
-def side_by_side(work: Callable[[str], T], paths: Sequence[str]) -> list[T]:
-    """What `work` gives for each of many files of one store."""
+def in_parallel(work: Callable[[str], T], paths: Sequence[str]) -> list[T]:
+    """`work` for each of many files of one store; one after the other on a local disk."""
     if not paths or is_local(paths[0]):
         return [work(path) for path in paths]
-    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+    with ThreadPoolExecutor(_PARALLEL_REQUESTS) as pool:
         return list(pool.map(work, paths))
 
 
 def create_only(path: str, data: bytes) -> bool:
-    """Writes a small file if there is none of this name; whether it did. It appears as a whole or not at all.
+    """Writes a small file if there is none of this name; returns whether it did. The file appears complete or not at all.
 
     Of several callers at most one succeeds: by a precondition on gs:// and s3://, by a hard link on local disks. Disks
-    without hard links and other stores cannot promise that; there the name is looked up just before. After
-    an answer that was lost it may say False of a file that is the caller's own.
+    without hard links and other stores cannot guarantee that; there the name is checked just before. If an answer is
+    lost, this may return False for the caller's own file.
     """
     return retrying.call("creating", path, lambda: store_of(path).create_only(path, data))
 
 
 def write_atomic(path: str, data: bytes) -> None:
-    """Writes a whole small file so that no reader ever sees a part of it, over an older one."""
+    """Writes a small file, replacing an older one; readers never see an incomplete file."""
     send(path, io.BytesIO(data))

@@ -1,4 +1,4 @@
-"""bit.group_norm: one scale and shift a channel equals GroupNorm as it is defined, compiled or not."""
+"""bit.group_norm: one scale and shift per channel equals GroupNorm as defined, compiled or not."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from bit.group_norm import group_norm_relu
 
 
 def by_definition(x, gamma, beta, groups):
-    """float64, in the words of arXiv 1803.08494, then ReLU."""
+    """Equations 1, 2, 6 and 7 of arXiv:1803.08494 in float64, then ReLU."""
     n, h, w, c = x.shape
     grouped = x.astype(np.float64).reshape(n, h * w, groups, c // groups)
     mean = grouped.mean((1, 3), keepdims=True)
@@ -36,9 +36,9 @@ def test_equals_the_definition(shape, groups, dtype, compiled):
 
 
 def test_only_large_tensors_of_known_shape_are_compiled(monkeypatch):
-    seen = []
+    shapes = []
     original = group_norm._sums_of_slices
-    monkeypatch.setattr(group_norm, "_sums_of_slices", lambda x: seen.append(tuple(x.shape)) or original(x))
+    monkeypatch.setattr(group_norm, "_sums_of_slices", lambda x: shapes.append(tuple(x.shape)) or original(x))
     one = tf.ones(32)
     small, large = tf.ones((1, 8, 8, 32)), tf.ones((4, 64, 64, 32))
     for x in (small, large):
@@ -50,4 +50,4 @@ def test_only_large_tensors_of_known_shape_are_compiled(monkeypatch):
         return group_norm_relu(x, one, one, 8, tf.float32, True)
 
     of_any_size(large)
-    assert seen == [(4, 64, 64, 32)]
+    assert shapes == [(4, 64, 64, 32)]

@@ -14,8 +14,8 @@ TINY = ARCHITECTURES["tiny"]
 
 
 def tiny_arrays(classes=10):
-    made = Untrained(TINY, classes)
-    return {f"resnet/{name}": made.array(name) for name in shapes(TINY, classes)}
+    weights = Untrained(TINY, classes)
+    return {f"resnet/{name}": weights.array(name) for name in shapes(TINY, classes)}
 
 
 def write(path, arrays):
@@ -65,12 +65,12 @@ def test_one_error_names_every_wrong_array(tmp_path):
     with pytest.raises(UnusableModel) as raised:
         open_checkpoint(path)
     first, *rest = str(raised.value).splitlines()
-    assert first.startswith(f"{path} does not hold tiny as the official checkpoints do")
+    assert first.startswith(f"{path} does not hold tiny as official checkpoints do")
     assert [line.strip() for line in rest] == [
         f"misshapen: {misshapen} has (3, 3, 8, 9), expected (3, 3, 8, 8)",
         "missing: resnet/block2/unit01/a/group_norm/gamma (32,)",
         "missing: resnet/group_norm/beta (256,)",
-        "no floating-point numbers: resnet/block1/unit01/c/group_norm/beta holds int64",
+        "not floating-point: resnet/block1/unit01/c/group_norm/beta holds int64",
         "unexpected: global_step (3,)",
         "unexpected: resnet/block9/extra (3,)",
     ]
@@ -84,7 +84,7 @@ def test_another_member_than_the_name_says_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"<html>Not Found</html>", "is no .npz archive"), (None, "no file")],
+    [(b"<html>Not Found</html>", "is not an .npz archive"), (None, "no file")],
 )
 def test_what_is_no_archive_says_so(tmp_path, content, message):
     path = tmp_path / "mine.npz"
@@ -96,7 +96,7 @@ def test_what_is_no_archive_says_so(tmp_path, content, message):
 
 def test_another_familys_archive_says_so(tmp_path):
     path = write(tmp_path / "mine.npz", {"embedding/kernel": np.zeros(3, np.float32)})
-    with pytest.raises(UnusableModel, match=r"is no BiT checkpoint.*it holds embedding/kernel"):
+    with pytest.raises(UnusableModel, match=r"is not a BiT checkpoint.*it holds embedding/kernel"):
         open_checkpoint(path)
 
 
@@ -121,20 +121,20 @@ def test_standardization_is_that_of_the_definition():
 
 
 def test_seeded_weights_never_change():
-    made = Untrained(TINY, 10)
+    weights = Untrained(TINY, 10)
     digest = hashlib.sha256()
     for name in shapes(TINY, 10):
-        digest.update(made.array(name).astype("<f4").tobytes())
+        digest.update(weights.array(name).astype("<f4").tobytes())
     assert digest.hexdigest() == "15d627766fbbb82743fe6e667b1f26bb1e4ecbc06d265e5b5111486dd995dcc9"
 
 
 def test_seeded_weights_are_as_documented():
-    made = Untrained(TINY, 1000)
-    kernel = made.array(f"block4/unit01/b/{STANDARDIZED}")
+    weights = Untrained(TINY, 1000)
+    kernel = weights.array(f"block4/unit01/b/{STANDARDIZED}")
     assert kernel.dtype == np.float32
     assert -1 <= kernel.min() < -0.99
     assert 0.99 < kernel.max() <= 1
     assert abs(kernel.mean()) < 0.01
-    np.testing.assert_array_equal(made.array("group_norm/gamma"), 1)
-    np.testing.assert_array_equal(made.array("head/conv2d/bias"), 0)
-    assert np.abs(made.array("head/conv2d/kernel")).max() <= 0.01
+    np.testing.assert_array_equal(weights.array("group_norm/gamma"), 1)
+    np.testing.assert_array_equal(weights.array("head/conv2d/bias"), 0)
+    assert np.abs(weights.array("head/conv2d/kernel")).max() <= 0.01

@@ -1,4 +1,4 @@
-"""--outputs and --top_k: what a head gives, under which names, and what is refused."""
+"""--outputs and --top_k: the outputs of a head, their names, and what is refused."""
 
 import numpy as np
 import pytest
@@ -127,15 +127,15 @@ def test_the_order_asked_for_does_not_matter():
     ("flags", "message"),
     [
         (["--model=bit/m-r50x1", "--outputs=logit"], "no output 'logit'; there are embedding, logits, top_k"),
-        (["--model=bit/m-r50x1", "--outputs="], "no output asked for"),
+        (["--model=bit/m-r50x1", "--outputs="], "no output requested"),
         (["--model=untrained/tiny", "--outputs=logits"], "untrained/tiny has no head, so no logits"),
         (
             ["--model=https://tfhub.dev/google/bit/m-r101x3/1", "--outputs=logits,top_k"],
-            "has no head, so no logits and no top_k: ask for --outputs=embedding",
+            "has no head, so no logits and no top_k: use --outputs=embedding",
         ),
         (
             ["--model=vtab/BiT-M-R50x1-run0-patch_camelyon.npz", "--outputs=top_k"],
-            "tells 2 classes apart: --top_k=5 is more than that",
+            "has 2 classes: --top_k=5 is more than that",
         ),
         (["--model=bit/m-r50x1", "--top_k=3"], "--top_k=3 sets the number of classes for --outputs=top_k"),
         (

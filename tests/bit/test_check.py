@@ -14,9 +14,9 @@ from bit.weights import Untrained, shapes
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    made = Untrained(ARCHITECTURES["tiny"])
+    weights = Untrained(ARCHITECTURES["tiny"])
     path = tmp_path / "tiny.npz"
-    np.savez(path, **{f"resnet/{name}": made.array(name) for name in shapes(made.architecture)})
+    np.savez(path, **{f"resnet/{name}": weights.array(name) for name in shapes(weights.architecture)})
     return str(path)
 
 
@@ -31,7 +31,7 @@ def test_good_models_pass(checkpoint, tmp_path):
     check(checkpoint)
     check(checkpoint, "tiny")
     files = ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001")
-    check(folder(tmp_path / "whole", *files))
+    check(folder(tmp_path / "complete", *files))
     check(folder(tmp_path / "without_variables", "saved_model.pb"))
 
 
@@ -48,7 +48,7 @@ def test_a_folder_that_is_no_saved_model_says_so(tmp_path, files, message):
 
 
 def test_a_missing_path_says_so(tmp_path):
-    with pytest.raises(UnusableModel, match=r"no file or folder .*/nothing: check it, or take a name"):
+    with pytest.raises(UnusableModel, match=r"no file or folder .*/nothing: check the path, or use a name"):
         check(str(tmp_path / "nothing"))
 
 

@@ -1,4 +1,4 @@
-"""bit.self_test and its use in bit.load: recorded vectors, errors of reduced precisions, folding of hub modules."""
+"""bit.self_test and its use in bit.load: recorded vectors, errors of reduced precisions, folding of TF-Hub modules."""
 
 import gc
 import logging
@@ -36,13 +36,13 @@ def pixels():
 
 
 def test_the_picture_has_the_side_asked_for():
-    whole = self_test.picture(224)
-    assert whole.shape == (1, 224, 224, 3)
-    assert whole.dtype == np.float32
-    assert whole.min() >= 0
-    assert 200 < whole.max() <= 255
-    np.testing.assert_array_equal(self_test.picture(448)[:, ::2, 1::2], whole)
-    np.testing.assert_array_equal(self_test.picture(112), whole[:, 1::2, 1::2])
+    full = self_test.picture(224)
+    assert full.shape == (1, 224, 224, 3)
+    assert full.dtype == np.float32
+    assert full.min() >= 0
+    assert 200 < full.max() <= 255
+    np.testing.assert_array_equal(self_test.picture(448)[:, ::2, 1::2], full)
+    np.testing.assert_array_equal(self_test.picture(112), full[:, 1::2, 1::2])
 
 
 def test_the_first_load_records_and_later_ones_compare(cache):
@@ -55,9 +55,7 @@ def test_the_first_load_records_and_later_ones_compare(cache):
         vectors = {name: stored[name] for name in stored.files}
     vectors["embedding"][0, 0] += 0.01 * np.abs(vectors["embedding"]).max()
     np.savez(record, **vectors)
-    with pytest.raises(
-        self_test.SelfTestFailed, match=rf"off by 0\.0\d+ .* from what {re.escape(str(record))} holds"
-    ):
+    with pytest.raises(self_test.SelfTestFailed, match=rf"off by 0\.0\d+ .* from {re.escape(str(record))}"):
         tiny()
 
 
@@ -76,7 +74,7 @@ def test_a_device_that_computes_wrongly_is_found(precision, monkeypatch):
 
     monkeypatch.setattr(loading, "build", wrong)
     with pytest.raises(
-        self_test.SelfTestFailed, match=f"in {precision} .* is off by 0.5 .*Likely causes: memory or"
+        self_test.SelfTestFailed, match=f"in {precision} .* is off by 0.5 .*Likely causes: faulty memory or"
     ):
         tiny(precision=precision)
 
@@ -90,13 +88,13 @@ def test_a_vector_that_is_not_finite_fails():
 def test_a_reduced_precision_tells_its_error(monkeypatch):
     assert not [name for name in tiny().identity if name.startswith("self_test/")]
     identity = tiny(precision="bfloat16").identity
-    said = float(identity["self_test/relative_l2"])
+    stated = float(identity["self_test/relative_l2"])
     exact = tiny()._function  # the batch has two places for pictures
     batch = np.repeat(self_test.picture(32), 2, 0)
     reduced = tiny(precision="bfloat16")(batch)["embedding"][:1]
     off = self_test.distance(reduced, exact(tf.constant(batch))["embedding"].numpy()[:1])
-    assert said == pytest.approx(off.relative_l2, rel=0.06)
-    assert 1e-4 < said < 5e-2
+    assert stated == pytest.approx(off.relative_l2, rel=0.06)
+    assert 1e-4 < stated < 5e-2
     assert float(identity["self_test/cosine"]) == pytest.approx(off.cosine, abs=1e-4)
 
 
@@ -114,7 +112,7 @@ def test_a_cache_that_cannot_be_written_costs_the_check_only(tmp_path, monkeypat
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("BIT_CACHE_DIR", str(tmp_path / "file" / "cache"))
     assert tiny()(pixels())["embedding"].shape == (2, 256)
-    assert "the self-test is not recorded" in caplog.text
+    assert "the self-test cannot be recorded" in caplog.text
 
 
 def test_outputs_are_recorded_as_they_are_asked_for(cache):
@@ -137,9 +135,9 @@ def test_an_export_carries_its_record(tmp_path, cache):
     tiny(path, path)
     assert not cache.exists()
     record = Path(path) / self_test.EXPORTED
-    about = {"side": np.int64(32), "precision": np.str_("float32")}
-    np.savez(record, **about, embedding=np.ones((1, 256), np.float32))
-    with pytest.raises(self_test.SelfTestFailed, match=r"what \S+self_test.npz holds"):
+    settings = {"side": np.int64(32), "precision": np.str_("float32")}
+    np.savez(record, **settings, embedding=np.ones((1, 256), np.float32))
+    with pytest.raises(self_test.SelfTestFailed, match=r"from \S+self_test.npz"):
         tiny(path, path)
 
 
@@ -183,7 +181,7 @@ def test_weights_that_give_no_numbers_are_refused(tmp_path, cache):
     arrays["resnet/group_norm/gamma"][3] = np.nan
     path = str(tmp_path / "nan.npz")
     np.savez(path, **arrays)
-    with pytest.raises(UnusableModel, match="gives values that are not finite for the bundled picture"):
+    with pytest.raises(UnusableModel, match="returns values that are not finite for the bundled picture"):
         tiny(path, path)
     assert not cache.exists()
 
@@ -204,9 +202,9 @@ def test_a_classifier_module_gives_embedding_and_logits(tmp_path):
     path = str(tmp_path / "m")
     assert main([f"--model={name}", f"--output={path}", "--head"]) == 0
     both = tiny(name, outputs=("embedding", "logits"))(pixels())
-    given = tiny(path, path, outputs=("embedding", "logits"))(pixels())
+    exported = tiny(path, path, outputs=("embedding", "logits"))(pixels())
     for output, expected in both.items():
-        np.testing.assert_array_equal(given[output], expected)
+        np.testing.assert_array_equal(exported[output], expected)
 
 
 class Lookalike(tf.Module):
@@ -259,7 +257,7 @@ def test_another_prefix_of_the_names_is_folded_too(tmp_path):
     [
         (lambda self, x: folded_by(self, x, epsilon=1e-2), "gives another vector"),
         (lambda self, x: folded_by(self, x, scale=1.9), "gives another vector"),
-        (lambda self, x: folded_by(self, x)[:, :100], "gives 100 values"),
+        (lambda self, x: folded_by(self, x)[:, :100], "returns 100 values"),
     ],
     ids=["epsilon", "scale", "width"],
 )
@@ -272,18 +270,20 @@ def test_a_lookalike_is_called_as_it_is(change, why, tmp_path, caplog):
     assert why in caplog.text
     own = tf.saved_model.load(path)(tf.constant(pixels() / 255)).numpy()
     assert worst(extractor(pixels())["embedding"], own) < 1e-5
-    with pytest.raises(UnusableModel, match=f"--precision=bfloat16 is not for .*{why}.*take the .npz"):
+    with pytest.raises(
+        UnusableModel, match=f"--precision=bfloat16 is not available for .*{why}.*use the .npz"
+    ):
         tiny(path, path, precision="bfloat16")
 
 
 def test_float32_on_a_gpu_is_told_of_what_it_leaves_once(monkeypatch, caplog):
-    # No GPU is needed to see what is said: the device is only asked for its memory settings here.
+    # No GPU is needed: only the device's memory settings are read here.
     monkeypatch.setattr(loading, "_gpus", lambda: ["GPU:0"])
     monkeypatch.setattr(tf.config.experimental, "get_memory_growth", lambda gpu: True)
     tf_32 = []
     monkeypatch.setattr(tf.config.experimental, "enable_tensor_float_32_execution", tf_32.append)
-    loading._tell_of_reduced_precisions.cache_clear()
+    loading._suggest_reduced_precisions.cache_clear()
     for precision in ("float32", "float32", "tensorfloat32", "bfloat16"):
         loading._prepare_device(precision)
-    assert caplog.text.count("float32 on a GPU leaves most of it idle") == 1
+    assert caplog.text.count("float32 leaves most of a GPU idle") == 1
     assert tf_32 == [False, False, True, False]

@@ -185,9 +185,9 @@ def test_no_usable_signature_lists_what_there_is(tmp_path):
     with pytest.raises(UnusableModel) as raised:
         from_folder(path)
     text = str(raised.value)
-    assert text.startswith(f"{path} has no usable signature; it takes a function of float32 images")
-    assert "signature 'maps': gives float32 (None, 32, 32, 3)" in text
-    assert "signature 'sums': takes float32 (), float32 (), gives float32 ()" in text
+    assert text.startswith(f"{path} has no usable signature; a SavedModel needs a function of float32 images")
+    assert "signature 'maps': returns float32 (None, 32, 32, 3)" in text
+    assert "signature 'sums': takes float32 (), float32 (), returns float32 ()" in text
 
 
 def test_a_fixed_image_size_names_both_sizes(tmp_path):
@@ -200,8 +200,8 @@ def test_a_fixed_image_size_names_both_sizes(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "bfloat16"}, "--precision=bfloat16 is not for .* take the .npz"),
-        ({"outputs": ("logits",)}, "gives embedding only, not logits"),
+        ({"precision": "bfloat16"}, "--precision=bfloat16 is not available for .* use the .npz"),
+        ({"outputs": ("logits",)}, "provides embedding only, not logits"),
     ],
 )
 def test_what_a_saved_model_cannot_give_is_refused(tmp_path, options, message):

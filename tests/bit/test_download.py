@@ -1,4 +1,4 @@
-"""bit.download: whole files or none, from a server that misbehaves in every way that was thought of."""
+"""bit.download: complete files or none, from a server that misbehaves in many ways."""
 
 import base64
 import hashlib
@@ -50,14 +50,14 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
-        asked = self.headers.get("Range")
-        server.requests.append(asked)
+        byte_range = self.headers.get("Range")
+        server.requests.append(byte_range)
         start = 0
         if server.status != 200:
             self.send_error(server.status)
             return
-        if asked and server.ranges and self.headers.get("If-Range") == server.etag:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        if byte_range and server.ranges and self.headers.get("If-Range") == server.etag:
+            start = int(byte_range.removeprefix("bytes=").removesuffix("-"))
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(server.content) - start))
         if server.etag:
@@ -81,8 +81,8 @@ def crc32c(content):
 
 
 def files(folder):
-    found = [os.path.join(at, name) for at, _, names in os.walk(folder) for name in names]
-    return [path for path in found if not path.endswith(".lock")]
+    paths = [os.path.join(at, name) for at, _, names in os.walk(folder) for name in names]
+    return [path for path in paths if not path.endswith(".lock")]
 
 
 def fetch(server, tmp_path, name="a/BiT-M-R50x1.npz"):
@@ -105,7 +105,7 @@ def test_a_broken_connection_is_taken_up_where_it_stopped(tmp_path):
         path = fetch(server, tmp_path)
         assert server.requests[0] is None
         assert len(server.requests) == 3
-        assert all(asked.startswith("bytes=") for asked in server.requests[1:])
+        assert all(byte_range.startswith("bytes=") for byte_range in server.requests[1:])
     with open(path, "rb") as file:
         assert file.read() == CONTENT
 
@@ -122,8 +122,8 @@ def test_a_source_without_ranges_is_read_anew(tmp_path, options):
     ("options", "message"),
     [
         ({"cuts": [10_000] * 9}, "the connection broke 4 times"),
-        ({"hashes": [md5(b"other")]}, "md5 of what .* the source says .*: damaged on the way"),
-        ({"hashes": [crc32c(b"other")]}, "crc32c of what .* the source says .*: damaged on the way"),
+        ({"hashes": [md5(b"other")]}, "the md5 of .* the source states .*: damaged on the way"),
+        ({"hashes": [crc32c(b"other")]}, "the crc32c of .* the source states .*: damaged on the way"),
         ({"status": 404}, "Not Found"),
     ],
 )
@@ -168,7 +168,7 @@ def test_local_paths_stay_and_other_schemes_are_refused():
     assert local_path(resolve("/data/m.npz")) == "/data/m.npz"
     assert local_path(resolve("/data/module")) == "/data/module"
     assert local_path(resolve("untrained/r101x3")) == ""
-    with pytest.raises(UnusableModel, match="gs:// is not read from here"):
+    with pytest.raises(UnusableModel, match="gs:// cannot be read directly"):
         local_path(resolve("gs://mine/m.npz"))
 
 
@@ -204,9 +204,9 @@ def test_a_tarball_over_http_goes_through_tf_hubs_cache(tarball, tmp_path, monke
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "hub"))
     with Server(content=tarball) as server:
         path = fetch(server, tmp_path, "m.tar.gz")
-        asked = len(server.requests)
+        requests = len(server.requests)
     assert fetch(server, tmp_path, "m.tar.gz") == path
-    assert asked == len(server.requests)
+    assert requests == len(server.requests)
     assert path.startswith(str(tmp_path / "hub"))
     assert embedding_size(path) == 3
 
