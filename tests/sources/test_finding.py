@@ -360,7 +360,7 @@ def test_pictures_that_came_later_are_a_change_of_the_input(begun, folder, capsy
     flags, output = begun
     put(folder / "new.jfif", helpers.encoded(4))
     helpers.job(*flags, output=output, expect=2)
-    assert "the input now makes 6 shards" in capsys.readouterr().err
+    assert "the input now has 6 shards" in capsys.readouterr().err
 
 
 def test_a_new_output_or_overwrite_takes_all(begun, tmp_path):

@@ -210,7 +210,7 @@ def test_a_job_with_failures_is_resumed_retried_and_verified(tmp_path, capsys):
     path.write_bytes(data[:at] + b"NO" + data[at + 2 :])
     os.utime(path, (2, 2))
     helpers.job(*flags, output=output, expect=2)
-    assert "00001-of-00003 has changed since it was made" in (said := capsys.readouterr().err)
+    assert "00001-of-00003 has changed since the shard was made" in (said := capsys.readouterr().err)
     assert "(crc32c differs)" in said
     write(path, table(9, n=list(range(9))), row_group_size=3)
     helpers.job(*flags, output=output, expect=2)
