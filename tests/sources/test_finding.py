@@ -221,7 +221,7 @@ def test_a_glob_reaches_through_links_whatever_was_reached_before(tmp_path):
     put(tmp_path / "ds" / "b" / "latest" / "2.jpg", helpers.encoded(2))
     (tmp_path / "ds" / "latest").symlink_to("v1")
     (tmp_path / "ds" / "loop").symlink_to(".")
-    found = find(f"{tmp_path}/ds/**/latest/*.jpg")
+    found = find(f"{tmp_path}/ds/**latest/*.jpg")
     assert [os.path.realpath(file.path) for file in found.files] == [
         f"{tmp_path}/ds/b/latest/2.jpg",
         f"{tmp_path}/ds/v1/1.jpg",

@@ -39,12 +39,12 @@ def receipt_name(label: str) -> str:
 
 _RECEIPT = re.compile(rf"(?:.*/)?{_RECEIPTS}/([^/]+)\.json", re.DOTALL)
 _DATA = re.compile(rf"{_FEATURES}{_LABEL}{re.escape(features.SUFFIX)}|{_FAILURES}{_LABEL}\.jsonl")
-_OURS = tuple(
-    re.compile(rf"(.*?)(?:^|/)(?:{names})", re.DOTALL)
-    for names in (
-        rf"{_DATA.pattern}|{_RECEIPTS}/{_LABEL}\.json|{re.escape(MANIFEST)}|{re.escape(LISTING)}",
-        rf"{re.escape(_TEMPORARY)}/[^/]+",
-    )
+_OURS = (
+    re.compile(rf"(.*)(?:^|/){re.escape(_TEMPORARY)}/[^/]+", re.DOTALL),
+    re.compile(
+        rf"(.*?)(?:^|/)(?:{_DATA.pattern}|{_RECEIPTS}/{_LABEL}\.json|{re.escape(MANIFEST)}|{re.escape(LISTING)})",
+        re.DOTALL,
+    ),
 )
 
 

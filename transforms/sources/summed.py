@@ -75,6 +75,8 @@ class Summed(io.RawIOBase):
             self._summed_to = at + high
         return count
 
+    mode = "rb"  # which Beam's decompression asks for
+
     def readable(self) -> bool:
         """True."""
         return True

@@ -45,7 +45,9 @@ class Disk:
         return ""
 
     def fault(self, error: Any) -> Fault | None:
-        """None: `plain_fault` knows the system's errors."""
+        """Another host may well have a file that is missing here; `plain_fault` knows the system's other errors."""
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return Fault("not_found", "there is no such file on this worker")
         return None
 
     def explain(self, path: str, error: BaseException) -> str:

@@ -9,15 +9,15 @@ from transforms.storage.watching import Beat
 
 
 class Sink:
-    """Collects the bytes of a file, at most `max_bytes` of them.
+    """Collects the bytes of a file, at most `max_bytes` of them. `noun` is what messages call it.
 
     Attributes:
       beat: records the time of the last write.
       abandoned: set when the reader has given up; the next write raises.
     """
 
-    def __init__(self, max_bytes: float = math.inf):
-        self._max_bytes = max_bytes
+    def __init__(self, max_bytes: float = math.inf, noun: str = "object"):
+        self._max_bytes, self._noun = max_bytes, noun
         self._parts: list[bytes] = []
         self._size = 0
         self.beat = Beat()
@@ -26,7 +26,7 @@ class Sink:
     def expect(self, size: int) -> None:
         """Raises Fault 'too_large' for a file of `size` bytes that will not fit."""
         if size > self._max_bytes:
-            raise Fault("too_large", f"it has {size} bytes, above max_bytes={self._max_bytes}")
+            raise Fault("too_large", f"the {self._noun} has {size} bytes, above max_bytes={self._max_bytes}")
 
     def write(self, data: bytes) -> int:
         """Appends bytes. Raises Fault 'too_large', or 'timeout' if the sink is abandoned."""
@@ -36,7 +36,7 @@ class Sink:
         self._parts.append(data)
         self._size += len(data)
         if self._size > self._max_bytes:
-            raise Fault("too_large", f"it has more than max_bytes={self._max_bytes}")
+            raise Fault("too_large", f"the {self._noun} holds more than max_bytes={self._max_bytes}")
         return len(data)
 
     def seek(self, offset: int) -> int:

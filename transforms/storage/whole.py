@@ -51,7 +51,7 @@ def read_capped(path: str, max_bytes: int, seconds: float, silence_seconds: floa
     Raises:
       Fault: the file is larger than `max_bytes`, or storage failed. Other errors are raised unchanged.
     """
-    store, into = store_of(path), Sink(max_bytes)
+    store, into = store_of(path), Sink(max_bytes, "file" if is_local(path) else "object")
     try:
         if is_local(path):
             store.read(path, into)
