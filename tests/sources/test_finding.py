@@ -151,24 +151,24 @@ def test_globs_reach_as_deep_as_they_say(folder, monkeypatch):
     assert [file.path for file in find("b1/").files] == ["b1/c.jpg", "b1/d/e.jpg"]
 
 
-@pytest.mark.parametrize(
-    ("name", "data"),
-    [
-        ("backup.bz2", b"BZh9 cut short"),
-        ("log.gz", gzip.compress(b"text" * 1000)[:50]),
-        ("dump.zst", b"\x28\xb5\x2f\xfd"),
-        ("b.jpg.gz", gzip.compress(helpers.encoded(1))),
-        ("shopping", b"P1 buy milk"),
-    ],
-)
-def test_compressed_files_and_texts_beside_pictures_are_left_out(folder, name, data):
-    put(folder / name, data)
+BESIDE_PICTURES = {
+    "backup.bz2": b"BZh9 cut short",
+    "log.gz": gzip.compress(b"text" * 1000)[:50],
+    "dump.zst": b"\x28\xb5\x2f\xfd",
+    "b.jpg.gz": gzip.compress(helpers.encoded(1)),
+    "shopping": b"P1 buy milk",
+}
+
+
+@pytest.mark.parametrize("name", BESIDE_PICTURES)
+def test_compressed_files_and_texts_beside_pictures_are_left_out(folder, name):
+    put(folder / name, BESIDE_PICTURES[name])
     found = find(folder)
     assert names(found, folder) == ["a.jpg"]
     assert list(reasons(found, folder)) == [name]
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff" * 12, b"\xff" * 9000])
+@pytest.mark.parametrize("data", [b"", b"\xff" * 12, b"\xff" * 9000], ids=len)
 def test_a_format_that_is_asked_for_takes_files_whose_beginning_is_damaged(tmp_path, data):
     good = helpers.write_tfrecord(tmp_path / "in" / "part-0", [helpers.image_example(0)])
     put(tmp_path / "in" / "part-1", data + good.read_bytes()[len(data) :])
