@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import figures, inputs, limit, machine
-from pipeline import bottleneck, console, options, plan, run, runners
+from pipeline import bottleneck, console, options, plan, prepare, run, runners
 from transforms import infer, metrics
 from transforms.counters import Counts
 from transforms.imaging import preprocess
@@ -76,7 +76,7 @@ def complete_job(argv: Sequence[str], output: Path, device: Device) -> Run:
     """The job from building the graph to the manifest."""
     config, beam_options = options.parse([*argv, f"--output={output}"])
     job_plan = plan.make(config, "benchmark")
-    plan.prepare(job_plan)
+    prepare.prepare(job_plan)
     console.configure_logging(runners.LOCAL)
     device.calls.clear()
     began, cpu = time.perf_counter(), time.process_time()

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import figures, inputs, machine
-from pipeline import console, options, plan, run, runners
+from pipeline import console, options, plan, prepare, run, runners
 from transforms import infer
 from transforms.imaging import preprocess
 
@@ -32,7 +32,7 @@ def complete_job(argv: list[str], output: Path) -> float:
     """Seconds from building the graph to the manifest; the model is loaded before."""
     config, beam_options = options.parse([*argv, f"--output={output}"])
     job_plan = plan.make(config, "benchmark")
-    plan.prepare(job_plan)
+    prepare.prepare(job_plan)
     console.configure_logging(runners.LOCAL)
     began = time.perf_counter()
     run.run(config, job_plan, beam_options, runners.LOCAL)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors that matter are raised, too
 
-from pipeline import bottleneck, console, options, plan, reach, run, runners, weights
+from pipeline import bottleneck, console, options, plan, prepare, reach, run, runners, weights
 from pipeline.console import say
 from pipeline.dry_run import run as dry_run
 from pipeline.flags import RequestError
@@ -42,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         report.left_out(job_plan.left_out)
         if config.dry_run:
             return report.dry_run(dry_run.run(config, job_plan))
-        if config.overwrite and job_plan.stale and runner == runners.LOCAL:
+        if config.overwrite and job_plan.state.stale and runner == runners.LOCAL:
             run.check_model(config, beam_options, runner)  # before any old output is deleted
         with retrying.hurried():
-            plan.prepare(job_plan)
+            prepare.prepare(job_plan)
     except RequestError as error:
         return report.refused(str(error))
     except Exception as error:

@@ -96,7 +96,9 @@ class Report:
             )
             return self.failed(lost, plan)
         inputs, features, failures = (manifest[name] for name in ("inputs", "features", "failures"))
-        earlier = sum(receipt.inputs for receipt in (*plan.done, *plan.retried)) - plan.tried_again
+        earlier = (
+            sum(receipt.inputs for receipt in (*plan.state.done, *plan.state.retried)) - plan.tried_again
+        )
         rate = failures / inputs if inputs else 0.0
         smaller_batch = counters.PROCESS.batch_fitted
         too_many = rate > config.max_failure_rate or (inputs > 0 and features == 0)
@@ -128,7 +130,7 @@ class Report:
             "output": config.output,
             "runner": runner,
             "shards": len(plan.shards),
-            "shards_done_before": len(plan.done),
+            "shards_done_before": len(plan.state.done),
             "inputs": inputs,
             "features": features,
             "failures": failures,

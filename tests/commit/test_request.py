@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pipeline import options, plan, verify, weights
+from pipeline import options, plan, prepare, verify, weights
 from tests import helpers
 from transforms.commit import claim, writer
 
@@ -26,7 +26,7 @@ def begin(flags, output) -> plan.Plan:
     """A job that has planned and started, without a shard yet."""
     config, _ = options.parse([*helpers.TINY, *flags, f"--output={output}"])
     planned = plan.make(config, weights.identify(config.model, True))
-    plan.prepare(planned)
+    prepare.prepare(planned)
     return planned
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from pipeline import bottleneck, options, plan, run, runners
+from pipeline import bottleneck, options, plan, prepare, run, runners
 from tests import engines, helpers
 from transforms import metrics
 from transforms.counters import Counts
@@ -45,7 +45,7 @@ def test_the_counts_are_those_of_the_manifest(tmp_path, pattern, engine):
     flags = [*helpers.TINY, *ENGINES[engine](), "--batch_size=2"]
     config, beam_options = options.parse([*flags, f"--input={pattern}", f"--output={output}"])
     planned = plan.make(config, "weights")
-    plan.prepare(planned)
+    prepare.prepare(planned)
     counts = metrics.read(run.run(config, planned, beam_options, runners.name_of(beam_options)))
     manifest = helpers.manifest(output)
     assert manifest["failures_by_code"] == {"not_image": 1, "missing_feature": 1}

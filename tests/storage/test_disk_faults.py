@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import plan, verify
+from pipeline import prepare, verify
 from tests import helpers
 from transforms.commit import writer
 
@@ -105,9 +105,9 @@ def test_an_input_that_is_not_what_it_was_when_its_turn_comes_is_named(
     flags, whole = request_of
     victim = tmp_path / "in" / "in-00002-of-00003.tfrecord"
     content, status = victim.read_bytes(), os.stat(victim)
-    plain = plan.prepare
+    plain = prepare.prepare
 
-    def prepare(planned):
+    def prepare_and_change(planned):
         plain(planned)
         victim.unlink()
         if fate == "shorter":
@@ -115,7 +115,7 @@ def test_an_input_that_is_not_what_it_was_when_its_turn_comes_is_named(
         elif fate == "replaced by a folder":
             victim.mkdir()
 
-    monkeypatch.setattr(plan, "prepare", prepare)
+    monkeypatch.setattr(prepare, "prepare", prepare_and_change)
     helpers.job(*flags, output=tmp_path / "out", expect=1)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert str(victim) in line
