@@ -6,6 +6,7 @@ are retried, others raise StorageFailed, which says what failed, where and why.
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 
@@ -69,10 +70,16 @@ def join(folder: str, *parts: str) -> str:
 def match(pattern: str) -> list[FileMetadata]:
     """The files (no folders) that `pattern` matches, sorted by path; empty if there are none.
 
-    Raises BeamIOError if the bucket does not exist.
+    A page that failed is asked for again, not the pages before it. Raises StorageFailed if a glob's bucket does not exist.
     """
-    files = retrying.call("listing", pattern, lambda: store_of(pattern).match(pattern))
-    return sorted(files, key=lambda file: file.path)
+    files: list[FileMetadata] = []
+    page = ""
+    while True:
+        ask = functools.partial(store_of(pattern).match, pattern, page)
+        more, page = retrying.call("listing", pattern, ask)
+        files += more
+        if not page:
+            return sorted(files, key=lambda file: file.path)
 
 
 def exists(path: str) -> bool:

@@ -121,12 +121,6 @@ def plain_fault(cause: Any) -> Fault | None:
     return None
 
 
-def means_missing(error: BaseException) -> bool:
-    """Whether an error raised by Beam means that there is no such file."""
-    fault = plain_fault(cause_of(error))
-    return fault is not None and fault.code == "not_found"
-
-
 def describe(cause: Any) -> str:
     """An error in a few words: the first line of its message."""
     if isinstance(cause, int):

@@ -10,7 +10,7 @@ from typing import IO, Any
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
-from transforms.storage import clients
+from transforms.storage import clients, globs
 from transforms.storage.clients import Clients, bucket_of, split
 from transforms.storage.errors import (
     Changed,
@@ -22,7 +22,6 @@ from transforms.storage.errors import (
     status_fault,
     status_of,
 )
-from transforms.storage.other import beam_checksum, beam_match
 from transforms.storage.sink import Sink
 
 _EMULATOR = "STORAGE_EMULATOR_HOST"
@@ -88,19 +87,34 @@ class GcsStore:
         emulator = os.environ.get(_EMULATOR, "")
         return clients.explain(path, error, f"{_EMULATOR}={emulator}" if emulator else "")
 
-    def match(self, pattern: str) -> list[FileMetadata]:
-        """Through Beam. Raises BeamIOError if there is no such bucket."""
-        self.connect()  # settles the credentials for Beam, too
-        return beam_match(pattern)
+    def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
+        """One request: for the metadata of an object, or for a page of the bucket."""
+        glob, client = globs.parse(pattern), self._clients.get()
+        if glob.names is None:
+            blob = glob.prefix and client.bucket(glob.bucket).get_blob(glob.prefix, retry=None)
+            blobs, next_page = [blob] if blob else [], ""
+        else:
+            listing = client.list_blobs(
+                glob.bucket,
+                prefix=glob.prefix,
+                delimiter=glob.delimiter or None,
+                page_size=globs.PAGE_OBJECTS,
+                page_token=page or None,
+                fields="items(name,size,updated),nextPageToken",
+                retry=None,
+            )
+            blobs, next_page = next(listing.pages), listing.next_page_token or ""
+        return glob.files((blob.name, blob.size, blob.updated) for blob in blobs), next_page
 
     def exists(self, path: str) -> bool:
         """One request for the object's metadata."""
         return self._blob(path).exists(retry=None)
 
     def checksum(self, path: str) -> str:
-        """Through Beam."""
-        self.connect()
-        return beam_checksum(path)
+        """The CRC-32C, in base64."""
+        blob = self._blob(path)
+        blob.reload(retry=None)
+        return str(blob.crc32c)
 
     def read(self, path: str, into: Sink) -> None:
         """One request, checked against the object's checksum."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import IO, Any
 
-from apache_beam.io.filesystem import BeamIOError, FileMetadata
+from apache_beam.io.filesystem import FileMetadata
 from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
-from transforms.storage import clients
+from transforms.storage import clients, globs
 from transforms.storage.clients import Clients, bucket_of, split
 from transforms.storage.errors import Changed, Fault, cause_of, describe, status_fault, status_of
-from transforms.storage.other import beam_checksum, beam_match_or_empty
 from transforms.storage.sink import Sink
 
 _READ_BYTES = 64 << 10  # per read: each read counts as progress
@@ -87,12 +86,25 @@ class S3Store:
             return f"these AWS credentials may not do this with bucket {bucket_of(path)}: {text}"
         return clients.explain(path, error)
 
-    def match(self, pattern: str) -> list[FileMetadata]:
-        """Through Beam. Raises BeamIOError if there is no such bucket."""
-        files = beam_match_or_empty(pattern)
-        if not files and not self._has_bucket(pattern):  # Beam lists a missing bucket as empty
-            raise BeamIOError("Match operation failed", {pattern: 404})
-        return files
+    def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
+        """One request: for the metadata of an object, or for a page of the bucket."""
+        glob = globs.parse(pattern)
+        if glob.names is None:
+            objects = []
+            if glob.prefix:
+                with _missing_suppressed():
+                    head = self._client.head_object(Bucket=glob.bucket, Key=glob.prefix)
+                    objects.append((glob.prefix, head["ContentLength"], head["LastModified"]))
+            return glob.files(objects), ""
+        answer = self._client.list_objects_v2(
+            Bucket=glob.bucket,
+            Prefix=glob.prefix,
+            Delimiter=glob.delimiter,
+            MaxKeys=globs.PAGE_OBJECTS,
+            **({"ContinuationToken": page} if page else {}),
+        )
+        objects = [(item["Key"], item["Size"], item["LastModified"]) for item in answer.get("Contents", ())]
+        return glob.files(objects), answer.get("NextContinuationToken", "")
 
     def exists(self, path: str) -> bool:
         """One request for the object's metadata."""
@@ -103,8 +115,9 @@ class S3Store:
         return False
 
     def checksum(self, path: str) -> str:
-        """Through Beam."""
-        return beam_checksum(path)
+        """The entity tag, in its quotes."""
+        bucket, key = split(path)
+        return str(self._client.head_object(Bucket=bucket, Key=key)["ETag"])
 
     def read(self, path: str, into: Sink) -> None:
         """One request, checked against the object's checksum if it was stored with one."""
@@ -151,15 +164,6 @@ class S3Store:
         """S3 itself reports no error for a missing object."""
         bucket, key = split(path)
         self._client.delete_object(Bucket=bucket, Key=key)
-
-    def _has_bucket(self, path: str) -> bool:
-        from botocore.exceptions import ClientError
-
-        try:
-            self._client.head_bucket(Bucket=bucket_of(path))
-        except ClientError as error:
-            return status_of(error) != 404
-        return True
 
 
 class S3File:

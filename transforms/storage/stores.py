@@ -52,8 +52,8 @@ class Store(Protocol):
     def explain(self, path: str, error: BaseException) -> str:
         """One sentence for the user on why an operation on `path` failed, and what to do about it."""
 
-    def match(self, pattern: str) -> list[FileMetadata]:
-        """The files that a pattern matches."""
+    def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
+        """One page of the files that a pattern matches, and the name of the next page; "" if there is none."""
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
