@@ -9,7 +9,7 @@ from typing import TextIO
 
 from pipeline.plan import Plan
 from transforms import counters
-from transforms.commit import receipts, retry
+from transforms.commit import receipts, retry_failures
 from transforms.commit.layout import label_of
 from transforms.storage import door
 
@@ -112,7 +112,7 @@ class Progress:
 
     def _of_this_run(self, receipt: receipts.Receipt) -> receipts.Receipt:
         """The receipt; after a retry, one that counts only the inputs that were retried."""
-        remaining = retry.of_receipt(receipt)
+        remaining = retry_failures.of_receipt(receipt)
         if receipt.shard not in self._retries:
             return receipt
         failed = remaining.inputs if remaining else 0

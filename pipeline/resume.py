@@ -12,7 +12,7 @@ from apache_beam.io.filesystem import BeamIOError, FileMetadata
 
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
-from transforms.commit import receipts, retry
+from transforms.commit import receipts, retry_failures
 from transforms.commit import replace as replacing
 from transforms.commit.layout import LISTING, Layout, is_data
 from transforms.commit.receipts import Receipt
@@ -41,7 +41,7 @@ def find(
     """The state of the output folder of a request. Raises RequestError if it belongs to another request."""
     try:
         existing = receipts.read_receipts(layout)
-        marker = retry.read_marker(layout) if existing else None
+        marker = retry_failures.read_marker(layout) if existing else None
         files = {file.path: file.size_in_bytes for file in door.match(layout.data)}
     except (BeamIOError, ValueError, ImportError, KeyError, TypeError) as error:
         raise RequestError(
@@ -79,7 +79,7 @@ def find(
     retries = {
         receipt.shard: failed
         for receipt in done
-        if (failed := retry.of_receipt(receipt))
+        if (failed := retry_failures.of_receipt(receipt))
         and (config.retry_failures if marker is None else marker.get(receipt.shard) == failed.base)
     }
     retried = tuple(receipt for receipt in done if receipt.shard in retries)

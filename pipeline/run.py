@@ -20,7 +20,7 @@ from pipeline.progress import Progress
 from pipeline.signals import Signals
 from transforms import counters
 from transforms.commit.claim import IsFirstAttempt
-from transforms.commit.retry import Due
+from transforms.commit.retry_failures import Due
 from transforms.decode import DecodeImages
 from transforms.infer import BitModelHandler
 from transforms.manifest import WriteManifest

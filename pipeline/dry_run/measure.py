@@ -14,7 +14,7 @@ from pipeline.dry_run.sample import Stopwatch
 from pipeline.options import JobConfig
 from transforms.commit import claim, receipts
 from transforms.commit.layout import Layout
-from transforms.commit.retry import Due
+from transforms.commit.retry_failures import Due
 from transforms.commit.writer import ShardWriter
 from transforms.elements import Decoded, FeatureChunk, Shard
 from transforms.infer import BitModelHandler

@@ -47,7 +47,7 @@ class Claim:
 
 
 class IsFirstAttempt:
-    """Shard -> whether no attempt at it has begun before this call, in any process. (A class: see `retry.Due`.)
+    """Shard -> whether no attempt at it has begun before this call, in any process. (A class: see `retry_failures.Due`.)
 
     The call leaves a note, which is deleted when the shard is committed. An attempt that was killed may leave nothing
     but this note.

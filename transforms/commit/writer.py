@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from transforms.commit import claim, ledger, receipts, replace, retry, versions
+from transforms.commit import claim, ledger, receipts, replace, retry_failures, versions
 from transforms.commit.claim import Claim
 from transforms.commit.files import FileWriter
 from transforms.commit.layout import Layout, failures_name, features_name, new_attempt
@@ -29,8 +29,8 @@ class ShardWriter:
         self._layout = layout
         self._shard = shard
         self._fingerprint = fingerprint
-        self._old = retry.current_receipt(layout, shard, shard.retry) if shard.retry else None
-        self._committed = retry.committed_items(layout, self._old) if self._old else None
+        self._old = retry_failures.current_receipt(layout, shard, shard.retry) if shard.retry else None
+        self._committed = retry_failures.committed_items(layout, self._old) if self._old else None
         self._attempt = new_attempt(shard.label, self._old.digest if self._old else "")
         self._features = self._open(features_name(shard.label))
         self._ledger: FileWriter | None = None

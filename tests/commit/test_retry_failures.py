@@ -1,6 +1,6 @@
 """--retry_failures: afterwards the output is, byte for byte, that of a run in which all inputs succeeded at once.
 
-`python -m tests.commit.test_retry KILLS [SEED]` kills retries at random moments, KILLS times.
+`python -m tests.commit.test_retry_failures KILLS [SEED]` kills retries at random moments, KILLS times.
 """
 
 from __future__ import annotations
