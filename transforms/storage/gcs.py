@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
+from collections.abc import Callable
 from typing import IO, Any
 
 from apache_beam.io.filesystem import FileMetadata
@@ -122,7 +124,7 @@ class GcsStore:
 
     def open(self, path: str) -> GcsFile:
         """One request for the object's size and generation."""
-        return GcsFile(self._blob(path))
+        return GcsFile(functools.partial(self._blob, path))
 
     def create_only(self, path: str, data: bytes) -> bool:
         """Atomic: on the condition that there is no generation yet."""
@@ -176,11 +178,16 @@ class GcsStore:
 
 
 class GcsFile:
-    """An object opened for reading; `version` is its generation."""
+    """An object opened for reading; `version` is its generation.
 
-    def __init__(self, blob: Any):
+    Each request is made by a new blob: one that has seen an answer asks for that generation by name, and then an object
+    that was replaced seems to be missing.
+    """
+
+    def __init__(self, new_blob: Callable[[], Any]):
+        blob = new_blob()
         blob.reload(retry=None)
-        self._blob = blob
+        self._new_blob, self._generation = new_blob, blob.generation
         self.size, self.version = blob.size, str(blob.generation)
 
     def read_at(self, offset: int, count: int) -> bytes:
@@ -188,11 +195,11 @@ class GcsFile:
         from google.api_core.exceptions import PreconditionFailed
 
         try:
-            return self._blob.download_as_bytes(
+            return self._new_blob().download_as_bytes(
                 start=offset,
                 end=offset + count - 1,
                 raw_download=True,
-                if_generation_match=self._blob.generation,
+                if_generation_match=self._generation,
                 checksum=None,  # it covers the complete object
                 retry=None,
             )
