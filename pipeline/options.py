@@ -23,6 +23,7 @@ from transforms.imaging.preprocess import Preprocessing
 from transforms.infer import ModelSettings
 from transforms.records import features
 from transforms.sources.base import ReadSettings
+from transforms.storage.other import OTHER
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,11 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         outputs.check(model, output_names, top_k, outputs.classes(model))
     except (models.UnknownModel, models.UnusableModel) as error:
         raise RequestError(str(error)) from error
-    unknown = sorted(set(flags.uri_schemes) - set(FetchSettings().uri_schemes) - {"hdfs", "azfs", "webhdfs"})
+    known = dict.fromkeys((*FetchSettings().uri_schemes, *OTHER.schemes))
+    unknown = [scheme for scheme in flags.uri_schemes if scheme not in known]
     if unknown:
         raise RequestError(
-            f"--uri_schemes={','.join(flags.uri_schemes)}: unknown scheme {unknown[0]!r}; choose from "
-            f"{', '.join(FetchSettings().uri_schemes)}"
+            f"--uri_schemes={','.join(flags.uri_schemes)}: unknown scheme {unknown[0]!r}; choose from {', '.join(known)}"
         )
     if flags.top_k and "top_k" not in output_names:
         raise RequestError(

@@ -223,3 +223,13 @@ def test_number_ranges_are_expanded(text, paths):
 @pytest.mark.parametrize("text", ["{5..3}", "a{0..9999999}"])
 def test_a_bad_range_is_refused(tmp_path, capsys, text):
     assert "is not a range" in refusal(capsys, f"--input={text}", output=tmp_path / "out")
+
+
+def test_schemes_are_those_of_the_stores_and_of_beams_file_systems(tmp_path, capsys):
+    request = [f"--input={tmp_path}/a.txt", f"--output={tmp_path}/out", *helpers.TINY]
+    config, _ = options.parse([*request, "--uri_schemes=hdfs,azfs,gs,https"])
+    assert config.read.fetch.uri_schemes == ("hdfs", "azfs", "gs", "https")
+    line = refusal(capsys, *request, "--uri_schemes=gs,ftp", output=tmp_path / "out")
+    assert line.startswith(
+        "--uri_schemes=gs,ftp: unknown scheme 'ftp'; choose from file, gs, s3, http, https, hdfs"
+    )

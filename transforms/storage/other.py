@@ -8,7 +8,7 @@ import shutil
 import uuid
 from typing import IO, Any
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -21,8 +21,12 @@ _READ_BYTES = 64 << 10  # per read: each read counts as progress
 class OtherStore:
     """A store through FileSystems only. Of two callers that create the same file, both may succeed."""
 
-    schemes: tuple[str, ...] = ()
     atomic_uploads = False
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """Those of the file systems that Beam has here."""
+        return tuple(system.scheme() for system in FileSystem.get_all_subclasses() if system.scheme())
 
     def connect(self) -> None:
         """Does nothing: Beam connects for each operation."""

@@ -37,8 +37,11 @@ class Store(Protocol):
     Each operation on files is a single try, and safe to repeat, also if only its answer was lost.
     """
 
-    schemes: tuple[str, ...]
     atomic_uploads: bool  # an upload becomes visible only once it is complete
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """The schemes of its URIs, in lower case."""
 
     def connect(self) -> None:
         """Creates the client, if there is none yet: the search for credentials can take seconds."""
