@@ -53,7 +53,7 @@ def find(
         old = [layout.receipt(receipt.shard) for receipt in existing]
         kept = [file.path for file in door.match(layout.manifest)]
         kept += [file.path for file in door.match(door.join(layout.temporary, "*"))]
-        stale = [*old, *kept, *_data(files)]
+        stale = [*old, *kept, *(path for path in files if is_data(posixpath.basename(path)))]
         if inputs := sorted({shard.source.uri for shard in shards} & set(stale)):
             raise RequestError(
                 f"--overwrite would delete {inputs[0]}, which is input of this job: move it elsewhere, or use another --output"
@@ -119,10 +119,6 @@ def _real(folder: str) -> str:
     return os.path.realpath(door.local(folder)) if door.is_local(folder) else folder
 
 
-def _data(files: Iterable[str]) -> list[str]:
-    return [f for f in files if is_data(posixpath.basename(f))]
-
-
 def _is_complete(layout: Layout, receipt: Receipt, files: Mapping[str, int]) -> bool:
     """Whether the files that a receipt lists exist and have the right size."""
     return not receipt.replacing and all(
@@ -134,9 +130,7 @@ def _check_same(
     config: JobConfig, receipt: Receipt, shard: Shard | None, fingerprint: dict[str, Any], of: int
 ) -> None:
     remedy = "use another --output, or --overwrite to start again"
-    for name, (old, new) in receipts.differences(receipt.fingerprint, fingerprint).items():
-        if name == receipts.NAME_ONLY:  # the same weights under another name
-            continue
+    for name, (old, new) in receipts.conflicts(receipt.fingerprint, fingerprint).items():
         raise RequestError(
             f"--output={config.output} was made with {name} = {old!r}, this run requests {new!r}: {remedy}"
         )

@@ -13,9 +13,7 @@ from transforms.commit.layout import Layout, label_of
 from transforms.storage import door
 
 FORMAT = 1  # version of the receipt and manifest format
-NAME_ONLY = (
-    "model.name"  # may differ between equal fingerprints: a model has several names, its weights decide
-)
+NAME_ONLY = "model.name"  # may differ: a model has several names, its weights decide
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,12 @@ def _paths(layout: Layout) -> list[str]:
 
 def same_fingerprint(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether two fingerprints stand for the same features. The model's name may differ; its weights may not."""
-    return not set(differences(old, new)) - {NAME_ONLY}
+    return not conflicts(old, new)
+
+
+def conflicts(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The differences of two fingerprints that change features."""
+    return {name: values for name, values in differences(old, new).items() if name != NAME_ONLY}
 
 
 def differences(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator, Mapping, Sequence
+import contextlib
+import zlib
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -11,6 +13,7 @@ from apache_beam.io.filesystem import FileMetadata
 
 from transforms.elements import EVERY, Encoded, Failure
 from transforms.fetching.settings import FetchSettings
+from transforms.storage import door
 
 Item = Encoded | Failure
 KeyAt = Callable[[int], "bytes | None"]  # position in the shard -> key; None where it cannot be known
@@ -18,6 +21,17 @@ KeyAt = Callable[[int], "bytes | None"]  # position in the shard -> key; None wh
 
 class BadInput(ValueError):
     """An input cannot be read as requested; the message says what, where and what to do."""
+
+
+@contextlib.contextmanager
+def as_bad_input(path: str) -> Iterator[None]:
+    """A context in which `path` is opened and read, and errors of that become BadInput."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise BadInput(f"{path} cannot be read: {door.explain(path, error)}") from error
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import posixpath
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -15,7 +13,7 @@ from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
 
 from transforms.fetching.uris import public_uri
 from transforms.sources import left_out, local_files
-from transforms.sources.base import BadInput, Kind, ReadSettings
+from transforms.sources.base import BadInput, Kind, ReadSettings, as_bad_input
 from transforms.sources.kinds import KINDS
 from transforms.storage import door
 
@@ -212,7 +210,8 @@ def _in_folder(
         if requested and not requested.unnamed_in_folders:
             # As the request says, whatever their bytes are.
             return requested if requested.from_folders else None
-        head = _raw_head(file.path)
+        with as_bad_input(file.path):  # as it is: nothing that is wrong with its content can end the search
+            head = door.read_head(file.path, _SHORT_HEAD_BYTES)
         return next((kind for kind in sniffed if head and kind.sniff(head)), None)
 
     kinds = _map(kind_of, files)
@@ -234,7 +233,8 @@ def _kind(file: FileMetadata, settings: ReadSettings) -> Kind:
     name = posixpath.basename(file.path).lower()
     claims = [kind for kind in KINDS if kind.is_named(name)]
     if not claims:
-        head = _head(file.path)
+        with as_bad_input(file.path), door.open_input(file.path) as stream:
+            head = stream.read(_HEAD_BYTES)
         claims = [kind for kind in KINDS if kind.sniff(head)]
     if not claims:
         raise BadInput(
@@ -248,23 +248,3 @@ def _resolve(path: str, claims: Sequence[Kind], settings: ReadSettings) -> Kind:
     if len(claims) == 1:
         return claims[0]
     return next((kind for kind in claims if kind.accepts(path, settings)), claims[0])
-
-
-def _raw_head(path: str) -> bytes:
-    """The first bytes of a file as they are: nothing that is wrong with its content can end the search."""
-    with _as_bad_input(path):
-        return door.read_head(path, _SHORT_HEAD_BYTES)
-
-
-def _head(path: str) -> bytes:
-    """The first bytes of a file, decompressed if it is compressed."""
-    with _as_bad_input(path), door.open_input(path) as stream:
-        return stream.read(_HEAD_BYTES)
-
-
-@contextlib.contextmanager
-def _as_bad_input(path: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, BeamIOError, EOFError, zlib.error) as error:
-        raise BadInput(f"{path} cannot be read: {door.explain(path, error)}") from error

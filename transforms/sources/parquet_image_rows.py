@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -132,11 +133,8 @@ class ImageRows:
         return summed.change(before, self.identity(), self._read_again)
 
     def _read_again(self) -> str:
-        crc = 0
         with self._open() as file:
-            for row in self._rows(file):
-                crc = self._extended(crc, row)
-        return f"{crc:08x}"
+            return f"{functools.reduce(self._extended, self._rows(file), 0):08x}"
 
 
 def default_key(name: str, start: int, position: int) -> bytes:

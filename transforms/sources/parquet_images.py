@@ -84,7 +84,7 @@ def _cut_file(cutting: Cutting, file: FileMetadata) -> tuple[list[ImageRows], in
     image = parquet_columns.image_column(file.path, schema, settings)
     parquet_columns.check_others(file.path, schema, settings)
     others = tuple(dict.fromkeys((*filter(None, [settings.key_feature]), *settings.pass_through)))
-    whole = ImageRows(file.path, image, others, 0, 0, file.size_in_bytes, file.last_updated_in_seconds or 0.0)
+    whole = ImageRows(file.path, image, others, 0, 0, file.size_in_bytes, file.last_updated_in_seconds)
     rows = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
     ranges = _ranges(rows, cutting.images_per_shard)
     return [replace(whole, start=start, end=end) for start, end in ranges], max(rows, default=0)

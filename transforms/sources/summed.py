@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
 
 from transforms.storage import door
-from transforms.storage.errors import StorageFailed
+from transforms.storage.errors import changed_since_planned
 from transforms.storage.reading import Reader
 
 _BLOCK_BYTES = 1 << 20  # 1 MiB
@@ -31,6 +32,21 @@ def change(before: Mapping[str, Any], now: Mapping[str, Any], read_again: Any) -
     return "" if read_again() == before["crc32c"] else "crc32c"
 
 
+@contextlib.contextmanager
+def opened(
+    uri: str, size_bytes: int, start: int = 0, end: int | None = None
+) -> Iterator[tuple[BinaryIO, Summed]]:
+    """A file's bytes from `start` on, decompressed, and the stream below that checksums what is stored in [start, end)."""
+    below: list[Summed] = []
+
+    def watch(reader: Reader) -> Summed:
+        below.append(Summed(reader, uri, size_bytes, start, end))
+        return below[0]
+
+    with door.open_input(uri, start, watch) as stream:
+        yield stream, below[0]
+
+
 def crc32c(uri: str, size_bytes: int, start: int = 0, end: int | None = None) -> str:
     """The CRC-32C of the bytes in [start, end) of a file, eight hexadecimal digits. Raises StorageFailed."""
     with Summed(door.open_unbuffered(uri), uri, size_bytes, start, end) as summed:
@@ -45,12 +61,7 @@ class Summed(io.RawIOBase):
 
     def __init__(self, reader: Reader, uri: str, size_bytes: int, start: int = 0, end: int | None = None):
         if reader.size != size_bytes:
-            raise StorageFailed(
-                f"reading {uri} failed: it has changed since the job was planned, "
-                f"{size_bytes} bytes then, {reader.size} now; run the same command again",
-                uri,
-                None,
-            )
+            raise changed_since_planned(uri, size_bytes, reader.size)
         self._reader = reader
         self._summed_to = start
         self._end = size_bytes if end is None else min(end, size_bytes)
@@ -78,7 +89,6 @@ class Summed(io.RawIOBase):
     mode = "rb"  # which Beam's decompression asks for
 
     def readable(self) -> bool:
-        """True."""
         return True
 
     def seekable(self) -> bool:

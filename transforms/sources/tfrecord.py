@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import zlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,11 +16,10 @@ from transforms.elements import Encoded, Failure
 from transforms.errors import ItemError
 from transforms.fetching.uris import public_uri
 from transforms.records import examples, tfrecord
-from transforms.sources import splits, summed
+from transforms.sources import base, splits, summed
 from transforms.sources.base import BadInput, Cut, Cutting, Item, KeyAt, Kind, Reading, ReadSettings
 from transforms.sources.names import short_names
 from transforms.storage import door
-from transforms.storage.reading import Reader
 
 IMAGE_FEATURE = "image/encoded"  # the default of --image_feature
 _FILES_SAMPLED = 16  # files whose first records are checked before the job starts
@@ -57,13 +55,7 @@ class RecordFile:
 
         Returns the source with the checksum of its bytes. Raises StorageFailed."""
         settings = reading.settings
-        streams: list[summed.Summed] = []
-
-        def watch(reader: Reader) -> summed.Summed:
-            streams.append(summed.Summed(reader, self.uri, self.size_bytes, self.start, self.end))
-            return streams[0]
-
-        with door.open_input(self.uri, self.start, watch) as stream:
+        with summed.opened(self.uri, self.size_bytes, self.start, self.end) as (stream, stored):
             offset = self.start
             in_file = not door.is_compressed(stream)
             aligned = self.first is not None
@@ -76,7 +68,7 @@ class RecordFile:
                 if position in reading.due:
                     yield self._item(record, position, reading.name, settings)
             counters.PROCESS.add(units=(self.end or self.size_bytes) - offset)
-            return replace(self, crc32c=streams[0].finish())
+            return replace(self, crc32c=stored.finish())
 
     def _item(
         self, record: tfrecord.Record | tfrecord.Damage, position: int, name: str, settings: ReadSettings
@@ -120,9 +112,7 @@ def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
 
 def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
     _look_into(files, cutting.read)
-    record_files = [
-        RecordFile(file.path, file.size_in_bytes, file.last_updated_in_seconds or 0.0) for file in files
-    ]
+    record_files = [RecordFile(file.path, file.size_in_bytes, file.last_updated_in_seconds) for file in files]
     if cutting.split_bytes:
         pieces, notes = splits.cut(record_files, cutting.split_bytes, counted=not cutting.read.key_feature)
     else:
@@ -142,10 +132,8 @@ def _look_into(files: Sequence[FileMetadata], settings: ReadSettings) -> None:
     present: set[str] = set()
     total = 0
     for file in files[:_FILES_SAMPLED]:
-        try:
+        with base.as_bad_input(file.path):
             records = _sample(file.path)
-        except (OSError, ValueError, EOFError, zlib.error) as error:
-            raise BadInput(f"{file.path} cannot be read: {error}") from error
         if records and not _any_record(records):
             raise BadInput(
                 f"{file.path} is not a TFRecord file: no record header in its first bytes; "

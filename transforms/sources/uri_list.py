@@ -19,17 +19,8 @@ from transforms.elements import Encoded, Failure
 from transforms.errors import ItemError
 from transforms.fetching.uris import public_uri
 from transforms.records import examples
-from transforms.sources import parquet_rows, text_rows
-from transforms.sources.base import (
-    Cut,
-    Cutting,
-    Item,
-    KeyAt,
-    Kind,
-    Reading,
-    ReadSettings,
-    without_compression,
-)
+from transforms.sources import base, parquet_rows, text_rows
+from transforms.sources.base import Cut, Cutting, Item, KeyAt, Kind, Reading, ReadSettings
 from transforms.sources.rows import Columns, Row
 from transforms.storage.errors import StorageFailed
 
@@ -193,7 +184,7 @@ def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
 
 
 def _named(suffixes: tuple[str, ...]) -> Callable[[str], bool]:
-    return lambda name: without_compression(name).endswith(suffixes)
+    return lambda name: base.without_compression(name).endswith(suffixes)
 
 
 KINDS = tuple(

@@ -6,6 +6,7 @@ are retried, others raise StorageFailed, which says what failed, where and why.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import posixpath
@@ -102,17 +103,11 @@ def place(source: str, target: str) -> bool:
 
 def delete(paths: list[str]) -> None:
     """Deletes files of one store; missing files are not an error."""
-    in_parallel(_delete, paths)
-
-
-def _delete(path: str) -> None:
-    retrying.call("deleting", path, lambda: store_of(path).delete(path))
+    in_parallel(lambda path: retrying.call("deleting", path, lambda: store_of(path).delete(path)), paths)
 
 
 def remove_folder_if_empty(folder: str) -> None:
     """Deletes a local folder if it is empty; object stores have no folders."""
     if is_local(folder):
-        try:
+        with contextlib.suppress(OSError):
             os.rmdir(local(folder))
-        except OSError:
-            return

@@ -23,6 +23,16 @@ class StorageFailed(BeamIOError):
         return StorageFailed, (self.message, "", None)
 
 
+def changed_since_planned(path: str, size_bytes: int, size_now: int) -> StorageFailed:
+    """The error for an input that no longer has the size that it had at launch."""
+    return StorageFailed(
+        f"reading {path} failed: it has changed since the job was planned, {size_bytes} bytes then, {size_now} now; "
+        "run the same command again",
+        path,
+        None,
+    )
+
+
 class Fault(Exception):
     """The meaning of an error of storage; a store may also raise it directly.
 

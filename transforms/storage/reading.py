@@ -31,15 +31,12 @@ class Reader(io.RawIOBase):
     mode = "rb"  # which Beam's decompression asks for
 
     def readable(self) -> bool:
-        """True."""
         return True
 
     def seekable(self) -> bool:
-        """True."""
         return True
 
     def tell(self) -> int:
-        """The position in bytes."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:

@@ -26,11 +26,9 @@ class DiskWriter(io.RawIOBase):
         self._at = 0
 
     def writable(self) -> bool:
-        """True."""
         return True
 
     def fileno(self) -> int:
-        """The file descriptor."""
         return self._output.fileno()
 
     def write(self, data) -> int:
