@@ -43,11 +43,8 @@ class Plan:
 
     def summary(self, runner: str) -> str:
         """The work of the run, in one line."""
-        again = (
-            f" ({len(self.state.retried)} of them to retry {self.tried_again} failures)"
-            if self.state.retried
-            else ""
-        )
+        retried = len(self.state.retried)
+        again = f" ({retried} of them to retry {self.tried_again} failures)" if retried else ""
         return f"{len(self.todo)} of {len(self.shards)} shards to do{again} with {runner}"
 
     @property

@@ -51,10 +51,6 @@ def _check_writable(layout: Layout) -> None:
     probe = f"{layout.request}.probe"
     door.write_atomic(probe, b"")
     door.delete([probe])
-    for folder in (layout.folder, layout.receipts):
-        if (
-            door.is_local(folder)
-            and door.exists(folder)
-            and not os.access(door.local(folder), os.W_OK | os.X_OK)
-        ):
+    for folder in filter(door.is_local, (layout.folder, layout.receipts)):
+        if door.exists(folder) and not os.access(door.local(folder), os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)

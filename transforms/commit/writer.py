@@ -42,22 +42,21 @@ class ShardWriter:
     def _open(self, name: str) -> FileWriter:
         return FileWriter(self._layout.unfinished(self._attempt, name), name)
 
+    def _broken(self, what: str) -> BrokenShard:
+        return BrokenShard(f"shard {self._shard.label} ({self._shard.name}): {what}")
+
     def append(self, chunk: FeatureChunk) -> None:
         """Writes a chunk's records and ledger lines. Raises BrokenShard if it is not the next chunk."""
         if chunk.position != self._arrived:
-            raise BrokenShard(
-                f"shard {self._shard.label} ({self._shard.name}): expected the chunk at position {self._arrived}, "
-                f"got {chunk.position}: this runner reordered or lost chunks"
-            )
+            what = f"expected the chunk at position {self._arrived}, got {chunk.position}"
+            raise self._broken(f"{what}: this runner reordered or lost chunks")
         self._arrived += len(chunk.items)
         for item in chunk.items:
             if self._committed:
                 self._keep(item.position)
                 self._drop_line()
             if item.position != self._position:
-                raise BrokenShard(
-                    f"shard {self._shard.label}: item {item.position} came at position {self._position}"
-                )
+                raise self._broken(f"item {item.position} came at position {self._position}")
             if isinstance(item, Failure):
                 self._write_line(ledger.encode(item), item.code)
             else:
@@ -79,18 +78,14 @@ class ShardWriter:
             elif kept and not kept.can_be_retried:
                 self._write_line(kept.raw, kept.code)
             else:
-                raise BrokenShard(
-                    f"shard {self._shard.label} ({self._shard.name}): position {self._position} was not retried"
-                )
+                raise self._broken(f"position {self._position} was not retried")
             self._position += 1
 
     def _drop_line(self) -> None:
         """Skips the ledger line that a new item replaces."""
         old = next(self._committed, None) if self._committed else None
         if not isinstance(old, ledger.Line) or not old.can_be_retried:
-            raise BrokenShard(
-                f"shard {self._shard.label} ({self._shard.name}): position {self._position} had not failed"
-            )
+            raise self._broken(f"position {self._position} had not failed")
 
     def _write_line(self, line: bytes, code: str) -> None:
         if self._ledger is None:
@@ -112,10 +107,8 @@ class ShardWriter:
         failed = sum(self._codes.values())
         expected = self._position if source.inputs is None else source.inputs
         if self._written + failed != expected:
-            raise BrokenShard(
-                f"shard {label} ({self._shard.name}): {self._written} features and {failed} failures "
-                f"do not add up to {expected} inputs"
-            )
+            what = f"{self._written} features and {failed} failures"
+            raise self._broken(f"{what} do not add up to {expected} inputs")
         current = versions.current()
         receipt = Receipt(
             shard=label,
@@ -144,9 +137,7 @@ class ShardWriter:
         if self._old is None:
             return identity
         if not receipts.same_bytes(self._old.input, identity):
-            raise BrokenShard(
-                f"shard {self._shard.label} ({self._shard.name}): the input is not the one that the shard was made of"
-            )
+            raise self._broken("the input is not the one that the shard was made of")
         return self._old.input
 
     def abort(self) -> None:

@@ -145,10 +145,3 @@ class Kind(NamedTuple):
     accepts: Callable[[str, ReadSettings], bool] = always
     from_folders: bool = False
     unnamed_in_folders: bool = False
-
-
-def without_compression(name: str) -> str:
-    """A file name without a compression suffix."""
-    for suffix in (".gz", ".bz2", ".zst"):
-        name = name.removesuffix(suffix)
-    return name

@@ -11,8 +11,7 @@ from typing import Any
 from apache_beam.io.filesystem import BeamIOError
 
 from transforms.sources.base import BadInput
-from transforms.sources.rows import Columns, Row, check_columns, row_of
-from transforms.sources.text_rows import Slice
+from transforms.sources.rows import Columns, Row, Slice, check_columns, row_of, slices
 from transforms.storage import door
 from transforms.storage.errors import changed_since_planned
 
@@ -21,15 +20,7 @@ _BATCH_ROWS = 65_536
 
 def cut(path: str, columns: Columns, rows_per_slice: int) -> Iterator[Slice]:
     """The slices of a list, each (start, end, rows, SHA-256). Raises BadInput if a column is missing."""
-    start, count, digest = 0, 0, hashlib.sha256()
-    for values in _values(path, columns):
-        digest.update(_row_bytes(values))
-        count += 1
-        if count == rows_per_slice:
-            yield start, start + count, count, digest.hexdigest()
-            start, count, digest = start + count, 0, hashlib.sha256()
-    if count:
-        yield start, start + count, count, digest.hexdigest()
+    return slices(((_row_bytes(values), 1, True) for values in _values(path, columns)), 0, rows_per_slice)
 
 
 def read(path: str, columns: Columns, start: int, end: int) -> Iterator[Row | str]:

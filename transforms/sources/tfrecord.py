@@ -117,12 +117,9 @@ def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
         pieces, notes = splits.cut(record_files, cutting.split_bytes, counted=not cutting.read.key_feature)
     else:
         pieces, notes = [[file] for file in record_files], ()
-    names = [
-        name
-        for name, file in zip(short_names([file.path for file in files]), pieces, strict=True)
-        for _ in file
-    ]
-    return Cut([source for file in pieces for source in file], names, notes)
+    of_files = zip(short_names([file.path for file in files]), pieces, strict=True)
+    names = [name for name, sources in of_files for _ in sources]
+    return Cut([source for sources in pieces for source in sources], names, notes)
 
 
 def _look_into(files: Sequence[FileMetadata], settings: ReadSettings) -> None:

@@ -99,8 +99,6 @@ class Disk:
             if self.exists(path):
                 return False
             os.replace(temporary, local(path))
-        else:
-            return True
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)

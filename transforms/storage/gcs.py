@@ -12,18 +12,9 @@ from typing import IO, Any
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
-from transforms.storage import clients, globs
+from transforms.storage import clients, errors, globs
 from transforms.storage.clients import Clients, bucket_of, split
-from transforms.storage.errors import (
-    Changed,
-    CutShort,
-    Fault,
-    cause_of,
-    describe,
-    plain_fault,
-    status_fault,
-    status_of,
-)
+from transforms.storage.errors import Changed, CutShort, Fault, cause_of, status_of
 from transforms.storage.sink import Sink
 
 _EMULATOR = "STORAGE_EMULATOR_HOST"
@@ -57,7 +48,7 @@ class GcsStore:
         if isinstance(error, (int, GoogleAPICallError)):
             status = status_of(error) or 500
             hint = "; this worker has no Google credentials" if self._clients.anonymous else ""
-            return status_fault(status, f"Cloud Storage answered {status}{hint}")
+            return errors.status_fault(status, f"Cloud Storage answered {status}{hint}")
         if isinstance(error, TransportError):
             return Fault("connect", "the server of Google's access tokens was not reached", transient=True)
         if isinstance(error, GoogleAuthError):  # also the error for a 401 without credentials
@@ -72,13 +63,13 @@ class GcsStore:
             transient = not isinstance(error, ValueError)  # such as a malformed address
             return Fault("connect", f"Cloud Storage could not be reached ({name})", transient)
         if type(error).__module__.startswith("google."):
-            return plain_fault(error) or Fault("connect", f"Cloud Storage could not be used ({name})")
+            return errors.plain_fault(error) or Fault("connect", f"Cloud Storage could not be used ({name})")
         return None
 
     def explain(self, path: str, error: BaseException) -> str:
         """Knows missing credentials and permissions."""
         cause = cause_of(error)
-        text = describe(cause)
+        text = errors.describe(cause)
         if status_of(cause) in (401, 403) or "Anonymous credentials" in text:
             if self._clients.anonymous:
                 return (

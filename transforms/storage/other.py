@@ -132,7 +132,12 @@ class OtherFile:
     """A file opened for reading; `version` is its time of modification."""
 
     def __init__(self, path: str):
-        status = _status(path)
+        try:  # not by `match`, as image names may contain glob characters
+            status = FileSystems.get_filesystem(path).metadata(path)
+        except BeamIOError as error:  # file systems report a missing file in different ways
+            if FileSystems.exists(path):
+                raise
+            raise FileNotFoundError(2, "No such file", path) from error
         self.size, self.version = status.size_in_bytes, str(status.last_updated_in_seconds)
         self._stream = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
         self._at = 0
@@ -149,16 +154,6 @@ class OtherFile:
     def close(self) -> None:
         """Closes Beam's stream."""
         self._stream.close()
-
-
-def _status(path: str) -> FileMetadata:
-    """A file's size and time. Not by `match`, as image names may contain glob characters."""
-    try:
-        return FileSystems.get_filesystem(path).metadata(path)
-    except BeamIOError as error:  # file systems report a missing file in different ways
-        if FileSystems.exists(path):
-            raise
-        raise FileNotFoundError(2, "No such file", path) from error
 
 
 OTHER = OtherStore()
