@@ -55,6 +55,13 @@ class Device:
         self.calls.append((began, time.perf_counter()))
         return outputs
 
+    def ready(self) -> Device:
+        """As of a model that is loaded."""
+        return self
+
+    def give(self, pixels: np.ndarray) -> None:
+        """As on a CPU, which takes no batches ahead."""
+
     @property
     def busy(self) -> float:
         """The share of the time from the start of the first call to the end of the last that was spent in calls."""

@@ -59,10 +59,15 @@ def _outputs(
     return {"embedding": embedding} | ({"logits": network.classify(embedding, weights)} if head else {})
 
 
-def _tensor(value: np.ndarray) -> tf.Tensor:
-    """A tensor on the CPU that shares the memory of `value` if possible: copying all weights takes longer than reading."""
-    if value.ctypes.data % ALIGNMENT_BYTES or not value.flags.writeable:
-        return tf.constant(value)
+def tensor_of(value: np.ndarray) -> tf.Tensor:
+    """A float32 tensor on the CPU that shares the memory of `value` if possible: copying takes longer than reading.
+
+    From an address that is not aligned TensorFlow would end the process.
+    """
+    flags = value.flags
+    shared = flags.c_contiguous and flags.writeable and value.dtype == np.float32
+    if not shared or value.ctypes.data % ALIGNMENT_BYTES:
+        return tf.constant(value, tf.float32)
     return tf.experimental.dlpack.from_dlpack(value.__dlpack__())
 
 
@@ -91,7 +96,7 @@ class _Reading(Mapping[str, tf.Tensor]):
         return self._unit_arrays[name]
 
     def _keep(self, name: str, value: np.ndarray) -> tf.Tensor:
-        exact = _tensor(value)
+        exact = tensor_of(value)
         with tf.device(self._device):
             here = exact if self._device == "/CPU:0" else tf.identity(exact)
             self._kept[name] = tf.cast(here, network.dtype_of(name, self._compute))

@@ -15,7 +15,7 @@ import tensorflow as tf
 from bit import digests, network, saved_model, self_test
 from bit import outputs as output_names
 from bit.checkpoint import open_checkpoint
-from bit.from_weights import Loaded, build
+from bit.from_weights import Loaded, build, tensor_of
 from bit.labels import Labels, read_labels
 from bit.models import ARCHITECTURES, HEADS, PRECISIONS, Model, UnusableModel
 from bit.outputs import TOP_CLASS, TOP_NAME, TOP_PROBABILITY, TOP_SYNSET
@@ -48,6 +48,7 @@ class Extractor:
         self.image_size = image_size
         self.precision = precision
         self.identity = MappingProxyType(dict(identity))
+        self.device = _device_name()
         self._shape = (batch_size, image_size, image_size, 3)
         self._graph = graph  # keeps a SavedModel's variables alive: functions refer to them weakly
         # XLA fuses the norms on a GPU; on a CPU it is slower than oneDNN and knows no bfloat16 instructions.
@@ -77,9 +78,29 @@ class Extractor:
 
         Float32; of top_k's features, classes are int64, synsets and names bytes. Raises ValueError for another shape.
         """
+        return self.fetch(self.launch(self.put(pixels)))
+
+    def put(self, pixels: np.ndarray) -> tf.Tensor:
+        """The pixels on the device, once they are there; on a CPU in the array's own memory, if that is aligned."""
         if pixels.shape != self._shape:
             raise ValueError(f"pixels of shape {pixels.shape}, expected {self._shape}: pad the batch")
-        out = {name: value.numpy() for name, value in self._function(tf.constant(pixels, tf.float32)).items()}
+        here = tensor_of(pixels)
+        if not self.device:
+            return here
+        with tf.device("/GPU:0"):
+            return tf.identity(here)
+
+    def launch(self, on_device: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Starts computing on what `put` returned. A GPU goes on with it after this has returned."""
+        return self._function(on_device)
+
+    def back(self, on_device: tf.Tensor) -> np.ndarray:
+        """The pixels that `put` copied to the device."""
+        return on_device.numpy()
+
+    def fetch(self, launched: Mapping[str, tf.Tensor]) -> dict[str, np.ndarray]:
+        """The outputs of `launch` as `__call__` returns them, once they are computed."""
+        out = {name: value.numpy() for name, value in launched.items()}
         if TOP_CLASS in out:
             out[TOP_CLASS] = out[TOP_CLASS].astype(np.int64)
         if self._labels:
@@ -181,6 +202,14 @@ def _self_test(loaded: Loaded, weights: str, path: str, side: int, precision: st
 def _gpus() -> list[tf.config.PhysicalDevice]:
     """The GPUs this process uses; it may see others, which are left to other processes."""
     return tf.config.get_visible_devices("GPU")
+
+
+def _device_name() -> str:
+    """The name of this process's GPU, such as 'NVIDIA H200'; '' if it works on the CPU."""
+    gpus = _gpus()
+    if not gpus:
+        return ""
+    return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
 
 
 def _prepare_device(precision: str) -> None:

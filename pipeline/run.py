@@ -54,7 +54,7 @@ def check_model(config: JobConfig, beam_options: PipelineOptions, runner: str) -
     is_unseen = model.kind == "saved_model" or (model.kind != "untrained" and not door.is_local(model.uri))
     if is_unseen and runners.in_process(beam_options, runner):
         try:
-            BitModelHandler(config.model).load_model()
+            BitModelHandler(config.model).load_model().ready()
         except (UnusableModel, OSError, ValueError) as error:
             raise RequestError(f"--model={model.name}: {door.explain(model.uri, error)}") from error
 

@@ -37,6 +37,11 @@ class Counts:
     model_seconds: float = 0.0
     write_seconds: float = 0.0
     commit_seconds: float = 0.0
+    # What a device with memory of its own did between its first batch and its last; all 0 on a CPU.
+    device_seconds: float = 0.0  # computing
+    device_copy_seconds: float = 0.0  # waiting for a copy to it
+    device_host_seconds: float = 0.0  # waiting for the host to launch what had been copied
+    device_input_seconds: float = 0.0  # waiting for the next batch
     # Time in which the threads that call the model waited for other threads, by what they waited for.
     wait_seconds: float = 0.0
     wait_read_seconds: float = 0.0

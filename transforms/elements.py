@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -118,9 +118,22 @@ class PixelChunk:
         return 0 if self.pixels is None else self.pixels.nbytes
 
 
+class Pending(Protocol):
+    """Outputs that a device is still computing; see `transforms.infer`."""
+
+    def wait(self) -> None:
+        """Returns once the device is done, whether or not it failed."""
+
+    def resolved(self) -> FeatureChunk:
+        """The chunk with its outputs; images for which the model failed have become failures. Called once."""
+
+
 @dataclass(frozen=True)
 class FeatureChunk:
-    """The model's outputs by name, each (batch_size, ...) with row `Decoded.row` for each decoded item."""
+    """The model's outputs by name, each (batch_size, ...) with row `Decoded.row` for each decoded item.
+
+    While they are `pending`, `outputs` is empty, and an item may still become a failure: see `resolved`.
+    """
 
     shard: Shard
     position: int
@@ -128,6 +141,11 @@ class FeatureChunk:
     items: tuple[Decoded | Failure, ...]
     outputs: Mapping[str, np.ndarray]
     model: Mapping[str, str] = field(default_factory=dict)  # the loaded model's identity
+    pending: Pending | None = None
+
+    def resolved(self) -> FeatureChunk:
+        """The chunk with its outputs, once the device has computed them. Raises what the model raises for all images."""
+        return self.pending.resolved() if self.pending else self
 
     def __len__(self) -> int:
         return sum(isinstance(item, Decoded) for item in self.items)

@@ -31,7 +31,7 @@ def measure(config: JobConfig, decoded: Sequence[Decoded]) -> tuple[Measured, in
     """All costs that do not depend on the shard, and the bytes per feature record. `decoded`: one or more images."""
     batch, side = config.model.batch_size, config.model.image_size
     pixels = np.zeros((batch, side, side, 3), np.float32)
-    model = BitModelHandler(config.model).load_model()
+    model = BitModelHandler(config.model).load_model().ready()
     outputs = model(pixels)
     calls: list[Cost] = []
     while len(calls) < _MODEL_CALLS[0] or (

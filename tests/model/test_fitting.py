@@ -30,7 +30,7 @@ class Tight:
     def __init__(self, model, room: int, error: Exception, log: list | None = None):
         self._model, self._room, self._error = model, room, error
         self.batch_size, self.image_size = model.batch_size, model.image_size
-        self.identity, self.log = model.identity, [] if log is None else log
+        self.identity, self.device, self.log = model.identity, "", [] if log is None else log
 
     def __call__(self, pixels):
         self.log.append(len(pixels))
