@@ -146,6 +146,8 @@ def load(
             out |= {TOP_CLASS: best, TOP_PROBABILITY: probabilities}
         return out
 
+    # Two precisions may have the same graph; XLA's cache, which processes share, tells them apart by this name.
+    graph.__name__ = f"features_{precision}"
     return Extractor(
         graph,
         batch_size=batch_size,

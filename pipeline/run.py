@@ -80,6 +80,7 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
             outcome["error"] = error
 
     counters.PROCESS.drain()  # counts of an earlier, failed run in this process
+    counters.PROCESS.does("starting")
     progress = Progress(plan, runners.in_process(beam_options, runner))
     with Signals() as signals:
         if runner != runners.LOCAL:

@@ -88,7 +88,8 @@ class Tally:
         self._sums: dict[str, Any] = asdict(Counts())
         self._failures: Counter[str] = Counter()
         self._drained: dict[str, int] = {}
-        self.loaded_at = 0.0  # time.monotonic() when the last model was ready
+        self.doing = ""  # what the process does before its first batch is done
+        self.first: tuple[float, int] | None = None  # when that was, a time.monotonic(), and its inputs
         self.batch_fitted = 0  # images per call, where the device's memory does not hold --batch_size
 
     def add(self, **amounts: float) -> None:
@@ -107,10 +108,19 @@ class Tally:
         with self._lock:
             self._failures.update(codes)
 
+    def does(self, what: str) -> None:
+        """Says what happens before the first batch, such as 'loading the model'; a model's first batch is yet to come."""
+        self.doing, self.first = what, None
+
     def loaded(self) -> None:
-        """Records that a model is ready; rates count from here on."""
-        self.loaded_at = time.monotonic()
+        """Records that a model is ready."""
+        self.does("waiting for the first batch")
         self.add(models_loaded=1)
+
+    def batch_done(self, inputs: int) -> None:
+        """Records that a batch is done; rates count from the first one on."""
+        with self._lock:
+            self.first = self.first or (time.monotonic(), inputs)
 
     def counts(self) -> Counts:
         """The totals since the process began."""

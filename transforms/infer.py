@@ -15,7 +15,7 @@ import transforms.coders  # noqa: F401  # registers the coder of the chunks
 from bit.models import Model
 from transforms import counters, metrics
 from transforms.elements import Decoded, Failure, FeatureChunk, PixelChunk
-from transforms.model import devices
+from transforms.model import compiled, devices
 from transforms.model.feed import Batch
 from transforms.model.fitting import Fitted, ModelFailed, OutOfMemory
 from transforms.model.loaded import LoadedModel, Outputs
@@ -54,6 +54,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         return Loading(self._load)
 
     def _load(self) -> Fitted:
+        counters.PROCESS.does("loading the model")
         from bit import download, load
 
         settings = self._settings
@@ -66,6 +67,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         else:
             path = download.local_path(model)
         devices.take_one()  # before TensorFlow touches a GPU
+        kept = compiled.keep(os.path.join(download.cache_folder(), "compiled"))
         loaded: LoadedModel = load.load(
             model,
             path,
@@ -75,8 +77,9 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
             outputs=settings.outputs,
             top_k=settings.top_k,
         )
+        fitted = compiled.compile_first(loaded, kept) if loaded.device else Fitted(loaded)
         counters.PROCESS.loaded()
-        return Fitted(loaded)
+        return fitted
 
     def run_inference(  # type: ignore[override]  # a chunk is a batch already
         self, batch: PixelChunk, model: Loading, inference_args: dict[str, Any] | None = None

@@ -77,6 +77,7 @@ class WriteShards(beam.DoFn):
         self._writers[label].append(chunk)
         codes = Counter(item.code for item in chunk.items if isinstance(item, Failure))
         counters.PROCESS.failed(codes)
+        counters.PROCESS.batch_done(len(chunk.items))
         counters.PROCESS.add(
             out_features=len(chunk.items) - codes.total(), write_seconds=time.monotonic() - began
         )
