@@ -45,7 +45,9 @@ class Shards(IterableDataset):
         for shard in range(worker.id if worker else 0, len(self.paths), worker.num_workers if worker else 1):
             batch = []
             for data in jpegs(self.paths[shard]):
-                image = Image.open(io.BytesIO(data)).convert("RGB").resize((self.side, self.side), Image.BILINEAR)
+                image = (
+                    Image.open(io.BytesIO(data)).convert("RGB").resize((self.side, self.side), Image.BILINEAR)
+                )
                 batch.append(np.asarray(image))
                 if len(batch) == self.batch_size:
                     yield shard, torch.from_numpy(np.stack(batch).transpose(0, 3, 1, 2))
@@ -72,7 +74,9 @@ def main() -> None:
     model = model if flags.eager else torch.compile(model)
     paths = sorted(glob.glob(flags.input))
     shards = Shards(paths, flags.side, flags.batch_size)
-    loader = DataLoader(shards, None, num_workers=flags.processes, pin_memory=device == "cuda", prefetch_factor=2)
+    loader = DataLoader(
+        shards, None, num_workers=flags.processes, pin_memory=device == "cuda", prefetch_factor=2
+    )
     Path(flags.output).mkdir(parents=True, exist_ok=True)
     features: dict[int, list[torch.Tensor]] = {}
     count, steady, first = 0, 0, 0.0
