@@ -69,48 +69,63 @@ def batch_of(value: float) -> np.ndarray:
     return np.full((8, 2, 2, 3), value, np.float32)
 
 
-def test_the_next_copy_begins_before_the_present_batch_ends(monkeypatch):
-    monkeypatch.setattr(feed, "_SUCCESSOR_SECONDS", PATIENCE_SECONDS)
+def test_the_next_copy_begins_before_the_present_batch_ends():
     last = 5
+    remote, all_given = Remote(Harmless()), threading.Event()
 
     def until(step, number):
-        # A batch ends only after the copy of the next one has begun; a copy ends only after computing has begun.
-        if step == "computed" and number < last:
-            return all_given if number == last - 1 else remote.event(f"copy {number + 1}")
-        return remote.event(f"compute {number - 2}") if step == "copy" and number >= 2 else None
+        # A copy ends only once the batch two before it is computed; a batch ends only once the next copy has begun.
+        if step == "copy":
+            return all_given if not number else remote.event(f"compute {number - 2}") if number >= 2 else None
+        return remote.event(f"copy {number + 1}") if step == "computed" and number < last else None
 
-    remote, all_given = Remote(Harmless(), until=until), threading.Event()
+    remote._until = until
     fed = Feed(remote)
-    batches = [fed.give(batch_of(number)) for number in range(last + 1)]
-    monkeypatch.setattr(feed, "_SUCCESSOR_SECONDS", 0)  # the last one has no successor
-    all_given.set()
-    outputs = [batch.outputs()["embedding"][0, 0] for batch in batches]
+    with ThreadPoolExecutor(1) as pool:
+        giving = pool.submit(lambda: [fed.give(batch_of(number)) for number in range(last + 1)])
+        while len(fed._batches) < 2:  # the second one has been given before the first one is copied
+            assert not giving.done() or giving.result()
+        all_given.set()
+        outputs = [batch.outputs()["embedding"][0, 0] for batch in giving.result(PATIENCE_SECONDS)]
     assert outputs == list(range(last + 1))
     at = remote.log.index
     for number in range(last):
-        assert at(f"copy {number + 1}") < at(f"launch {number}") < at(f"computed {number}")
-        assert at(f"compute {number + 1}") > at(f"computed {number}")
-    assert at("launch 5") > at("launch 4")
+        assert at(f"copy {number + 1}") < at(f"computed {number}")
+        assert at(f"computed {number}") < at(f"compute {number + 1}")
+    assert at("copy 1") < at("launch 0")
 
 
-def test_a_batch_is_launched_without_waiting_for_the_batch_before(monkeypatch):
-    """While one is computed, the next one is ready on the device."""
-    monkeypatch.setattr(feed, "_SUCCESSOR_SECONDS", PATIENCE_SECONDS)
+def test_a_batch_is_launched_once_the_copy_of_the_next_one_has_begun():
+    """Although the device is idle: the next one has been given, and its copy would wait for this batch otherwise."""
+    may_end, may_begin = threading.Event(), threading.Event()
+    remote = Remote(
+        Harmless(),
+        until=lambda step, number: {"copy 0": may_end, "copy 1": may_begin}.get(f"{step} {number}"),
+    )
+    fed = Feed(remote)
+    batches = [fed.give(batch_of(0)), fed.give(batch_of(1))]
+    may_end.set()
+    assert remote.event("launch 0").wait(PATIENCE_SECONDS)
+    assert remote.log[:3] == ["copy 0", "copy 1", "launch 0"]
+    may_begin.set()
+    assert [batch.outputs()["embedding"][0, 0] for batch in batches] == [0, 1]
+
+
+def test_a_batch_is_ready_on_the_device_while_another_is_computed_and_a_fifth_one_waits():
     may_end = threading.Event()
     remote = Remote(
         Harmless(), until=lambda step, number: may_end if (step, number) == ("compute", 0) else None
     )
     fed = Feed(remote)
-    batches = [fed.give(batch_of(number)) for number in range(3)]
+    batches = [fed.give(batch_of(number)) for number in range(4)]
     assert remote.event("launch 1").wait(PATIENCE_SECONDS)
-    assert "computed 0" not in remote.log
-    monkeypatch.setattr(feed, "_SUCCESSOR_SECONDS", 0)
+    assert not {"computed 0", "launch 2"} & set(remote.log)
     with ThreadPoolExecutor(1) as pool:
-        fourth = pool.submit(fed.give, batch_of(3))  # waits: three are on the device
-        assert not fourth.done()
+        fifth = pool.submit(fed.give, batch_of(4))
+        assert not fifth.done()
         may_end.set()
-        batches.append(fourth.result(PATIENCE_SECONDS))
-    assert [batch.outputs()["embedding"][0, 0] for batch in batches] == [0, 1, 2, 3]
+        batches.append(fifth.result(PATIENCE_SECONDS))
+    assert [batch.outputs()["embedding"][0, 0] for batch in batches] == [0, 1, 2, 3, 4]
 
 
 def test_the_last_batch_needs_no_successor():

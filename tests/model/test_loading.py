@@ -76,4 +76,4 @@ def test_another_error_while_loading_ends_the_job(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(load, "load", fails)
     pattern = helpers.write_shards(tmp_path / "in", (5, 3))
     helpers.job(f"--input={pattern}", output=tmp_path / "out", expect=1)
-    assert "error: the weights cannot be read" in capsys.readouterr().err
+    assert "error: OSError: the weights cannot be read" in capsys.readouterr().err

@@ -1,8 +1,8 @@
 """Feeds a device that has memory of its own: it computes one batch while it gets the next. No TensorFlow is imported here.
 
 The order of the steps matters, for TensorFlow makes each copy, to a GPU and back, wait for what was launched before it. So
-a batch is launched only once the copy of its successor has begun, or if the device would be idle; and a result is
-requested as soon as the one before it has arrived:
+a batch is launched only once the copy of its successor has begun, unless there is none and the device would be idle; and a
+result is requested as soon as the one before it has arrived:
 
     copy      | 0 | 1 |   | 2 |     | 3 |
     compute           | 0       | 1       | 2       | 3
@@ -26,8 +26,8 @@ import numpy as np
 from transforms import counters
 from transforms.model.loaded import LoadedModel, Outputs
 
-_ON_DEVICE = 3  # batches: one is computed, one is ready, one is being copied
-_SUCCESSOR_SECONDS = 0.005  # how long an idle device waits for the copy of the next batch to begin
+_NOT_COPIED = 2  # batches at most: one is being copied, and the next one follows at once
+_NOT_DONE = 4  # batches at most: one is computed, and one is ready on the device
 
 
 class Batch:
@@ -36,7 +36,7 @@ class Batch:
     def __init__(self, pixels: np.ndarray, model: LoadedModel):
         self.model = model
         self.given = time.monotonic()
-        self.copied = self.launched = 0.0  # on the same clock; 0 before
+        self.copying = self.copied = self.launched = 0.0  # on the same clock; 0 before
         self._pixels: np.ndarray | None = pixels
         self._on_device: Any = None
         self._launched: Any = None
@@ -58,17 +58,15 @@ class Batch:
         """Lets go of the batch, on the host and on the device; `pixels` cannot be called any more."""
         self._pixels = self._on_device = None
 
-    def copy(self, begins: threading.Event) -> None:
-        """Copies the pixels to the device; `begins` is set right before."""
+    def copy(self) -> None:
+        """Copies the pixels to the device."""
 
         def copy() -> None:
             assert self._pixels is not None
-            begins.set()
             self._on_device = self.model.put(self._pixels)
             self._pixels = None
 
         self._attempt(copy)
-        self.copied = time.monotonic()
 
     def launch(self) -> None:
         """Starts the computing."""
@@ -77,7 +75,6 @@ class Batch:
             self._launched = self.model.launch(self._on_device)
 
         self._attempt(launch)
-        self.launched = time.monotonic()
 
     def fetch(self) -> None:
         """Waits for the outputs and copies them to the host."""
@@ -97,60 +94,71 @@ class Batch:
 
 
 class Feed:
-    """Passes batches through one model on one device, in the order in which they are given. Thread-safe."""
+    """Passes batches through one model on one device, in the order in which they are given. Thread-safe.
+
+    Each step has a thread of its own, and takes the batches in order.
+    """
 
     def __init__(self, model: LoadedModel):
         self.model = model
-        self._giving, self._launching = threading.Lock(), threading.Lock()
         self._changed = threading.Condition()
-        self._batches: deque[Batch] = deque()  # those that are not done, in order
+        self._batches: deque[Batch] = deque()  # those that are not done
         self._idle_since = 0.0
-        self._copying, self._fetching = ThreadPoolExecutor(1, "copy"), ThreadPoolExecutor(1, "fetch")
+        self._steps = tuple(
+            (ThreadPoolExecutor(1, name), step)
+            for name, step in (("copy", Feed._copy), ("launch", Feed._launch), ("fetch", Feed._fetch))
+        )
 
     def give(self, pixels: np.ndarray) -> Batch:
-        """Starts a batch, float32 (batch_size, side, side, 3). Waits while the batch before it is being copied, or the
-        device has two others to compute."""
-        with self._giving:
-            batch, begins = Batch(pixels, self.model), threading.Event()
-            with self._changed:
-                self._changed.wait_for(self._has_room)
-                before = self._batches[-1] if self._batches else None
-                self._batches.append(batch)
-            self._copying.submit(self._copy, batch, begins)
-            begins.wait()
-            if before:
-                self._launch(before)
-            self._fetching.submit(self._finish, batch)
+        """Starts a batch, float32 (batch_size, side, side, 3). Waits while two others have not been copied to the device."""
+        batch = Batch(pixels, self.model)
+        with self._changed:
+            self._changed.wait_for(self._has_room)
+            self._batches.append(batch)
+            for thread, step in self._steps:
+                thread.submit(step, self, batch)
+            self._changed.notify_all()
         return batch
 
     def _has_room(self) -> bool:
-        return not self._batches or (len(self._batches) < _ON_DEVICE and bool(self._batches[-1].copied))
+        waiting = sum(not batch.copied for batch in self._batches)
+        return waiting < _NOT_COPIED and len(self._batches) < _NOT_DONE
 
-    def _copy(self, batch: Batch, begins: threading.Event) -> None:
-        batch.copy(begins)
-        self._notify()
+    def _copy(self, batch: Batch) -> None:
+        with self._changed:
+            batch.copying = time.monotonic()
+            self._changed.notify_all()
+        # Whoever was woken runs once this thread is within TensorFlow, after the copy has got its place in the order.
+        batch.copy()
+        with self._changed:
+            batch.copied = time.monotonic()
+            self._changed.notify_all()
 
     def _launch(self, batch: Batch) -> None:
-        with self._launching:
-            if not batch.launched:
-                batch.launch()
-        self._notify()
-
-    def _finish(self, batch: Batch) -> None:
-        """Runs on the fetching thread, batch by batch: those before this one are done."""
         with self._changed:
-            self._changed.wait_for(lambda: batch.copied)
-            self._changed.wait_for(lambda: batch.launched, _SUCCESSOR_SECONDS)
-        self._launch(batch)
+            self._changed.wait_for(lambda: self._is_due(batch))
+        batch.launch()
+        with self._changed:
+            batch.launched = time.monotonic()
+            self._changed.notify_all()
+
+    def _is_due(self, batch: Batch) -> bool:
+        before = self._batches.index(batch)
+        if not batch.copied or before > 1:  # one ready batch is enough
+            return False
+        if before + 1 < len(self._batches):
+            return bool(self._batches[before + 1].copying)
+        return not before  # the device is idle
+
+    def _fetch(self, batch: Batch) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: batch.launched)
         batch.fetch()
         with self._changed:
             self._batches.popleft()
-            counters.PROCESS.add(**_times(batch, self._idle_since, time.monotonic()))
-            self._idle_since = time.monotonic()
-            self._changed.notify_all()
-
-    def _notify(self) -> None:
-        with self._changed:
+            done = time.monotonic()
+            counters.PROCESS.add(**_times(batch, self._idle_since, done))
+            self._idle_since = done
             self._changed.notify_all()
 
 
