@@ -273,6 +273,83 @@ def test_the_advice_for_workers_elsewhere_assumes_nothing_of_their_machines(monk
     assert "3" not in advice
 
 
+ON_A_DEVICE = Counts(
+    device_seconds=9.5,
+    device_input_seconds=0.3,
+    device_copy_seconds=0.1,
+    device_host_seconds=0.1,
+    # The threads that feed a device wait for it.
+    model_seconds=5.0,
+    wait_write_seconds=4.0,
+    wait_decode_seconds=2.0,
+)
+
+
+def test_a_device_that_computes_nearly_all_the_time_is_as_it_should_be(monkeypatch):
+    monkeypatch.setattr(devices, "fast_precision", lambda: "bfloat16")
+    monkeypatch.setattr(devices, "gpus_in_use", lambda: 1)
+    result = bottleneck_of(ON_A_DEVICE, "--precision=bfloat16")
+    assert (
+        result.line()
+        == "bottleneck: the model (95% of the time); as it should be; --batch_size=128 keeps a GPU busier"
+    )
+    assert bottleneck.stage_seconds(ON_A_DEVICE) == pytest.approx(
+        {"input": 0, "decode": 0.1, "write": 0.2, "model": 9.5, "copy": 0.1, "host": 0.1}
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "stage", "text"),
+    [
+        # What the device waits for although it computes most of the time.
+        (
+            {"device_input_seconds": 4.0, "wait_write_seconds": 0.1},
+            "model",
+            "the device waits for decoding images 28% of the time; about 5 CPUs for each device would keep it busy: "
+            "--decode_threads follows their number",
+        ),
+        (
+            {"device_copy_seconds": 4.0},
+            "model",
+            "the device waits for copying to the device 29% of the time; a faster link to the device would help, or a smaller "
+            "--image_size, which changes the features",
+        ),
+        # Each in turn for most of the time.
+        (
+            {"device_input_seconds": 28.3, "wait_write_seconds": 0},
+            "decode",
+            "about 12 CPUs for each device would keep it busy: --decode_threads follows their number",
+        ),
+        (
+            {"device_input_seconds": 28.3, "wait_read_seconds": 20.0},
+            "input",
+            "--direct_num_workers=2 would process more shards at once",
+        ),
+        (
+            {"device_input_seconds": 28.3, "wait_write_seconds": 20.0},
+            "write",
+            "--direct_num_workers=2 would process more shards at once",
+        ),
+        (
+            {"device_host_seconds": 28.3},
+            "host",
+            "--batch_size=128 would launch less often, if the device's memory holds it",
+        ),
+    ],
+)
+def test_the_verdict_on_a_device_tells_what_it_waits_for(monkeypatch, counts, stage, text):
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    result = bottleneck_of(replace(ON_A_DEVICE, **counts))
+    assert (result.stage, result.advice) == (stage, text)
+    assert the_flag(result.advice)
+
+
+def test_a_processor_that_also_decodes_is_named_as_the_model():
+    counts = Counts(model_seconds=9.0, wait_decode_seconds=1.0)
+    assert not bottleneck_of(counts).advice.startswith("as it should be")
+    assert bottleneck_of(replace(counts, wait_decode_seconds=0.4)).advice.startswith("as it should be; ")
+
+
 def test_no_bottleneck_without_time():
     assert bottleneck_of(Counts()) is None
     assert bottleneck_of(Counts(wait_read_seconds=9), shards=[]) is None
