@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -260,14 +261,23 @@ def test_a_job_on_such_a_device_writes_the_same_bytes(tmp_path, monkeypatch, fla
 
         device = ""
 
+    models: list[Remote] = []
+
+    def loading(*arguments, kind, **more):
+        models.append(kind(original(*arguments, **more), fails))
+        return models[-1]
+
     for name, kind in (("direct", Direct), ("remote", Remote)):
-        monkeypatch.setattr(load, "load", lambda *a, kind=kind, **k: kind(original(*a, **k), fails))
+        monkeypatch.setattr(load, "load", partial(loading, kind=kind))
         helpers.job(*flags, output=tmp_path / f"{name}-good")
         guilty.append(float(sums(tmp_path / "in", 5)))
         before = counters.PROCESS.counts()
         helpers.job(*flags, output=tmp_path / f"{name}-bad")
         assert (counters.PROCESS.counts().device_seconds > before.device_seconds) is (name == "remote")
         guilty.clear()
+    assert len(models) == 4
+    workers = 2 if flags[-1].startswith("--direct") else 1
+    assert all(model.most_on_host <= 2 * workers for model in models)
     for state in ("good", "bad"):
         assert helpers.contents(tmp_path / f"direct-{state}") == helpers.contents(
             tmp_path / f"remote-{state}"

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+from importlib import metadata
 
 import numpy as np
 
@@ -72,10 +73,11 @@ def _kept_by_us(flags: str, folder: str) -> str:
 
 
 def _cudnn_version() -> str:
-    """Such as '91900'; 'unknown' where the library is not found."""
-    for name in ("libcudnn.so.9", "libcudnn.so"):
-        with contextlib.suppress(OSError, AttributeError):
-            return str(ctypes.CDLL(name).cudnnGetVersion())
+    """Such as '91900' or '9.19.0.56', from the library or its package; 'unknown' where neither is found."""
+    with contextlib.suppress(OSError, AttributeError):
+        return str(ctypes.CDLL("libcudnn.so.9").cudnnGetVersion())
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("nvidia-cudnn-cu12")
     return "unknown"
 
 
