@@ -27,6 +27,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "device-free": ("--image_ms=0", "--images=2560", "--rounds=3"),
     "device-http": ("--image_ms=0", "--http", "--images=1280", "--rounds=2"),
     "stages": ("--images=2560", "--rounds=3"),
+    "overlap": (),
     "encode": (),
     "start": ("--rounds=3",),
     "memory": ("--images", "1000", "5000", "--sizes", "500x375"),

@@ -86,17 +86,20 @@ def main() -> None:
             if size < flags.batch_size:  # one shape only: another would be compiled anew
                 images = torch.cat([images, images.new_zeros(flags.batch_size - size, *images.shape[1:])])
             pixels = images.to(device, non_blocking=True).to(dtype, memory_format=torch.channels_last)
-            features.setdefault(shard, []).append(model(pixels / 127.5 - 1)[:size].float().cpu())
+            features.setdefault(shard, []).append(model(pixels / 127.5 - 1)[:size].float())
             count += size
             if first:
                 steady += size
-            first = first or time.perf_counter()  # the first batch is compiled
+            else:  # it has been compiled
+                features[shard][0].cpu()
+                first = time.perf_counter()
             if count % (32 * flags.batch_size) < size:
                 rate = steady / (time.perf_counter() - first)
                 print(f"{count} images, {rate:.1f}/s once it runs", flush=True)
+    arrays = {shard: torch.cat(parts).cpu().numpy() for shard, parts in features.items()}
     ran = time.perf_counter()
-    for shard, parts in features.items():
-        np.save(Path(flags.output, f"features-{shard:05d}.npy"), torch.cat(parts).numpy())
+    for shard, array in arrays.items():
+        np.save(Path(flags.output, f"features-{shard:05d}.npy"), array)
     ended = time.perf_counter()
     print(
         f"torch {torch.__version__}, {device}, {flags.dtype}, {flags.processes} processes: {count} images in "

@@ -137,9 +137,10 @@ class Feed:
     def _launch(self, batch: Batch) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._is_due(batch))
+            began = time.monotonic()
         batch.launch()
         with self._changed:
-            batch.launched = time.monotonic()
+            batch.launched = began  # the device computes from the first operation that it is given
             self._changed.notify_all()
 
     def _is_due(self, batch: Batch) -> bool:
