@@ -12,7 +12,7 @@ import os
 
 import tensorflow as tf
 
-from bit import network, self_test
+from bit import network, self_test, tensorfloat32
 from bit.checkpoint import open_checkpoint
 from bit.download import WeightsUnreachable, local_path
 from bit.models import ARCHITECTURES, HEADS, Model, UnknownModel, UnusableModel, resolve
@@ -74,7 +74,7 @@ def export(
         )
     reusable = module(weights, head, optimized_for)
     tf.saved_model.save(reusable, output, signatures=reusable.__call__)
-    with self_test.float32_only():
+    with tensorfloat32.allowed(False):
         vectors = reusable.__call__(tf.constant(self_test.picture(side) / 255.0)).numpy()
     vectors_by_name = {"logits" if head else "embedding": vectors}
     self_test.write(

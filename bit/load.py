@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 import tensorflow as tf
 
-from bit import digests, network, saved_model, self_test
+from bit import digests, network, saved_model, self_test, tensorfloat32
 from bit import outputs as output_names
 from bit.checkpoint import open_checkpoint
 from bit.from_weights import Loaded, build
@@ -53,8 +53,11 @@ class Extractor:
         # XLA fuses the norms on a GPU; on a CPU it is slower than oneDNN and knows no bfloat16 instructions.
         compiled = True if _gpus() and identity["route"] != "saved_model" else None
         spec = tf.TensorSpec(self._shape, tf.float32)
-        self._function = tf.function(graph, autograph=False, jit_compile=compiled).get_concrete_function(spec)
-        specs = self._function.structured_outputs
+        function = tf.function(graph, autograph=False, jit_compile=compiled).get_concrete_function(spec)
+        # float32 stays float32; in the others, what is left in float32 may be TF32: the rest is rounded more.
+        each_call = bool(_gpus()) and not compiled
+        self._function = tensorfloat32.compiled(function, precision != "float32", each_call)
+        specs = function.structured_outputs
         self._labels = labels if TOP_CLASS in specs else None
         widths = {name: int(value.shape[1]) for name, value in specs.items()}
         if self._labels:
@@ -108,6 +111,8 @@ def load(
     if precision not in PRECISIONS:
         raise UnusableModel(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
     _prepare_device(precision)
+    if precision == "float32" and batch_size > 1 and _gpus():
+        _suggest_reduced_precisions()
     wanted = {"logits" if name == "top_k" else name for name in outputs}
     if model.kind == "saved_model":
         loaded, identity = saved_model.load(model, path, image_size, precision, wanted)
@@ -156,7 +161,8 @@ def _from_arrays(
 def _self_test(loaded: Loaded, weights: str, path: str, side: int, precision: str) -> dict[str, str]:
     """Runs the bundled picture; returns a reduced precision's error against float32, which receipts record."""
     picture = tf.constant(self_test.picture(side))
-    got = {name: value.numpy() for name, value in loaded.graph(picture).items()}
+    with tensorfloat32.allowed(precision != "float32"):
+        got = {name: value.numpy() for name, value in loaded.graph(picture).items()}
     exact = got if loaded.exact is None else loaded.exact
     if not all(np.isfinite(values).all() for values in exact.values()):
         raise UnusableModel(
@@ -189,13 +195,11 @@ def _prepare_device(precision: str) -> None:
             # Otherwise TensorFlow takes all memory, and a second worker process on the device gets none.
             if not tf.config.experimental.get_memory_growth(gpu):
                 tf.config.experimental.set_memory_growth(gpu, True)
-        tf.config.experimental.enable_tensor_float_32_execution(precision == "tensorfloat32")
+        tf.config.experimental.enable_tensor_float_32_execution(False)  # see bit.tensorfloat32
     if precision in ("tensorfloat32", "float16") and not _gpus():
         raise UnusableModel(
             f"--precision={precision} needs a GPU, and there is none: use float32 or bfloat16"
         )
-    if precision == "float32" and _gpus():
-        _suggest_reduced_precisions()
 
 
 @functools.cache

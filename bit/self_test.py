@@ -12,7 +12,7 @@ import logging
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,17 +52,6 @@ class Distance:
 
     relative_l2: float
     cosine: float
-
-
-@contextlib.contextmanager
-def float32_only() -> Iterator[None]:
-    """Within it float32 means float32; otherwise TensorFlow may round factors to TF32 on a GPU."""
-    allowed = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        yield
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(allowed)
 
 
 def picture(side: int) -> np.ndarray:
