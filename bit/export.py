@@ -31,9 +31,7 @@ def module(weights: Weights, head: bool = False, optimized_for: str = "") -> tf.
     if optimized_for:
         compute = tf.as_dtype(optimized_for)
         named = {
-            name: tf.Variable(
-                tf.cast(value, network.dtype_of(name, compute)), trainable=False, name=f"resnet/{name}"
-            )
+            name: tf.Variable(network.prepared(value, name, compute), trainable=False, name=f"resnet/{name}")
             for name, value in folded(weights, head)
         }
     else:

@@ -94,7 +94,7 @@ class _Reading(Mapping[str, tf.Tensor]):
         exact = _tensor(value)
         with tf.device(self._device):
             here = exact if self._device == "/CPU:0" else tf.identity(exact)
-            self._kept[name] = tf.cast(here, network.dtype_of(name, self._compute))
+            self._kept[name] = network.prepared(here, name, self._compute)
         return exact
 
     def rest(self) -> dict[str, tf.Tensor]:

@@ -10,19 +10,29 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from bit.group_norm import group_norm_relu
+from bit.group_norm import EPSILON, group_norm_relu
 from bit.models import Architecture
 from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZATION_EPSILON, STANDARDIZED
 
 # Rounding errors here pass through all of the network: three of a hundred convolutions carry a large part of
 # bfloat16's error; `python -m benchmarks.error` shows how much.
-ALWAYS_FLOAT32 = ("root_block", "block1/unit01/a", "block1/unit01/a/proj")
+FLOAT32_IN_BFLOAT16 = ("root_block", "block1/unit01/a", "block1/unit01/a/proj")
+# float16 ends at 65504. Kernels of variance 1 make large values, which the next norm divides away: a power of two on all
+# of them, and its square on the norms' epsilon, changes no bit of a result but moves that end to 4 million.
+FLOAT16_SCALE = 2.0**-6
 
 
 def dtype_of(name: str, compute: tf.DType) -> tf.DType:
     """The dtype that array `name` of a checkpoint has in a network whose convolutions run in `compute`."""
     layer = name.removesuffix(f"/{STANDARDIZED}")
-    return tf.float32 if layer == name or layer in ALWAYS_FLOAT32 else compute
+    exact = layer == name or (compute == tf.bfloat16 and layer in FLOAT32_IN_BFLOAT16)
+    return tf.float32 if exact else compute
+
+
+def prepared(value: tf.Tensor, name: str, compute: tf.DType) -> tf.Tensor:
+    """Array `name`, float32, standardized, as `embed` takes it for a network whose convolutions run in `compute`."""
+    dtype = dtype_of(name, compute)
+    return tf.cast(value * FLOAT16_SCALE if dtype == tf.float16 else value, dtype)
 
 
 def scaled(pixels: tf.Tensor, to: tuple[float, float]) -> tf.Tensor:
@@ -36,9 +46,9 @@ def embed(
 ) -> tf.Tensor:
     """float32 (n, h, w, 3) RGB in [-1, 1] -> pooled features, float32 (n, architecture.embedding_size).
 
-    `weights` holds standardized kernels and norms by official name, in the dtype of `dtype_of`. Each convolution runs
-    in the dtype of its kernel; the residual stream and all statistics are float32. `compiled` allows XLA between the
-    convolutions, if shapes are known.
+    `weights` holds standardized kernels and norms by official name, as `prepared` returns them. Each convolution runs
+    in the dtype of its kernel, which the residual stream has behind it; all statistics are float32. `compiled` allows
+    XLA between the convolutions, if shapes are known.
     """
 
     def kernel(name: str) -> tf.Tensor:
@@ -52,7 +62,8 @@ def embed(
 
     def norm_relu(x: tf.Tensor, name: str, dtype: tf.DType) -> tf.Tensor:
         gamma, beta = weights[f"{name}group_norm/gamma"], weights[f"{name}group_norm/beta"]
-        return group_norm_relu(x, gamma, beta, architecture.groups, dtype, compiled)
+        epsilon = EPSILON * (FLOAT16_SCALE**2 if x.dtype == tf.float16 else 1.0)
+        return group_norm_relu(x, gamma, beta, architecture.groups, dtype, compiled, epsilon)
 
     def norm_relu_conv(x: tf.Tensor, name: str, stride: int = 1) -> tf.Tensor:
         return conv(norm_relu(x, f"{name}/", kernel(name).dtype), name, stride)
@@ -66,9 +77,10 @@ def embed(
             stride = 2 if unit == 1 and block > 1 else 1
             y = norm_relu(x, f"{at}/a/", kernel(f"{at}/a").dtype)
             # The projection sees the pre-activated input, unlike in the original ResNet-v2.
-            shortcut = tf.cast(conv(y, f"{at}/a/proj", stride), tf.float32) if unit == 1 else x
+            shortcut = conv(y, f"{at}/a/proj", stride) if unit == 1 else x
             y = norm_relu_conv(conv(y, f"{at}/a"), f"{at}/b", stride)  # the stride sits on the 3x3
-            x = shortcut + tf.cast(norm_relu_conv(y, f"{at}/c"), tf.float32)
+            y = norm_relu_conv(y, f"{at}/c")
+            x = tf.cast(shortcut + tf.cast(y, shortcut.dtype), y.dtype)
     return tf.reduce_mean(norm_relu(x, "", tf.float32), [1, 2])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
 
+from bit.models import NUMERICS
 from pipeline import resume
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
@@ -139,4 +140,6 @@ def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
         },
         "split_bytes": config.split_bytes,
     }
+    if numerics := NUMERICS.get(config.model.precision):
+        fingerprint["numerics"] = numerics
     return json.loads(json.dumps(fingerprint))  # with the types that a receipt returns

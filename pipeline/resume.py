@@ -137,6 +137,11 @@ def _check_same(
     for name, (old, new) in receipts.differences(receipt.fingerprint, fingerprint).items():
         if name == receipts.NAME_ONLY:  # the same weights under another name
             continue
+        if name == "numerics":
+            raise RequestError(
+                f"--output={config.output} was made by another version of this job, whose --precision={config.model.precision} "
+                f"gives other vectors (numerics = {old or 1}, here {new or 1}): finish it with that version; else {remedy}"
+            )
         raise RequestError(
             f"--output={config.output} was made with {name} = {old!r}, this run requests {new!r}: {remedy}"
         )

@@ -108,6 +108,8 @@ def differences(
             out |= differences(before, after, f"{prefix}{name}.")
         elif before != after:
             out[f"{prefix}{name}"] = (before, after)
+    if f"{prefix}precision" in out:
+        out.pop(f"{prefix}numerics", None)  # the version of another precision
     return out
 
 
