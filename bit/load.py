@@ -42,13 +42,18 @@ class Extractor:
         precision: str,
         identity: Mapping[str, str],
         labels: Labels | None = None,
+        exact: Callable[[], Extractor] | None = None,
     ) -> None:
-        """`graph` takes and returns tensors as `__call__` does arrays; `labels` name its top_k classes."""
+        """`graph` takes and returns tensors as `__call__` does arrays; `labels` name its top_k classes.
+
+        `exact` loads the same model in float32 for one image, where this one is in a reduced precision.
+        """
         self.batch_size = batch_size
         self.image_size = image_size
         self.precision = precision
         self.identity = MappingProxyType(dict(identity))
         self._shape = (batch_size, image_size, image_size, 3)
+        self._exact = exact
         self._graph = graph  # keeps a SavedModel's variables alive: functions refer to them weakly
         # XLA fuses the norms on a GPU; on a CPU it is slower than oneDNN and knows no bfloat16 instructions.
         compiled = True if _gpus() and identity["route"] != "saved_model" else None
@@ -73,7 +78,19 @@ class Extractor:
             precision=self.precision,
             identity=self.identity,
             labels=self._labels,
+            exact=self._exact,
         )
+
+    def in_float32(self, pixels: np.ndarray) -> dict[str, np.ndarray] | None:
+        """float32 (n, image_size, image_size, 3) -> outputs (n, d), one at a time; None if this model needs no such help.
+
+        The first call loads the weights once more, and compiles.
+        """
+        if self._exact is None:
+            return None
+        exact = self._exact()
+        each = [exact(pixels[index : index + 1]) for index in range(len(pixels))]
+        return {name: np.concatenate([outputs[name] for outputs in each]) for name in each[0]}
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """float32 (batch_size, image_size, image_size, 3) RGB in [0, 255] -> (batch_size, d) each.
@@ -121,6 +138,9 @@ def load(
         loaded, identity = _from_arrays(model, path, image_size, precision, outputs, top_k)
     identity = {**identity, **_self_test(loaded, identity["weights"], path, image_size, precision)}
     task = output_names.task(model, loaded.classes)
+    in_float32 = functools.partial(
+        load, model, path, image_size=image_size, batch_size=1, outputs=outputs, top_k=top_k
+    )
 
     def graph(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         values = loaded.graph(pixels)
@@ -137,7 +157,22 @@ def load(
         precision=precision,
         identity=identity,
         labels=read_labels(task) if "top_k" in outputs else None,
+        exact=_once(in_float32) if precision in ("bfloat16", "float16") else None,
     )
+
+
+def _once(make: Callable[[], Extractor]) -> Callable[[], Extractor]:
+    """Returns what the first call that succeeds makes, from any thread."""
+    lock = threading.Lock()
+    kept: list[Extractor] = []
+
+    def get() -> Extractor:
+        with lock:
+            if not kept:
+                kept.append(make())
+            return kept[0]
+
+    return get
 
 
 def _from_arrays(

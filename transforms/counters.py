@@ -27,6 +27,7 @@ class Counts:
     shards: int = 0  # committed
     units: int = 0  # of input: bytes of record files, rows of lists; same unit as the plan's total
     models_loaded: int = 0
+    overflowed: int = 0  # images computed again in float32, as they exceed a reduced precision's range
     pixels: int = 0  # of all decoded images
     scalable_pixels: int = 0  # of these, in JPEGs that `scaled_decoding` would decode at reduced size
     # Busy time of each kind of thread, summed over the threads of that kind.

@@ -15,7 +15,7 @@ import transforms.coders  # noqa: F401  # registers the coder of the chunks
 from bit.models import Model
 from transforms import counters, metrics
 from transforms.elements import Decoded, Failure, FeatureChunk, PixelChunk
-from transforms.model import devices
+from transforms.model import devices, overflow
 from transforms.model.fitting import Fitted, OutOfMemory
 from transforms.model.loaded import LoadedModel
 from transforms.storage import copying, door
@@ -145,14 +145,7 @@ def _run(
         if len(rows) == 1:
             return {}, {rows[0]: ("model_error", f"{type(error).__name__}: {error}"[:500])}
         return _bisect(pixels, rows, model)
-    refused: dict[int, tuple] = {}
-    for name, values in outputs.items():
-        if values.dtype.kind == "f":
-            finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-            refused |= {
-                row: ("not_finite", f"output {name!r} is not finite") for row in rows if not finite[row]
-            }
-    return outputs, refused
+    return overflow.checked(outputs, pixels, rows, model)
 
 
 def _bisect(

@@ -92,6 +92,29 @@ def test_calls_from_many_threads_agree():
         np.testing.assert_array_equal(vector, expected[k // 4 + k % 4 * 4])
 
 
+def test_a_reduced_precision_has_the_same_model_in_float32_at_hand():
+    outputs = {"outputs": ("embedding", "top_k"), "top_k": 3}
+    reduced, exact = (
+        load(
+            resolve("untrained/tiny/imagenet21k_classification"),
+            "",
+            image_size=32,
+            batch_size=n,
+            precision=p,
+            **outputs,
+        )
+        for n, p in ((4, "bfloat16"), (1, "float32"))
+    )
+    batch = pixels(3)
+    got = reduced.resized(2).in_float32(batch)
+    for name, values in got.items():
+        right = np.concatenate([exact(batch[row : row + 1])[name] for row in range(3)])
+        np.testing.assert_array_equal(values, right)
+        assert values.dtype == right.dtype
+    assert set(got) == set(reduced.outputs)
+    assert exact.in_float32(batch) is None
+
+
 def test_an_extractor_can_be_weakly_referenced_and_goes_away():
     extractor = tiny()
     reference = weakref.ref(extractor)

@@ -38,6 +38,9 @@ class Tight:
             raise self._error
         return self._model(pixels)
 
+    def in_float32(self, pixels):
+        return self._model.in_float32(pixels)
+
     def resized(self, batch_size: int) -> Tight:
         return Tight(self._model.resized(batch_size), self._room, self._error, self.log)
 

@@ -50,6 +50,10 @@ class Fitted:
                 return outputs
             self._halve(model, reason)  # here, outside the handler, the failed call's arrays are freed
 
+    def in_float32(self, pixels: np.ndarray) -> dict[str, np.ndarray] | None:
+        """See `LoadedModel.in_float32`."""
+        return self._fitting.in_float32(pixels)
+
     def _halve(self, model: LoadedModel, reason: str) -> None:
         with self._lock:
             if self._fitting is not model:  # another thread has halved it

@@ -29,5 +29,11 @@ class LoadedModel(Protocol):
         Called by `Fitted`, from one thread at a time or several.
         """
 
+    def in_float32(self, pixels: np.ndarray) -> dict[str, np.ndarray] | None:
+        """Any number of pictures by the same model in float32; None if it is not in a reduced precision.
+
+        Called for images whose outputs are not finite: slow, as they are hardly any.
+        """
+
     def resized(self, batch_size: int) -> LoadedModel:
         """The same weights for another batch size: `Fitted` continues with it if the device ran out of memory."""
