@@ -15,7 +15,7 @@ import transforms.coders  # noqa: F401  # registers the coder of the chunks
 from bit.models import Model
 from transforms import counters, metrics
 from transforms.elements import Decoded, Failure, FeatureChunk, PixelChunk
-from transforms.model import devices, overflow
+from transforms.model import devices, gpu_check, overflow
 from transforms.model.fitting import Fitted, OutOfMemory
 from transforms.model.loaded import LoadedModel
 from transforms.storage import copying, door
@@ -62,6 +62,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         else:
             path = download.local_path(model)
         devices.take_one()  # before TensorFlow touches a GPU
+        gpu_check.check()
         loaded: LoadedModel = load.load(
             model,
             path,
