@@ -306,7 +306,10 @@ def _rates(compiled: Compiled, known: _Golden) -> str:
         last = compiled(arguments)
     last.block_until_ready()
     mean = (time.perf_counter() - began) / count
-    memory = compiled.program.get_compiled_memory_stats().temp_size_in_bytes / 2**30
+    try:
+        memory = compiled.program.get_compiled_memory_stats().temp_size_in_bytes / 2**30
+    except Exception:
+        memory = float("nan")  # not in every version of JAX
     error = known.error(got, side)
     return f"{batch / mean:.0f} | {batch / best:.0f} | {mean * 1e3:.2f} | {error} | {memory:.1f} |"
 
