@@ -45,6 +45,12 @@ class Variant:
     apply: str = "float32"  # x * scale + shift in this dtype
     unrounded: bool = False  # statistics are those of the float32 sum, before it is rounded to `residual`
     barriers: bool = False  # none of XLA's fusions across the residual stream
+    by_output: bool = (
+        False  # kernels arrive as (cout, h, w, cin), as cuDNN and cuBLAS want them: XLA need not transpose
+    )
+    held: bool = (
+        False  # scale and shift are written as (n, c) first: the loop over pixels reads two values, not four
+    )
 
 
 _F16 = Variant(compute="float16", residual="float16", exact="compute")
@@ -59,6 +65,13 @@ VARIANTS = {
     "f16_groups": replace(_F16, statistics="groups"),
     "f16_flat": replace(_F16, statistics="flat"),
     "f16_products_stem": replace(_F16, products=True, space_to_depth=True, pool="slices"),
+    "f16_products_stem_by_output": replace(
+        _F16, products=True, space_to_depth=True, pool="slices", by_output=True
+    ),
+    "f16_products_stem_held": replace(
+        _F16, products=True, space_to_depth=True, pool="slices", by_output=True, held=True
+    ),
+    "f16_stem_held": replace(_F16, space_to_depth=True, pool="slices", by_output=True, held=True),
     "f16_two_pass": replace(_F16, statistics="two_pass"),
     "f16_guess": replace(_F16, statistics="guess"),
     "f16_slices": replace(_F16, statistics="slices"),
@@ -81,6 +94,15 @@ VARIANTS = {
     "bf16_tf32_residual_f16": replace(_BF16, exact="tensorfloat32", residual="float16"),
     "bf16_split_residual_f16": replace(_BF16, exact="split", residual="float16"),
     "bf16_products_tf32_residual16": replace(_BF16, exact="tensorfloat32", products=True),
+    "bf16_products_stem_held": replace(
+        _BF16,
+        exact="tensorfloat32",
+        products=True,
+        space_to_depth=True,
+        pool="slices",
+        by_output=True,
+        held=True,
+    ),
     "bf16_highest": Variant(exact="float32"),
     "f16_highest": Variant(compute="float16", exact="float32"),
     "float32": Variant(compute="float32", exact="float32"),
@@ -90,7 +112,11 @@ VARIANTS = {
 
 def specs_of(variant: Variant, member: Architecture) -> list[tuple[tuple[int, ...], str]]:
     """Shapes and dtypes of the weights, in the order of `bit.weights.shapes`."""
-    return [(shape, _kept(variant, name)) for name, shape in shapes(member).items()]
+    return [(_given(variant, shape), _kept(variant, name)) for name, shape in shapes(member).items()]
+
+
+def _given(variant: Variant, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[3], *shape[:3]) if variant.by_output and len(shape) == 4 else shape
 
 
 def _kept(variant: Variant, name: str) -> str:
@@ -132,6 +158,8 @@ def embed(
 
     def conv(x: tf.Tensor, name: str, stride: int = 1) -> tf.Tensor:
         kernel = weights[f"{name}/{STANDARDIZED}"]
+        if variant.by_output and to is cast:
+            kernel = tf.transpose(kernel, (1, 2, 3, 0))
         kind = variant.exact if name in FLOAT32_IN_BFLOAT16 else "compute"
         if kind == "split":
             x, kernel = _split(x, 3, variant.compute, to), _split_kernel(kernel, variant.compute, to)
@@ -142,6 +170,8 @@ def embed(
     def norm_relu(x: tf.Tensor, name: str, dtype: str, exact: tf.Tensor | None = None) -> tf.Tensor:
         gamma, beta = weights[f"{name}group_norm/gamma"], weights[f"{name}group_norm/beta"]
         scale, shift = _scale_and_shift(x if exact is None else exact, gamma, beta, member.groups, variant)
+        if variant.held and to is cast:
+            scale, shift = xla.optimization_barrier(scale, shift)
         y = to(to(x, variant.apply) * to(scale, variant.apply), variant.apply) + to(shift, variant.apply)
         return to(tf.nn.relu(y), dtype)
 
