@@ -53,8 +53,9 @@ def _not_finite(outputs: Outputs, rows: Sequence[int]) -> dict[int, str]:
     failed: dict[int, str] = {}
     for name, values in outputs.items():
         if values.dtype.kind == "f":
+            finite = np.asarray(np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
             for row in rows:
-                if not np.isfinite(values[row]).all():
+                if not finite[row]:
                     failed.setdefault(row, name)
     return failed
 
