@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import resource
 import statistics
 import tempfile
 import time
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import figures, inputs, limit, machine
+from benchmarks import figures, inputs, limit, lock, machine
 from pipeline import bottleneck, console, options, plan, prepare, run, runners
 from transforms import infer, metrics
 from transforms.counters import Counts
@@ -41,6 +42,9 @@ class Device:
     image_seconds: float = 0.0
     identity: dict[str, str] = field(default_factory=lambda: {"route": "sleeping"})
     calls: list[tuple[float, float]] = field(default_factory=list)
+    used: list[tuple[float, float]] = field(
+        default_factory=list
+    )  # CPU time, and that with the lock held, at each call
 
     def __post_init__(self):
         self._outputs = (
@@ -51,9 +55,17 @@ class Device:
         began = time.perf_counter()
         if self.image_seconds:
             time.sleep(self.image_seconds * len(pixels))
-        outputs = {"embedding": self._outputs.copy()}
+        outputs = {"embedding": self._outputs}  # not a copy, which is the device's work
         self.calls.append((began, time.perf_counter()))
+        self.used.append((time.process_time(), lock.held_seconds() or 0.0))
         return outputs
+
+    def ready(self) -> Device:
+        """As of a model that is loaded."""
+        return self
+
+    def give(self, pixels: np.ndarray) -> None:
+        """As on a CPU, which takes no batches ahead."""
 
     @property
     def busy(self) -> float:
@@ -66,7 +78,10 @@ class Run:
     """The figures of one complete job."""
 
     seconds: float
-    cpu_seconds: float
+    cpu_seconds: float  # of this process
+    all_cpu_seconds: float  # also of the processes that it started
+    steady_cpu_seconds: float  # of this process, from the first batch to the last, scaled to all images
+    steady_held_seconds: float  # of that, with the interpreter's lock held; 0 if it is not measured
     busy: float
     steady_seconds: float  # from the first batch to the last, scaled to all images
     stages: dict[str, float]  # seconds by name, of the worker's thread
@@ -79,18 +94,30 @@ def complete_job(argv: Sequence[str], output: Path, device: Device) -> Run:
     prepare.prepare(job_plan)
     console.configure_logging(runners.LOCAL)
     device.calls.clear()
-    began, cpu = time.perf_counter(), time.process_time()
+    device.used.clear()
+    began, cpu, others = time.perf_counter(), time.process_time(), _others()
     result = run.run(config, job_plan, beam_options, runners.LOCAL)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     calls = device.calls
-    steady = (calls[-1][1] - calls[0][1]) * len(calls) / max(1, len(calls) - 1)
+    scale = len(calls) / max(1, len(calls) - 1)
+    steady = (calls[-1][1] - calls[0][1]) * scale
+    own, held = ((last - first) * scale for first, last in zip(device.used[0], device.used[-1], strict=True))
     return Run(
         seconds,
         cpu,
+        cpu + _others() - others,
+        own,
+        held,
         device.busy,
         steady,
         bottleneck.stage_seconds(metrics.read(result) or Counts()),
     )
+
+
+def _others() -> float:
+    """CPU seconds of the processes that this one started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def decoding(encoded: Sequence[bytes], threads: int, decode: Callable[[bytes], object]) -> float:
@@ -112,6 +139,7 @@ def _decode(data: bytes, preprocessing: preprocess.Preprocessing, scratch: Calla
 
 def main() -> None:
     """Prints each round, then the medians."""
+    lock.start_again_measured("benchmarks.device")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--image_ms",
@@ -186,9 +214,18 @@ def _print_summary(
     figures.report(bare=bare, ours=ours, job=job, steady=steady, busy=median(run.busy for run in runs))
     ratios = f"{steady / bare:.2f} of bare, {steady / ours:.2f} of ours"
     print(f"| without its start and end | {steady:.0f} images/s | {steady / cores:.0f} per core | {ratios} |")
-    print(
-        f"| CPU time of the job | {median(run.cpu_seconds for run in runs) / count * 1e6:.0f} us per image |"
+    all_cpu, own, held = (
+        median(values) / count * 1e6
+        for values in zip(
+            *((run.all_cpu_seconds, run.steady_cpu_seconds, run.steady_held_seconds) for run in runs),
+            strict=True,
+        )
     )
+    figures.report(all_cpu=all_cpu, own_cpu=own, held=held)
+    print(f"| CPU time in all | {all_cpu:.0f} us per image |")
+    print(f"| of the process with the model, without its start and end | {own:.0f} us per image |")
+    if held:
+        print(f"| of that, with the interpreter's lock held | {held:.1f} us per image |")
     if device.image_seconds:
         busy = sorted(run.busy for run in runs)
         print(f"| device busy | {median(busy):.1%} (from {busy[0]:.1%} to {busy[-1]:.1%}) |")

@@ -26,9 +26,7 @@ _SHARD_BATCHES = 20  # 1280 images, as in a shard of ImageNet
 
 def ours(items: list[Decoded], vectors: np.ndarray) -> list[bytes]:
     """Records of float32 vectors (n, 6144)."""
-    return [
-        features.serialize(item, {"embedding": vector}) for item, vector in zip(items, vectors, strict=True)
-    ]
+    return [features.serialize(item, {"embedding": vectors}) for item in items]
 
 
 def tfx_bsl(encoder, items: list[Decoded], vectors: np.ndarray) -> list[bytes]:

@@ -58,8 +58,9 @@ def main() -> None:
         ]
         argv.append(f"--input={pattern}")
         config, _ = options.parse([*argv, "--output=unused"])
-        model = infer.BitModelHandler(config.model).load_model()
-        infer.BitModelHandler.load_model = lambda self: model  # type: ignore[method-assign]
+        loading = infer.BitModelHandler(config.model).load_model()
+        infer.BitModelHandler.load_model = lambda self: loading  # type: ignore[method-assign]
+        model = loading.ready()
 
         side, batches = flags.image_size, []
         for start in range(0, len(encoded), flags.batch_size):

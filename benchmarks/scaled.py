@@ -76,7 +76,7 @@ def main() -> None:
         f"--image_size={SIDE}",
     ]
     config, _ = options.parse(argv)
-    model = infer.BitModelHandler(config.model).load_model()
+    model = infer.BitModelHandler(config.model).load_model().ready()
     print(machine.describe())
     print(
         f"{flags.model} at {SIDE}; of the pixels the mean difference of 255, of the vectors relative L2, 1 - cosine\n"

@@ -1,7 +1,8 @@
 """CPU time per image of each stage of the job, by itself: python -m benchmarks.stages
 
 Each stage alone on one thread, in turns, and then the complete job without the model, whose CPU time includes all of them
-and the cost of passing images on. The job minus the sum is the price of threads, of the GIL, and of shared caches.
+and the cost of passing images on. The job minus the sum is the price of threads, processes, and shared caches. Then what of
+it the process with the model does, after its start, and for how long it holds the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import device, encode, figures, inputs, limit, machine
+from benchmarks import device, encode, figures, inputs, limit, lock, machine
 from transforms import infer
 from transforms.imaging import preprocess
 from transforms.sources.base import Reading, ReadSettings
@@ -47,11 +48,13 @@ def measure(stages: dict[str, Callable[[], object]], count: int, rounds: int) ->
 
 def main() -> None:
     """Prints the table of stages."""
+    lock.start_again_measured("benchmarks.stages")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=5120)
+    parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     flags = parser.parse_args()
-    batch, rows = 32, np.empty((32, 224, 224, 3), np.float32)
+    batch, rows = flags.batch_size, np.empty((32, 224, 224, 3), np.float32)
     preprocessing = preprocess.Preprocessing()
     sleeping = device.Device(batch)
     infer.BitModelHandler.load_model = lambda self: sleeping  # type: ignore[method-assign,assignment]
@@ -62,7 +65,7 @@ def main() -> None:
 
         def decode_all() -> None:
             for index, data in enumerate(few):
-                preprocess.decode(data, preprocessing, rows[index % batch])
+                preprocess.decode(data, preprocessing, rows[index % len(rows)])
 
         costs = measure(
             {
@@ -71,7 +74,7 @@ def main() -> None:
                 "SHA-256 of the file": lambda: collections.deque(
                     (hashlib.sha256(data).hexdigest() for data in few), maxlen=0
                 ),
-                "reading, with both checksums": reading(sorted(Path(scratch, "in").iterdir())[0]),
+                "reading, with the checksum of the file": reading(sorted(Path(scratch, "in").iterdir())[0]),
             },
             len(few),
             flags.rounds,
@@ -84,15 +87,29 @@ def main() -> None:
         jobs = [
             device.complete_job(argv, Path(scratch) / f"out-{n}", sleeping) for n in range(flags.rounds + 1)
         ]
-    job = statistics.median(run.cpu_seconds for run in jobs[1:]) / len(encoded) * 1e6
+    job, own, held = (
+        statistics.median(values) / len(encoded) * 1e6
+        for values in zip(
+            *((run.all_cpu_seconds, run.steady_cpu_seconds, run.steady_held_seconds) for run in jobs[1:]),
+            strict=True,
+        )
+    )
     total = sum(costs.values()) - costs["bare libjpeg-turbo decoding"]
-    figures.report(job_cpu=job, sum_cpu=total)
+    figures.report(job_cpu=job, sum_cpu=total, own_cpu=own, held=held)
     print(machine.describe())
-    print(f"{len(encoded)} JPEGs of {sum(map(len, few)) / len(few) / 1000:.0f} kB, {flags.rounds} rounds\n")
+    print(
+        f"{len(encoded)} JPEGs of {sum(map(len, few)) / len(few) / 1000:.0f} kB, batch {batch}, {flags.rounds} rounds\n"
+    )
     print("| microseconds of CPU time per image | |\n|---|---|")
+    costs |= {
+        "sum of all but the first": total,
+        "the complete job without the model": job,
+        "of it, the process with the model, after its start": own,
+    }
     for name, microseconds in costs.items():
         print(f"| {name} | {microseconds:.0f} |")
-    print(f"| sum of all but the first | {total:.0f} |\n| the complete job without the model | {job:.0f} |")
+    if held:
+        print(f"| of that, with the interpreter's lock held | {held:.1f} |")
 
 
 if __name__ == "__main__":

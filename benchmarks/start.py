@@ -42,8 +42,8 @@ def load_model(self):
     at.setdefault("graph and worker", time.time() - began)
     return load(self)
 infer.BitModelHandler.load_model = load_model
-note(devices, "take_one", "import of TensorFlow")  # the next that load_model does
-note(infer.BitModelHandler, "load_model", "loading of the model")
+note(devices, "take_one", "import of TensorFlow")  # the next that loading does
+note(infer.BitModelHandler, "_load", "loading of the model")
 note(infer, "infer", "first batch")
 code = pipeline.main.main(sys.argv[1:])
 at["rest of the job"] = time.time() - began

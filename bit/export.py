@@ -12,7 +12,7 @@ import os
 
 import tensorflow as tf
 
-from bit import network, self_test
+from bit import network, self_test, tensorfloat32
 from bit.checkpoint import open_checkpoint
 from bit.download import WeightsUnreachable, local_path
 from bit.models import ARCHITECTURES, HEADS, Model, UnknownModel, UnusableModel, resolve
@@ -31,9 +31,7 @@ def module(weights: Weights, head: bool = False, optimized_for: str = "") -> tf.
     if optimized_for:
         compute = tf.as_dtype(optimized_for)
         named = {
-            name: tf.Variable(
-                tf.cast(value, network.dtype_of(name, compute)), trainable=False, name=f"resnet/{name}"
-            )
+            name: tf.Variable(network.prepared(value, name, compute), trainable=False, name=f"resnet/{name}")
             for name, value in folded(weights, head)
         }
     else:
@@ -74,7 +72,7 @@ def export(
         )
     reusable = module(weights, head, optimized_for)
     tf.saved_model.save(reusable, output, signatures=reusable.__call__)
-    with self_test.float32_only():
+    with tensorfloat32.allowed(False):
         vectors = reusable.__call__(tf.constant(self_test.picture(side) / 255.0)).numpy()
     vectors_by_name = {"logits" if head else "embedding": vectors}
     self_test.write(

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from bit import network
+from bit.gpu_form import GPU
 from bit.models import NETWORK_RANGE, Architecture
 from bit.self_test import picture
 from bit.weights import ALIGNMENT_BYTES, Weights, folded
@@ -32,7 +33,9 @@ def build(source: Weights, precision: str, head: bool, exact_at: int = 0) -> Loa
     """
     compute = tf.as_dtype("float32" if precision == "tensorfloat32" else precision)
     gpu = bool(tf.config.get_visible_devices("GPU"))
-    reading = _Reading(folded(source, head), compute, "/GPU:0" if gpu else "/CPU:0")
+    # float32 keeps its graph from version to version: outputs in it that are half finished are continued.
+    form = GPU if gpu and compute != tf.float32 else network.PLAIN
+    reading = _Reading(folded(source, head), compute, "/GPU:0" if gpu else "/CPU:0", form)
     architecture = source.architecture  # the graph must not hold `source`, which may hold all weights
     vectors = None
     if exact_at:
@@ -43,7 +46,8 @@ def build(source: Weights, precision: str, head: bool, exact_at: int = 0) -> Loa
 
     def graph(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         # On a GPU XLA gets the complete graph, on a CPU what oneDNN leaves. Compiling for one eager call is not worth it.
-        return _outputs(pixels, weights, architecture, head, compiled=not (gpu or tf.executing_eagerly()))
+        compiled = not (gpu or tf.executing_eagerly())
+        return _outputs(pixels, weights, architecture, head, compiled, form)
 
     return Loaded(graph, source.classes, vectors)
 
@@ -54,15 +58,21 @@ def _outputs(
     architecture: Architecture,
     head: bool,
     compiled: bool,
+    form: network.Form = network.PLAIN,
 ) -> dict[str, tf.Tensor]:
-    embedding = network.embed(network.scaled(pixels, NETWORK_RANGE), weights, architecture, compiled)
+    embedding = network.embed(network.scaled(pixels, NETWORK_RANGE), weights, architecture, compiled, form)
     return {"embedding": embedding} | ({"logits": network.classify(embedding, weights)} if head else {})
 
 
-def _tensor(value: np.ndarray) -> tf.Tensor:
-    """A tensor on the CPU that shares the memory of `value` if possible: copying all weights takes longer than reading."""
-    if value.ctypes.data % ALIGNMENT_BYTES or not value.flags.writeable:
-        return tf.constant(value)
+def tensor_of(value: np.ndarray) -> tf.Tensor:
+    """A float32 tensor on the CPU that shares the memory of `value` if possible: copying takes longer than reading.
+
+    From an address that is not aligned TensorFlow would end the process.
+    """
+    flags = value.flags
+    shared = flags.c_contiguous and flags.writeable and value.dtype == np.float32
+    if not shared or value.ctypes.data % ALIGNMENT_BYTES:
+        return tf.constant(value, tf.float32)
     return tf.experimental.dlpack.from_dlpack(value.__dlpack__())
 
 
@@ -72,7 +82,10 @@ class _Reading(Mapping[str, tf.Tensor]):
     The network uses arrays in the order in which `folded` yields them, unit by unit.
     """
 
-    def __init__(self, arrays: Iterator[tuple[str, np.ndarray]], compute: tf.DType, device: str):
+    def __init__(
+        self, arrays: Iterator[tuple[str, np.ndarray]], compute: tf.DType, device: str, form: network.Form
+    ):
+        self._form = form
         self._arrays = arrays
         self._compute = compute
         self._device = device
@@ -91,10 +104,10 @@ class _Reading(Mapping[str, tf.Tensor]):
         return self._unit_arrays[name]
 
     def _keep(self, name: str, value: np.ndarray) -> tf.Tensor:
-        exact = _tensor(value)
+        exact = tensor_of(value)
         with tf.device(self._device):
             here = exact if self._device == "/CPU:0" else tf.identity(exact)
-            self._kept[name] = tf.cast(here, network.dtype_of(name, self._compute))
+            self._kept[name] = network.prepared(here, name, self._compute, self._form)
         return exact
 
     def rest(self) -> dict[str, tf.Tensor]:

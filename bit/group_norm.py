@@ -30,7 +30,13 @@ _SLICES_MAX = 16
 
 
 def group_norm_relu(
-    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, groups: int, dtype: tf.DType, compiled: bool
+    x: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    groups: int,
+    dtype: tf.DType,
+    compiled: bool,
+    epsilon: float = EPSILON,
 ) -> tf.Tensor:
     """(n, h, w, c) of any floating dtype -> max(y, 0), the same shape in `dtype`; all arithmetic is float32.
 
@@ -38,7 +44,8 @@ def group_norm_relu(
     """
     compiled = compiled and (x.shape.num_elements() or 0) >= _WORTH_COMPILING
     sums, squares = _compiled_sums(x) if compiled else _sums(x)
-    scale, shift = _scale_and_shift(sums, squares, gamma, beta, groups, tf.shape(x)[1] * tf.shape(x)[2])
+    pixels = tf.shape(x)[1] * tf.shape(x)[2]
+    scale, shift = _scale_and_shift(sums, squares, gamma, beta, groups, pixels, epsilon)
     return (_compiled_apply if compiled else _apply)(x, scale, shift, dtype)
 
 
@@ -66,7 +73,13 @@ def _sums_of_slices(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _scale_and_shift(
-    sums: tf.Tensor, squares: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, groups: int, pixels: tf.Tensor
+    sums: tf.Tensor,
+    squares: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    groups: int,
+    pixels: tf.Tensor,
+    epsilon: float,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """scale = gamma/sigma and shift = beta - mu gamma/sigma, (n, 1, 1, c) each: y = x * scale + shift."""
     channels = sums.shape[-1]
@@ -77,7 +90,7 @@ def _scale_and_shift(
 
     mu = by_group(sums)
     variance = by_group(squares) - tf.square(mu)
-    inverse_sigma = tf.math.rsqrt(tf.maximum(variance, 0.0) + EPSILON)
+    inverse_sigma = tf.math.rsqrt(tf.maximum(variance, 0.0) + epsilon)
     scale = inverse_sigma * tf.reshape(gamma, [groups, -1])
     shift = tf.reshape(beta, [groups, -1]) - scale * mu
     return tf.reshape(scale, [-1, 1, 1, channels]), tf.reshape(shift, [-1, 1, 1, channels])

@@ -12,10 +12,10 @@ from types import MappingProxyType
 import numpy as np
 import tensorflow as tf
 
-from bit import digests, network, saved_model, self_test
+from bit import digests, network, saved_model, self_test, tensorfloat32
 from bit import outputs as output_names
 from bit.checkpoint import open_checkpoint
-from bit.from_weights import Loaded, build
+from bit.from_weights import Loaded, build, tensor_of
 from bit.labels import Labels, read_labels
 from bit.models import ARCHITECTURES, HEADS, PRECISIONS, Model, UnusableModel
 from bit.outputs import TOP_CLASS, TOP_NAME, TOP_PROBABILITY, TOP_SYNSET
@@ -42,19 +42,28 @@ class Extractor:
         precision: str,
         identity: Mapping[str, str],
         labels: Labels | None = None,
+        exact: Callable[[], Extractor] | None = None,
     ) -> None:
-        """`graph` takes and returns tensors as `__call__` does arrays; `labels` name its top_k classes."""
+        """`graph` takes and returns tensors as `__call__` does arrays; `labels` name its top_k classes.
+
+        `exact` loads the same model in float32 for one image, where this one is in a reduced precision.
+        """
         self.batch_size = batch_size
         self.image_size = image_size
         self.precision = precision
         self.identity = MappingProxyType(dict(identity))
+        self.device = _device_name()
         self._shape = (batch_size, image_size, image_size, 3)
+        self._exact = exact
         self._graph = graph  # keeps a SavedModel's variables alive: functions refer to them weakly
         # XLA fuses the norms on a GPU; on a CPU it is slower than oneDNN and knows no bfloat16 instructions.
         compiled = True if _gpus() and identity["route"] != "saved_model" else None
         spec = tf.TensorSpec(self._shape, tf.float32)
-        self._function = tf.function(graph, autograph=False, jit_compile=compiled).get_concrete_function(spec)
-        specs = self._function.structured_outputs
+        function = tf.function(graph, autograph=False, jit_compile=compiled).get_concrete_function(spec)
+        # float32 stays float32; in the others, what is left in float32 may be TF32: the rest is rounded more.
+        each_call = bool(_gpus()) and not compiled
+        self._function = tensorfloat32.compiled(function, precision != "float32", each_call)
+        specs = function.structured_outputs
         self._labels = labels if TOP_CLASS in specs else None
         widths = {name: int(value.shape[1]) for name, value in specs.items()}
         if self._labels:
@@ -70,16 +79,48 @@ class Extractor:
             precision=self.precision,
             identity=self.identity,
             labels=self._labels,
+            exact=self._exact,
         )
+
+    def in_float32(self, pixels: np.ndarray) -> dict[str, np.ndarray] | None:
+        """float32 (n, image_size, image_size, 3) -> outputs (n, d), one at a time; None if this model needs no such help.
+
+        The first call loads the weights once more, and compiles.
+        """
+        if self._exact is None:
+            return None
+        exact = self._exact()
+        each = [exact(pixels[index : index + 1]) for index in range(len(pixels))]
+        return {name: np.concatenate([outputs[name] for outputs in each]) for name in each[0]}
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """float32 (batch_size, image_size, image_size, 3) RGB in [0, 255] -> (batch_size, d) each.
 
         Float32; of top_k's features, classes are int64, synsets and names bytes. Raises ValueError for another shape.
         """
+        return self.fetch(self.launch(self.put(pixels)))
+
+    def put(self, pixels: np.ndarray) -> tf.Tensor:
+        """The pixels on the device, once they are there; on a CPU in the array's own memory, if that is aligned."""
         if pixels.shape != self._shape:
             raise ValueError(f"pixels of shape {pixels.shape}, expected {self._shape}: pad the batch")
-        out = {name: value.numpy() for name, value in self._function(tf.constant(pixels, tf.float32)).items()}
+        here = tensor_of(pixels)
+        if not self.device:
+            return here
+        with tf.device("/GPU:0"):
+            return tf.identity(here)
+
+    def launch(self, on_device: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Starts computing on what `put` returned. A GPU goes on with it after this has returned."""
+        return self._function(on_device)
+
+    def back(self, on_device: tf.Tensor) -> np.ndarray:
+        """The pixels that `put` copied to the device."""
+        return on_device.numpy()
+
+    def fetch(self, launched: Mapping[str, tf.Tensor]) -> dict[str, np.ndarray]:
+        """The outputs of `launch` as `__call__` returns them, once they are computed."""
+        out = {name: value.numpy() for name, value in launched.items()}
         if TOP_CLASS in out:
             out[TOP_CLASS] = out[TOP_CLASS].astype(np.int64)
         if self._labels:
@@ -108,6 +149,8 @@ def load(
     if precision not in PRECISIONS:
         raise UnusableModel(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
     _prepare_device(precision)
+    if precision == "float32" and batch_size > 1 and _gpus():
+        _suggest_reduced_precisions()
     wanted = {"logits" if name == "top_k" else name for name in outputs}
     if model.kind == "saved_model":
         loaded, identity = saved_model.load(model, path, image_size, precision, wanted)
@@ -116,6 +159,9 @@ def load(
         loaded, identity = _from_arrays(model, path, image_size, precision, outputs, top_k)
     identity = {**identity, **_self_test(loaded, identity["weights"], path, image_size, precision)}
     task = output_names.task(model, loaded.classes)
+    in_float32 = functools.partial(
+        load, model, path, image_size=image_size, batch_size=1, outputs=outputs, top_k=top_k
+    )
 
     def graph(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         values = loaded.graph(pixels)
@@ -125,6 +171,8 @@ def load(
             out |= {TOP_CLASS: best, TOP_PROBABILITY: probabilities}
         return out
 
+    # Two precisions may have the same graph; XLA's cache, which processes share, tells them apart by this name.
+    graph.__name__ = f"features_{precision}"
     return Extractor(
         graph,
         batch_size=batch_size,
@@ -132,7 +180,22 @@ def load(
         precision=precision,
         identity=identity,
         labels=read_labels(task) if "top_k" in outputs else None,
+        exact=_once(in_float32) if precision in ("bfloat16", "float16") else None,
     )
+
+
+def _once(make: Callable[[], Extractor]) -> Callable[[], Extractor]:
+    """Returns what the first call that succeeds makes, from any thread."""
+    lock = threading.Lock()
+    kept: list[Extractor] = []
+
+    def get() -> Extractor:
+        with lock:
+            if not kept:
+                kept.append(make())
+            return kept[0]
+
+    return get
 
 
 def _from_arrays(
@@ -156,7 +219,8 @@ def _from_arrays(
 def _self_test(loaded: Loaded, weights: str, path: str, side: int, precision: str) -> dict[str, str]:
     """Runs the bundled picture; returns a reduced precision's error against float32, which receipts record."""
     picture = tf.constant(self_test.picture(side))
-    got = {name: value.numpy() for name, value in loaded.graph(picture).items()}
+    with tensorfloat32.allowed(precision != "float32"):
+        got = {name: value.numpy() for name, value in loaded.graph(picture).items()}
     exact = got if loaded.exact is None else loaded.exact
     if not all(np.isfinite(values).all() for values in exact.values()):
         raise UnusableModel(
@@ -172,6 +236,11 @@ def _self_test(loaded: Loaded, weights: str, path: str, side: int, precision: st
         if exact is not got:
             self_test.compare(got, exact, precision, "float32 on the CPU")
         return {}
+    if precision == "float16" and not all(np.isfinite(values).all() for values in got.values()):
+        raise UnusableModel(
+            f"values of {path or weights} exceed what float16 can hold, already for the bundled picture: use "
+            "--precision=bfloat16"
+        )
     off = self_test.compare(got, exact, precision, "float32")
     # Two digits: float32's last bits must not appear in the manifest.
     error = {"relative_l2": f"{off.relative_l2:.1e}", "cosine": f"{off.cosine:.4f}"}
@@ -183,19 +252,25 @@ def _gpus() -> list[tf.config.PhysicalDevice]:
     return tf.config.get_visible_devices("GPU")
 
 
+def _device_name() -> str:
+    """The name of this process's GPU, such as 'NVIDIA H200'; '' if it works on the CPU."""
+    gpus = _gpus()
+    if not gpus:
+        return ""
+    return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
+
+
 def _prepare_device(precision: str) -> None:
     with _device_lock:
         for gpu in _gpus():
             # Otherwise TensorFlow takes all memory, and a second worker process on the device gets none.
             if not tf.config.experimental.get_memory_growth(gpu):
                 tf.config.experimental.set_memory_growth(gpu, True)
-        tf.config.experimental.enable_tensor_float_32_execution(precision == "tensorfloat32")
+        tf.config.experimental.enable_tensor_float_32_execution(False)  # see bit.tensorfloat32
     if precision in ("tensorfloat32", "float16") and not _gpus():
         raise UnusableModel(
             f"--precision={precision} needs a GPU, and there is none: use float32 or bfloat16"
         )
-    if precision == "float32" and _gpus():
-        _suggest_reduced_precisions()
 
 
 @functools.cache

@@ -18,6 +18,9 @@ TFHUB = "https://tfhub.dev/google/bit"
 # Of the pixels that networks of the authors' weights take, and of those that TF-Hub modules take.
 NETWORK_RANGE, MODULE_RANGE = (-1.0, 1.0), (0.0, 1.0)
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float16")
+# How often what a precision computes has changed, beyond last bits; part of a job's fingerprint. A precision that never
+# changed has no entry, and its jobs no key: so outputs of earlier versions resume wherever the vectors are the same.
+NUMERICS = {"bfloat16": 2, "float16": 2}  # 2: the residual stream has 16 bits, too
 
 
 class UnknownModel(ValueError):

@@ -6,23 +6,59 @@ Source: arXiv 1912.11370; parity with google-research/big_transfer `bit_pytorch/
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from bit.group_norm import group_norm_relu
+from bit.group_norm import EPSILON, group_norm_relu
 from bit.models import Architecture
 from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZATION_EPSILON, STANDARDIZED
 
 # Rounding errors here pass through all of the network: three of a hundred convolutions carry a large part of
 # bfloat16's error; `python -m benchmarks.error` shows how much.
-ALWAYS_FLOAT32 = ("root_block", "block1/unit01/a", "block1/unit01/a/proj")
+FLOAT32_IN_BFLOAT16 = ("root_block", "block1/unit01/a", "block1/unit01/a/proj")
+# float16 ends at 65504. Kernels of variance 1 make large values, which the next norm divides away: a power of two on all
+# of them, and its square on the norms' epsilon, changes no bit of a result but moves that end to 4 million.
+FLOAT16_SCALE = 2.0**-6
+
+
+class Form(NamedTuple):
+    """How the network's larger steps are expressed: always the same sums, for a device's sake in another order.
+
+    Attributes:
+      stored: a kernel (h, w, cin, cout) as `conv` takes it.
+      conv: (x, stored kernel, stride) -> the convolution, padded by (side - 1) / 2 on all sides.
+      pool: the maximum of 3x3 at stride 2, of a padded tensor.
+    """
+
+    stored: Callable[[tf.Tensor], tf.Tensor]
+    conv: Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
+    pool: Callable[[tf.Tensor], tf.Tensor]
+
+
+def _conv(x: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
+    # The authors pad by (side - 1) / 2 on all sides; TensorFlow's SAME does so only at stride 1.
+    pad = kernel.shape[0] // 2
+    padding = "SAME" if stride == 1 else [[0, 0], [pad, pad], [pad, pad], [0, 0]]
+    return tf.nn.conv2d(x, kernel, stride, padding)
+
+
+PLAIN = Form(lambda kernel: kernel, _conv, lambda x: tf.nn.max_pool2d(x, 3, 2, "VALID"))
 
 
 def dtype_of(name: str, compute: tf.DType) -> tf.DType:
     """The dtype that array `name` of a checkpoint has in a network whose convolutions run in `compute`."""
     layer = name.removesuffix(f"/{STANDARDIZED}")
-    return tf.float32 if layer == name or layer in ALWAYS_FLOAT32 else compute
+    exact = layer == name or (compute == tf.bfloat16 and layer in FLOAT32_IN_BFLOAT16)
+    return tf.float32 if exact else compute
+
+
+def prepared(value: tf.Tensor, name: str, compute: tf.DType, form: Form = PLAIN) -> tf.Tensor:
+    """Array `name`, float32, standardized, as `embed` takes it for a network whose convolutions run in `compute`."""
+    dtype = dtype_of(name, compute)
+    value = form.stored(value) if name.endswith(f"/{STANDARDIZED}") else value
+    return tf.cast(value * FLOAT16_SCALE if dtype == tf.float16 else value, dtype)
 
 
 def scaled(pixels: tf.Tensor, to: tuple[float, float]) -> tf.Tensor:
@@ -32,43 +68,46 @@ def scaled(pixels: tf.Tensor, to: tuple[float, float]) -> tf.Tensor:
 
 
 def embed(
-    images: tf.Tensor, weights: Mapping[str, tf.Tensor], architecture: Architecture, compiled: bool = False
+    images: tf.Tensor,
+    weights: Mapping[str, tf.Tensor],
+    architecture: Architecture,
+    compiled: bool = False,
+    form: Form = PLAIN,
 ) -> tf.Tensor:
     """float32 (n, h, w, 3) RGB in [-1, 1] -> pooled features, float32 (n, architecture.embedding_size).
 
-    `weights` holds standardized kernels and norms by official name, in the dtype of `dtype_of`. Each convolution runs
-    in the dtype of its kernel; the residual stream and all statistics are float32. `compiled` allows XLA between the
-    convolutions, if shapes are known.
+    `weights` holds standardized kernels and norms by official name, as `prepared` returns them for `form`. Each convolution runs
+    in the dtype of its kernel, which the residual stream has behind it; all statistics are float32. `compiled` allows
+    XLA between the convolutions, if shapes are known.
     """
 
     def kernel(name: str) -> tf.Tensor:
         return weights[f"{name}/{STANDARDIZED}"]
 
     def conv(x: tf.Tensor, name: str, stride: int = 1) -> tf.Tensor:
-        # The authors pad by (side - 1) / 2 on all sides; TensorFlow's SAME does so only at stride 1.
-        pad = kernel(name).shape[0] // 2
-        padding = "SAME" if stride == 1 else [[0, 0], [pad, pad], [pad, pad], [0, 0]]
-        return tf.nn.conv2d(tf.cast(x, kernel(name).dtype), kernel(name), stride, padding)
+        return form.conv(tf.cast(x, kernel(name).dtype), kernel(name), stride)
 
     def norm_relu(x: tf.Tensor, name: str, dtype: tf.DType) -> tf.Tensor:
         gamma, beta = weights[f"{name}group_norm/gamma"], weights[f"{name}group_norm/beta"]
-        return group_norm_relu(x, gamma, beta, architecture.groups, dtype, compiled)
+        epsilon = EPSILON * (FLOAT16_SCALE**2 if x.dtype == tf.float16 else 1.0)
+        return group_norm_relu(x, gamma, beta, architecture.groups, dtype, compiled, epsilon)
 
     def norm_relu_conv(x: tf.Tensor, name: str, stride: int = 1) -> tf.Tensor:
         return conv(norm_relu(x, f"{name}/", kernel(name).dtype), name, stride)
 
     x = conv(images, "root_block", stride=2)
     # Pads with zeros, not with -inf, which differs where all root outputs are negative.
-    x = tf.nn.max_pool2d(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID")
+    x = form.pool(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]))
     for block, units in enumerate(architecture.units, 1):
         for unit in range(1, units + 1):
             at = f"block{block}/unit{unit:02d}"
             stride = 2 if unit == 1 and block > 1 else 1
             y = norm_relu(x, f"{at}/a/", kernel(f"{at}/a").dtype)
             # The projection sees the pre-activated input, unlike in the original ResNet-v2.
-            shortcut = tf.cast(conv(y, f"{at}/a/proj", stride), tf.float32) if unit == 1 else x
+            shortcut = conv(y, f"{at}/a/proj", stride) if unit == 1 else x
             y = norm_relu_conv(conv(y, f"{at}/a"), f"{at}/b", stride)  # the stride sits on the 3x3
-            x = shortcut + tf.cast(norm_relu_conv(y, f"{at}/c"), tf.float32)
+            y = norm_relu_conv(y, f"{at}/c")
+            x = tf.cast(shortcut + tf.cast(y, shortcut.dtype), y.dtype)
     return tf.reduce_mean(norm_relu(x, "", tf.float32), [1, 2])
 
 

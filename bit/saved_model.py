@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bit import digests, network, self_test
+from bit import digests, network, self_test, tensorfloat32
 from bit.check import check
 from bit.checkpoint import recognize
 from bit.from_weights import Loaded, build
@@ -46,7 +46,7 @@ def load(
     output = "logits" if model.head else "embedding"
     called = CalledModule(module, _usable(module, path, image_size), output)
     weights = f"sha256:{digests.of_saved_model(path)}"
-    with self_test.float32_only():
+    with tensorfloat32.allowed(False):
         own = called(tf.constant(self_test.picture(image_size)))[output].numpy()
     folded, why = _folded(module, own, image_size, precision, wanted)
     if folded:

@@ -12,7 +12,7 @@ import logging
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,9 @@ from bit.download import cache_folder
 EXPORTED = os.path.join("assets.extra", "self_test.npz")
 _SIDE = 224  # of the stored picture, in pixels
 _PICTURE = Path(__file__).parent / "data" / "self_test.png"
-# Relative L2. In float32 other processors and versions differ by 1e-5; a kernel that is 1 % wrong differs by 1e-2.
-_TOLERANCE = {"float32": 1e-4, "tensorfloat32": 2e-2, "float16": 2e-2, "bfloat16": 1.5e-1}
+# Relative L2. In float32 other processors and versions differ by 1e-5; a kernel that is 1 % wrong differs by 1e-2. Reduced
+# precisions have several times their usual error in untrained networks: R101x3 0.028 in float16 on an H200, 0.09 in bfloat16.
+_TOLERANCE = {"float32": 1e-4, "tensorfloat32": 2e-2, "float16": 6e-2, "bfloat16": 1.5e-1}
 
 _SETTINGS = ("side", "precision")  # of a record, stored beside its outputs
 
@@ -52,17 +53,6 @@ class Distance:
 
     relative_l2: float
     cosine: float
-
-
-@contextlib.contextmanager
-def float32_only() -> Iterator[None]:
-    """Within it float32 means float32; otherwise TensorFlow may round factors to TF32 on a GPU."""
-    allowed = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        yield
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(allowed)
 
 
 def picture(side: int) -> np.ndarray:

@@ -64,11 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                     request.leave(job_plan.layout, job_plan.listing)
             if isinstance(error, Stopped):
                 return report.stopped(str(error), job_plan)
-            return (
-                report.refused(str(error))
-                if isinstance(error, RequestError)
-                else report.failed(error, job_plan)
-            )
+            if isinstance(error, RequestError):
+                return report.refused(str(error))
+            return report.failed(error, job_plan)
     else:  # an earlier run may have been killed between its last receipt and the manifest
         write_manifest(job_plan.layout, job_plan.fingerprint, len(job_plan.shards))
     seconds, counts = time.monotonic() - began, metrics.read(result) if result else None

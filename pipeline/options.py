@@ -9,20 +9,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from apache_beam.options.pipeline_options import (
-    PipelineOptions,
-    _BeamArgumentParser,
-)
+from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
 from bit import models, outputs
 from pipeline import runners
 from pipeline.flags import Parser, RequestError, parser
-from transforms.decode import DecodeSettings
+from transforms.feeding.settings import DecodeSettings
 from transforms.fetching.settings import FetchSettings
 from transforms.imaging.preprocess import Preprocessing
 from transforms.infer import ModelSettings
 from transforms.records import features
 from transforms.sources.base import ReadSettings
+from transforms.storage.other import OTHER
+
+_RENAMED = {"--decode_threads": "--decode_processes"}
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         outputs.check(model, output_names, top_k, outputs.classes(model))
     except (models.UnknownModel, models.UnusableModel) as error:
         raise RequestError(str(error)) from error
-    unknown = sorted(set(flags.uri_schemes) - set(FetchSettings().uri_schemes) - {"hdfs", "azfs", "webhdfs"})
+    known = dict.fromkeys((*FetchSettings().uri_schemes, *OTHER.schemes))
+    unknown = [scheme for scheme in flags.uri_schemes if scheme not in known]
     if unknown:
         raise RequestError(
-            f"--uri_schemes={','.join(flags.uri_schemes)}: unknown scheme {unknown[0]!r}; choose from "
-            f"{', '.join(FetchSettings().uri_schemes)}"
+            f"--uri_schemes={','.join(flags.uri_schemes)}: unknown scheme {unknown[0]!r}; choose from {', '.join(known)}"
         )
     if flags.top_k and "top_k" not in output_names:
         raise RequestError(
@@ -113,7 +113,7 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
             fetch,
         ),
         decode=DecodeSettings(
-            preprocessing, flags.batch_size, flags.decode_threads or 0, flags.decode_timeout
+            preprocessing, flags.batch_size, flags.decode_processes or 0, flags.decode_timeout
         ),
         model=ModelSettings(model, image_size, flags.batch_size, flags.precision, output_names, top_k),
     )
@@ -186,6 +186,8 @@ def _known_to_beam(rest: list[str]) -> list[str]:
     nearest = nearest or difflib.get_close_matches(
         flag, own_flags + list(beam_parser._option_string_actions), n=1, cutoff=0.5
     )
+    if flag in _RENAMED:
+        raise RequestError(f"{flag} is now called {_RENAMED[flag]}: images are decoded in processes")
     hint = f"; did you mean {nearest[0]}?" if nearest else "; see --help"
     what = f"unknown flag {flag}" if flag.startswith("-") else f"{flag!r} is not a flag"
     raise RequestError(f"{what}{hint}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
 
+from bit.models import NUMERICS
 from pipeline import resume
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
@@ -43,11 +44,8 @@ class Plan:
 
     def summary(self, runner: str) -> str:
         """The work of the run, in one line."""
-        again = (
-            f" ({len(self.state.retried)} of them to retry {self.tried_again} failures)"
-            if self.state.retried
-            else ""
-        )
+        retried = len(self.state.retried)
+        again = f" ({retried} of them to retry {self.tried_again} failures)" if retried else ""
         return f"{len(self.todo)} of {len(self.shards)} shards to do{again} with {runner}"
 
     @property
@@ -139,4 +137,6 @@ def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
         },
         "split_bytes": config.split_bytes,
     }
+    if numerics := NUMERICS.get(config.model.precision):
+        fingerprint["numerics"] = numerics
     return json.loads(json.dumps(fingerprint))  # with the types that a receipt returns

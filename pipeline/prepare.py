@@ -10,7 +10,7 @@ from apache_beam.io.filesystem import BeamIOError
 from pipeline.flags import RequestError
 from pipeline.plan import Plan
 from transforms.commit import replace as replacing
-from transforms.commit import request, retry
+from transforms.commit import request, retry_failures
 from transforms.commit.layout import Layout
 from transforms.storage import door
 
@@ -33,7 +33,7 @@ def prepare(plan: Plan) -> None:
         for receipt in plan.state.begun:
             replacing.settle(layout, receipt)
         if plan.state.retried:
-            retry.write_marker(layout, plan.todo)
+            retry_failures.write_marker(layout, plan.todo)
         if plan.listing is not None and (plan.todo or not door.exists(layout.listing)):
             door.write_atomic(layout.listing, plan.listing)
         if layout.request in plan.state.stale:
@@ -51,10 +51,6 @@ def _check_writable(layout: Layout) -> None:
     probe = f"{layout.request}.probe"
     door.write_atomic(probe, b"")
     door.delete([probe])
-    for folder in (layout.folder, layout.receipts):
-        if (
-            door.is_local(folder)
-            and door.exists(folder)
-            and not os.access(door.local(folder), os.W_OK | os.X_OK)
-        ):
+    for folder in filter(door.is_local, (layout.folder, layout.receipts)):
+        if door.exists(folder) and not os.access(door.local(folder), os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from pipeline.plan import Plan
 from transforms import counters
-from transforms.commit import receipts, retry
+from transforms.commit import receipts, retry_failures
 from transforms.commit.layout import label_of
 from transforms.storage import door
 
@@ -27,25 +27,27 @@ class Snapshot:
     shards: int
     shards_total: int
     fraction: float  # of the input, 0 to 1
-    seconds: float  # since the model was loaded, if that is known, else since the start
+    seconds: float  # since the first batch was done, if that is known, else since the start
+    first: int = 0  # images of the first batch, which the rate leaves out
+    doing: str = ""  # what happens before the first batch is done
 
     @property
     def rate(self) -> float:
-        """Images per second, failures included."""
-        return self.images / self.seconds if self.seconds > 0 else 0.0
+        """Images per second, failures included; 0 while it is not known."""
+        return max(0, self.images - self.first) / self.seconds if self.seconds > 0 else 0.0
 
     def line(self) -> str:
         """As shown to the user."""
-        if not self.seconds:
-            return "loading the model"
+        if not self.images:
+            return self.doing
         total = f"/{self.images_total}" if self.images_total else ""
         parts = [
             f"{self.images}{total} images",
-            speed(self.rate),
+            *([speed(self.rate)] if self.rate else []),
             f"{self.failures} failed",
             f"shard {self.shards}/{self.shards_total}",
         ]
-        if 0 < self.fraction < 1 and self.images:
+        if 0 < self.fraction < 1 and self.rate:
             parts.append(f"about {duration(self.seconds * (1 - self.fraction) / self.fraction)} left")
         return ", ".join(parts)
 
@@ -71,7 +73,6 @@ class Progress:
         self._out = out or sys.stderr
         self._live = self._out.isatty()
         self._began = self._drawn = time.monotonic()
-        self._ready = 0.0  # time at which the model was loaded
         self._before = counters.PROCESS.counts()
         is_known = all(shard.source.inputs is not None for shard in plan.todo)
         self._images_total = plan.units if is_known else 0
@@ -81,24 +82,32 @@ class Progress:
 
     def snapshot(self) -> Snapshot:
         """The state of the run now. Raises what the store raises, if receipts have to be read."""
+        since, first, doing = (
+            self._began,
+            0,
+            "waiting for the first committed shard; the workers load the model first",
+        )
         if self._in_process:
             now, before = counters.PROCESS.counts(), self._before
-            if not self._ready and now.models_loaded > before.models_loaded:
-                self._ready = counters.PROCESS.loaded_at
-            elif not self._ready and now.out_features > before.out_features:
-                self._ready = self._began  # the model was loaded by an earlier run in this process
+            since, first = counters.PROCESS.first or (since, 0)
+            doing = counters.PROCESS.doing
             features, failures = now.out_features - before.out_features, now.failures - before.failures
             shards, read = now.shards - before.shards, now.units - before.units
         else:
-            self._ready = self._began
             self._count_receipts()
             counted = self._counted.values()
             features, failures = sum(r.features for r in counted), sum(r.failures for r in counted)
             shards, read = len(self._counted), sum(self._weights[r.shard] for r in counted)
-        seconds = time.monotonic() - self._ready if self._ready else 0.0
-        fraction = min(1.0, read / self._plan.units) if self._plan.units else 0.0
         return Snapshot(
-            features + failures, self._images_total, failures, shards, len(self._plan.todo), fraction, seconds
+            features + failures,
+            self._images_total,
+            failures,
+            shards,
+            len(self._plan.todo),
+            min(1.0, read / self._plan.units) if self._plan.units else 0.0,
+            time.monotonic() - since,
+            first,
+            doing,
         )
 
     def _count_receipts(self) -> None:
@@ -112,7 +121,7 @@ class Progress:
 
     def _of_this_run(self, receipt: receipts.Receipt) -> receipts.Receipt:
         """The receipt; after a retry, one that counts only the inputs that were retried."""
-        remaining = retry.of_receipt(receipt)
+        remaining = retry_failures.of_receipt(receipt)
         if receipt.shard not in self._retries:
             return receipt
         failed = remaining.inputs if remaining else 0

@@ -12,7 +12,7 @@ from apache_beam.io.filesystem import BeamIOError, FileMetadata
 
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
-from transforms.commit import receipts, retry
+from transforms.commit import receipts, retry_failures
 from transforms.commit import replace as replacing
 from transforms.commit.layout import LISTING, Layout, is_data
 from transforms.commit.receipts import Receipt
@@ -41,7 +41,7 @@ def find(
     """The state of the output folder of a request. Raises RequestError if it belongs to another request."""
     try:
         existing = receipts.read_receipts(layout)
-        marker = retry.read_marker(layout) if existing else None
+        marker = retry_failures.read_marker(layout) if existing else None
         files = {file.path: file.size_in_bytes for file in door.match(layout.data)}
     except (BeamIOError, ValueError, ImportError, KeyError, TypeError) as error:
         raise RequestError(
@@ -53,7 +53,7 @@ def find(
         old = [layout.receipt(receipt.shard) for receipt in existing]
         kept = [file.path for file in door.match(layout.manifest)]
         kept += [file.path for file in door.match(door.join(layout.temporary, "*"))]
-        stale = [*old, *kept, *_data(files)]
+        stale = [*old, *kept, *(path for path in files if is_data(posixpath.basename(path)))]
         if inputs := sorted({shard.source.uri for shard in shards} & set(stale)):
             raise RequestError(
                 f"--overwrite would delete {inputs[0]}, which is input of this job: move it elsewhere, or use another --output"
@@ -79,7 +79,7 @@ def find(
     retries = {
         receipt.shard: failed
         for receipt in done
-        if (failed := retry.of_receipt(receipt))
+        if (failed := retry_failures.of_receipt(receipt))
         and (config.retry_failures if marker is None else marker.get(receipt.shard) == failed.base)
     }
     retried = tuple(receipt for receipt in done if receipt.shard in retries)
@@ -119,10 +119,6 @@ def _real(folder: str) -> str:
     return os.path.realpath(door.local(folder)) if door.is_local(folder) else folder
 
 
-def _data(files: Iterable[str]) -> list[str]:
-    return [f for f in files if is_data(posixpath.basename(f))]
-
-
 def _is_complete(layout: Layout, receipt: Receipt, files: Mapping[str, int]) -> bool:
     """Whether the files that a receipt lists exist and have the right size."""
     return not receipt.replacing and all(
@@ -134,9 +130,12 @@ def _check_same(
     config: JobConfig, receipt: Receipt, shard: Shard | None, fingerprint: dict[str, Any], of: int
 ) -> None:
     remedy = "use another --output, or --overwrite to start again"
-    for name, (old, new) in receipts.differences(receipt.fingerprint, fingerprint).items():
-        if name == receipts.NAME_ONLY:  # the same weights under another name
-            continue
+    for name, (old, new) in receipts.conflicts(receipt.fingerprint, fingerprint).items():
+        if name == "numerics":
+            raise RequestError(
+                f"--output={config.output} was made by another version of this job, whose --precision={config.model.precision} "
+                f"gives other vectors (numerics = {old or 1}, here {new or 1}): finish it with that version; else {remedy}"
+            )
         raise RequestError(
             f"--output={config.output} was made with {name} = {old!r}, this run requests {new!r}: {remedy}"
         )

@@ -19,8 +19,7 @@ from pipeline.plan import Plan
 from pipeline.progress import Progress
 from pipeline.signals import Signals
 from transforms import counters
-from transforms.commit.claim import IsFirstAttempt
-from transforms.commit.retry import Due
+from transforms.commit.retry_failures import Due
 from transforms.decode import DecodeImages
 from transforms.infer import BitModelHandler
 from transforms.manifest import WriteManifest
@@ -37,7 +36,7 @@ def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
         pipeline,
         plan.todo,
         ReadShards(config.read, Due(plan.layout)),
-        DecodeImages(config.decode, IsFirstAttempt(plan.layout)),
+        DecodeImages(config.decode),
         BitModelHandler(config.model),
         WriteShards(plan.layout, plan.fingerprint),
         WriteManifest(plan.layout, plan.fingerprint, len(plan.shards)),
@@ -54,7 +53,7 @@ def check_model(config: JobConfig, beam_options: PipelineOptions, runner: str) -
     is_unseen = model.kind == "saved_model" or (model.kind != "untrained" and not door.is_local(model.uri))
     if is_unseen and runners.in_process(beam_options, runner):
         try:
-            BitModelHandler(config.model).load_model()
+            BitModelHandler(config.model).load_model().ready()
         except (UnusableModel, OSError, ValueError) as error:
             raise RequestError(f"--model={model.name}: {door.explain(model.uri, error)}") from error
 
@@ -80,6 +79,7 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
             outcome["error"] = error
 
     counters.PROCESS.drain()  # counts of an earlier, failed run in this process
+    counters.PROCESS.does("starting")
     progress = Progress(plan, runners.in_process(beam_options, runner))
     with Signals() as signals:
         if runner != runners.LOCAL:

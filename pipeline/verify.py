@@ -111,10 +111,9 @@ def _between(layout: Layout, done: Sequence[Receipt]) -> Iterator[Problem]:
     for label in sorted(labels - expected):
         yield Problem(layout.receipt(label), f"is of another job than {first.shard}: not one of {of} shards")
     for receipt in done[1:]:
-        for name, (old, new) in receipts.differences(first.fingerprint, receipt.fingerprint).items():
-            if name != receipts.NAME_ONLY:
-                path = layout.receipt(receipt.shard)
-                yield Problem(path, f"{name} is {new!r}, but {old!r} in shard {first.shard}")
+        for name, (old, new) in receipts.conflicts(first.fingerprint, receipt.fingerprint).items():
+            path = layout.receipt(receipt.shard)
+            yield Problem(path, f"{name} is {new!r}, but {old!r} in shard {first.shard}")
     sizes = {name: size for receipt in done for name, size in receipt.outputs.items()}
     for receipt in done:
         if receipt.features and dict(receipt.outputs) != sizes:

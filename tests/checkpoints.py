@@ -45,6 +45,21 @@ R101X1 = Case("r101x1-160px-seed0", "r101x1", None, 0, 2, 160)
 R101X3 = Case("r101x3-224px-seed0", "r101x3", None, 0, 2, 224)
 
 
+def authors_features(case: Case, path: str, dtype: type) -> np.ndarray:
+    """The pooled features as the authors' formulas give them in `dtype`: kernels standardized, norms as their papers say."""
+    import tensorflow as tf  # not for those who only need a checkpoint
+
+    from benchmarks.model import authors_embed
+    from bit.models import ARCHITECTURES
+    from bit.weights import shapes
+
+    member = ARCHITECTURES[case.architecture]
+    with np.load(path) as stored:
+        weights = {name: tf.constant(stored[f"resnet/{name}"].astype(dtype)) for name in shapes(member)}
+    images = case.pictures().astype(dtype) / 127.5 - 1
+    return authors_embed(tf.constant(images), weights, member).numpy()
+
+
 def worst(got: np.ndarray, expected: np.ndarray) -> float:
     """Largest difference over the largest expected value."""
     return float(np.abs(got - expected).max() / np.abs(expected).max())

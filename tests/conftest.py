@@ -7,6 +7,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest
 
 from tests.checkpoints import R101X3
+from transforms.feeding import crew
+from transforms.feeding.forking import CannotStart
+
+
+@pytest.fixture
+def decoding_here(monkeypatch):
+    """Images are decoded on threads of this process, so that what a test replaces is replaced there, too."""
+
+    def no_process(*_):
+        raise CannotStart("not in this test")
+
+    monkeypatch.setattr(crew, "Forking", no_process)
 
 
 @pytest.fixture(scope="session")

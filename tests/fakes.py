@@ -37,6 +37,9 @@ class FakeModel:
         means = pixels.mean((1, 2, 3))
         return {"embedding": np.where(means == 7, np.nan, means)[:, None].astype(np.float32)}
 
+    def in_float32(self, pixels):
+        return None
+
 
 def pixel_chunk(values):
     """A chunk of pictures that hold one value each, in a batch of eight."""

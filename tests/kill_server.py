@@ -18,8 +18,8 @@ import time
 import pipeline.main
 from transforms import decode, infer, read
 from transforms.commit import files, writer
+from transforms.feeding import crew
 from transforms.fetching.fetcher import Fetcher
-from transforms.imaging import preprocess
 from transforms.storage import disk, door
 
 
@@ -78,7 +78,7 @@ def around(owner, name: str, moments: Moments, label=lambda *a, **k: "") -> None
 
 def install(moments: Moments) -> None:
     around(Fetcher, "fetch", moments)
-    around(preprocess, "decode", moments)
+    around(crew, "_put", moments)
     around(infer, "infer", moments)
     around(decode, "submit", moments)
     around(writer.ShardWriter, "append", moments)

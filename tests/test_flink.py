@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests import engines, helpers
+from tests.feeding.lethal import costs_itself
 
 pytestmark = pytest.mark.xdist_group("engines")
 
@@ -114,6 +115,10 @@ def test_embedded_flink_gives_the_bytes_of_direct_runner(tmp_path, embedded, off
     )
     assert done.stdout == ""
     assert helpers.contents(tmp_path / "flink") == helpers.contents(tmp_path / "direct")
+
+
+def test_a_lethal_image_costs_itself(tmp_path, embedded, offspring):
+    costs_itself(tmp_path, *embedded, **offspring.environment)
 
 
 def test_a_failing_job_ends_with_a_sentence_and_1(tmp_path, embedded, offspring):

@@ -1,8 +1,11 @@
 """The whole job with the tiny network: what goes in, what comes out, and that nothing is lost."""
 
 import csv
+import gc
 import hashlib
 import json
+import os
+import subprocess
 import threading
 
 import numpy as np
@@ -14,6 +17,14 @@ from bit import load, models
 from tests import helpers
 from transforms.imaging.preprocess import Preprocessing, decode
 from transforms.sources.tfrecord import RecordFile
+
+
+def children() -> set[int]:
+    """Ids of the processes that this one has started and that run."""
+    command = ["ps", "-o", "pid=,stat=,comm=", "--ppid", str(os.getpid())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
+    return {int(pid) for pid, state, name in lines if not state.startswith("Z") and name != "ps"}
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +80,58 @@ def test_a_vector_does_not_depend_on_neighbours_or_batch_size(tmp_path):
     assert alone["embedding"].tobytes() == together[3]["embedding"].tobytes()
     for record, other in zip(together, smaller, strict=True):
         np.testing.assert_allclose(record["embedding"], other["embedding"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", [(), ("--model=untrained/r50x1", "--image_size=96")], ids=["tiny", "r50x1"])
+def test_a_hole_in_a_batch_changes_no_other_vector(tmp_path, model):
+    """A damaged record and one without an image take a row each, which stays zero, as they are found while decoding."""
+    examples = [helpers.image_example(seed) for seed in range(7)]
+    helpers.write_tfrecord(tmp_path / "whole" / "in.tfrecord", examples)
+    examples[2] = helpers.example({"other": b"x"})
+    path = helpers.write_tfrecord(tmp_path / "holes" / "in.tfrecord", examples)
+    data = bytearray(path.read_bytes())
+    data[sum(len(example) + 16 for example in examples[:5]) + 200] ^= 1
+    path.write_bytes(data)
+    for name in ("whole", "holes"):
+        flags = [f"--input={tmp_path / name}", "--batch_size=4", "--max_failure_rate=0.5"]
+        helpers.job(*flags, *model, output=tmp_path / f"{name}-out")
+    lines = [(line["position"], line["code"]) for line in helpers.read_ledger(tmp_path / "holes-out")]
+    assert lines == [(2, "missing_feature"), (5, "damaged_record")]
+    whole = {record["key"][0]: record for record in helpers.read_all(tmp_path / "whole-out")}
+    holes = {record["key"][0]: record for record in helpers.read_all(tmp_path / "holes-out")}
+    assert set(whole) - set(holes) == {b"in.tfrecord#2", b"in.tfrecord#5"}
+    assert len({record["embedding"].tobytes() for record in holes.values()}) == 5
+    for key, record in holes.items():
+        assert record["embedding"].tobytes() == whole[key]["embedding"].tobytes()
+
+
+def test_jobs_in_one_process_leave_no_descriptor_process_or_thread(tmp_path, capsys):
+    """Ten in turn, of which each third fails once its feeders run."""
+    pattern = helpers.write_shards(tmp_path / "in", (3, 2))
+
+    def run(number: int) -> None:
+        output = tmp_path / str(number)
+        if number % 3 == 2:
+            (output / "receipts").parent.mkdir()
+            (output / "receipts").write_text("a file where the folder of receipts must be")
+        expect = 1 if number % 3 == 2 else 0
+        flags = [f"--input={pattern}", "--batch_size=2", "--decode_processes=2"]
+        helpers.job(*flags, "--direct_num_workers=2", output=output, expect=expect)
+
+    def state() -> tuple[int, set[int], int]:
+        gc.collect()
+        threads = [thread for thread in threading.enumerate() if thread.name in ("feeders", "decode")]
+        return len(os.listdir("/proc/self/fd")), children(), len(threads)
+
+    for number in range(3):  # what is loaded once
+        run(number)
+    before = state()
+    for number in range(3, 13):
+        run(number)
+    descriptors, processes, threads = state()
+    assert threads == 0
+    assert processes <= before[1]
+    assert descriptors <= before[0]
 
 
 def test_equal_images_get_equal_records(tmp_path):

@@ -108,7 +108,8 @@ def server(tmp_path_factory):
 
 PHASES = (  # must be among the moments, whatever these are called some day
     "after fetch",
-    "before decode",
+    "before submit",
+    "after _put",
     "before infer",
     "half a record",
     "after close_durably temporary.tfrecord",

@@ -12,7 +12,7 @@ from tests import helpers
 
 # From the bottom up. A module may import its own layer and those before it, without cycles.
 LAYERS = (
-    ("transforms.errors", "transforms.elements", "transforms.counters"),
+    ("transforms.errors", "transforms.elements", "transforms.counters", "transforms.cpus"),
     ("transforms.storage",),
     ("transforms.fetching", "transforms.records"),
     (
@@ -22,7 +22,7 @@ LAYERS = (
         "transforms.coders",
         "transforms.metrics",
     ),
-    ("transforms.sources",),
+    ("transforms.sources", "transforms.feeding"),
     ("transforms.read", "transforms.decode", "transforms.infer", "transforms.write", "transforms.manifest"),
     ("pipeline",),
 )
@@ -102,6 +102,7 @@ def test_a_wrong_import_would_be_seen():
         ("transforms.records.examples", ("apache_beam", "tensorflow")),
         ("transforms.records.tfrecord", ("apache_beam", "tensorflow")),
         ("transforms.imaging.preprocess", ("apache_beam", "tensorflow")),
+        ("transforms.feeding.feeder", ("apache_beam", "tensorflow", "requests")),
         ("transforms.sources.kinds", ("tensorflow",)),
         ("pipeline.main", ("tensorflow",)),
     ],

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests import engines, helpers
+from tests.feeding.lethal import costs_itself
 
 pytestmark = pytest.mark.xdist_group("engines")
 
@@ -24,6 +25,12 @@ def test_gives_the_bytes_of_direct_runner(tmp_path, flags):
     assert helpers.contents(tmp_path / "prism") == helpers.contents(tmp_path / "direct")
     assert "4 of 4 shards to do with PrismRunner" in done.stderr
     assert done.stdout == ""
+    assert not offspring.left()
+
+
+def test_a_lethal_image_costs_itself(tmp_path, flags):
+    offspring = engines.Offspring()
+    costs_itself(tmp_path, *flags, **offspring.environment)
     assert not offspring.left()
 
 

@@ -75,6 +75,23 @@ def test_another_request_on_the_same_folder_is_refused_by_name(finished, capsys,
     assert helpers.contents(output) == whole
 
 
+@pytest.mark.parametrize(("precision", "numerics"), [("bfloat16", 2), ("float32", None)])
+def test_what_an_earlier_version_computed_otherwise_is_not_mixed_with(tmp_path, capsys, precision, numerics):
+    pattern = helpers.write_shards(tmp_path / "in", (3, 2))
+    flags, output = [f"--input={pattern}", f"--precision={precision}"], tmp_path / "out"
+    helpers.job(*flags, output=output)
+    receipts = sorted(output.glob("receipts/*"))
+    contents = [json.loads(path.read_text()) for path in receipts]
+    assert [content["fingerprint"].get("numerics") for content in contents] == [numerics] * 2
+    receipts[0].unlink()  # half-finished
+    contents[1]["fingerprint"].pop("numerics", None)
+    receipts[1].write_text(json.dumps(contents[1], indent=1, sort_keys=True) + "\n")
+    capsys.readouterr()
+    helpers.job(*flags, output=output, expect=2 if numerics else 0)
+    message = f"another version of this job, whose --precision={precision} gives other vectors (numerics = 1, here 2)"
+    assert (message in " ".join(capsys.readouterr().err.split())) == bool(numerics)
+
+
 def test_a_changed_input_is_refused_by_name(finished, tmp_path, capsys):
     flags, output = finished
     helpers.write_tfrecord(tmp_path / "in" / "in-00001-of-00003.tfrecord", [helpers.image_example(77)])

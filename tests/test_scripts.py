@@ -101,7 +101,7 @@ SAMPLE_ARGUMENTS = [
 
 
 def test_run_local_installs_the_lock_makes_the_input_and_runs_the_job(project):
-    result = project.run("run_local.sh", "--decode_threads=1")
+    result = project.run("run_local.sh", "--decode_processes=1")
     assert result.returncode == 0, result.stderr
     steps = [call.split()[1] for call in project.calls() if call.startswith("-m")]
     assert steps == ["venv", "pip", "samples.make_input", "bit.download", "pipeline.main"]
@@ -109,7 +109,7 @@ def test_run_local_installs_the_lock_makes_the_input_and_runs_the_job(project):
         *SAMPLE_ARGUMENTS,
         "--model=bit/m-r101x3",
         "--output=local/features",
-        "--decode_threads=1",
+        "--decode_processes=1",
     ]
     assert result.stdout == ""
     assert "samples.show local/features" in result.stderr

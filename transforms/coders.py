@@ -20,7 +20,8 @@ class ChunkCoder(coders.Coder):
     """
 
     def encode(self, value) -> bytes:
-        """Called only where a runner breaks the fused stage."""
+        """Called only where a runner breaks the fused stage. Waits for outputs that are pending."""
+        value = value.resolved() if isinstance(value, FeatureChunk) else value
         return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
 
     def decode(self, encoded: bytes):

@@ -27,6 +27,7 @@ class Counts:
     shards: int = 0  # committed
     units: int = 0  # of input: bytes of record files, rows of lists; same unit as the plan's total
     models_loaded: int = 0
+    overflowed: int = 0  # images computed again in float32, as they exceed a reduced precision's range
     pixels: int = 0  # of all decoded images
     scalable_pixels: int = 0  # of these, in JPEGs that `scaled_decoding` would decode at reduced size
     # Busy time of each kind of thread, summed over the threads of that kind.
@@ -37,6 +38,11 @@ class Counts:
     model_seconds: float = 0.0
     write_seconds: float = 0.0
     commit_seconds: float = 0.0
+    # What a device with memory of its own did between its first batch and its last; all 0 on a CPU.
+    device_seconds: float = 0.0  # computing
+    device_copy_seconds: float = 0.0  # waiting for a copy to it
+    device_host_seconds: float = 0.0  # waiting for the host to launch what had been copied
+    device_input_seconds: float = 0.0  # waiting for the next batch
     # Time in which the threads that call the model waited for other threads, by what they waited for.
     wait_seconds: float = 0.0
     wait_read_seconds: float = 0.0
@@ -83,7 +89,8 @@ class Tally:
         self._sums: dict[str, Any] = asdict(Counts())
         self._failures: Counter[str] = Counter()
         self._drained: dict[str, int] = {}
-        self.loaded_at = 0.0  # time.monotonic() when the last model was ready
+        self.doing = ""  # what the process does before its first batch is done
+        self.first: tuple[float, int] | None = None  # when that was, a time.monotonic(), and its inputs
         self.batch_fitted = 0  # images per call, where the device's memory does not hold --batch_size
 
     def add(self, **amounts: float) -> None:
@@ -102,10 +109,19 @@ class Tally:
         with self._lock:
             self._failures.update(codes)
 
+    def does(self, what: str) -> None:
+        """Says what happens before the first batch, such as 'loading the model'; a model's first batch is yet to come."""
+        self.doing, self.first = what, None
+
     def loaded(self) -> None:
-        """Records that a model is ready; rates count from here on."""
-        self.loaded_at = time.monotonic()
+        """Records that a model is ready."""
+        self.does("waiting for the first batch")
         self.add(models_loaded=1)
+
+    def batch_done(self, inputs: int) -> None:
+        """Records that a batch is done; rates count from the first one on."""
+        with self._lock:
+            self.first = self.first or (time.monotonic(), inputs)
 
     def counts(self) -> Counts:
         """The totals since the process began."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -66,7 +66,31 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Decoded:
+class Fields:
+    """Which features of a tf.Example hold the image and its key ('' for the default key), and which are passed through."""
+
+    image: str
+    key: str = ""
+    passed: tuple[str, ...] = ()
+
+
+class Record(NamedTuple):  # as a frozen dataclass takes five times as long to make
+    """An image in a serialized tf.Example, which is checked and parsed where the image is decoded: see `records.images`."""
+
+    key: bytes  # the default key
+    position: int
+    data: bytes | memoryview
+    crc: bytes  # the stored checksum of `data`; b"" if they have been compared
+    fields: Fields
+    uri: str  # of the file, without secrets
+    offset: int  # in the (decompressed) file, of the record's header
+
+    def __reduce__(self):
+        """A view into a block of the file is pickled as its own bytes."""
+        return Record, tuple(self._replace(data=bytes(self.data)))
+
+
+class Decoded(NamedTuple):
     """A decoded image; its pixels or outputs are in row `row` of the chunk's arrays."""
 
     key: bytes
@@ -80,20 +104,20 @@ class Decoded:
 
 @dataclass(frozen=True)
 class EncodedChunk:
-    """Consecutive items of one shard, at most `batch_size` of them encoded images, the rest failures."""
+    """Consecutive items of one shard, at most `batch_size` of them images, the rest failures."""
 
     shard: Shard
     position: int  # of the first item, among the shard's items that are processed
     is_last: bool
-    items: tuple[Encoded | Failure, ...]
+    items: tuple[Encoded | Record | Failure, ...]
 
     def __len__(self) -> int:
-        return sum(isinstance(item, Encoded) for item in self.items)
+        return sum(not isinstance(item, Failure) for item in self.items)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the encoded images."""
-        return sum(len(item.data) for item in self.items if isinstance(item, Encoded))
+        """Bytes of the encoded images or records."""
+        return sum(len(item.data) for item in self.items if not isinstance(item, Failure))
 
 
 @dataclass(frozen=True)
@@ -118,9 +142,22 @@ class PixelChunk:
         return 0 if self.pixels is None else self.pixels.nbytes
 
 
+class Pending(Protocol):
+    """Outputs that a device is still computing; see `transforms.infer`."""
+
+    def wait(self) -> None:
+        """Returns once the device is done, whether or not it failed."""
+
+    def resolved(self) -> FeatureChunk:
+        """The chunk with its outputs; images for which the model failed have become failures. Called once."""
+
+
 @dataclass(frozen=True)
 class FeatureChunk:
-    """The model's outputs by name, each (batch_size, ...) with row `Decoded.row` for each decoded item."""
+    """The model's outputs by name, each (batch_size, ...) with row `Decoded.row` for each decoded item.
+
+    While they are `pending`, `outputs` is empty, and an item may still become a failure: see `resolved`.
+    """
 
     shard: Shard
     position: int
@@ -128,6 +165,11 @@ class FeatureChunk:
     items: tuple[Decoded | Failure, ...]
     outputs: Mapping[str, np.ndarray]
     model: Mapping[str, str] = field(default_factory=dict)  # the loaded model's identity
+    pending: Pending | None = None
+
+    def resolved(self) -> FeatureChunk:
+        """The chunk with its outputs, once the device has computed them. Raises what the model raises for all images."""
+        return self.pending.resolved() if self.pending else self
 
     def __len__(self) -> int:
         return sum(isinstance(item, Decoded) for item in self.items)

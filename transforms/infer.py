@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,14 +15,12 @@ import transforms.coders  # noqa: F401  # registers the coder of the chunks
 from bit.models import Model
 from transforms import counters, metrics
 from transforms.elements import Decoded, Failure, FeatureChunk, PixelChunk
-from transforms.model import devices
-from transforms.model.fitting import Fitted, OutOfMemory
-from transforms.model.loaded import LoadedModel
+from transforms.model import compiled, devices, gpu_check, overflow
+from transforms.model.feed import Batch
+from transforms.model.fitting import Fitted, ModelFailed, OutOfMemory
+from transforms.model.loaded import LoadedModel, Outputs
+from transforms.model.loading import Loading
 from transforms.storage import copying, door
-
-
-class ModelFailed(RuntimeError):
-    """The model fails for every image, so no image is the cause."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,16 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         super().__init__()
         self._settings = settings
 
-    def load_model(self) -> Fitted:
-        """Downloads the model if needed, claims a GPU and loads the weights. Called once per process."""
+    def load_model(self) -> Loading:
+        """Starts to download the model if needed, claim a GPU and load the weights. Called once per process.
+
+        What fails is raised where the model is first needed.
+        """
+        return Loading(self._load)
+
+    def _load(self) -> Fitted:
+        counters.PROCESS.does("loading the model")
+        compiled.set_flags()  # before TensorFlow is imported
         from bit import download, load
 
         settings = self._settings
@@ -62,6 +68,8 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         else:
             path = download.local_path(model)
         devices.take_one()  # before TensorFlow touches a GPU
+        gpu_check.check()
+        kept = compiled.keep(os.path.join(download.cache_folder(), "compiled"))
         loaded: LoadedModel = load.load(
             model,
             path,
@@ -71,15 +79,17 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
             outputs=settings.outputs,
             top_k=settings.top_k,
         )
+        fitted = compiled.compile_first(loaded, kept) if loaded.device else Fitted(loaded)
         counters.PROCESS.loaded()
-        return Fitted(loaded)
+        return fitted
 
     def run_inference(  # type: ignore[override]  # a chunk is a batch already
-        self, batch: PixelChunk, model: Fitted, inference_args: dict[str, Any] | None = None
+        self, batch: PixelChunk, model: Loading, inference_args: dict[str, Any] | None = None
     ) -> Sequence[FeatureChunk]:
-        """The chunk's features, as a sequence of one."""
+        """The chunk's features, as a sequence of one; pending where a device computes while it gets the next chunk."""
+        loaded = model.ready()
         began = time.monotonic()
-        features = infer(batch, model)
+        features = start(batch, loaded)
         counters.PROCESS.add(model_seconds=time.monotonic() - began)
         return [features]
 
@@ -101,16 +111,54 @@ def _folder_name(uri: str) -> str:
     return "".join(c if c.isalnum() or c in ".-" else "_" for c in uri)
 
 
+@dataclass(frozen=True)
+class _OnDevice:
+    """The pending outputs of a chunk, which carries no pixels: the batch has them."""
+
+    chunk: PixelChunk
+    batch: Batch
+    model: Fitted
+
+    def wait(self) -> None:
+        """See `Pending.wait`."""
+        self.batch.wait()
+
+    def resolved(self) -> FeatureChunk:
+        """See `Pending.resolved`. Raises ModelFailed if the model fails for every image."""
+        try:
+            return _features(self.chunk, lambda: self.model.finish(self.batch), self.batch.pixels, self.model)
+        finally:
+            self.batch.release()
+
+
+def start(chunk: PixelChunk, model: Fitted) -> FeatureChunk:
+    """The chunk's features: pending on a device with memory of its own, else those of `infer`."""
+    if chunk.pixels is None or not len(chunk) or not (batch := model.give(chunk.pixels)):
+        return infer(chunk, model)
+    pending = _OnDevice(replace(chunk, pixels=None), batch, model)
+    return FeatureChunk(
+        chunk.shard, chunk.position, chunk.is_last, chunk.items, {}, dict(model.identity), pending
+    )
+
+
 def infer(chunk: PixelChunk, model: Fitted) -> FeatureChunk:
     """The chunk's features. Images for which the model fails or gives values that are not finite become failures.
 
     Raises ModelFailed if the model fails for every image."""
-    rows = [item.row for item in chunk.items if isinstance(item, Decoded)]
-    if not rows or chunk.pixels is None:
+    pixels = chunk.pixels
+    if pixels is None or not len(chunk):
         return FeatureChunk(chunk.shard, chunk.position, chunk.is_last, chunk.items, {}, dict(model.identity))
-    outputs, refused = _run(chunk.pixels, rows, model)
+    return _features(chunk, lambda: model(pixels), lambda: pixels, model)
+
+
+def _features(
+    chunk: PixelChunk, call: Callable[[], Outputs], pixels: Callable[[], np.ndarray], model: Fitted
+) -> FeatureChunk:
+    """The features that `call` returns; if it fails for some of the images, they are found in `pixels`."""
+    rows = [item.row for item in chunk.items if isinstance(item, Decoded)]
+    outputs, refused = _run(call, pixels, rows, model)
     failed = len(refused) == len(rows) and all(code == "model_error" for code, _ in refused.values())
-    if failed and (len(rows) > 1 or not _works(model, chunk.pixels)):
+    if failed and (len(rows) > 1 or not _works(model, pixels())):
         raise ModelFailed(
             f"the model failed on each of the {len(rows)} images from position {chunk.position} of {chunk.shard.name}, "
             f"also when run on each alone, so the cause is not an image: {refused[rows[0]][1]}"
@@ -134,36 +182,31 @@ def _works(model: Fitted, pixels: np.ndarray) -> bool:
 
 
 def _run(
-    pixels: np.ndarray, rows: list[int], model: Fitted
-) -> tuple[dict[str, np.ndarray], dict[int, tuple]]:
-    """Outputs for the batch, and (code, message) for each row without one; a failing batch is bisected."""
+    call: Callable[[], Outputs], pixels: Callable[[], np.ndarray], rows: list[int], model: Fitted
+) -> tuple[Outputs, dict[int, tuple]]:
+    """Outputs that `call` returns, and (code, message) for each row without one; a failing batch is bisected."""
     try:
-        outputs = model(pixels)
+        outputs = call()
     except OutOfMemory:
         raise
     except Exception as error:
         if len(rows) == 1:
             return {}, {rows[0]: ("model_error", f"{type(error).__name__}: {error}"[:500])}
-        return _bisect(pixels, rows, model)
-    refused: dict[int, tuple] = {}
-    for name, values in outputs.items():
-        if values.dtype.kind == "f":
-            finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-            refused |= {
-                row: ("not_finite", f"output {name!r} is not finite") for row in rows if not finite[row]
-            }
-    return outputs, refused
+        return _bisect(pixels(), rows, model)
+    return overflow.checked(outputs, pixels, rows, model)
 
 
-def _bisect(
-    pixels: np.ndarray, rows: list[int], model: Fitted
-) -> tuple[dict[str, np.ndarray], dict[int, tuple]]:
-    merged: dict[str, np.ndarray] = {}
+def _run_on(pixels: np.ndarray, rows: list[int], model: Fitted) -> tuple[Outputs, dict[int, tuple]]:
+    return _run(lambda: model(pixels), lambda: pixels, rows, model)
+
+
+def _bisect(pixels: np.ndarray, rows: list[int], model: Fitted) -> tuple[Outputs, dict[int, tuple]]:
+    merged: Outputs = {}
     refused: dict[int, tuple] = {}
     for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
         alone = np.zeros_like(pixels)
         alone[half] = pixels[half]
-        outputs, refused_in_half = _run(alone, half, model)
+        outputs, refused_in_half = _run_on(alone, half, model)
         refused |= refused_in_half
         for name, values in outputs.items():
             merged.setdefault(name, np.zeros_like(values))[half] = values[half]

@@ -16,7 +16,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 import transforms.coders  # noqa: F401  # registers the coder of the chunks
 from transforms import counters
-from transforms.elements import Encoded, EncodedChunk, Shard
+from transforms.elements import EncodedChunk, Failure, Shard
 from transforms.fetching.fetcher import Fetcher
 from transforms.fetching.settings import FetchSettings
 from transforms.sources.base import Item, Reading, ReadSettings, Source
@@ -41,7 +41,7 @@ def chunks(shard: Shard, items: Iterable[Item], batch_size: int) -> Iterator[Enc
             yield EncodedChunk(shard, start, False, tuple(chunk))
             start, images, chunk = start + len(chunk), 0, []
         chunk.append(item)
-        images += isinstance(item, Encoded)
+        images += not isinstance(item, Failure)
     yield EncodedChunk(replace(shard, source=source), start, True, tuple(chunk))
 
 

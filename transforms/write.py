@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -17,15 +17,17 @@ from apache_beam.utils.windowed_value import WindowedValue
 from transforms import counters, metrics
 from transforms.commit.layout import Layout
 from transforms.commit.writer import ShardWriter
-from transforms.elements import Failure, FeatureChunk
+from transforms.elements import Failure, FeatureChunk, Pending
 
 
 class WriteShards(beam.DoFn):
     """FeatureChunks -> the label of each committed shard.
 
     One thread writes a chunk while the next one passes through the model; another commits a shard while the next shard
-    begins. A commit starts when its shard's last chunk arrives, since a bundle may be the whole job. An error on a
-    thread is raised by the next call, and a bundle ends when its last commit has ended.
+    begins. A commit starts when its shard's last chunk is written, since a bundle may be the whole job. An error on a
+    thread is raised by a later call, and a bundle ends when its last commit has ended.
+
+    A chunk with pending outputs waits behind another one, so that the device can be given a third.
     """
 
     def __init__(self, layout: Layout, fingerprint: Mapping[str, Any]):
@@ -33,8 +35,8 @@ class WriteShards(beam.DoFn):
         self._fingerprint = fingerprint
         self._writers: dict[str, ShardWriter] = {}
         self._threads: tuple[ThreadPoolExecutor, ThreadPoolExecutor] | None = None
-        self._writing: Future[Future[str] | None] | None = None
-        self._committing: Future[str] | None = None
+        self._writing: deque[tuple[Pending | None, Future[Future[str] | None]]] = deque()
+        self._committing: deque[Future[str]] = deque()
 
     def start_bundle(self):
         """Drops the unfinished shards of a failed bundle."""
@@ -43,21 +45,17 @@ class WriteShards(beam.DoFn):
 
     def process(self, chunk: FeatureChunk) -> Iterator[str]:
         """Hands the chunk to the writing thread; emits the shards committed since the last call."""
-        began = time.monotonic()
-        committed = self._wait_for_chunk()
+        committed = self._wait_for_chunks(1 if chunk.pending else 0)
         if chunk.is_last:
-            committed += self._wait_for_commit()
+            committed += self._wait_for_commits()
         assert self._threads, "start_bundle has not been called"
-        self._writing = self._threads[0].submit(self._write, chunk)
-        counters.PROCESS.waited("write", began)
+        self._writing.append((chunk.pending, self._threads[0].submit(self._write, chunk)))
         metrics.hand_over()
         yield from committed
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        """Waits for the last chunk and commit, and emits their shards."""
-        began = time.monotonic()
-        committed = self._wait_for_chunk() + self._wait_for_commit()
-        counters.PROCESS.waited("write", began)
+        """Waits for the last chunks and commits, and emits their shards."""
+        committed = self._wait_for_chunks(0) + self._wait_for_commits()
         metrics.hand_over()  # this step is the last of its stage, and its threads are idle now
         for label in committed:
             yield WindowedValue(label, MIN_TIMESTAMP, (GlobalWindow(),))
@@ -70,6 +68,7 @@ class WriteShards(beam.DoFn):
 
     def _write(self, chunk: FeatureChunk) -> Future[str] | None:
         """Writes a chunk; returns the commit it starts if it is the last of its shard."""
+        chunk = chunk.resolved()
         began, label = time.monotonic(), chunk.shard.label
         if chunk.position == 0 and label in self._writers:
             self._writers.pop(label).abort()
@@ -78,6 +77,7 @@ class WriteShards(beam.DoFn):
         self._writers[label].append(chunk)
         codes = Counter(item.code for item in chunk.items if isinstance(item, Failure))
         counters.PROCESS.failed(codes)
+        counters.PROCESS.batch_done(len(chunk.items))
         counters.PROCESS.add(
             out_features=len(chunk.items) - codes.total(), write_seconds=time.monotonic() - began
         )
@@ -86,25 +86,41 @@ class WriteShards(beam.DoFn):
         assert self._threads
         return self._threads[1].submit(_commit, self._writers.pop(label))
 
-    def _wait_for_chunk(self) -> list[str]:
-        """Waits until the previous chunk is written, and raises its error. Returns the labels committed meanwhile."""
-        writing, self._writing = self._writing, None
-        if writing:
-            self._committing = writing.result() or self._committing
-        return self._wait_for_commit() if self._committing and self._committing.done() else []
+    def _wait_for_chunks(self, left: int) -> list[str]:
+        """Waits until all chunks but the last `left` are written, and raises their errors.
 
-    def _wait_for_commit(self) -> list[str]:
-        """Waits until the previous shard is committed, and raises its error. Returns its label, if there was one."""
-        committing, self._committing = self._committing, None
+        Returns the labels committed meanwhile."""
+        while len(self._writing) > left:
+            pending, writing = self._writing.popleft()
+            if pending:
+                began = time.monotonic()
+                pending.wait()
+                counters.PROCESS.add(model_seconds=time.monotonic() - began)
+            began = time.monotonic()
+            if commit := writing.result():
+                self._committing.append(commit)
+            counters.PROCESS.waited("write", began)
+        return self._committed(lambda commit: commit.done())
+
+    def _wait_for_commits(self) -> list[str]:
+        """Waits until the shards written are committed, and raises their errors. Returns their labels."""
         began = time.monotonic()
-        labels = [committing.result()] if committing else []
+        labels = self._committed(lambda commit: True)
+        counters.PROCESS.waited("write", began)
         counters.PROCESS.add(wait_commit_seconds=time.monotonic() - began)
         return labels
 
+    def _committed(self, is_due: Callable[[Future[str]], bool]) -> list[str]:
+        labels = []
+        while self._committing and is_due(self._committing[0]):
+            labels.append(self._committing.popleft().result())
+        return labels
+
     def _abort(self) -> None:
-        for wait in (self._wait_for_chunk, self._wait_for_commit):
+        while self._writing or self._committing:
             with contextlib.suppress(Exception):  # the bundle has failed already
-                wait()
+                self._wait_for_chunks(0)
+                self._wait_for_commits()
         for writer in self._writers.values():
             writer.abort()
         self._writers = {}

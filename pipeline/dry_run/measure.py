@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,9 +11,9 @@ import numpy as np
 from pipeline.dry_run.estimate import NOTHING, Cost, Measured, total
 from pipeline.dry_run.sample import Stopwatch
 from pipeline.options import JobConfig
-from transforms.commit import claim, receipts
+from transforms.commit import receipts
 from transforms.commit.layout import Layout
-from transforms.commit.retry import Due
+from transforms.commit.retry_failures import Due
 from transforms.commit.writer import ShardWriter
 from transforms.elements import Decoded, FeatureChunk, Shard
 from transforms.infer import BitModelHandler
@@ -31,7 +30,7 @@ def measure(config: JobConfig, decoded: Sequence[Decoded]) -> tuple[Measured, in
     """All costs that do not depend on the shard, and the bytes per feature record. `decoded`: one or more images."""
     batch, side = config.model.batch_size, config.model.image_size
     pixels = np.zeros((batch, side, side, 3), np.float32)
-    model = BitModelHandler(config.model).load_model()
+    model = BitModelHandler(config.model).load_model().ready()
     outputs = model(pixels)
     calls: list[Cost] = []
     while len(calls) < _MODEL_CALLS[0] or (
@@ -40,9 +39,7 @@ def measure(config: JobConfig, decoded: Sequence[Decoded]) -> tuple[Measured, in
         with Stopwatch() as watch:
             outputs = model(pixels)
         calls.append(watch.cost)
-    rows = tuple(
-        dataclasses.replace(decoded[row % len(decoded)], position=row, row=row) for row in range(batch)
-    )
+    rows = tuple(decoded[row % len(decoded)]._replace(position=row, row=row) for row in range(batch))
     writes, commits, sizes = zip(*(_write_shard(rows, outputs) for _ in range(_COMMITS)), strict=True)
     commit = total([_median(commits), _waiting_for_store(config.output)])
     calls.sort(key=lambda call: call.wall)
@@ -57,7 +54,6 @@ def _write_shard(rows: tuple[Decoded, ...], outputs: Mapping[str, np.ndarray]) -
         shard = Shard(0, 1, RecordFile("dry-run.tfrecord", 0, 0.0), "dry-run.tfrecord")
         with Stopwatch() as starting:
             Due(layout)(shard)
-            claim.IsFirstAttempt(layout)(shard)
             writer = ShardWriter(layout, shard, {})
         with Stopwatch() as writing:
             writer.append(FeatureChunk(shard, 0, True, rows, outputs))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from pipeline.dry_run.sample import Image, Sampler
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
 from pipeline.progress import duration
+from transforms import cpus
 from transforms.elements import Shard
 
 _SHARDS = 8
@@ -57,7 +57,7 @@ def survey(config: JobConfig, plan: Plan) -> Survey:
     if not decoded:
         return Survey(tuple(images), parts)
     measured, record_bytes = measure(config, decoded)
-    job = Job(sum(shard.units for shard in shards), len(shards), config.model.batch_size, os.cpu_count() or 1)
+    job = Job(sum(shard.units for shard in shards), len(shards), config.model.batch_size, cpus.available())
     return Survey(tuple(images), parts, estimate(job, samples, measured), record_bytes)
 
 

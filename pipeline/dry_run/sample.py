@@ -6,21 +6,20 @@ import contextlib
 import itertools
 import math
 import statistics
-import threading
 import time
 import urllib.parse
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-
 from pipeline.dry_run.estimate import NOTHING, Cost, ShardSample, total
 from pipeline.options import JobConfig
-from transforms import counters, decode
+from transforms import counters
 from transforms.elements import Decoded, Encoded, Failure, Shard
+from transforms.feeding import feeders
 from transforms.fetching.fetcher import Fetcher
 from transforms.imaging.formats import format_of
+from transforms.records import images as records
 from transforms.sources.base import Item, Reading
 from transforms.storage import door
 
@@ -56,20 +55,20 @@ class Sampler:
         self._config = config
         self._fetcher = Fetcher(config.read.fetch)
         self._fetching = ThreadPoolExecutor(IMAGES_PER_SHARD, "fetch")
-        self._decoding = ThreadPoolExecutor(config.decode.threads_here, "decode")
-        self._own = threading.local()  # the pixel buffer of each decoding thread
+        self._feeders = feeders.acquire(config.decode)
 
     def close(self) -> None:
-        """Closes connections and ends threads."""
+        """Closes connections and ends threads and feeders."""
         self._fetcher.close()
         self._fetching.shutdown(cancel_futures=True)
-        self._decoding.shutdown(cancel_futures=True)
+        feeders.release(self._feeders)
 
     def sample(self, shard: Shard, represented_units: float) -> tuple[list[Image], ShardSample]:
         """The first images of a shard, and their cost. `represented_units`: of the shard and its neighbors."""
-        items, cost, image_units = self._read(shard)
+        read, cost, image_units = self._read(shard)
+        items = list(map(records.encoded, read))
         encoded = [item for item in items if isinstance(item, Encoded)]
-        results = iter(list(self._decoding.map(self._decode, encoded)))
+        results = iter(self._decode(encoded))
         images = [
             Image(item.code) if isinstance(item, Failure) else _image(item, next(results)) for item in items
         ]
@@ -119,22 +118,24 @@ class Sampler:
         return items, cost, image_units
 
     def _decoding_cost(self, encoded: Sequence[Encoded]) -> Cost:
-        """The cost of decoding one of the images while all threads decode."""
+        """The cost of decoding one of the images while all feeders decode."""
         if not encoded:
             return NOTHING
-        repeated = list(encoded) * math.ceil(4 * self._config.decode.threads_here / len(encoded))
+        repeated = list(encoded) * math.ceil(4 * self._config.decode.processes_here / len(encoded))
         rounds, until = 0, time.perf_counter() + _DECODE_SECONDS
+        busy = counters.PROCESS.counts().decode_seconds
         with Stopwatch() as watch:
             while not rounds or time.perf_counter() < until:
-                list(self._decoding.map(self._decode, repeated))
+                self._decode(repeated)
                 rounds += 1
-        return watch.cost.times(1 / (rounds * len(repeated)))
+        busy = counters.PROCESS.counts().decode_seconds - busy
+        return Cost(watch.cost.wall, watch.cost.cpu + busy).times(1 / (rounds * len(repeated)))
 
-    def _decode(self, item: Encoded) -> Decoded | Failure:
-        if not hasattr(self._own, "pixels"):
-            side = self._config.model.image_size
-            self._own.pixels = np.empty((1, side, side, 3), np.float32)
-        return decode.decode_item(item, 0, self._config.preprocessing, self._own.pixels)
+    def _decode(self, encoded: Sequence[Encoded]) -> list[Decoded | Failure]:
+        size = self._config.decode.batch_size
+        parts = [encoded[start : start + size] for start in range(0, len(encoded), size)]
+        batches = list(map(self._feeders.submit, parts))  # all, so that each feeder has something to do
+        return [result for batch in batches for result in batch.wait()]
 
 
 def _image_units(shard: Shard, items: Sequence[Item], units_read: int) -> float:
@@ -147,7 +148,8 @@ def _image_units(shard: Shard, items: Sequence[Item], units_read: int) -> float:
         return units_read / (len(items) - 1)
     # Compressed: the offsets of records in the file are unknown, but images hardly shrink.
     return statistics.mean(
-        len(item.data) + len(item.passed) + 64 if isinstance(item, Encoded) else 64 for item in items
+        64 if isinstance(item, Failure) else 64 + len(item.data) + len(getattr(item, "passed", b""))
+        for item in items
     )
 
 

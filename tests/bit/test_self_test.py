@@ -85,6 +85,25 @@ def test_a_vector_that_is_not_finite_fails():
         self_test.compare({"embedding": np.full((1, 4), np.nan, np.float32)}, right, "bfloat16", "the record")
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_weights_that_exceed_float16_are_told_to_use_bfloat16(value, monkeypatch):
+    right = from_weights.build
+
+    def overflowing(*arguments, **options):
+        loaded = right(*arguments, **options)
+        return from_weights.Loaded(
+            lambda pixels: {"embedding": tf.fill((1, 256), value)}, loaded.classes, loaded.exact
+        )
+
+    monkeypatch.setattr(loading, "build", overflowing)
+    monkeypatch.setattr(loading, "_prepare_device", lambda precision: None)  # which wants a GPU
+    with pytest.raises(
+        UnusableModel,
+        match="exceed what float16 can hold, already for the bundled picture: use --precision=bfl",
+    ):
+        tiny(precision="float16")
+
+
 def test_a_reduced_precision_tells_its_error(monkeypatch):
     assert not [name for name in tiny().identity if name.startswith("self_test/")]
     identity = tiny(precision="bfloat16").identity
@@ -277,13 +296,11 @@ def test_a_lookalike_is_called_as_it_is(change, why, tmp_path, caplog):
 
 
 def test_float32_on_a_gpu_is_told_of_what_it_leaves_once(monkeypatch, caplog):
-    # No GPU is needed: only the device's memory settings are read here.
+    # No GPU is needed: the load ends at a file that is missing.
     monkeypatch.setattr(loading, "_gpus", lambda: ["GPU:0"])
     monkeypatch.setattr(tf.config.experimental, "get_memory_growth", lambda gpu: True)
-    tf_32 = []
-    monkeypatch.setattr(tf.config.experimental, "enable_tensor_float_32_execution", tf_32.append)
     loading._suggest_reduced_precisions.cache_clear()
-    for precision in ("float32", "float32", "tensorfloat32", "bfloat16"):
-        loading._prepare_device(precision)
+    for precision in ("float32", "float32", "bfloat16"):
+        with pytest.raises(UnusableModel, match="no file"):
+            tiny("/missing.npz", "/missing.npz", precision=precision)
     assert caplog.text.count("float32 leaves most of a GPU idle") == 1
-    assert tf_32 == [False, False, True, False]

@@ -64,7 +64,7 @@ def test_every_path_below_the_folder_is_one_of_ours():
     attempt = layout.new_attempt(LABEL, "base")
     written = [
         *(paths.features(LABEL), paths.failures(LABEL), paths.receipt(LABEL), paths.manifest, paths.listing),
-        *(paths.request, paths.retrying, paths.begun(LABEL), paths.claim(LABEL, 0)),
+        *(paths.request, paths.retrying, paths.claim(LABEL, 0)),
         *(paths.final_receipt(attempt), paths.marked_receipt(attempt)),
         paths.unfinished(attempt, layout.features_name(LABEL)),
     ]

@@ -11,9 +11,9 @@ import pytest
 
 from tests import stores
 from tests.commit.attempts import LABEL, SHARD, Attempt, HeldCommit, check, make_steps
-from transforms.commit import receipts, replace, retry
+from transforms.commit import receipts, replace, retry_failures
 from transforms.commit.layout import Layout
-from transforms.commit.retry import ChangedMeanwhile
+from transforms.commit.retry_failures import ChangedMeanwhile
 from transforms.commit.writer import ShardWriter
 from transforms.elements import Decoded, Failure, FeatureChunk
 from transforms.storage import door
@@ -61,14 +61,16 @@ class Retried(HeldCommit):
     """An attempt at the failures of the shard, of which those at `repaired` succeed."""
 
     def __init__(self, layout: Layout, value: int, repaired: tuple[int, ...]):
-        shard = dataclasses.replace(SHARD, retry=retry.of_receipt(receipts.read_receipt(layout, LABEL)))
+        shard = dataclasses.replace(
+            SHARD, retry=retry_failures.of_receipt(receipts.read_receipt(layout, LABEL))
+        )
         super().__init__(layout, ShardWriter(layout, shard, {}))
         self.has_receipt: list[bool] = []
         items = [
             Decoded(b"k%d" % p, p, row, 1, 1, "ab")
             if p in repaired
             else Failure(b"", p, "fetch", "dns", f"{value}")
-            for row, p in enumerate(retry.Due(layout)(shard))
+            for row, p in enumerate(retry_failures.Due(layout)(shard))
         ]
         items.sort(key=lambda item: item.position)
         outputs = {"embedding": np.full((4, 2), value, np.float32)}
@@ -208,10 +210,10 @@ def test_an_attempt_of_the_first_run_that_wakes_up_late_changes_nothing(folder):
 def test_a_shard_that_was_replaced_meanwhile_is_left_alone(tmp_path):
     layout = Layout(str(tmp_path))
     first(layout)
-    shard = dataclasses.replace(SHARD, retry=retry.of_receipt(receipts.read_receipt(layout, LABEL)))
-    assert set(retry.Due(layout)(shard)) == {3, 4}
+    shard = dataclasses.replace(SHARD, retry=retry_failures.of_receipt(receipts.read_receipt(layout, LABEL)))
+    assert set(retry_failures.Due(layout)(shard)) == {3, 4}
     Retried(layout, 2, (3,)).finish()
-    assert retry.Due(layout)(shard) is None
+    assert retry_failures.Due(layout)(shard) is None
     with pytest.raises(ChangedMeanwhile, match="meanwhile"):
         ShardWriter(layout, shard, {})
 

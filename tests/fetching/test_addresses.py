@@ -8,7 +8,7 @@ import pytest
 
 from transforms.errors import ItemError
 from transforms.fetching.addresses import AddressGuard, Resolver
-from transforms.fetching.retries import Deadline, TransientError
+from transforms.fetching.deadline import Deadline, TransientError
 
 
 def permits(address, *allow):

@@ -30,13 +30,16 @@ class Tight:
     def __init__(self, model, room: int, error: Exception, log: list | None = None):
         self._model, self._room, self._error = model, room, error
         self.batch_size, self.image_size = model.batch_size, model.image_size
-        self.identity, self.log = model.identity, [] if log is None else log
+        self.identity, self.device, self.log = model.identity, "", [] if log is None else log
 
     def __call__(self, pixels):
         self.log.append(len(pixels))
         if len(pixels) > self._room:
             raise self._error
         return self._model(pixels)
+
+    def in_float32(self, pixels):
+        return self._model.in_float32(pixels)
 
     def resized(self, batch_size: int) -> Tight:
         return Tight(self._model.resized(batch_size), self._room, self._error, self.log)

@@ -1,7 +1,6 @@
 """The bottleneck is the stage that really held the run back, and its flag helps: each stage is slowed in turn."""
 
 import json
-import os
 import re
 import threading
 import time
@@ -12,14 +11,14 @@ import pytest
 
 from pipeline import bottleneck, options, runners
 from tests import helpers
-from transforms import decode, infer
+from transforms import cpus, infer
 from transforms.commit import claim
 from transforms.counters import Counts
 from transforms.elements import Shard
 from transforms.fetching.http import HttpClient
 from transforms.imaging import jpeg, preprocess
 from transforms.model import devices
-from transforms.records import examples, tfrecord
+from transforms.records import tfrecord
 from transforms.sources.tfrecord import RecordFile
 from transforms.sources.uri_list import UriSlice
 from transforms.storage import door
@@ -78,17 +77,17 @@ def images_list(folder, count):
 @pytest.mark.parametrize(
     ("stage", "module", "name", "line"),
     [
-        ("input", examples, "parse", "bottleneck: reading input ("),
-        ("decode", decode.preprocess, "decode", "bottleneck: decoding images ("),
+        ("input", tfrecord, "_goes_on", "bottleneck: reading input ("),
+        ("decode", preprocess, "decode", "bottleneck: decoding images ("),
         ("model", infer, "infer", "bottleneck: the model ("),
-        ("write", tfrecord, "frame", "bottleneck: writing ("),
+        ("write", tfrecord, "frame_parts", "bottleneck: writing ("),
     ],
 )
-def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, stage, module, name, line):
+def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, decoding_here, stage, module, name, line):
     pattern = helpers.write_shards(tmp_path / "in", (8,))
     slow(monkeypatch, module, name)
     report = tmp_path / "report.json"
-    flags = [f"--input={pattern}", "--batch_size=1", "--decode_threads=1", f"--report_file={report}"]
+    flags = [f"--input={pattern}", "--batch_size=1", "--decode_processes=1", f"--report_file={report}"]
     helpers.job(*flags, output=tmp_path / "out")
     summary = json.loads(report.read_text())
     assert line in capsys.readouterr().err
@@ -99,7 +98,7 @@ def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, stage, module, n
 
 @pytest.mark.parametrize(
     ("stage", "module", "name"),
-    [("input", examples, "parse"), ("write", tfrecord, "frame")],
+    [("input", tfrecord, "_goes_on"), ("write", tfrecord, "frame_parts")],
 )
 def test_more_workers_read_and_write_at_once(tmp_path, monkeypatch, stage, module, name):
     pattern = helpers.write_shards(tmp_path / "in", (4, 4))
@@ -111,18 +110,18 @@ def test_more_workers_read_and_write_at_once(tmp_path, monkeypatch, stage, modul
     assert slowed.most == 2
 
 
-def test_more_threads_decode_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+def test_more_feeders_decode_at_once(tmp_path, monkeypatch, decoding_here):
+    monkeypatch.setattr(cpus, "available", lambda: 3)
     pattern = helpers.write_shards(tmp_path / "in", (9,))
-    slowed = slow(monkeypatch, decode.preprocess, "decode")
-    result = run(tmp_path, "one", f"--input={pattern}", "--decode_threads=1")
-    assert (result["stage"], the_flag(result["advice"])) == ("decode", "--decode_threads=3")
+    slowed = slow(monkeypatch, preprocess, "decode")
+    result = run(tmp_path, "one", f"--input={pattern}", "--decode_processes=1")
+    assert (result["stage"], the_flag(result["advice"])) == ("decode", "--decode_processes=3")
     assert slowed.most == 1
     run(tmp_path, "three", f"--input={pattern}", the_flag(result["advice"]))
     assert slowed.most == 3
 
 
-def test_large_jpegs_are_decoded_smaller(tmp_path, monkeypatch):
+def test_large_jpegs_are_decoded_smaller(tmp_path, monkeypatch, decoding_here):
     """With a decoder whose time depends on the pixels that it returns."""
     sizes = []
 
@@ -134,7 +133,7 @@ def test_large_jpegs_are_decoded_smaller(tmp_path, monkeypatch):
 
     slowed = jpeg.FORMAT._replace(decode=slow_by_pixels)
     monkeypatch.setattr(preprocess, "format_of", lambda data: slowed)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(cpus, "available", lambda: 2)
     large = [helpers.example({"image/encoded": helpers.encoded(i, width=640, height=512)}) for i in range(20)]
     path = helpers.write_tfrecord(tmp_path / "in.tfrecord", large)
     result = run(tmp_path, "full", f"--input={path}")
@@ -218,14 +217,14 @@ def bottleneck_of(counts, *flags, shards=RECORDS):
             "--images_per_shard=1000",
         ),
         ({"wait_write_seconds": 7}, [], ROWS[:1], "--images_per_shard=250"),
-        ({"wait_decode_seconds": 7}, [], RECORDS, "--decode_threads"),
-        ({"wait_decode_seconds": 7, "pixels": 9, "scalable_pixels": 4}, [], RECORDS, "--decode_threads"),
+        ({"wait_decode_seconds": 7}, [], RECORDS, "--decode_processes"),
+        ({"wait_decode_seconds": 7, "pixels": 9, "scalable_pixels": 4}, [], RECORDS, "--decode_processes"),
         ({"wait_decode_seconds": 7, "pixels": 9, "scalable_pixels": 5}, [], RECORDS, "--scaled_decoding"),
         (
             {"wait_decode_seconds": 7, "pixels": 9, "scalable_pixels": 5},
             ["--scaled_decoding"],
             RECORDS,
-            "--decode_threads",
+            "--decode_processes",
         ),
     ],
 )
@@ -261,16 +260,93 @@ def test_the_advice_on_the_model_depends_on_the_device(monkeypatch, precision, g
     [
         ({"model_seconds": 7}, [], "--precision"),
         ({"model_seconds": 7}, ["--precision=bfloat16", "--parallelism=2"], "--parallelism=4"),
-        ({"wait_decode_seconds": 7}, ["--decode_threads=1"], "--decode_threads"),
+        ({"wait_decode_seconds": 7}, ["--decode_processes=1"], "--decode_processes"),
         ({"wait_decode_seconds": 7, "pixels": 9, "scalable_pixels": 5}, [], "--scaled_decoding"),
     ],
 )
 def test_the_advice_for_workers_elsewhere_assumes_nothing_of_their_machines(monkeypatch, counts, flags, flag):
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(cpus, "available", lambda: 3)
     monkeypatch.setattr(devices, "fast_precision", lambda: "bfloat16")
     advice = bottleneck_of(Counts(**counts), "--runner=FlinkRunner", *flags).advice
     assert the_flag(advice) == flag
     assert "3" not in advice
+
+
+ON_A_DEVICE = Counts(
+    device_seconds=9.5,
+    device_input_seconds=0.3,
+    device_copy_seconds=0.1,
+    device_host_seconds=0.1,
+    # The threads that feed a device wait for it.
+    model_seconds=5.0,
+    wait_write_seconds=4.0,
+    wait_decode_seconds=2.0,
+)
+
+
+def test_a_device_that_computes_nearly_all_the_time_is_as_it_should_be(monkeypatch):
+    monkeypatch.setattr(devices, "fast_precision", lambda: "bfloat16")
+    monkeypatch.setattr(devices, "gpus_in_use", lambda: 1)
+    result = bottleneck_of(ON_A_DEVICE, "--precision=bfloat16")
+    assert (
+        result.line()
+        == "bottleneck: the model (95% of the time); as it should be; --batch_size=128 keeps a GPU busier"
+    )
+    assert bottleneck.stage_seconds(ON_A_DEVICE) == pytest.approx(
+        {"input": 0, "decode": 0.1, "write": 0.2, "model": 9.5, "copy": 0.1, "host": 0.1}
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "stage", "text"),
+    [
+        # What the device waits for although it computes most of the time.
+        (
+            {"device_input_seconds": 4.0, "wait_write_seconds": 0.1},
+            "model",
+            "the device waits for decoding images 28% of the time; about 5 CPUs for each device would keep it busy: "
+            "--decode_processes follows their number",
+        ),
+        (
+            {"device_copy_seconds": 4.0},
+            "model",
+            "the device waits for copying to the device 29% of the time; a faster link to the device would help, or a smaller "
+            "--image_size, which changes the features",
+        ),
+        # Each in turn for most of the time.
+        (
+            {"device_input_seconds": 28.3, "wait_write_seconds": 0},
+            "decode",
+            "about 12 CPUs for each device would keep it busy: --decode_processes follows their number",
+        ),
+        (
+            {"device_input_seconds": 28.3, "wait_read_seconds": 20.0},
+            "input",
+            "--direct_num_workers=2 would process more shards at once",
+        ),
+        (
+            {"device_input_seconds": 28.3, "wait_write_seconds": 20.0},
+            "write",
+            "--direct_num_workers=2 would process more shards at once",
+        ),
+        (
+            {"device_host_seconds": 28.3},
+            "host",
+            "--batch_size=128 would launch less often, if the device's memory holds it",
+        ),
+    ],
+)
+def test_the_verdict_on_a_device_tells_what_it_waits_for(monkeypatch, counts, stage, text):
+    monkeypatch.setattr(cpus, "available", lambda: 3)
+    result = bottleneck_of(replace(ON_A_DEVICE, **counts))
+    assert (result.stage, result.advice) == (stage, text)
+    assert the_flag(result.advice)
+
+
+def test_a_processor_that_also_decodes_is_named_as_the_model():
+    counts = Counts(model_seconds=9.0, wait_decode_seconds=1.0)
+    assert not bottleneck_of(counts).advice.startswith("as it should be")
+    assert bottleneck_of(replace(counts, wait_decode_seconds=0.4)).advice.startswith("as it should be; ")
 
 
 def test_no_bottleneck_without_time():

@@ -111,6 +111,12 @@ def test_a_misspelt_flag(tmp_path, capsys, records_file, flag, meant):
     assert f"did you mean {meant}?" in line
 
 
+@pytest.mark.parametrize("flag", ["--decode_threads=4", "--decode_threads"])
+def test_a_flag_that_has_another_name_now(tmp_path, capsys, records_file, flag):
+    line = refusal(capsys, f"--input={records_file}", flag, output=tmp_path / "out")
+    assert "--decode_threads is now called --decode_processes: images are decoded in processes" in line
+
+
 @pytest.mark.parametrize(
     "flag", ["--batch_size=0", "--max_failure_rate=2", "--precision=int8", "--max_bytes=5cm"]
 )
@@ -223,3 +229,13 @@ def test_number_ranges_are_expanded(text, paths):
 @pytest.mark.parametrize("text", ["{5..3}", "a{0..9999999}"])
 def test_a_bad_range_is_refused(tmp_path, capsys, text):
     assert "is not a range" in refusal(capsys, f"--input={text}", output=tmp_path / "out")
+
+
+def test_schemes_are_those_of_the_stores_and_of_beams_file_systems(tmp_path, capsys):
+    request = [f"--input={tmp_path}/a.txt", f"--output={tmp_path}/out", *helpers.TINY]
+    config, _ = options.parse([*request, "--uri_schemes=hdfs,azfs,gs,https"])
+    assert config.read.fetch.uri_schemes == ("hdfs", "azfs", "gs", "https")
+    line = refusal(capsys, *request, "--uri_schemes=gs,ftp", output=tmp_path / "out")
+    assert line.startswith(
+        "--uri_schemes=gs,ftp: unknown scheme 'ftp'; choose from file, gs, s3, http, https, hdfs"
+    )

@@ -7,6 +7,8 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from transforms.records import framing, tfrecord
 from transforms.records.tfrecord import Damage, Record
@@ -140,3 +142,135 @@ def test_byte_ranges_share_the_damage_out_too(content, starts):
     edges = [*range(0, len(content), 200_000), len(content)]
     items = [item for start, end in itertools.pairwise(edges) for item in read(bytes(damaged), start, end)]
     assert items == whole
+
+
+# checksums that are compared later
+
+
+class ByBlocks:
+    """A stream with `read_block`, as that of a file in a store: the blocks are of the given sizes, again and again."""
+
+    def __init__(self, content: bytes, sizes):
+        self._stream, self._sizes = io.BytesIO(content), itertools.cycle(sizes)
+
+    def read_block(self) -> bytes:
+        return self._stream.read(next(self._sizes))
+
+    def read(self, count: int) -> bytes:
+        raise AssertionError("read_block is preferred")
+
+    read1 = read
+
+
+class ByRead1(ByBlocks):
+    """A stream with `read1`, as that of a compressed file."""
+
+    read_block = None
+
+    def read1(self, count: int) -> bytes:
+        return self._stream.read(min(count, next(self._sizes)))
+
+
+class ByRead:
+    """A stream that has nothing else."""
+
+    def __init__(self, content: bytes, sizes):
+        self._stream = ByRead1(content, sizes)
+
+    def read(self, count: int) -> bytes:
+        return self._stream.read1(count)
+
+
+@st.composite
+def damaged_files(draw) -> bytes:
+    """Records, some within others, with bytes flipped, cut out, inserted or set to zero; perhaps cut off."""
+    inner = tfrecord.frame(b"inner")
+    bodies = st.binary(max_size=40) | st.just(inner) | st.just(3 * inner + b"x") | st.just(bytes(70))
+    content = bytearray(b"".join(map(tfrecord.frame, draw(st.lists(bodies, max_size=6)))))
+    for _ in range(draw(st.integers(0, 3))):
+        at, count = draw(st.integers(0, len(content))), draw(st.integers(1, 30))
+        how = draw(st.sampled_from(["flip", "cut", "insert", "zero", "end"]))
+        if how == "flip" and at < len(content):
+            content[at] ^= draw(st.integers(1, 255))
+        elif how == "cut":
+            del content[at : at + count]
+        elif how == "insert":
+            content[at:at] = draw(st.binary(min_size=1, max_size=30) | st.just(inner) | st.just(inner[:14]))
+        elif how == "zero":
+            content[at : at + count] = bytes(len(content[at : at + count]))
+        elif how == "end":
+            del content[at:]
+    return bytes(content)
+
+
+def compared_later(items) -> list:
+    """What a caller makes of records whose checksums it compares itself."""
+
+    def compared(item):
+        if isinstance(item, Damage):
+            return item
+        if item.crc and not framing.is_sum_of(item.crc, item.data):
+            return Damage(item.offset, len(item.data) + 16, tfrecord.WRONG_CHECKSUM)
+        return Record(item.offset, bytes(item.data))
+
+    return list(map(compared, items))
+
+
+@settings(max_examples=1000, deadline=None)
+@given(
+    damaged_files(),
+    st.sampled_from([ByBlocks, ByRead1, ByRead]),
+    st.lists(st.integers(1, 100), min_size=1, max_size=5),
+    st.data(),
+)
+def test_checksums_that_are_compared_later_give_the_same_records_and_damage(content, kind, sizes, data):
+    whole = read(content)
+    assert list(tfrecord.read(kind(content, sizes))) == whole
+    assert compared_later(tfrecord.read(kind(content, sizes), check=False)) == whole
+    offsets = sorted(
+        {0, len(content), *(item.offset for item in whole), *(item.offset + 1 for item in whole)}
+    )
+    start, end = (data.draw(st.sampled_from(offsets)) for _ in range(2))
+    for aligned in (False, True):
+        in_range = [
+            compared_later(tfrecord.read(kind(content[start:], sizes), start, end, aligned, check=check))
+            for check in (True, False)
+        ]
+        assert in_range[0] == in_range[1]
+
+
+def test_most_records_are_views_of_the_blocks_that_were_read(records, content, starts):
+    read = list(tfrecord.read(ByBlocks(content, [1 << 20]), check=False))
+    assert compared_later(read) == [Record(*pair) for pair in zip(starts, records, strict=False)]
+    assert [type(item.data) for item in read] == [memoryview] * len(SIZES)
+    assert all(item.crc for item in read)
+    small = [item.data.obj for item in read if len(item.data) <= 70_000]
+    assert len({id(block) for block in small}) == 1  # of which nothing was copied
+
+
+def test_the_first_error_of_a_compressed_stream_is_told_and_damage_at_its_end_once():
+    class Broken:
+        """Two records, the second with a wrong checksum, and then nothing but errors, each another one."""
+
+        def __init__(self):
+            good, bad = tfrecord.frame(b"good"), bytearray(tfrecord.frame(b"bad"))
+            bad[-1] ^= 1
+            self.parts = [good + bad]
+            self.errors = 0
+
+        def read(self, count):
+            if self.parts:
+                return self.parts.pop()
+            self.errors += 1
+            raise EOFError(f"error {self.errors}")
+
+    for check in (True, False):
+        first, damage, *rest = tfrecord.read(Broken(), check=check)
+        assert (bytes(first.data), first.crc) == (b"good", b"" if check else first.crc)
+        assert (damage.reason, damage.offset) == ("wrong data checksum", 20)
+        assert not rest
+    cut = tfrecord.frame(b"good")[:-1]
+    stream = Broken()
+    stream.parts = [cut]
+    (damage,) = tfrecord.read(stream)
+    assert "the compressed file is damaged (error 1)" in damage.reason

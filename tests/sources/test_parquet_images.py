@@ -21,6 +21,8 @@ import pytest
 from pipeline import verify
 from tests import engines, helpers
 from transforms.elements import Encoded, Failure
+from transforms.errors import ItemError
+from transforms.imaging import preprocess
 from transforms.sources import finding, kinds, parquet_images
 from transforms.sources.base import BadInput, Cutting, Reading, ReadSettings
 from transforms.storage import disk
@@ -217,23 +219,22 @@ def test_a_job_with_failures_is_resumed_retried_and_verified(tmp_path, capsys):
     assert "(size_bytes differs)" in capsys.readouterr().err
 
 
-def test_failures_that_were_decoders_join_their_shards(tmp_path, monkeypatch):
+def test_failures_that_were_decoders_join_their_shards(tmp_path, monkeypatch, decoding_here):
     path = write(tmp_path / "a.parquet", table(7), row_group_size=2)
     flags = [f"--input={path}", "--images_per_shard=4", "--batch_size=2", LENIENT]
     helpers.job(*flags, output=tmp_path / "whole")
-    from transforms import decode
+    original, bad = preprocess.decode, {helpers.encoded(n) for n in (1, 5)}
 
-    original = decode.decode_item
-
-    def failing(item, *arguments):
-        if item.key in (b"a.parquet#1", b"a.parquet#5"):
-            return Failure(item.key, item.position, "decode", "corrupt", "for this test")
-        return original(item, *arguments)
+    def failing(data, *arguments):
+        if data in bad:
+            raise ItemError("corrupt", "for this test")
+        return original(data, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(decode, "decode_item", failing)
+        patched.setattr(preprocess, "decode", failing)
         helpers.job(*flags, output=tmp_path / "out")
-    assert helpers.manifest(tmp_path / "out")["failures"] == 2
+    lines = [(line["key"], line["code"]) for line in helpers.read_ledger(tmp_path / "out")]
+    assert lines == [("a.parquet#1", "corrupt"), ("a.parquet#5", "corrupt")]
     helpers.job(*flags, "--retry_failures", output=tmp_path / "out")
     assert helpers.contents(tmp_path / "out") == helpers.contents(tmp_path / "whole")
 

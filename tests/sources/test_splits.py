@@ -13,7 +13,7 @@ import pytest
 from pipeline import options, verify
 from tests import helpers
 from transforms.elements import Encoded
-from transforms.records import tfrecord
+from transforms.records import images, tfrecord
 from transforms.sources import splits
 from transforms.sources.base import Reading
 from transforms.sources.tfrecord import RecordFile
@@ -72,7 +72,7 @@ def cut(path, size: int, key: str = "") -> list[RecordFile]:
 
 
 def items(path, source: RecordFile, key: str = "") -> list:
-    return list(source.items(Reading(path.name, config(key).read)))
+    return list(map(images.encoded, source.items(Reading(path.name, config(key).read))))
 
 
 @pytest.mark.parametrize("name", FILES)

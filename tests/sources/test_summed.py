@@ -11,7 +11,7 @@ import pytest
 from pipeline import verify
 from tests import helpers
 from transforms import read
-from transforms.elements import Encoded, Shard
+from transforms.elements import Record, Shard
 from transforms.sources import summed, uri_list
 from transforms.sources.base import Reading, ReadSettings
 from transforms.sources.tfrecord import RecordFile
@@ -116,4 +116,4 @@ def test_the_last_chunk_tells_what_was_read(tmp_path):
     chunks = list(read.chunks(shard, source.items(Reading("in", ReadSettings(2))), 2))
     assert [chunk.shard.source.crc32c for chunk in chunks[:-1]] == ["", ""]
     assert chunks[-1].shard.source.crc32c == f"{google_crc32c.value(path.read_bytes()):08x}"
-    assert all(isinstance(item, Encoded) for chunk in chunks for item in chunk.items)
+    assert all(isinstance(item, Record) for chunk in chunks for item in chunk.items)

@@ -18,8 +18,10 @@ from pipeline import verify
 from tests import engines, helpers
 from tests.http_server import HttpServer
 from tests.records.test_tar import archive, spans, special
-from transforms import counters, decode
+from transforms import counters
 from transforms.elements import EVERY, Encoded, Failure
+from transforms.errors import ItemError
+from transforms.imaging import preprocess
 from transforms.records import examples, tar, tar_headers
 from transforms.sources import finding
 from transforms.sources.base import BadInput, Cutting, Reading, ReadSettings
@@ -323,7 +325,7 @@ def test_a_job_resumes_and_refuses_other_tars(tars, tmp_path, capsys):
     assert not (tmp_path / "dry").exists()
 
 
-def test_failures_are_tried_again_and_damage_stays(tars, tmp_path, monkeypatch):
+def test_failures_are_tried_again_and_damage_stays(tars, tmp_path, monkeypatch, decoding_here):
     path = tmp_path / "in" / "00000.tar"
     data = bytearray(path.read_bytes())
     with tarfile.open(path) as file:
@@ -340,14 +342,14 @@ def test_failures_are_tried_again_and_damage_stays(tars, tmp_path, monkeypatch):
         (f"00000.tar[{damaged.offset}]#3", 3, "damaged_record"),
         ("00000.tar#000000003", 4, "missing_feature"),
     ]
-    original, bad = decode.decode_item, {helpers.encoded(n) for n in (0, 4, 6)}
+    original, bad = preprocess.decode, {helpers.encoded(n) for n in (0, 4, 6)}
 
-    def failing(item, *rest):
-        if item.data in bad:
-            return Failure(item.key, item.position, "decode", "truncated", "a decoder of another day")
-        return original(item, *rest)
+    def failing(data, *rest):
+        if data in bad:
+            raise ItemError("truncated", "a decoder of another day")
+        return original(data, *rest)
 
-    monkeypatch.setattr(decode, "decode_item", failing)
+    monkeypatch.setattr(preprocess, "decode", failing)
     output = tmp_path / "out"
     helpers.job(*flags, output=output)
     assert helpers.manifest(output)["failures_by_code"]["truncated"] == 3

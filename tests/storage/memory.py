@@ -37,10 +37,10 @@ class MemoryStore:
     def explain(self, path: str, error: BaseException) -> str:
         return f"memory has no {path}"
 
-    def match(self, pattern: str) -> list[FileMetadata]:
+    def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
         expression = re.compile(FileSystem.translate_pattern(pattern))
         names = [name for name in self.files if expression.match(name)]
-        return [FileMetadata(name, len(self.files[name]), 1.0) for name in names]
+        return [FileMetadata(name, len(self.files[name]), 1.0) for name in names], ""
 
     def exists(self, path: str) -> bool:
         return path in self.files

@@ -20,7 +20,6 @@ from transforms.commit import receipts
 from transforms.commit.files import is_complete
 from transforms.commit.layout import Layout, stem_of
 from transforms.commit.receipts import Receipt
-from transforms.elements import Shard
 from transforms.storage import door
 
 
@@ -44,20 +43,6 @@ class Claim:
         """The inverse of `to_json`."""
         values = json.loads(data)
         return cls(values["attempt"], Receipt.from_json(json.dumps(values["receipt"]).encode()))
-
-
-class IsFirstAttempt:
-    """Shard -> whether no attempt at it has begun before this call, in any process. (A class: see `retry.Due`.)
-
-    The call leaves a note, which is deleted when the shard is committed. An attempt that was killed may leave nothing
-    but this note.
-    """
-
-    def __init__(self, layout: Layout):
-        self._layout = layout
-
-    def __call__(self, shard: Shard) -> bool:
-        return door.create_only(self._layout.begun(shard.label), b"")
 
 
 def commit(layout: Layout, mine: Claim) -> Receipt:

@@ -131,10 +131,6 @@ class Layout:
         """The shards that a run with --retry_failures tries again; deleted when that run has ended."""
         return door.join(self.temporary, "retrying.json")
 
-    def begun(self, label: str) -> str:
-        """A note that exists from the first attempt at the shard until the shard is done."""
-        return door.join(self.temporary, f"{label}-begun")
-
     def attempts(self, stem: str) -> str:
         """A glob for all files of the attempts at one commit, claims included."""
         return door.join(self.temporary, f"{stem}-*")

@@ -13,9 +13,7 @@ from transforms.commit.layout import Layout, label_of
 from transforms.storage import door
 
 FORMAT = 1  # version of the receipt and manifest format
-NAME_ONLY = (
-    "model.name"  # may differ between equal fingerprints: a model has several names, its weights decide
-)
+NAME_ONLY = "model.name"  # may differ: a model has several names, its weights decide
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,12 @@ def _paths(layout: Layout) -> list[str]:
 
 def same_fingerprint(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether two fingerprints stand for the same features. The model's name may differ; its weights may not."""
-    return not set(differences(old, new)) - {NAME_ONLY}
+    return not conflicts(old, new)
+
+
+def conflicts(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The differences of two fingerprints that change features."""
+    return {name: values for name, values in differences(old, new).items() if name != NAME_ONLY}
 
 
 def differences(
@@ -108,16 +111,12 @@ def differences(
             out |= differences(before, after, f"{prefix}{name}.")
         elif before != after:
             out[f"{prefix}{name}"] = (before, after)
+    if f"{prefix}precision" in out:
+        out.pop(f"{prefix}numerics", None)  # the version of another precision
     return out
 
 
 def same_bytes(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether two identities of inputs that have been read stand for the same bytes."""
-    have_checksums = bool(first.get("crc32c")) and bool(second.get("crc32c"))
-    if have_checksums:
-        return _without_time(first) == _without_time(second)
-    return dict(first) == dict(second)
-
-
-def _without_time(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in identity.items() if name != "modified"}
+    ignored = {"modified"} if first.get("crc32c") and second.get("crc32c") else set()
+    return all(first.get(name) == second.get(name) for name in {*first, *second} - ignored)

@@ -6,13 +6,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from transforms.commit import claim, ledger, receipts, replace, retry, versions
+import numpy as np
+
+from transforms.commit import claim, ledger, receipts, replace, retry_failures, versions
 from transforms.commit.claim import Claim
 from transforms.commit.files import FileWriter
 from transforms.commit.layout import Layout, failures_name, features_name, new_attempt
 from transforms.commit.receipts import Receipt
-from transforms.elements import Failure, FeatureChunk, Shard
+from transforms.elements import Decoded, Failure, FeatureChunk, Shard
 from transforms.records import features
+
+_RECORDS_AT_ONCE = 64  # more would only take more memory
 
 
 class BrokenShard(RuntimeError):
@@ -29,8 +33,8 @@ class ShardWriter:
         self._layout = layout
         self._shard = shard
         self._fingerprint = fingerprint
-        self._old = retry.current_receipt(layout, shard, shard.retry) if shard.retry else None
-        self._committed = retry.committed_items(layout, self._old) if self._old else None
+        self._old = retry_failures.current_receipt(layout, shard, shard.retry) if shard.retry else None
+        self._committed = retry_failures.committed_items(layout, self._old) if self._old else None
         self._attempt = new_attempt(shard.label, self._old.digest if self._old else "")
         self._features = self._open(features_name(shard.label))
         self._ledger: FileWriter | None = None
@@ -42,32 +46,39 @@ class ShardWriter:
     def _open(self, name: str) -> FileWriter:
         return FileWriter(self._layout.unfinished(self._attempt, name), name)
 
+    def _broken(self, what: str) -> BrokenShard:
+        return BrokenShard(f"shard {self._shard.label} ({self._shard.name}): {what}")
+
     def append(self, chunk: FeatureChunk) -> None:
         """Writes a chunk's records and ledger lines. Raises BrokenShard if it is not the next chunk."""
         if chunk.position != self._arrived:
-            raise BrokenShard(
-                f"shard {self._shard.label} ({self._shard.name}): expected the chunk at position {self._arrived}, "
-                f"got {chunk.position}: this runner reordered or lost chunks"
-            )
+            what = f"expected the chunk at position {self._arrived}, got {chunk.position}"
+            raise self._broken(f"{what}: this runner reordered or lost chunks")
         self._arrived += len(chunk.items)
+        decoded: list[Decoded] = []  # not written yet
         for item in chunk.items:
             if self._committed:
+                self._write(decoded, chunk.outputs)
                 self._keep(item.position)
                 self._drop_line()
             if item.position != self._position:
-                raise BrokenShard(
-                    f"shard {self._shard.label}: item {item.position} came at position {self._position}"
-                )
+                raise self._broken(f"item {item.position} came at position {self._position}")
             if isinstance(item, Failure):
                 self._write_line(ledger.encode(item), item.code)
             else:
-                values = {name: output[item.row] for name, output in chunk.outputs.items()}
-                self._features.write(features.encode(item, values))
-                self._written += 1
+                decoded.append(item)
             self._position += 1
+        self._write(decoded, chunk.outputs)
         self._shard = chunk.shard  # the last chunk's shard has the checksum of the input
         self._model = chunk.model
         self._outputs |= {name: output.shape[1] for name, output in chunk.outputs.items()}
+
+    def _write(self, decoded: list[Decoded], outputs: Mapping[str, np.ndarray]) -> None:
+        """Writes the records of these images, and empties the list."""
+        for start in range(0, len(decoded), _RECORDS_AT_ONCE):
+            self._features.write(features.encode(decoded[start : start + _RECORDS_AT_ONCE], outputs))
+        self._written += len(decoded)
+        decoded.clear()
 
     def _keep(self, end: int) -> None:
         """Copies the committed items from the current position up to `end`."""
@@ -79,18 +90,14 @@ class ShardWriter:
             elif kept and not kept.can_be_retried:
                 self._write_line(kept.raw, kept.code)
             else:
-                raise BrokenShard(
-                    f"shard {self._shard.label} ({self._shard.name}): position {self._position} was not retried"
-                )
+                raise self._broken(f"position {self._position} was not retried")
             self._position += 1
 
     def _drop_line(self) -> None:
         """Skips the ledger line that a new item replaces."""
         old = next(self._committed, None) if self._committed else None
         if not isinstance(old, ledger.Line) or not old.can_be_retried:
-            raise BrokenShard(
-                f"shard {self._shard.label} ({self._shard.name}): position {self._position} had not failed"
-            )
+            raise self._broken(f"position {self._position} had not failed")
 
     def _write_line(self, line: bytes, code: str) -> None:
         if self._ledger is None:
@@ -112,10 +119,8 @@ class ShardWriter:
         failed = sum(self._codes.values())
         expected = self._position if source.inputs is None else source.inputs
         if self._written + failed != expected:
-            raise BrokenShard(
-                f"shard {label} ({self._shard.name}): {self._written} features and {failed} failures "
-                f"do not add up to {expected} inputs"
-            )
+            what = f"{self._written} features and {failed} failures"
+            raise self._broken(f"{what} do not add up to {expected} inputs")
         current = versions.current()
         receipt = Receipt(
             shard=label,
@@ -144,9 +149,7 @@ class ShardWriter:
         if self._old is None:
             return identity
         if not receipts.same_bytes(self._old.input, identity):
-            raise BrokenShard(
-                f"shard {self._shard.label} ({self._shard.name}): the input is not the one that the shard was made of"
-            )
+            raise self._broken("the input is not the one that the shard was made of")
         return self._old.input
 
     def abort(self) -> None:

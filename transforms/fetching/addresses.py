@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterable
 
 from transforms.errors import ItemError
-from transforms.fetching.retries import Deadline, TransientError
+from transforms.fetching.deadline import Deadline, TransientError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

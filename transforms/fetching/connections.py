@@ -14,7 +14,7 @@ import urllib3
 
 from transforms.errors import ItemError
 from transforms.fetching.addresses import AddressGuard, Resolver, blocked
-from transforms.fetching.retries import Deadline, TransientError
+from transforms.fetching.deadline import Deadline, TransientError
 
 
 class _Exchange(threading.local):

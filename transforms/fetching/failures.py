@@ -8,7 +8,7 @@ import ssl
 from urllib3.exceptions import LocationValueError, ProtocolError, ProxyError, ReadTimeoutError, SSLError
 
 from transforms.errors import ItemError
-from transforms.fetching.retries import TransientError
+from transforms.fetching.deadline import TransientError
 
 
 def classified(error: Exception, host: str) -> ItemError:

@@ -7,9 +7,9 @@ import threading
 from urllib.parse import unquote, urlsplit
 
 from transforms.errors import ItemError
+from transforms.fetching.deadline import Deadline, TransientError, with_retries
 from transforms.fetching.hosts import wait_or_stop
 from transforms.fetching.http import HttpClient
-from transforms.fetching.retries import Deadline, TransientError, with_retries
 from transforms.fetching.settings import FetchSettings
 from transforms.fetching.uris import scheme_of
 from transforms.storage import door

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from transforms import counters
 from transforms.errors import ItemError
-from transforms.fetching.retries import Deadline
+from transforms.fetching.deadline import Deadline
 
 _LONGEST_PAUSE_SECONDS = 300.0
 _KEPT_HOSTS = 1024

@@ -19,10 +19,10 @@ from urllib3.util import Url, parse_url
 from transforms.errors import ItemError
 from transforms.fetching.addresses import AddressGuard, Resolver
 from transforms.fetching.connections import Connector, exchange, pool_classes, tls_context
+from transforms.fetching.deadline import Deadline, TransientError, with_retries
 from transforms.fetching.failures import classified
 from transforms.fetching.hosts import HostGate, Turn, wait_or_stop
 from transforms.fetching.inflate import Inflater
-from transforms.fetching.retries import Deadline, TransientError, with_retries
 from transforms.fetching.robots import opt_out
 from transforms.fetching.settings import AGENT_TOKEN, FetchSettings
 

@@ -20,7 +20,7 @@ from transforms.imaging.formats import format_of
 from transforms.imaging.resize import resize
 
 _LARGE_PIXELS = 32_000_000
-# So that peak memory does not grow with the number of threads. Decoding processes (`worker`) replace it.
+# So that peak memory does not grow with the number of threads. Feeders, which are processes, replace it.
 one_large_at_a_time: contextlib.AbstractContextManager = threading.Lock()
 
 

@@ -8,7 +8,8 @@ import threading
 import numpy as np
 
 from transforms import counters
-from transforms.model.loaded import LoadedModel
+from transforms.model.feed import Batch, Feed
+from transforms.model.loaded import LoadedModel, Outputs
 
 # In the messages of errors that libraries below TensorFlow raise.
 _SIGNS = ("RESOURCE_EXHAUSTED", "CUDA_ERROR_OUT_OF_MEMORY")
@@ -18,21 +19,46 @@ class OutOfMemory(RuntimeError):
     """The device's memory cannot hold a single image, which is not the image's fault."""
 
 
+class ModelFailed(RuntimeError):
+    """The model fails for every image, so no image is the cause."""
+
+
 class Fitted:
     """Calls a model; after it runs out of memory, calls it with half the batch from then on.
 
     The size that fits is kept for the process and logged once. It is a second compiled shape of the same weights, and its
-    vectors differ from those of the full batch in their last bits. Thread-safe.
+    vectors differ from those of the full batch in their last bits. A device with memory of its own, as long as that holds
+    full batches, takes them ahead by `give` and `finish`. Thread-safe.
     """
 
     def __init__(self, model: LoadedModel):
         self.batch_size = model.batch_size
         self.identity = model.identity
         self._fitting = model
+        self._feed = Feed(model) if model.device else None
         self._logged_size = model.batch_size
         self._lock = threading.Lock()
 
-    def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    def give(self, pixels: np.ndarray) -> Batch | None:
+        """Starts a batch on a device with memory of its own; `finish` returns its outputs.
+
+        None if the batch must be called instead: on a CPU, and where the device holds smaller batches only.
+        """
+        feed = self._feed
+        return feed.give(pixels) if feed and self._fitting is feed.model else None
+
+    def finish(self, batch: Batch) -> Outputs:
+        """Waits for the outputs of a batch, as `__call__` returns them. Raises OutOfMemory, or what the device raised."""
+        try:
+            return batch.outputs()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = f"{type(error).__name__}: {error}"[:500]
+        self._halve(batch.model, reason)
+        return self(batch.pixels())
+
+    def __call__(self, pixels: np.ndarray) -> Outputs:
         """The model's outputs for a batch: float32 (batch_size, side, side, 3) -> (batch_size, d) each.
 
         Raises OutOfMemory if a batch of one image does not fit.
@@ -49,6 +75,10 @@ class Fitted:
                 self._log_size(model.batch_size)
                 return outputs
             self._halve(model, reason)  # here, outside the handler, the failed call's arrays are freed
+
+    def in_float32(self, pixels: np.ndarray) -> dict[str, np.ndarray] | None:
+        """See `LoadedModel.in_float32`."""
+        return self._fitting.in_float32(pixels)
 
     def _halve(self, model: LoadedModel, reason: str) -> None:
         with self._lock:
@@ -84,7 +114,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _in_parts(pixels: np.ndarray, model: LoadedModel) -> dict[str, np.ndarray]:
+def _in_parts(pixels: np.ndarray, model: LoadedModel) -> Outputs:
     """The outputs for a batch of any size, by calls with the model's batch size; the last one is padded."""
     count, size = len(pixels), model.batch_size
     if count == size:

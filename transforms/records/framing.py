@@ -11,12 +11,15 @@ import gzip
 import lzma
 import struct
 import zlib
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import google_crc32c
 import numpy as np
 
-HEADER_BYTES = 12
+_HEADER = struct.Struct("<QI")
+HEADER_BYTES = _HEADER.size
 FOOTER_BYTES = 4
 MAX_RECORD_BYTES = 1 << 30  # 1 GiB; a larger length is taken for damage, so that memory stays bounded
 _DAMAGED_COMPRESSION = (zlib.error, EOFError, gzip.BadGzipFile, lzma.LZMAError)
@@ -24,86 +27,104 @@ _READ_BYTES = 1 << 20  # 1 MiB
 
 
 class Readable(Protocol):
-    """A binary stream; its `readinto1` or `read1` is preferred if it has one."""
+    """A binary stream; its `read_block` or `read1` is preferred if it has one."""
 
     def read(self, count: int, /) -> bytes:
         """At most `count` bytes; b"" at the end."""
 
 
-def masked_crc(data: bytes) -> int:
-    """CRC-32C, rotated and offset as TFRecord masks it."""
-    crc = google_crc32c.value(data)
+def masked_crc(*parts: bytes | memoryview) -> int:
+    """CRC-32C of the parts one after the other, rotated and offset as TFRecord masks it."""
+    crc = 0
+    for part in parts:
+        data: Any = (
+            part if isinstance(part, bytes) else np.frombuffer(part, np.uint8)
+        )  # it takes no memoryview
+        crc = google_crc32c.extend(crc, data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def is_sum_of(crc: bytes, data: bytes) -> bool:
+def is_sum_of(crc: bytes, data: bytes | memoryview) -> bool:
     """Whether the four bytes `crc` are the masked checksum of `data`."""
     return crc == struct.pack("<I", masked_crc(data))
 
 
-def record_length(header: bytes) -> int | None:
+def record_length(header: bytes | memoryview) -> int | None:
     """The record length in a header of 12 bytes; None if the header is not valid."""
-    value, crc = struct.unpack("<QI", header)
-    return value if value <= MAX_RECORD_BYTES and crc == masked_crc(header[:8]) else None
+    value, crc = _HEADER.unpack(header)
+    return value if value <= MAX_RECORD_BYTES and crc == masked_crc(bytes(header[:8])) else None
 
 
 class Window:
-    """A buffer over a stream: the bytes from `offset` on that have been read and not dropped."""
+    """The bytes of a stream from `offset` on that have been read and not dropped: blocks, as the stream gave them.
+
+    A view into a block costs nothing, so a record is only copied where it lies in two of them.
+    """
 
     def __init__(self, stream: Readable, offset: int):
         self.offset = offset
-        # A single read returns the data before damage; `read` would lose it when it raises.
-        self._readinto = getattr(stream, "readinto1", None) or functools.partial(_readinto, stream)
-        self._buffer = bytearray(_READ_BYTES)
-        self._at = self._end = 0  # bounds of the unread bytes in the buffer
+        # One read returns the data before damage; `read` would lose it when it raises.
+        single = functools.partial(getattr(stream, "read1", stream.read), _READ_BYTES)
+        self._read_block: Callable[[], bytes] = getattr(stream, "read_block", None) or single
+        self._blocks: deque[memoryview] = deque()
+        self._length = 0
+        self._last_header: tuple[int, int | None] = (-1, None)  # offset, and the length there
         self.broken = ""  # why the compressed stream could not be read further
 
     def __len__(self) -> int:
-        return self._end - self._at
+        return self._length
 
     def need(self, count: int) -> bool:
         """Reads until the window holds `count` bytes; False if the file ends first."""
-        while len(self) < count:
-            self._make_room(count)
-            try:
-                with memoryview(self._buffer) as view, view[self._end :] as free:
-                    more = self._readinto(free)
-            except _DAMAGED_COMPRESSION as error:
-                self.broken, more = str(error), 0
-            if not more:
+        while self._length < count:
+            if self.broken:
                 return False
-            self._end += more
+            try:
+                block = self._read_block()
+            except _DAMAGED_COMPRESSION as error:
+                self.broken, block = str(error), b""
+            if not block:
+                return False
+            self._blocks.append(memoryview(block))
+            self._length += len(block)
         return True
 
-    def _make_room(self, count: int) -> None:
-        """Makes room after the bytes so that `count` can fit. Grows with what was read, not with what a header says."""
-        kept, size = len(self), len(self._buffer)
-        if size > _READ_BYTES and kept < _READ_BYTES // 2:  # a large record has been dropped
-            self._buffer[:] = self._buffer[self._at : self._end].ljust(_READ_BYTES, b"\0")
-            self._at, self._end = 0, kept
-        elif self._at and size - self._end < size // 2:
-            with memoryview(self._buffer) as view:
-                view[:kept] = view[self._at : self._end]
-            self._at, self._end = 0, kept
-        free = len(self._buffer) - self._end
-        if free < min(count - kept, len(self._buffer) // 4):
-            self._buffer += bytes(max(_READ_BYTES, min(count - kept - free, kept)))
+    def view(self, at: int, count: int) -> memoryview:
+        """Up to `count` bytes, starting `at` bytes into the window."""
+        if self._blocks and at + count <= len(self._blocks[0]):
+            return self._blocks[0][at : at + count]
+        parts, end = [], at + count
+        for block in self._blocks:
+            if at < len(block):
+                parts.append(block[max(0, at) : max(0, end)])
+            at, end = at - len(block), end - len(block)
+            if end <= 0:
+                break
+        return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
     def peek(self, at: int, count: int) -> bytes:
-        """Up to `count` bytes, starting `at` bytes into the window."""
-        start = self._at + at
-        return bytes(memoryview(self._buffer)[start : min(start + count, self._end)])
+        """A copy of `view`."""
+        return bytes(self.view(at, count))
 
     def drop(self, count: int) -> None:
         """Moves the start of the window forward by `count` bytes."""
-        self._at += count
         self.offset += count
+        self._length -= count
+        while count and count >= len(self._blocks[0]):
+            count -= len(self._blocks.popleft())
+        if count:
+            self._blocks[0] = self._blocks[0][count:]
 
     def header(self, at: int = 0) -> int | None:
         """The record length if a valid header starts `at` bytes into the window."""
-        if not self.need(at + HEADER_BYTES):
-            return None
-        return record_length(self.peek(at, HEADER_BYTES))
+        place = self.offset + at
+        if (
+            place != self._last_header[0]
+        ):  # readers look at each header twice: as the next one, and as their own
+            if not self.need(at + HEADER_BYTES):
+                return None
+            self._last_header = place, record_length(self.view(at, HEADER_BYTES))
+        return self._last_header[1]
 
     def skip_to_header(self) -> None:
         """Moves forward to the nearest valid header, which may be right here; to the end if there is none."""
@@ -128,9 +149,3 @@ class Window:
         zero = np.frombuffer(self.peek(0, len(self)), np.uint8) == 0
         top = zero[5:-7] & zero[6:-6] & zero[7:-5] & zero[8:-4]
         return np.flatnonzero(top & ~(zero[1:-11] & zero[2:-10] & zero[9:-3] & zero[10:-2] & zero[11:-1])) + 1
-
-
-def _readinto(stream: Readable, buffer: memoryview) -> int:
-    data = getattr(stream, "read1", stream.read)(len(buffer))
-    buffer[: len(data)] = data
-    return len(data)

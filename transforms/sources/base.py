@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator, Mapping, Sequence
+import contextlib
+import zlib
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from apache_beam.io.filesystem import FileMetadata
 
-from transforms.elements import EVERY, Encoded, Failure
+from transforms.elements import EVERY, Encoded, Failure, Record
 from transforms.fetching.settings import FetchSettings
+from transforms.storage import door
 
-Item = Encoded | Failure
+Item = Encoded | Record | Failure
 KeyAt = Callable[[int], "bytes | None"]  # position in the shard -> key; None where it cannot be known
 
 
 class BadInput(ValueError):
     """An input cannot be read as requested; the message says what, where and what to do."""
+
+
+@contextlib.contextmanager
+def as_bad_input(path: str) -> Iterator[None]:
+    """A context in which `path` is opened and read, and errors of that become BadInput."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise BadInput(f"{path} cannot be read: {door.explain(path, error)}") from error
 
 
 @dataclass(frozen=True)
@@ -131,10 +145,3 @@ class Kind(NamedTuple):
     accepts: Callable[[str, ReadSettings], bool] = always
     from_folders: bool = False
     unnamed_in_folders: bool = False
-
-
-def without_compression(name: str) -> str:
-    """A file name without a compression suffix."""
-    for suffix in (".gz", ".bz2", ".zst"):
-        name = name.removesuffix(suffix)
-    return name

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import posixpath
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
 
 from transforms.fetching.uris import public_uri
 from transforms.sources import left_out, local_files
-from transforms.sources.base import BadInput, Kind, ReadSettings
+from transforms.sources.base import BadInput, Kind, ReadSettings, as_bad_input
 from transforms.sources.kinds import KINDS
 from transforms.storage import door
 
@@ -23,7 +20,6 @@ AUTO = "auto"
 FORMATS = (AUTO, *(kind.name for kind in KINDS))
 _HEAD_BYTES = 1 << 20  # 1 MiB of a file named in the request whose name shows no kind
 _SHORT_HEAD_BYTES = 4 << 10  # 4 KiB of each file in a folder, which may hold a million
-_THREADS = 32
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ def all_files(
 def kind_of_all(files: Iterable[FileMetadata], input_format: str, settings: ReadSettings) -> Kind:
     """The kind of all these files. Raises BadInput if they are of several."""
     kind = _by_name(input_format)
-    return _one_kind((file.path, kind or _kind(file, settings)) for file in files)
+    return _one_kind((file.path, kind or _kind(file.path, settings)) for file in files)
 
 
 def is_glob(pattern: str) -> bool:
@@ -142,7 +138,7 @@ def _named(
             raise BadInput(
                 f"--input={pattern} holds features that this job wrote, not images: name the images instead"
             )
-    return [(file, kind or _kind(file, settings)) for file in files]
+    return [(file, kind or _kind(file.path, settings)) for file in files]
 
 
 def _expanded(
@@ -154,7 +150,7 @@ def _expanded(
     skipped |= dict.fromkeys(written, left_out.OURS)
     files = [file for file in files if file.path not in written]
     if is_glob(pattern):
-        kinds = _map(lambda file: kind or _kind(file, settings), files)
+        kinds = door.in_parallel(lambda path: kind or _kind(path, settings), [file.path for file in files])
         return [(file, kind) for file, kind in zip(files, kinds, strict=True) if kind]
     return _in_folder(files, kind, settings, skipped)
 
@@ -202,69 +198,44 @@ def _in_folder(
     searched = [requested] if requested else [kind for kind in KINDS if kind.from_folders]
     sniffed = [requested] if requested else [kind for kind in searched if kind.unnamed_in_folders]
 
-    def kind_of(file: FileMetadata) -> Kind | None:
-        name = posixpath.basename(file.path).lower()
+    def kind_of(path: str) -> Kind | None:
+        name = posixpath.basename(path).lower()
         claims = [kind for kind in searched if kind.is_named(name)]
         if claims:
-            return _resolve(file.path, claims, settings)
+            return _resolve(path, claims, settings)
         if any(kind.is_named(name) for kind in KINDS):
             return None
         if requested and not requested.unnamed_in_folders:
             # As the request says, whatever their bytes are.
             return requested if requested.from_folders else None
-        head = _raw_head(file.path)
+        with as_bad_input(path):  # as it is: nothing that is wrong with its content can end the search
+            head = door.read_head(path, _SHORT_HEAD_BYTES)
         return next((kind for kind in sniffed if head and kind.sniff(head)), None)
 
-    kinds = _map(kind_of, files)
+    kinds = door.in_parallel(kind_of, [file.path for file in files])
     skipped |= {
         f.path: left_out.by_suffix(f.path) for f, kind in zip(files, kinds, strict=True) if kind is None
     }
     return [(file, kind) for file, kind in zip(files, kinds, strict=True) if kind]
 
 
-def _map(work: Callable[[FileMetadata], Kind | None], files: Sequence[FileMetadata]) -> list[Kind | None]:
-    if not files or door.is_local(files[0].path):
-        return [work(file) for file in files]
-    with ThreadPoolExecutor(_THREADS) as pool:  # one request per file
-        return list(pool.map(work, files))
-
-
-def _kind(file: FileMetadata, settings: ReadSettings) -> Kind:
+def _kind(path: str, settings: ReadSettings) -> Kind:
     """The kind of a file, by its name, else by its first bytes."""
-    name = posixpath.basename(file.path).lower()
+    name = posixpath.basename(path).lower()
     claims = [kind for kind in KINDS if kind.is_named(name)]
     if not claims:
-        head = _head(file.path)
+        with as_bad_input(path), door.open_input(path) as stream:
+            head = stream.read(_HEAD_BYTES)
         claims = [kind for kind in KINDS if kind.sniff(head)]
     if not claims:
         raise BadInput(
-            f"neither its name nor its first bytes say what {file.path} is: name its kind with "
+            f"neither its name nor its first bytes say what {path} is: name its kind with "
             f"--input_format={'|'.join(FORMATS[1:])}"
         )
-    return _resolve(file.path, claims, settings)
+    return _resolve(path, claims, settings)
 
 
 def _resolve(path: str, claims: Sequence[Kind], settings: ReadSettings) -> Kind:
     if len(claims) == 1:
         return claims[0]
     return next((kind for kind in claims if kind.accepts(path, settings)), claims[0])
-
-
-def _raw_head(path: str) -> bytes:
-    """The first bytes of a file as they are: nothing that is wrong with its content can end the search."""
-    with _as_bad_input(path):
-        return door.read_head(path, _SHORT_HEAD_BYTES)
-
-
-def _head(path: str) -> bytes:
-    """The first bytes of a file, decompressed if it is compressed."""
-    with _as_bad_input(path), door.open_input(path) as stream:
-        return stream.read(_HEAD_BYTES)
-
-
-@contextlib.contextmanager
-def _as_bad_input(path: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, BeamIOError, EOFError, zlib.error) as error:
-        raise BadInput(f"{path} cannot be read: {door.explain(path, error)}") from error

@@ -58,7 +58,7 @@ def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
 KIND = Kind(
     "images",
     is_named=lambda name: name.endswith(formats.SUFFIXES),
-    sniff=lambda head: formats.is_image(head),
+    sniff=formats.is_image,
     cut=_cut,
     keys=_keys,
     from_folders=True,

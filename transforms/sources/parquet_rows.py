@@ -11,23 +11,16 @@ from typing import Any
 from apache_beam.io.filesystem import BeamIOError
 
 from transforms.sources.base import BadInput
-from transforms.sources.rows import Columns, Row, check_columns, row_of
-from transforms.sources.text_rows import Slice
+from transforms.sources.rows import Columns, Row, Slice, check_columns, row_of, slices
 from transforms.storage import door
-from transforms.storage.errors import StorageFailed
+from transforms.storage.errors import changed_since_planned
+
+_BATCH_ROWS = 65_536
 
 
 def cut(path: str, columns: Columns, rows_per_slice: int) -> Iterator[Slice]:
     """The slices of a list, each (start, end, rows, SHA-256). Raises BadInput if a column is missing."""
-    start, count, digest = 0, 0, hashlib.sha256()
-    for values in _values(path, columns):
-        digest.update(_row_bytes(values))
-        count += 1
-        if count == rows_per_slice:
-            yield start, start + count, count, digest.hexdigest()
-            start, count, digest = start + count, 0, hashlib.sha256()
-    if count:
-        yield start, start + count, count, digest.hexdigest()
+    return slices(((_row_bytes(values), 1, True) for values in _values(path, columns)), 0, rows_per_slice)
 
 
 def read(path: str, columns: Columns, start: int, end: int) -> Iterator[Row | str]:
@@ -43,8 +36,14 @@ def _values(path: str, columns: Columns, start: int = 0, end: int | None = None)
     with open_parquet(path) as file:
         check_columns(path, columns, file.schema_arrow.names)
         names = list(dict.fromkeys((columns.uri, *columns.passed)))
-        for batch in batches(file, names, start, end):
-            yield from batch.to_pylist()
+        first = 0
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            if first + size > start and (end is None or first < end):
+                high = size if end is None else min(end - first, size)
+                for batch in group_batches(file, group, names, max(start - first, 0), high, _BATCH_ROWS):
+                    yield from batch.to_pylist()
+            first += size
 
 
 @contextlib.contextmanager
@@ -57,13 +56,8 @@ def open_parquet(path: str, size_bytes: int | None = None, **options: Any) -> It
 
     with door.open_binary(path) as stream:
         size = stream.seek(0, io.SEEK_END)
-        if size_bytes not in (None, size):
-            raise StorageFailed(
-                f"reading {path} failed: it has changed since the job was planned, "
-                f"{size_bytes} bytes then, {size} now; run the same command again",
-                path,
-                None,
-            )
+        if size_bytes is not None and size != size_bytes:
+            raise changed_since_planned(path, size_bytes, size)
         try:
             file = pyarrow.parquet.ParquetFile(stream, **options)
         except BeamIOError:
@@ -73,19 +67,6 @@ def open_parquet(path: str, size_bytes: int | None = None, **options: Any) -> It
                 f"{path} is not a Parquet file ({error}); name its format with --input_format"
             ) from error
         yield file
-
-
-def batches(
-    file: Any, columns: Sequence[str], start: int = 0, end: int | None = None, batch_rows: int = 65_536
-) -> Iterator[Any]:
-    """The rows [start, end) of a ParquetFile as Arrow record batches; reads only the row groups that hold them."""
-    first = 0
-    for group in range(file.num_row_groups):
-        size = file.metadata.row_group(group).num_rows
-        if first + size > start and (end is None or first < end):
-            high = size if end is None else min(end - first, size)
-            yield from group_batches(file, group, columns, max(start - first, 0), high, batch_rows)
-        first += size
 
 
 def group_batches(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from transforms.errors import ItemError
 from transforms.sources.base import BadInput
+
+Slice = tuple[int, int, int, str]  # start, end, number of rows, SHA-256 of the rows
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,20 @@ class Row:
     uri: str
     columns: dict[str, object]
     error: ItemError | None = None
+
+
+def slices(rows: Iterable[tuple[bytes, int, bool]], start: int, rows_per_slice: int) -> Iterator[Slice]:
+    """Slices of at most `rows_per_slice` rows, from `start` on. Each row: its bytes, its length, whether it is an input."""
+    end, count, digest = start, 0, hashlib.sha256()
+    for raw, length, is_input in rows:
+        end += length
+        digest.update(raw)
+        count += is_input
+        if count == rows_per_slice:
+            yield start, end, count, digest.hexdigest()
+            start, count, digest = end, 0, hashlib.sha256()
+    if count:
+        yield start, end, count, digest.hexdigest()
 
 
 def row_of(values: dict[str, object], columns: Columns) -> Row:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from apache_beam.io.filesystem import BeamIOError
-
 from transforms.fetching.uris import public_uri
 from transforms.records import tfrecord
-from transforms.sources.base import BadInput
+from transforms.sources.base import as_bad_input
 from transforms.storage import door
 
 if TYPE_CHECKING:
@@ -46,11 +43,8 @@ def cut(
 
 
 def _is_compressed(file: RecordFile) -> bool:
-    try:
-        with door.open_input(file.uri) as stream:
-            return door.is_compressed(stream)
-    except (OSError, BeamIOError, ValueError, EOFError, zlib.error) as error:
-        raise BadInput(f"{file.uri} cannot be read: {door.explain(file.uri, error)}") from error
+    with as_bad_input(file.uri), door.open_input(file.uri) as stream:
+        return door.is_compressed(stream)
 
 
 def _uncounted(file: RecordFile, split_bytes: int) -> Iterator[RecordFile]:
@@ -62,15 +56,12 @@ def _counted(file: RecordFile, split_bytes: int) -> Iterator[RecordFile]:
     """Ranges that begin with the first record at or after a multiple of `split_bytes`; none is empty."""
     # Buffered, each header would read a block, and so the complete file; on a store, requests per header cost more.
     open_file: Any = door.open_unbuffered if door.is_local(file.uri) else door.open_binary
-    try:
-        with open_file(file.uri) as stream:
-            start = first = 0
-            border = split_bytes
-            for position, offset in enumerate(tfrecord.starts(stream, file.size_bytes)):
-                if offset >= border:
-                    yield replace(file, start=start, end=offset, first=first)
-                    start, first = offset, position
-                    border = (offset // split_bytes + 1) * split_bytes
-            yield replace(file, start=start, end=file.size_bytes, first=first)
-    except (OSError, BeamIOError) as error:
-        raise BadInput(f"{file.uri} cannot be read: {door.explain(file.uri, error)}") from error
+    with as_bad_input(file.uri), open_file(file.uri) as stream:
+        start = first = 0
+        border = split_bytes
+        for position, offset in enumerate(tfrecord.starts(stream, file.size_bytes)):
+            if offset >= border:
+                yield replace(file, start=start, end=offset, first=first)
+                start, first = offset, position
+                border = (offset // split_bytes + 1) * split_bytes
+        yield replace(file, start=start, end=file.size_bytes, first=first)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
 
 from transforms.storage import door
-from transforms.storage.errors import StorageFailed
+from transforms.storage.errors import changed_since_planned
 from transforms.storage.reading import Reader
 
 _BLOCK_BYTES = 1 << 20  # 1 MiB
@@ -31,6 +32,21 @@ def change(before: Mapping[str, Any], now: Mapping[str, Any], read_again: Any) -
     return "" if read_again() == before["crc32c"] else "crc32c"
 
 
+@contextlib.contextmanager
+def opened(
+    uri: str, size_bytes: int, start: int = 0, end: int | None = None
+) -> Iterator[tuple[BinaryIO, Summed]]:
+    """A file's bytes from `start` on, decompressed, and the stream below that checksums what is stored in [start, end)."""
+    below: list[Summed] = []
+
+    def watch(reader: Reader) -> Summed:
+        below.append(Summed(reader, uri, size_bytes, start, end))
+        return below[0]
+
+    with door.open_input(uri, start, watch) as stream:
+        yield stream, below[0]
+
+
 def crc32c(uri: str, size_bytes: int, start: int = 0, end: int | None = None) -> str:
     """The CRC-32C of the bytes in [start, end) of a file, eight hexadecimal digits. Raises StorageFailed."""
     with Summed(door.open_unbuffered(uri), uri, size_bytes, start, end) as summed:
@@ -45,12 +61,7 @@ class Summed(io.RawIOBase):
 
     def __init__(self, reader: Reader, uri: str, size_bytes: int, start: int = 0, end: int | None = None):
         if reader.size != size_bytes:
-            raise StorageFailed(
-                f"reading {uri} failed: it has changed since the job was planned, "
-                f"{size_bytes} bytes then, {reader.size} now; run the same command again",
-                uri,
-                None,
-            )
+            raise changed_since_planned(uri, size_bytes, reader.size)
         self._reader = reader
         self._summed_to = start
         self._end = size_bytes if end is None else min(end, size_bytes)
@@ -67,18 +78,28 @@ class Summed(io.RawIOBase):
         """Reads like the file itself; a read that begins beyond the checksummed bytes is left to `finish`."""
         at = self._reader.tell()
         count = self._reader.readinto(buffer)
-        low, high = max(self._summed_to - at, 0), min(self._end - at, count)
-        if at <= self._summed_to and low < high:
-            # An array, as google_crc32c takes no memoryview, and bytes would be a copy.
-            data: Any = np.frombuffer(memoryview(buffer)[low:high], np.uint8)
-            self._crc = google_crc32c.extend(self._crc, data)
-            self._summed_to = at + high
+        self._add(at, memoryview(buffer)[:count])
         return count
+
+    def read_block(self) -> bytes:
+        """The next block of the file, however long, without a copy; b"" at the end."""
+        at = self._reader.tell()
+        block = self._reader.read_block()
+        self._add(at, block)
+        return block
+
+    def _add(self, at: int, data: bytes | memoryview) -> None:
+        low, high = max(self._summed_to - at, 0), min(self._end - at, len(data))
+        if at <= self._summed_to and low < high:
+            # google_crc32c takes no memoryview. For bytes of a MiB or more it lets go of the interpreter's lock.
+            is_whole = isinstance(data, bytes) and (low, high) == (0, len(data))
+            part: Any = data if is_whole else np.frombuffer(memoryview(data)[low:high], np.uint8)
+            self._crc = google_crc32c.extend(self._crc, part)
+            self._summed_to = at + high
 
     mode = "rb"  # which Beam's decompression asks for
 
     def readable(self) -> bool:
-        """True."""
         return True
 
     def seekable(self) -> bool:

@@ -12,16 +12,13 @@ from typing import BinaryIO
 
 from transforms.errors import ItemError
 from transforms.sources.base import BadInput
-from transforms.sources.rows import Columns, Row, check_columns, row_of
+from transforms.sources.rows import Columns, Row, Slice, check_columns, row_of, slices
 from transforms.storage import door
 
 _MAX_ROW_BYTES = 16 << 20  # 16 MiB; a quote that is never closed must not swallow the file
 _LINES_SAMPLED = 100
 
 csv.field_size_limit(_MAX_ROW_BYTES)
-
-# start, end, number of rows, SHA-256 of the rows
-Slice = tuple[int, int, int, str]
 
 
 def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator[Slice]:
@@ -42,17 +39,8 @@ def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator
 
 def cut_stream(kind: str, stream: BinaryIO, rows_per_slice: int) -> Iterator[Slice]:
     """The slices of the rest of a stream."""
-    start = end = stream.tell()
-    count, digest = 0, hashlib.sha256()
-    for raw in _raw_rows(stream, kind):
-        end += len(raw)
-        digest.update(raw)
-        count += bool(raw.strip())
-        if count == rows_per_slice:
-            yield start, end, count, digest.hexdigest()
-            start, count, digest = end, 0, hashlib.sha256()
-    if count:
-        yield start, end, count, digest.hexdigest()
+    rows = ((raw, len(raw), bool(raw.strip())) for raw in _raw_rows(stream, kind))
+    return slices(rows, stream.tell(), rows_per_slice)
 
 
 def read(path: str, kind: str, columns: Columns, start: int, end: int) -> Iterator[Row | str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import zlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,19 +12,19 @@ from typing import Any
 from apache_beam.io.filesystem import FileMetadata
 
 from transforms import counters
-from transforms.elements import Encoded, Failure
+from transforms.elements import Failure, Fields, Record
 from transforms.errors import ItemError
 from transforms.fetching.uris import public_uri
-from transforms.records import examples, tfrecord
-from transforms.sources import splits, summed
+from transforms.records import examples, images, tfrecord
+from transforms.sources import base, splits, summed
 from transforms.sources.base import BadInput, Cut, Cutting, Item, KeyAt, Kind, Reading, ReadSettings
 from transforms.sources.names import short_names
 from transforms.storage import door
-from transforms.storage.reading import Reader
 
 IMAGE_FEATURE = "image/encoded"  # the default of --image_feature
 _FILES_SAMPLED = 16  # files whose first records are checked before the job starts
 _SAMPLE_BYTES = 1 << 20  # 1 MiB
+_COUNTED_BYTES = 1 << 20  # at once
 
 
 @dataclass(frozen=True)
@@ -53,46 +52,35 @@ class RecordFile:
         return (self.end or self.size_bytes) - self.start
 
     def items(self, reading: Reading) -> Generator[Item, None, RecordFile]:
-        """The images at the positions that are due, with damage and unusable records as failures.
+        """The records at the positions that are due, with damage as failures.
 
         Returns the source with the checksum of its bytes. Raises StorageFailed."""
         settings = reading.settings
-        streams: list[summed.Summed] = []
-
-        def watch(reader: Reader) -> summed.Summed:
-            streams.append(summed.Summed(reader, self.uri, self.size_bytes, self.start, self.end))
-            return streams[0]
-
-        with door.open_input(self.uri, self.start, watch) as stream:
+        fields = Fields(settings.image_feature or IMAGE_FEATURE, settings.key_feature, settings.pass_through)
+        uri = public_uri(self.uri)
+        with summed.opened(self.uri, self.size_bytes, self.start, self.end) as (stream, stored):
             offset = self.start
             in_file = not door.is_compressed(stream)
-            aligned = self.first is not None
-            for position, record in enumerate(tfrecord.read(stream, self.start, self.end, aligned)):
-                if in_file:
+            blocks: Any = stored if in_file else stream  # past the buffer, which would copy each block
+            blocks.seek(self.start)
+            records = tfrecord.read(blocks, self.start, self.end, self.first is not None, check=False)
+            stem, first = _default_key_parts(reading.name, self.start, self.first)
+            for position, record in enumerate(records):
+                if in_file and (record.offset - offset > _COUNTED_BYTES or position == reading.limit):
                     counters.PROCESS.add(units=record.offset - offset)
                     offset = record.offset
                 if position == reading.limit:
                     return self
-                if position in reading.due:
-                    yield self._item(record, position, reading.name, settings)
+                if position not in reading.due:
+                    continue
+                key = b"%s#%d" % (stem, first + position)
+                if isinstance(record, tfrecord.Damage):
+                    where = images.damaged(record.reason, record.length, record.offset, uri)
+                    yield Failure(key, position, "read", "damaged_record", where)
+                else:
+                    yield Record(key, position, record.data, record.crc, fields, uri, record.offset)
             counters.PROCESS.add(units=(self.end or self.size_bytes) - offset)
-            return replace(self, crc32c=streams[0].finish())
-
-    def _item(
-        self, record: tfrecord.Record | tfrecord.Damage, position: int, name: str, settings: ReadSettings
-    ) -> Item:
-        key = _default_key(name, self.start, self.first, position)
-        if isinstance(record, tfrecord.Damage):
-            where = f"{record.length} bytes at offset {record.offset} of {public_uri(self.uri)}"
-            return Failure(key, position, "read", "damaged_record", f"{record.reason}: {where}")
-        try:
-            example = examples.parse(record.data)
-            if settings.key_feature:
-                key = examples.key_of(example, settings.key_feature)
-            image = examples.one_bytes(example, settings.image_feature or IMAGE_FEATURE)
-        except ItemError as error:
-            return Failure(key, position, "read", error.code, str(error))
-        return Encoded(key, position, image, examples.select(example, settings.pass_through))
+            return replace(self, crc32c=stored.finish())
 
     def identity(self) -> dict[str, Any]:
         """Size, time and checksum; for a range also its place in the file."""
@@ -106,10 +94,16 @@ class RecordFile:
         return summed.change(before, self.identity(), read_again)
 
 
+def _default_key_parts(name: str, start: int, first: int | None) -> tuple[bytes, int]:
+    """Stem and number of the first record's key: `name#NUMBER` with the position in the file; `name[start]#NUMBER` within a
+    range whose records were not counted."""
+    stem = f"{name}[{start}]" if first is None else name
+    return stem.encode("utf-8", "surrogateescape"), first or 0
+
+
 def _default_key(name: str, start: int, first: int | None, position: int) -> bytes:
-    """`name#POSITION` with the position in the file; `name[start]#POSITION` within a range whose records were not counted."""
-    stem = f"{name}[{start}]#{position}" if first is None else f"{name}#{first + position}"
-    return stem.encode("utf-8", "surrogateescape")
+    stem, number = _default_key_parts(name, start, first)
+    return b"%s#%d" % (stem, number + position)
 
 
 def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
@@ -120,19 +114,14 @@ def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
 
 def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
     _look_into(files, cutting.read)
-    record_files = [
-        RecordFile(file.path, file.size_in_bytes, file.last_updated_in_seconds or 0.0) for file in files
-    ]
+    record_files = [RecordFile(file.path, file.size_in_bytes, file.last_updated_in_seconds) for file in files]
     if cutting.split_bytes:
         pieces, notes = splits.cut(record_files, cutting.split_bytes, counted=not cutting.read.key_feature)
     else:
         pieces, notes = [[file] for file in record_files], ()
-    names = [
-        name
-        for name, file in zip(short_names([file.path for file in files]), pieces, strict=True)
-        for _ in file
-    ]
-    return Cut([source for file in pieces for source in file], names, notes)
+    of_files = zip(short_names([file.path for file in files]), pieces, strict=True)
+    names = [name for name, sources in of_files for _ in sources]
+    return Cut([source for sources in pieces for source in sources], names, notes)
 
 
 def _look_into(files: Sequence[FileMetadata], settings: ReadSettings) -> None:
@@ -142,10 +131,8 @@ def _look_into(files: Sequence[FileMetadata], settings: ReadSettings) -> None:
     present: set[str] = set()
     total = 0
     for file in files[:_FILES_SAMPLED]:
-        try:
+        with base.as_bad_input(file.path):
             records = _sample(file.path)
-        except (OSError, ValueError, EOFError, zlib.error) as error:
-            raise BadInput(f"{file.path} cannot be read: {error}") from error
         if records and not _any_record(records):
             raise BadInput(
                 f"{file.path} is not a TFRecord file: no record header in its first bytes; "
@@ -155,7 +142,7 @@ def _look_into(files: Sequence[FileMetadata], settings: ReadSettings) -> None:
         for record in records:
             try:
                 if isinstance(record, tfrecord.Record):
-                    present |= set(examples.parse(record.data).features.feature)
+                    present |= set(examples.parse(bytes(record.data)).features.feature)
                     parsed += 1
             except ItemError as error:
                 refusal = str(error)

@@ -20,16 +20,7 @@ from transforms.errors import ItemError
 from transforms.fetching.uris import public_uri
 from transforms.records import examples
 from transforms.sources import parquet_rows, text_rows
-from transforms.sources.base import (
-    Cut,
-    Cutting,
-    Item,
-    KeyAt,
-    Kind,
-    Reading,
-    ReadSettings,
-    without_compression,
-)
+from transforms.sources.base import Cut, Cutting, Item, KeyAt, Kind, Reading, ReadSettings
 from transforms.sources.rows import Columns, Row
 from transforms.storage.errors import StorageFailed
 
@@ -107,9 +98,8 @@ class UriSlice:
             if row.error:
                 raise row.error
             key = _key(row, settings)
-            passed = examples.from_columns(
-                {n: row.columns[n] for n in settings.pass_through if n in row.columns}
-            )
+            values = {name: row.columns[name] for name in settings.pass_through if name in row.columns}
+            passed = examples.from_columns(values)
         except ItemError as error:
             return Failure(key, position, "read", error.code, str(error))
         except (ValueError, OverflowError) as error:  # invalid Unicode, or an integer beyond 64 bits
@@ -193,7 +183,8 @@ def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
 
 
 def _named(suffixes: tuple[str, ...]) -> Callable[[str], bool]:
-    return lambda name: without_compression(name).endswith(suffixes)
+    endings = tuple(suffix + packed for suffix in suffixes for packed in ("", ".gz", ".bz2", ".zst"))
+    return lambda name: name.endswith(endings)
 
 
 KINDS = tuple(

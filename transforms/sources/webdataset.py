@@ -18,12 +18,11 @@ from transforms.errors import ItemError
 from transforms.fetching.uris import public_uri
 from transforms.records import examples, tar, tar_headers
 from transforms.records.tfrecord import Damage
-from transforms.sources import summed
+from transforms.sources import base, summed
 from transforms.sources.base import BadInput, Cut, Cutting, Item, KeyAt, Kind, Reading, ReadSettings
 from transforms.sources.names import short_names
 from transforms.sources.tar_samples import KEY_ALONE, Sample, Samples
 from transforms.storage import door
-from transforms.storage.reading import Reader
 
 _FILES_SAMPLED = 16  # whose first samples are looked at before the job starts
 _SAMPLES = 8  # of each
@@ -48,14 +47,8 @@ class TarFile:
 
     def items(self, reading: Reading) -> Generator[Item, None, TarFile]:
         """The images of the samples that are due; damage and samples without an image as failures."""
-        streams: list[summed.Summed] = []
         digests: set[bytes] = set()  # of keys: few bytes, whatever their length
-
-        def watch(reader: Reader) -> summed.Summed:
-            streams.append(summed.Summed(reader, self.uri, self.size_bytes))
-            return streams[0]
-
-        with door.open_input(self.uri, 0, watch) as stream:
+        with summed.opened(self.uri, self.size_bytes) as (stream, stored):
             seen = 0
             in_file = not door.is_compressed(stream)
             for position, entry in enumerate(Samples(reading.settings, reading.due).read(stream)):
@@ -68,7 +61,7 @@ class TarFile:
                 if position in reading.due:
                     yield self._item(entry, position, key, reading.settings)
             counters.PROCESS.add(units=self.size_bytes - seen)
-            return replace(self, crc32c=streams[0].finish())
+            return replace(self, crc32c=stored.finish())
 
     def _item(self, entry: Sample | Damage, position: int, key: bytes, settings: ReadSettings) -> Item:
         where = f"at offset {entry.offset} of {public_uri(self.uri)}"
@@ -115,7 +108,7 @@ def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
 
 def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
     _look_into([file.path for file in files], cutting.read)
-    sources = [TarFile(file.path, file.size_in_bytes, file.last_updated_in_seconds or 0.0) for file in files]
+    sources = [TarFile(file.path, file.size_in_bytes, file.last_updated_in_seconds) for file in files]
     return Cut(sources, short_names([file.path for file in files]))
 
 
@@ -124,11 +117,8 @@ def _look_into(paths: Sequence[str], settings: ReadSettings) -> None:
     present: set[str] = set()
     total, has_image = 0, False
     for path in paths[:_FILES_SAMPLED]:
-        try:
-            with door.open_input(path) as stream:
-                head = tar.head(stream, _SAMPLE_BYTES)
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{path} cannot be read: {error}") from error
+        with base.as_bad_input(path), door.open_input(path) as stream:
+            head = tar.head(stream, _SAMPLE_BYTES)
         entries = list(itertools.islice(Samples(settings, ()).read(io.BytesIO(head)), _SAMPLES))
         if entries and all(isinstance(one, Damage) and one.reason == tar.NO_HEADER for one in entries):
             raise BadInput(f"{path} is not a tar archive: no header of a member in its first bytes")

@@ -54,10 +54,10 @@ class Disk:
         """The system's own message."""
         return str(error)
 
-    def match(self, pattern: str) -> list[FileMetadata]:
-        """By Beam's rules for globs, without folders. Raises BeamIOError if a folder cannot be listed."""
+    def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
+        """All in one page, by Beam's rules for globs. Raises BeamIOError if a folder cannot be listed."""
         files = _listing.match([local(pattern)])[0].metadata_list
-        return [file for file in files if not os.path.isdir(local(file.path))]
+        return [file for file in files if not os.path.isdir(local(file.path))], ""
 
     def exists(self, path: str) -> bool:
         """Also true of a folder."""
@@ -99,8 +99,6 @@ class Disk:
             if self.exists(path):
                 return False
             os.replace(temporary, local(path))
-        else:
-            return True
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)

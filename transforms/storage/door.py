@@ -6,6 +6,8 @@ are retried, others raise StorageFailed, which says what failed, where and why.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import posixpath
 
@@ -69,10 +71,16 @@ def join(folder: str, *parts: str) -> str:
 def match(pattern: str) -> list[FileMetadata]:
     """The files (no folders) that `pattern` matches, sorted by path; empty if there are none.
 
-    Raises BeamIOError if the bucket does not exist.
+    A page that failed is asked for again, not the pages before it. Raises StorageFailed if a glob's bucket does not exist.
     """
-    files = retrying.call("listing", pattern, lambda: store_of(pattern).match(pattern))
-    return sorted(files, key=lambda file: file.path)
+    files: list[FileMetadata] = []
+    page = ""
+    while True:
+        ask = functools.partial(store_of(pattern).match, pattern, page)
+        more, page = retrying.call("listing", pattern, ask)
+        files += more
+        if not page:
+            return sorted(files, key=lambda file: file.path)
 
 
 def exists(path: str) -> bool:
@@ -95,17 +103,11 @@ def place(source: str, target: str) -> bool:
 
 def delete(paths: list[str]) -> None:
     """Deletes files of one store; missing files are not an error."""
-    in_parallel(_delete, paths)
-
-
-def _delete(path: str) -> None:
-    retrying.call("deleting", path, lambda: store_of(path).delete(path))
+    in_parallel(lambda path: retrying.call("deleting", path, lambda: store_of(path).delete(path)), paths)
 
 
 def remove_folder_if_empty(folder: str) -> None:
     """Deletes a local folder if it is empty; object stores have no folders."""
     if is_local(folder):
-        try:
+        with contextlib.suppress(OSError):
             os.rmdir(local(folder))
-        except OSError:
-            return

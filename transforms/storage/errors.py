@@ -23,6 +23,16 @@ class StorageFailed(BeamIOError):
         return StorageFailed, (self.message, "", None)
 
 
+def changed_since_planned(path: str, size_bytes: int, size_now: int) -> StorageFailed:
+    """The error for an input that no longer has the size that it had at launch."""
+    return StorageFailed(
+        f"reading {path} failed: it has changed since the job was planned, {size_bytes} bytes then, {size_now} now; "
+        "run the same command again",
+        path,
+        None,
+    )
+
+
 class Fault(Exception):
     """The meaning of an error of storage; a store may also raise it directly.
 
@@ -119,12 +129,6 @@ def plain_fault(cause: Any) -> Fault | None:
         why = cause.strerror or type(cause).__name__
         return Fault("read_error", f"reading the file failed: {why}", cause.errno in _TRANSIENT_ERRNO)
     return None
-
-
-def means_missing(error: BaseException) -> bool:
-    """Whether an error raised by Beam means that there is no such file."""
-    fault = plain_fault(cause_of(error))
-    return fault is not None and fault.code == "not_found"
 
 
 def describe(cause: Any) -> str:

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
+from collections.abc import Callable
 from typing import IO, Any
 
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
-from transforms.storage import clients
+from transforms.storage import clients, errors, globs
 from transforms.storage.clients import Clients, bucket_of, split
-from transforms.storage.errors import (
-    Changed,
-    CutShort,
-    Fault,
-    cause_of,
-    describe,
-    plain_fault,
-    status_fault,
-    status_of,
-)
-from transforms.storage.other import beam_checksum, beam_match
+from transforms.storage.errors import Changed, CutShort, Fault, cause_of, status_of
 from transforms.storage.sink import Sink
 
 _EMULATOR = "STORAGE_EMULATOR_HOST"
@@ -56,7 +48,7 @@ class GcsStore:
         if isinstance(error, (int, GoogleAPICallError)):
             status = status_of(error) or 500
             hint = "; this worker has no Google credentials" if self._clients.anonymous else ""
-            return status_fault(status, f"Cloud Storage answered {status}{hint}")
+            return errors.status_fault(status, f"Cloud Storage answered {status}{hint}")
         if isinstance(error, TransportError):
             return Fault("connect", "the server of Google's access tokens was not reached", transient=True)
         if isinstance(error, GoogleAuthError):  # also the error for a 401 without credentials
@@ -71,13 +63,13 @@ class GcsStore:
             transient = not isinstance(error, ValueError)  # such as a malformed address
             return Fault("connect", f"Cloud Storage could not be reached ({name})", transient)
         if type(error).__module__.startswith("google."):
-            return plain_fault(error) or Fault("connect", f"Cloud Storage could not be used ({name})")
+            return errors.plain_fault(error) or Fault("connect", f"Cloud Storage could not be used ({name})")
         return None
 
     def explain(self, path: str, error: BaseException) -> str:
         """Knows missing credentials and permissions."""
         cause = cause_of(error)
-        text = describe(cause)
+        text = errors.describe(cause)
         if status_of(cause) in (401, 403) or "Anonymous credentials" in text:
             if self._clients.anonymous:
                 return (
@@ -88,19 +80,34 @@ class GcsStore:
         emulator = os.environ.get(_EMULATOR, "")
         return clients.explain(path, error, f"{_EMULATOR}={emulator}" if emulator else "")
 
-    def match(self, pattern: str) -> list[FileMetadata]:
-        """Through Beam. Raises BeamIOError if there is no such bucket."""
-        self.connect()  # settles the credentials for Beam, too
-        return beam_match(pattern)
+    def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
+        """One request: for the metadata of an object, or for a page of the bucket."""
+        glob, client = globs.parse(pattern), self._clients.get()
+        if glob.names is None:
+            blob = glob.prefix and client.bucket(glob.bucket).get_blob(glob.prefix, retry=None)
+            blobs, next_page = [blob] if blob else [], ""
+        else:
+            listing = client.list_blobs(
+                glob.bucket,
+                prefix=glob.prefix,
+                delimiter=glob.delimiter or None,
+                page_size=globs.PAGE_OBJECTS,
+                page_token=page or None,
+                fields="items(name,size,updated),nextPageToken",
+                retry=None,
+            )
+            blobs, next_page = next(listing.pages), listing.next_page_token or ""
+        return glob.files((blob.name, blob.size, blob.updated) for blob in blobs), next_page
 
     def exists(self, path: str) -> bool:
         """One request for the object's metadata."""
         return self._blob(path).exists(retry=None)
 
     def checksum(self, path: str) -> str:
-        """Through Beam."""
-        self.connect()
-        return beam_checksum(path)
+        """The CRC-32C, in base64."""
+        blob = self._blob(path)
+        blob.reload(retry=None)
+        return str(blob.crc32c)
 
     def read(self, path: str, into: Sink) -> None:
         """One request, checked against the object's checksum."""
@@ -108,7 +115,7 @@ class GcsStore:
 
     def open(self, path: str) -> GcsFile:
         """One request for the object's size and generation."""
-        return GcsFile(self._blob(path))
+        return GcsFile(functools.partial(self._blob, path))
 
     def create_only(self, path: str, data: bytes) -> bool:
         """Atomic: on the condition that there is no generation yet."""
@@ -162,11 +169,16 @@ class GcsStore:
 
 
 class GcsFile:
-    """An object opened for reading; `version` is its generation."""
+    """An object opened for reading; `version` is its generation.
 
-    def __init__(self, blob: Any):
+    Each request is made by a new blob: one that has seen an answer asks for that generation by name, and then an object
+    that was replaced seems to be missing.
+    """
+
+    def __init__(self, new_blob: Callable[[], Any]):
+        blob = new_blob()
         blob.reload(retry=None)
-        self._blob = blob
+        self._new_blob, self._generation = new_blob, blob.generation
         self.size, self.version = blob.size, str(blob.generation)
 
     def read_at(self, offset: int, count: int) -> bytes:
@@ -174,11 +186,11 @@ class GcsFile:
         from google.api_core.exceptions import PreconditionFailed
 
         try:
-            return self._blob.download_as_bytes(
+            return self._new_blob().download_as_bytes(
                 start=offset,
                 end=offset + count - 1,
                 raw_download=True,
-                if_generation_match=self._blob.generation,
+                if_generation_match=self._generation,
                 checksum=None,  # it covers the complete object
                 retry=None,
             )

@@ -13,7 +13,9 @@ from transforms.storage.reading import Reader
 from transforms.storage.stores import is_local, store_of
 
 GZIP_MAGIC = b"\x1f\x8b"
-_DISK_BLOCK_BYTES = 1 << 20  # 1 MiB
+_DISK_BLOCK_BYTES = (
+    4 << 20
+)  # 4 MiB; each read is handed to another thread, which may have to wait for this one
 _STORE_BLOCK_BYTES = 8 << 20  # 8 MiB; one request per block
 
 

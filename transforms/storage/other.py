@@ -8,41 +8,25 @@ import shutil
 import uuid
 from typing import IO, Any
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from transforms.storage.errors import CutShort, Fault, means_missing
+from transforms.storage.errors import CutShort, Fault, cause_of, plain_fault
 from transforms.storage.sink import Sink
 
 _READ_BYTES = 64 << 10  # per read: each read counts as progress
 
 
-def beam_match(pattern: str) -> list[FileMetadata]:
-    """The files that Beam lists for a pattern. Raises BeamIOError."""
-    return list(FileSystems.match([pattern])[0].metadata_list)
-
-
-def beam_match_or_empty(pattern: str) -> list[FileMetadata]:
-    """The files that Beam lists for a pattern; empty if it reports that there are none."""
-    try:
-        return beam_match(pattern)
-    except BeamIOError as error:
-        if means_missing(error):
-            return []
-        raise
-
-
-def beam_checksum(path: str) -> str:
-    """A file's checksum as reported by Beam."""
-    return str(FileSystems.checksum(path))
-
-
 class OtherStore:
     """A store through FileSystems only. Of two callers that create the same file, both may succeed."""
 
-    schemes: tuple[str, ...] = ()
     atomic_uploads = False
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """Those of the file systems that Beam has here."""
+        return tuple(system.scheme() for system in FileSystem.get_all_subclasses() if system.scheme())
 
     def connect(self) -> None:
         """Does nothing: Beam connects for each operation."""
@@ -59,9 +43,15 @@ class OtherStore:
         """Beam's own message."""
         return str(error)
 
-    def match(self, pattern: str) -> list[FileMetadata]:
-        """Empty also if the folder or bucket does not exist."""
-        return beam_match_or_empty(pattern)
+    def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
+        """All in one page; empty also if the folder or bucket does not exist."""
+        try:
+            return list(FileSystems.match([pattern])[0].metadata_list), ""
+        except BeamIOError as error:
+            fault = plain_fault(cause_of(error))
+            if fault and fault.code == "not_found":
+                return [], ""
+            raise
 
     def exists(self, path: str) -> bool:
         """As Beam reports it."""
@@ -69,7 +59,7 @@ class OtherStore:
 
     def checksum(self, path: str) -> str:
         """As Beam reports it."""
-        return beam_checksum(path)
+        return str(FileSystems.checksum(path))
 
     def read(self, path: str, into: Sink) -> None:
         """Checked against the size only. Raises Fault or CutShort."""
@@ -107,7 +97,7 @@ class OtherStore:
                 shutil.copyfileobj(file, stream, 1 << 20)
             finally:
                 stream.close()
-            kept = sum(part.size_in_bytes for part in beam_match_or_empty(temporary))
+            kept = sum(part.size_in_bytes for part in self.match(temporary)[0])
             if kept != file.tell():
                 raise CutShort(f"{kept} of {file.tell()} bytes were kept")
             self.place(temporary, path)
@@ -142,7 +132,12 @@ class OtherFile:
     """A file opened for reading; `version` is its time of modification."""
 
     def __init__(self, path: str):
-        status = _status(path)
+        try:  # not by `match`, as image names may contain glob characters
+            status = FileSystems.get_filesystem(path).metadata(path)
+        except BeamIOError as error:  # file systems report a missing file in different ways
+            if FileSystems.exists(path):
+                raise
+            raise FileNotFoundError(2, "No such file", path) from error
         self.size, self.version = status.size_in_bytes, str(status.last_updated_in_seconds)
         self._stream = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
         self._at = 0
@@ -159,16 +154,6 @@ class OtherFile:
     def close(self) -> None:
         """Closes Beam's stream."""
         self._stream.close()
-
-
-def _status(path: str) -> FileMetadata:
-    """A file's size and time. Not by `match`, as image names may contain glob characters."""
-    try:
-        return FileSystems.get_filesystem(path).metadata(path)
-    except BeamIOError as error:  # file systems report a missing file in different ways
-        if FileSystems.exists(path):
-            raise
-        raise FileNotFoundError(2, "No such file", path) from error
 
 
 OTHER = OtherStore()

@@ -31,15 +31,12 @@ class Reader(io.RawIOBase):
     mode = "rb"  # which Beam's decompression asks for
 
     def readable(self) -> bool:
-        """True."""
         return True
 
     def seekable(self) -> bool:
-        """True."""
         return True
 
     def tell(self) -> int:
-        """The position in bytes."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -50,20 +47,25 @@ class Reader(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         """Reads from the block in memory, after fetching the next block if that is used up."""
-        available = self._available()
-        if not available and self._position < self.size:
-            is_sequential = self._position == self._start + len(self._block)
-            count = max(len(buffer), self._block_bytes) if is_sequential else len(buffer)
-            self._start = self._position
-            self._block = retrying.call("reading", self._path, lambda: self._read(self._start, count))
-            available = self._available()
-        data = available[: len(buffer)]
+        data = self._available(len(buffer))[: len(buffer)]
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
 
-    def _available(self) -> memoryview:
+    def read_block(self) -> bytes:
+        """The rest of the block in memory, or the next block, without a copy; b"" at the end."""
+        data = self._available(0)
+        block = self._block if len(data) == len(self._block) else bytes(data)
+        self._position += len(block)
+        return block
+
+    def _available(self, wanted: int) -> memoryview:
+        """The bytes in memory from the position on, after fetching some if there are none."""
         at = self._position - self._start
+        if not 0 <= at < len(self._block) and self._position < self.size:
+            count = max(wanted, self._block_bytes) if at == len(self._block) or not wanted else wanted
+            self._start, at = self._position, 0
+            self._block = retrying.call("reading", self._path, lambda: self._read(self._start, count))
         return memoryview(self._block)[at:] if 0 <= at <= len(self._block) else memoryview(b"")
 
     def _read(self, offset: int, count: int) -> bytes:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import IO, Any
 
-from apache_beam.io.filesystem import BeamIOError, FileMetadata
+from apache_beam.io.filesystem import FileMetadata
 from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
-from transforms.storage import clients
+from transforms.storage import clients, globs
 from transforms.storage.clients import Clients, bucket_of, split
 from transforms.storage.errors import Changed, Fault, cause_of, describe, status_fault, status_of
-from transforms.storage.other import beam_checksum, beam_match_or_empty
 from transforms.storage.sink import Sink
 
 _READ_BYTES = 64 << 10  # per read: each read counts as progress
@@ -87,29 +86,40 @@ class S3Store:
             return f"these AWS credentials may not do this with bucket {bucket_of(path)}: {text}"
         return clients.explain(path, error)
 
-    def match(self, pattern: str) -> list[FileMetadata]:
-        """Through Beam. Raises BeamIOError if there is no such bucket."""
-        files = beam_match_or_empty(pattern)
-        if not files and not self._has_bucket(pattern):  # Beam lists a missing bucket as empty
-            raise BeamIOError("Match operation failed", {pattern: 404})
-        return files
+    def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
+        """One request: for the metadata of an object, or for a page of the bucket."""
+        glob = globs.parse(pattern)
+        if glob.names is None:
+            objects = []
+            if glob.prefix:
+                with _missing_suppressed():
+                    head = self._client.head_object(Bucket=glob.bucket, Key=glob.prefix)
+                    objects.append((glob.prefix, head["ContentLength"], head["LastModified"]))
+            return glob.files(objects), ""
+        answer = self._client.list_objects_v2(
+            Bucket=glob.bucket,
+            Prefix=glob.prefix,
+            Delimiter=glob.delimiter,
+            MaxKeys=globs.PAGE_OBJECTS,
+            **({"ContinuationToken": page} if page else {}),
+        )
+        objects = [(item["Key"], item["Size"], item["LastModified"]) for item in answer.get("Contents", ())]
+        return glob.files(objects), answer.get("NextContinuationToken", "")
 
     def exists(self, path: str) -> bool:
         """One request for the object's metadata."""
-        bucket, key = split(path)
         with _missing_suppressed():
-            self._client.head_object(Bucket=bucket, Key=key)
+            self._client.head_object(**_object(path))
             return True
         return False
 
     def checksum(self, path: str) -> str:
-        """Through Beam."""
-        return beam_checksum(path)
+        """The entity tag, in its quotes."""
+        return str(self._client.head_object(**_object(path))["ETag"])
 
     def read(self, path: str, into: Sink) -> None:
         """One request, checked against the object's checksum if it was stored with one."""
-        bucket, key = split(path)
-        answer = self._client.get_object(Bucket=bucket, Key=key)
+        answer = self._client.get_object(**_object(path))
         # closing, not `with`: `with` on a StreamingBody gives the underlying stream, which checks nothing.
         with contextlib.closing(answer["Body"]) as body:
             into.expect(answer["ContentLength"])
@@ -118,15 +128,14 @@ class S3Store:
 
     def open(self, path: str) -> S3File:
         """One request for the object's size and entity tag."""
-        return S3File(self._client, *split(path))
+        return S3File(self._client, _object(path))
 
     def create_only(self, path: str, data: bytes) -> bool:
         """Atomic: on the condition that there is no such object (If-None-Match)."""
         from botocore.exceptions import ClientError
 
-        bucket, key = split(path)
         try:
-            self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+            self._client.put_object(**_object(path), Body=data, IfNoneMatch="*")
         except ClientError as error:
             if status_of(error) == 412:
                 return False
@@ -135,39 +144,27 @@ class S3Store:
 
     def upload(self, path: str, file: IO[bytes]) -> None:
         """In parts where the file is large; the object appears once all of them are stored."""
-        bucket, key = split(path)
         file.seek(0)
-        self._client.upload_fileobj(file, bucket, key)
+        self._client.upload_fileobj(file, *split(path))
 
     def place(self, source: str, target: str) -> bool:
         """A copy within the store; `source` remains."""
-        bucket, key = split(source)
         with _missing_suppressed():
-            self._client.copy({"Bucket": bucket, "Key": key}, *split(target))
+            self._client.copy(_object(source), *split(target))
             return True
         return False
 
     def delete(self, path: str) -> None:
         """S3 itself reports no error for a missing object."""
-        bucket, key = split(path)
-        self._client.delete_object(Bucket=bucket, Key=key)
-
-    def _has_bucket(self, path: str) -> bool:
-        from botocore.exceptions import ClientError
-
-        try:
-            self._client.head_bucket(Bucket=bucket_of(path))
-        except ClientError as error:
-            return status_of(error) != 404
-        return True
+        self._client.delete_object(**_object(path))
 
 
 class S3File:
     """An object opened for reading; `version` is its entity tag."""
 
-    def __init__(self, client: Any, bucket: str, key: str):
-        self._client, self._bucket, self._key = client, bucket, key
-        head = client.head_object(Bucket=bucket, Key=key)
+    def __init__(self, client: Any, place: dict[str, str]):
+        self._client, self._place = client, place
+        head = client.head_object(**place)
         self.size, self.version = head["ContentLength"], head["ETag"]
 
     def read_at(self, offset: int, count: int) -> bytes:
@@ -176,7 +173,7 @@ class S3File:
 
         conditions = {"Range": f"bytes={offset}-{offset + count - 1}", "IfMatch": self.version}
         try:
-            with self._client.get_object(Bucket=self._bucket, Key=self._key, **conditions)["Body"] as body:
+            with self._client.get_object(**self._place, **conditions)["Body"] as body:
                 return body.read()
         except ClientError as error:
             if status_of(error) == 412:
@@ -185,6 +182,11 @@ class S3File:
 
     def close(self) -> None:
         """Does nothing: no connection stays open between reads."""
+
+
+def _object(path: str) -> dict[str, str]:
+    bucket, key = split(path)
+    return {"Bucket": bucket, "Key": key}
 
 
 @contextlib.contextmanager

@@ -37,8 +37,11 @@ class Store(Protocol):
     Each operation on files is a single try, and safe to repeat, also if only its answer was lost.
     """
 
-    schemes: tuple[str, ...]
     atomic_uploads: bool  # an upload becomes visible only once it is complete
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """The schemes of its URIs, in lower case."""
 
     def connect(self) -> None:
         """Creates the client, if there is none yet: the search for credentials can take seconds."""
@@ -52,8 +55,8 @@ class Store(Protocol):
     def explain(self, path: str, error: BaseException) -> str:
         """One sentence for the user on why an operation on `path` failed, and what to do about it."""
 
-    def match(self, pattern: str) -> list[FileMetadata]:
-        """The files that a pattern matches."""
+    def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
+        """One page of the files that a pattern matches, and the name of the next page; "" if there is none."""
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""

@@ -1,6 +1,6 @@
 """--retry_failures: afterwards the output is, byte for byte, that of a run in which all inputs succeeded at once.
 
-`python -m tests.commit.test_retry KILLS [SEED]` kills retries at random moments, KILLS times.
+`python -m tests.commit.test_retry_failures KILLS [SEED]` kills retries at random moments, KILLS times.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pipeline.progress import Progress
 from tests import helpers
 from tests.http_server import HttpServer
 from tests.killing import KILLED, Server
-from transforms import decode
 from transforms.commit import receipts
 from transforms.commit.layout import Layout
-from transforms.elements import Failure
+from transforms.errors import ItemError
+from transforms.imaging import preprocess
 
 FETCH = ("--allow_private_networks=127.0.0.0/8", "--retries=0", "--images_per_shard=5", "--batch_size=2")
 LENIENT = "--max_failure_rate=1"
@@ -83,7 +83,9 @@ def test_urls_that_work_now_join_their_shards(server, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_records_that_decode_now_join_their_shards_and_damage_stays(tmp_path, monkeypatch, capsys, suffix):
+def test_records_that_decode_now_join_their_shards_and_damage_stays(
+    tmp_path, monkeypatch, capsys, decoding_here, suffix
+):
     pattern = helpers.write_shards(tmp_path / "in", (7, 2), suffix)
     if not suffix:
         path = tmp_path / "in" / "in-00000-of-00002.tfrecord"
@@ -93,16 +95,16 @@ def test_records_that_decode_now_join_their_shards_and_damage_stays(tmp_path, mo
     flags = [f"--input={pattern}", "--batch_size=2", "--pass_through=image/class/label", LENIENT]
     helpers.job(*flags, output=tmp_path / "at-once")
     bad = {helpers.encoded(seed) for seed in (0, 2, 6, 8)}
-    original = decode.decode_item  # images that failed are decoded in other processes
+    original = preprocess.decode
     calls = []
 
-    def failing(item, *rest):
-        calls.append(item.data)
-        if item.data in bad:
-            return Failure(item.key, item.position, "decode", "truncated", "a decoder of another day")
-        return original(item, *rest)
+    def failing(data, *rest):
+        calls.append(data)
+        if data in bad:
+            raise ItemError("truncated", "a decoder of another day")
+        return original(data, *rest)
 
-    monkeypatch.setattr(decode, "decode_item", failing)
+    monkeypatch.setattr(preprocess, "decode", failing)
     output = tmp_path / "out"
     helpers.job(*flags, output=output)
     assert helpers.manifest(output)["failures_by_code"]["truncated"] == 4

@@ -1,4 +1,4 @@
-"""The deadline of an image, and retries until then."""
+"""The time limit of an image, and attempts to fetch it until then."""
 
 from __future__ import annotations
 

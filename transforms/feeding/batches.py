@@ -1,0 +1,77 @@
+"""A batch of images that is being decoded, and the pieces of it that feeders are given."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from transforms.elements import Decoded, Encoded, Failure, Record
+
+Image = Encoded | Record
+_PIECE_IMAGES = 16  # larger pieces hardly cost less, and leave feeders idle at the end of a chunk
+_PIECE_BYTES = 8 << 20
+
+
+class Batch:
+    """Images in order of their rows; `pixels` is float32 (batch_size, side, side, 3), complete once `wait` returns."""
+
+    def __init__(self, images: Sequence[Image], slot: int, pixels: np.ndarray):
+        self.images = images
+        self.slot = slot
+        self.pixels = pixels
+        self._results: list[Decoded | Failure | None] = [None] * len(images)
+        self._left = len(images)
+        self._done = threading.Event()
+        self._error: BaseException | None = None
+
+    def wait(self) -> list[Decoded | Failure]:
+        """The results by row, once all are there. Raises what is not an image's fault."""
+        self._done.wait()
+        if self._error:
+            raise self._error
+        return self._results  # type: ignore[return-value]  # all are there
+
+    def put(self, row: int, result: Decoded | Failure) -> None:
+        """Adds the result of a row; called once for each."""
+        self._results[row] = result
+        self._left -= 1
+        if not self._left:
+            self._done.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the wait with an error, unless all results are there."""
+        if self._left:
+            self._error = self._error or error
+            self._done.set()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of a batch that one feeder decodes. `deaths`: of feeders by its image, if it has been singled out."""
+
+    batch: Batch
+    rows: Sequence[int]
+    deaths: int = 0
+
+    @cached_property
+    def images(self) -> list[Image]:
+        """In the order of `rows`."""
+        return [self.batch.images[row] for row in self.rows]
+
+
+def pieces(batch: Batch, feeders: int) -> Iterator[Piece]:
+    """The pieces of a batch, of about equal numbers of images for each of the feeders."""
+    count = min(_PIECE_IMAGES, -(-len(batch.images) // feeders))
+    rows: list[int] = []
+    size = 0
+    for row, image in enumerate(batch.images):
+        if rows and (len(rows) == count or size + len(image.data) > _PIECE_BYTES):
+            yield Piece(batch, rows)
+            rows, size = [], 0
+        rows.append(row)
+        size += len(image.data)
+    yield Piece(batch, rows)
