@@ -102,7 +102,7 @@ def test_a_wrong_import_would_be_seen():
         ("transforms.records.examples", ("apache_beam", "tensorflow")),
         ("transforms.records.tfrecord", ("apache_beam", "tensorflow")),
         ("transforms.imaging.preprocess", ("apache_beam", "tensorflow")),
-        ("transforms.feeding.feeder", ("apache_beam", "tensorflow", "requests")),
+        ("transforms.feeding.forker", ("apache_beam", "tensorflow", "requests")),
         ("transforms.sources.kinds", ("tensorflow",)),
         ("pipeline.main", ("tensorflow",)),
     ],

@@ -225,7 +225,7 @@ def test_feeders_take_turns_and_one_that_dies_ends_its_turn(tmp_path):
     """The time limit does not run while one waits, for two seconds, and runs again in its turn."""
     program = (
         "import os, signal, sys, time\n"
-        "from transforms.feeding.feeder import _Turn\n"
+        "from transforms.feeding.forker import _Turn\n"
         "turn = _Turn(os.open(sys.argv[1], os.O_RDWR), float(sys.argv[2]))\n"
         "signal.setitimer(signal.ITIMER_REAL, 1)\n"
         "with turn:\n"

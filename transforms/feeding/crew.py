@@ -12,21 +12,18 @@ import itertools
 import logging
 import os
 import selectors
-import signal
 import socket
 import threading
 from collections import deque
 from collections.abc import Sequence
 
 from transforms import counters
-from transforms.elements import Failure
-from transforms.feeding import feeder, messages
+from transforms.feeding import deaths, feeder, forker, messages
 from transforms.feeding.batches import Piece
 from transforms.feeding.forking import CannotStart, Forking
 from transforms.feeding.handle import Handle
 from transforms.feeding.settings import DecodeSettings
 from transforms.feeding.slots import Slots
-from transforms.records import images
 
 _DEATHS = (
     10  # more than there are feeders, one after the other, with no image decoded: then no image is the cause
@@ -162,16 +159,16 @@ class Crew:
     def _bury(self, number: int, status: int | None) -> bool:
         """Has others do what a feeder that ended was to do; returns whether an image may be the cause of its end.
 
-        `status`: see `feeder.EXIT`; None if it is not known."""
+        `status`: see `forker.EXIT`; None if it is not known."""
         handle = self._handles.pop(number)
         with contextlib.suppress(EOFError):
             while self._collect(handle):
                 pass
         with contextlib.suppress(KeyError):
             self._selector.unregister(handle.connection)
-        if status == feeder.NOT_FORKED and self._handles:
-            self._settle_for_fewer(_how(status))
-        suspects = [] if status is None else _suspects(handle)
+        if status == forker.NOT_FORKED and self._handles:
+            self._settle_for_fewer(deaths.how(status))
+        suspects = [] if status is None else deaths.suspects(handle)
         self.todo.extendleft(reversed(handle.pieces))
         handle.close()
         for piece in suspects:
@@ -191,47 +188,22 @@ class Crew:
         if self._deaths > limit:
             raise CannotFeed(
                 f"{limit} processes for decoding ended one after the other, none after it decoded an image "
-                f"(the last one: {_how(status)}): look for what ends processes on this machine, such as a memory limit"
+                f"(the last one: {deaths.how(status)}): look for what ends processes on this machine, such as a memory limit"
             )
 
     def _suspect(self, piece: Piece, status: int, is_garbled: bool) -> None:
         """Fails an image that has killed a feeder, or has it tried again: before others, by a feeder that is new."""
-        killed_by = 0 if is_garbled else -os.waitstatus_to_exitcode(status)
-        # SIGKILL has other likely causes, such as a system out of memory. SIGALRM comes after any pause of the whole job, too.
-        tries = 3 if killed_by == signal.SIGKILL else 2
-        if piece.deaths < tries:
+        if piece.deaths < (2 if is_garbled else deaths.tries(status)):
             self.todo.appendleft(piece)
             return
-        (row,), (image,) = piece.rows, piece.images
-        item = images.encoded(image)  # the key may be in its record
-        if killed_by == signal.SIGALRM:
-            code = "decode_timeout"
-            message = (
-                f"decoding did not end within {self._settings.timeout_seconds:g} s; if the picture is genuine, "
-                "raise --decode_timeout"
-            )
-        else:
-            code = "decoder_crash"
-            how = "it answered with garbage" if is_garbled else _how(status)
-            message = f"the decoder's process died of it ({how}); keep the file for a report, or convert it"
+        failure = deaths.failure(piece, status, is_garbled, self._settings.timeout_seconds)
         self._lethal += 1
         if self._lethal <= _SAID:
-            _log.warning("%s: %s: %s", item.key.decode("utf-8", "backslashreplace"), code, message)
+            key = failure.key.decode("utf-8", "backslashreplace")
+            _log.warning("%s: %s: %s", key, failure.code, failure.message)
+        (row,) = piece.rows
         piece.batch.pixels[row] = 0
-        piece.batch.put(row, Failure(item.key, item.position, "decode", code, message))
-
-
-def _suspects(handle: Handle) -> list[Piece]:
-    """Takes from a feeder that ended the images that may be the cause, each as a piece of its own."""
-    rows = handle.suspects()
-    if not rows:
-        return []
-    piece = handle.pieces.popleft()
-    others = [row for row in piece.rows if row not in rows]
-    if others:
-        handle.pieces.appendleft(Piece(piece.batch, others))
-    deaths = piece.deaths + 1 if len(rows) == 1 else 0
-    return [Piece(piece.batch, [row], deaths) for row in rows]
+        piece.batch.put(row, failure)
 
 
 def _serve(
@@ -245,18 +217,6 @@ def _serve(
     finally:
         for descriptor in (file, *inboxes):
             os.close(descriptor)
-
-
-def _how(status: int | None) -> str:
-    """How a process ended, in words."""
-    if status is None:
-        return "for no known reason"
-    if status == feeder.NOT_FORKED:
-        return "the system started no process"
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exit code {code}"
-    return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
 
 
 def _put(piece: Piece, reply: messages.Reply) -> None:

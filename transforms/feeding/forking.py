@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from transforms.feeding.feeder import EXIT, ORDER, READY
+from transforms.feeding.forker import EXIT, ORDER, READY
 from transforms.feeding.settings import DecodeSettings
 from transforms.feeding.slots import Slots, memory_file
 
@@ -43,7 +43,7 @@ class Forking:
         # -c, not -m: this package need not be in the job's working directory. With -c Python looks for modules there first,
         # which this process may not do.
         path = sys.path if _PACKAGES in sys.path else [*sys.path, _PACKAGES]
-        program = f"import sys; sys.path[:] = {path!r}; from transforms.feeding import feeder; feeder.main(sys.argv[1])"
+        program = f"import sys; sys.path[:] = {path!r}; from transforms.feeding import forker; forker.main(sys.argv[1])"
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", program, json.dumps(settings)],

@@ -1,0 +1,61 @@
+"""What the end of a feeder says about the image that it was decoding."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from transforms.elements import Failure
+from transforms.feeding import forker
+from transforms.feeding.batches import Piece
+from transforms.feeding.handle import Handle
+from transforms.records import images
+
+
+def suspects(handle: Handle) -> list[Piece]:
+    """Takes from a feeder that ended the images that may be the cause, each as a piece of its own."""
+    rows = handle.suspects()
+    if not rows:
+        return []
+    piece = handle.pieces.popleft()
+    others = [row for row in piece.rows if row not in rows]
+    if others:
+        handle.pieces.appendleft(Piece(piece.batch, others))
+    deaths = piece.deaths + 1 if len(rows) == 1 else 0
+    return [Piece(piece.batch, [row], deaths) for row in rows]
+
+
+def tries(status: int) -> int:
+    """How many feeders an image may end in this way before it is taken for the cause."""
+    # SIGKILL has other likely causes, such as a system out of memory. SIGALRM comes after any pause of the whole job, too.
+    return 3 if _signal_of(status) == signal.SIGKILL else 2
+
+
+def failure(piece: Piece, status: int, is_garbled: bool, timeout_seconds: float) -> Failure:
+    """The failure of the image of a piece, which has ended its feeders."""
+    (image,) = piece.images
+    item = images.encoded(image)  # the key may be in its record
+    if _signal_of(status) == signal.SIGALRM and not is_garbled:
+        code = "decode_timeout"
+        message = f"decoding did not end within {timeout_seconds:g} s; if the picture is genuine, raise --decode_timeout"
+    else:
+        code = "decoder_crash"
+        why = "it answered with garbage" if is_garbled else how(status)
+        message = f"the decoder's process died of it ({why}); keep the file for a report, or convert it"
+    return Failure(item.key, item.position, "decode", code, message)
+
+
+def _signal_of(status: int) -> int:
+    return -os.waitstatus_to_exitcode(status)
+
+
+def how(status: int | None) -> str:
+    """How a process ended, in words."""
+    if status is None:
+        return "for no known reason"
+    if status == forker.NOT_FORKED:
+        return "the system started no process"
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit code {code}"
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
