@@ -6,24 +6,61 @@ Each job runs in its own process, with the tiny network and shards of the same s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import figures, inputs, machine
 
+_SAMPLE_SECONDS = 0.05
+
 
 def peak_mib(argv: list[str]) -> float:
-    """Peak resident memory of a run of the job, in MiB."""
-    process = subprocess.Popen([sys.executable, "-m", "pipeline.main", *argv], stderr=subprocess.PIPE)
-    assert process.stderr
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"the job failed:\n{errors.decode()}")
-    return usage.ru_maxrss / 1024
+    """Peak resident memory of a run of the job with its feeders, in MiB: what they share counts once."""
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen([sys.executable, "-m", "pipeline.main", *argv], stderr=errors)
+        peak = 0.0
+        while process.poll() is None:
+            peak = max(
+                peak, sum(map(_resident_mib, _with_descendants(process.pid))) + _inboxes_mib(process.pid)
+            )
+            time.sleep(_SAMPLE_SECONDS)
+        errors.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"the job failed:\n{errors.read().decode()}")
+    return peak
+
+
+def _with_descendants(pid: int) -> Iterator[int]:
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in children.read_text().split():
+                yield from _with_descendants(int(child))
+
+
+def _resident_mib(pid: int) -> float:
+    """Of a process, with its share of what others have, too."""
+    with contextlib.suppress(OSError):  # it has ended
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+    return 0
+
+
+def _inboxes_mib(pid: int) -> float:
+    """Of the files in memory that a process has opened and that none maps."""
+    size = 0.0
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if os.readlink(descriptor).startswith("/memfd:inbox"):
+                    size += os.stat(descriptor).st_blocks / 2048
+    return size
 
 
 def measure(count: int, shards: int, width: int, height: int, *flags: str) -> float:
