@@ -126,7 +126,8 @@ def test_an_empty_folder_is_removed_and_a_full_one_is_not(tmp_path):
     door.remove_folder_if_empty("gs://bucket/none")  # without a request
 
 
-def test_paths_uris_and_what_is_said_of_a_store(tmp_path):
+def test_paths_uris_and_what_is_said_of_a_store(tmp_path, monkeypatch):
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)  # which tests beside this one may have set
     (tmp_path / "a").write_bytes(b"abc")
     assert door.read_bytes(f"file://{tmp_path}/a") == b"abc"
     assert door.stored_checksum(str(tmp_path / "a")) == "3"
