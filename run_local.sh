@@ -63,12 +63,19 @@ if ! output=$(value_of --output "$@"); then
   arguments+=("--output=$output")
 fi
 
-# With job control the job has its own process group, so that each signal reaches it once, through the traps.
+# With job control the job has its own process group, so that each signal reaches it once, through the traps. They are set
+# before it starts: a signal that comes in between is passed on afterwards.
+job='' early=''
+pass_on() {
+  signalled=yes
+  if [[ $job ]]; then kill "-$1" "$job" || :; else early=$1; fi
+}
+trap 'pass_on INT' INT
+trap 'pass_on TERM' TERM
 set -m
 .venv/bin/python -m pipeline.main "${arguments[@]}" "$@" </dev/null &
 job=$!
-trap 'signalled=yes; kill -INT "$job" || :' INT
-trap 'signalled=yes; kill -TERM "$job" || :' TERM
+[[ -z $early ]] || kill "-$early" "$job"
 signalled=yes
 while [[ $signalled ]]; do
   signalled='' status=0

@@ -98,7 +98,8 @@ def test_a_lost_task_manager_costs_no_byte(tmp_path, cluster, launch):
     assert summary["features"] == sum(LONG)
     # What the lost worker counted is missing, and what was repeated counts again: the metrics are no account of results.
     assert summary["counters"]["out-features"] > 0
-    assert summary["verdict"]["stage"] in summary["stage_seconds"]
+    if summary["verdict"]:  # there is none if less than two seconds are left
+        assert summary["verdict"]["stage"] in summary["stage_seconds"]
 
 
 @pytest.fixture(scope="module")

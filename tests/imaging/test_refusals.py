@@ -39,8 +39,8 @@ def test_size_is_checked_before_decoding(data):
 def test_every_code_is_documented():
     text = "".join(path.read_text() for path in (REPO / "transforms/imaging").glob("*.py"))
     raised = set(re.findall(r'ItemError\(\s*"(\w+)"', text))
-    crew = (REPO / "transforms/feeding/crew.py").read_text()
-    raised.update(re.findall(r'\bcode = "(\w+)"', crew))
+    deaths = (REPO / "transforms/feeding/deaths.py").read_text()
+    raised.update(re.findall(r'\bcode = "(\w+)"', deaths))
     _, codes = (REPO / "docs/images.md").read_text().split("## Codes")
 
     assert raised == set(re.findall(r"^\| `(\w+)` \|", codes, re.MULTILINE))
