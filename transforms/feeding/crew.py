@@ -25,9 +25,8 @@ from transforms.feeding.handle import Handle
 from transforms.feeding.settings import DecodeSettings
 from transforms.feeding.slots import Slots
 
-_DEATHS = (
-    10  # more than there are feeders, one after the other, with no image decoded: then no image is the cause
-)
+# So many more than there are feeders have ended one after the other, with no image decoded: then no image is the cause.
+_DEATHS = 10
 _SAID = 10  # lethal images that are named in the log; the ledger has all
 _log = logging.getLogger(__name__)
 
