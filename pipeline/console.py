@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
+import threading
 from collections import deque
+from typing import NoReturn
 
 from pipeline import runners
 
@@ -57,3 +61,13 @@ def show_traceback() -> None:
     """Writes the last traceback that was withheld, if any; called when the run has failed."""
     if _filter.tracebacks:
         say(_filter.tracebacks[-1])
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process of a command that has run a pipeline."""
+    # Exit functions stop the job servers that Beam started; threads that read from them would log errors.
+    threading.excepthook = lambda _: None
+    atexit._run_exitfuncs()
+    sys.stderr.flush()
+    # Threads of a stopped run, or of an engine, must not keep the process alive.
+    os._exit(code)

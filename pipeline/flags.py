@@ -49,7 +49,8 @@ class Parser(argparse.ArgumentParser):
         raise RequestError(f"{message}; see --help")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """The value of a flag that counts something."""
     try:
         value = int(text)
     except ValueError:
@@ -60,7 +61,7 @@ def _positive(text: str) -> int:
 
 
 def _side(text: str) -> int:
-    value = _positive(text)
+    value = positive(text)
     if value > 8192:
         raise argparse.ArgumentTypeError(f"{text} is more than 8192 pixels")
     return value
@@ -98,7 +99,7 @@ def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
-def _paths(text: str) -> list[str]:
+def paths(text: str) -> list[str]:
     """Names, with number ranges such as {00000..00012} expanded; numbers have as many digits as the first bound."""
     match = re.search(r"\{(\d+)\.\.(\d+)\}", text)
     if not match:
@@ -110,25 +111,25 @@ def _paths(text: str) -> list[str]:
     end = len(text) if end < 0 else end
     numbers = (f"{number:0{len(match[1])}d}" for number in range(first, last + 1))
     expanded = (text[start : match.start()] + number + text[match.end() : end] for number in numbers)
-    return _names(text[:start]) + [path for name in expanded for path in _paths(name)] + _paths(text[end:])
+    return _names(text[:start]) + [path for name in expanded for path in paths(name)] + paths(text[end:])
 
 
 _RANGE_MAX = 1_000_000
 _FETCH, _IMAGES = FetchSettings(), Preprocessing()
-_SWITCH: dict[str, Any] = {
+SWITCH: dict[str, Any] = {
     "nargs": "?",
     "const": True,
     "default": False,
     "type": _true,
     "metavar": "true|false",
 }
-_COUNT: dict[str, Any] = {"type": _positive, "metavar": "N"}
+_COUNT: dict[str, Any] = {"type": positive, "metavar": "N"}
 _LIST: dict[str, Any] = {"type": _names, "metavar": "NAME,..."}
 
 # fmt: off
 _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     "input": [
-        ("--input", {"action": "append", "type": _paths, "metavar": "PATH,..."},
+        ("--input", {"action": "append", "type": paths, "metavar": "PATH,..."},
          "TFRecords, WebDataset tars, Parquet files with images, lists of URIs (.txt, .csv, .jsonl, .parquet) or "
          "image files: paths, folders, globs, {00..12} ranges (required)"),
         ("--input_format", {"choices": FORMATS, "default": AUTO, "metavar": "KIND"},
@@ -150,13 +151,13 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     "output": [
         ("--output", {"metavar": "FOLDER"},
          "folder for features, failure ledgers, receipts and manifest; an unfinished run is resumed (required)"),
-        ("--overwrite", _SWITCH, "delete earlier output instead of resuming it"),
-        ("--retry_failures", _SWITCH,
+        ("--overwrite", SWITCH, "delete earlier output instead of resuming it"),
+        ("--retry_failures", SWITCH,
          "retry the failed images of a finished run; those that succeed are added to their shards"),
         ("--max_failure_rate", {"type": _rate, "default": 0.5, "metavar": "RATE"},
          "exit with 3 if a larger share of the images failed, 0 to 1 (default: %(default)s)"),
         ("--report_file", {"default": "", "metavar": "PATH"}, "write a summary of the run to PATH, as JSON"),
-        ("--dry_run", _SWITCH, "sample a few images, estimate the time and size of the job, and write no output"),
+        ("--dry_run", SWITCH, "sample a few images, estimate the time and size of the job, and write no output"),
         ("--price_per_hour", {"type": float, "default": 0.0, "metavar": "PRICE"},
          "price of a worker per hour, in any currency: --dry_run then estimates the cost"),
     ],
@@ -175,7 +176,7 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("--batch_size", {**_COUNT, "default": 32}, "images per model call; 128 suits a GPU (default: %(default)s)"),
         ("--exif_orientation", {"choices": ("ignore", "apply"), "default": _IMAGES.exif_orientation},
          "whether to rotate images as their EXIF orientation says (default: %(default)s)"),
-        ("--scaled_decoding", _SWITCH,
+        ("--scaled_decoding", SWITCH,
          "decode large JPEGs at reduced size: up to twice as fast, with slightly different pixels"),
         ("--max_pixels", {**_COUNT, "default": _IMAGES.max_pixels},
          "refuse images of more than N pixels; they are recorded as failures (default: %(default)s)"),
@@ -201,8 +202,8 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
          "private networks that http(s) may reach, such as 10.0.0.0/8 (default: none)"),
         ("--user_agent_contact", {"default": "", "metavar": "TEXT"},
          "URL or mail address to send in the User-Agent, for site owners"),
-        ("--no_opt_out", _SWITCH, "also fetch images whose X-Robots-Tag header opts out of such use"),
-        ("--trust_env_proxies", _SWITCH, "use the proxies set in the environment; they see all URLs"),
+        ("--no_opt_out", SWITCH, "also fetch images whose X-Robots-Tag header opts out of such use"),
+        ("--trust_env_proxies", SWITCH, "use the proxies set in the environment; they see all URLs"),
     ],
 }
 # fmt: on
@@ -218,8 +219,16 @@ def parser() -> Parser:
         formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=29),
         allow_abbrev=False,
     )
-    for title, rows in _FLAGS.items():
-        group = flags.add_argument_group(title)
-        for name, settings, text in rows:
-            group.add_argument(name, help=text, **settings)
+    for title in _FLAGS:
+        add_group(flags, title)
     return flags
+
+
+FETCHING = "fetching images by URI"
+
+
+def add_group(flags: argparse.ArgumentParser, title: str) -> None:
+    """Adds the flags of one group, for another command that shares it."""
+    group = flags.add_argument_group(title)
+    for name, settings, text in _FLAGS[title]:
+        group.add_argument(name, help=text, **settings)

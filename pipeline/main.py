@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import sys
-import threading
 import time
 from collections.abc import Sequence
 
@@ -76,10 +74,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    # Exit functions stop the job servers that Beam started; threads that read from them would log errors.
-    threading.excepthook = lambda _: None
-    atexit._run_exitfuncs()
-    sys.stderr.flush()
-    # Threads of a stopped run, or of an engine, must not keep the process alive.
-    os._exit(code)
+    console.leave(main())

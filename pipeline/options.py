@@ -53,8 +53,7 @@ class JobConfig:
 def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
     """Parses a command line. Raises RequestError if it is wrong."""
     flags, rest = parser().parse_known_args(list(argv))
-    beam_options = PipelineOptions(_known_to_beam(rest))
-    runners.set_defaults(beam_options, rest)
+    beam_options = of_beam(rest, parser())
     flags.input = [group for group in flags.input or [] if group]
     missing = [name for name in ("input", "output", "model") if not getattr(flags, name)]
     if missing:
@@ -82,10 +81,7 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         if flags.retry_failures and getattr(flags, name):
             raise RequestError(f"--retry_failures and --{name} exclude each other: leave one out")
     image_size = flags.image_size or model.image_size
-    try:
-        fetch = _fetch_settings(flags)
-    except ValueError as error:
-        raise RequestError(f"{_flag_named(str(error))}; see --help") from error
+    fetch = fetch_settings(flags)
     preprocessing = Preprocessing(
         image_size=image_size,
         exif_orientation=flags.exif_orientation,
@@ -93,11 +89,11 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         scaled_decoding=flags.scaled_decoding,
     )
     config = JobConfig(
-        inputs=tuple(_path(pattern) for group in flags.input for pattern in group),
+        inputs=tuple(path(pattern) for group in flags.input for pattern in group),
         input_format=flags.input_format,
         images_per_shard=flags.images_per_shard,
         split_bytes=flags.split_bytes,
-        output=_folder(flags.output),
+        output=folder("--output", flags.output),
         overwrite=flags.overwrite,
         retry_failures=flags.retry_failures,
         max_failure_rate=flags.max_failure_rate,
@@ -127,32 +123,37 @@ def _flag_named(text: str) -> str:
     return re.sub(r"^(?=[a-z_]+ )", "--", text) if text.split(" ")[0].isidentifier() else text
 
 
-def _path(text: str) -> str:
+def path(text: str) -> str:
     """A path in the form that the file systems accept."""
     return os.path.expanduser(text.removeprefix("file://"))
 
 
-def _folder(text: str) -> str:
+def folder(flag: str, text: str) -> str:
+    """The value of a flag that names a folder to write to. Raises RequestError for a glob."""
     if any(sign in text for sign in "*?[]"):
         raise RequestError(
-            f"--output={text}: a folder's name must not contain *, ?, [ or ], which make it a glob"
+            f"{flag}={text}: a folder's name must not contain *, ?, [ or ], which make it a glob"
         )
-    return _path(text).rstrip("/") or "/"
+    return path(text).rstrip("/") or "/"
 
 
-def _fetch_settings(flags: argparse.Namespace) -> FetchSettings:
-    return FetchSettings(
-        timeout_seconds=flags.timeout,
-        retries=flags.retries,
-        max_bytes=flags.max_bytes,
-        concurrency=flags.fetch_threads,
-        per_host=flags.per_host,
-        uri_schemes=tuple(flags.uri_schemes),
-        allow_private_networks=tuple(flags.allow_private_networks),
-        user_agent_contact=flags.user_agent_contact,
-        honour_opt_out=not flags.no_opt_out,
-        trust_env_proxies=flags.trust_env_proxies,
-    )
+def fetch_settings(flags: argparse.Namespace) -> FetchSettings:
+    """The settings that the flags of the group `flags.FETCHING` ask for. Raises RequestError."""
+    try:
+        return FetchSettings(
+            timeout_seconds=flags.timeout,
+            retries=flags.retries,
+            max_bytes=flags.max_bytes,
+            concurrency=flags.fetch_threads,
+            per_host=flags.per_host,
+            uri_schemes=tuple(flags.uri_schemes),
+            allow_private_networks=tuple(flags.allow_private_networks),
+            user_agent_contact=flags.user_agent_contact,
+            honour_opt_out=not flags.no_opt_out,
+            trust_env_proxies=flags.trust_env_proxies,
+        )
+    except ValueError as error:
+        raise RequestError(f"{_flag_named(str(error))}; see --help") from error
 
 
 def report_file(argv: Sequence[str]) -> str:
@@ -172,14 +173,21 @@ def _beam_parser() -> argparse.ArgumentParser:
     return out
 
 
-def _known_to_beam(rest: list[str]) -> list[str]:
+def of_beam(rest: list[str], own: argparse.ArgumentParser) -> PipelineOptions:
+    """Beam's options, from the flags that are not among a command's `own`. Raises RequestError for an unknown one."""
+    beam_options = PipelineOptions(_known_to_beam(rest, own))
+    runners.set_defaults(beam_options, rest)
+    return beam_options
+
+
+def _known_to_beam(rest: list[str], own: argparse.ArgumentParser) -> list[str]:
     """`rest` unchanged, if Beam or the runner may know all its flags. Raises RequestError that names the nearest flag."""
     beam_parser = _beam_parser()
     _, unknown = beam_parser.parse_known_args(rest)
     if not unknown:
         return rest
     flag = unknown[0].split("=")[0]
-    own_flags = [option for option in parser()._option_string_actions if option.startswith("--")]
+    own_flags = [option for option in own._option_string_actions if option.startswith("--")]
     nearest = difflib.get_close_matches(flag, own_flags, n=1, cutoff=0.75)
     if runners.takes_unknown_flags(rest) and flag.startswith("--") and not nearest:
         return rest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -64,15 +65,49 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
-class Progress:
-    """Follows a run: by this process's counts if the workers are in it, else by the receipts that appear."""
+class Display(abc.ABC):
+    """Shows how far a run has come, from time to time."""
 
-    def __init__(self, plan: Plan, in_process: bool, out: TextIO | None = None):
-        self._plan = plan
-        self._in_process = in_process
+    def __init__(self, in_process: bool, out: TextIO | None = None):
+        self._in_process = in_process  # whether the workers count in this process
         self._out = out or sys.stderr
         self._live = self._out.isatty()
         self._began = self._drawn = time.monotonic()
+
+    @abc.abstractmethod
+    def line(self) -> str:
+        """The state of the run now, as shown to the user. May raise what the store raises."""
+
+    @property
+    def interval_seconds(self) -> float:
+        """The shortest time between two lines; longer where each has to read receipts."""
+        return _LIVE_SECONDS if self._live and self._in_process else _PLAIN_SECONDS
+
+    def draw(self) -> None:
+        """Shows the state of the run, at most once per interval."""
+        if time.monotonic() - self._drawn < self.interval_seconds:
+            return
+        self._drawn = time.monotonic()
+        try:
+            line = self.line()
+        except Exception as error:  # a store that does not answer must not end a healthy run
+            line = f"progress unknown: {error}"
+        self._out.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
+        self._out.flush()
+
+    def clear(self) -> None:
+        """Erases the live line, so that the next text starts on a line of its own."""
+        if self._live:
+            self._out.write("\r\x1b[K")
+            self._out.flush()
+
+
+class Progress(Display):
+    """Follows the job: by this process's counts if the workers are in it, else by the receipts that appear."""
+
+    def __init__(self, plan: Plan, in_process: bool, out: TextIO | None = None):
+        super().__init__(in_process, out)
+        self._plan = plan
         self._before = counters.PROCESS.counts()
         is_known = all(shard.source.inputs is not None for shard in plan.todo)
         self._images_total = plan.units if is_known else 0
@@ -127,25 +162,6 @@ class Progress:
         failed = remaining.inputs if remaining else 0
         return replace(receipt, failures=failed, features=self._retries[receipt.shard].inputs - failed)
 
-    @property
-    def interval_seconds(self) -> float:
-        """The shortest time between two lines; longer where each has to read receipts."""
-        return _LIVE_SECONDS if self._live and self._in_process else _PLAIN_SECONDS
-
-    def draw(self) -> None:
-        """Shows the state of the run, at most once per interval."""
-        if time.monotonic() - self._drawn < self.interval_seconds:
-            return
-        self._drawn = time.monotonic()
-        try:
-            line = self.snapshot().line()
-        except Exception as error:  # a store that does not answer must not end a healthy run
-            line = f"progress unknown: {error}"
-        self._out.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
-        self._out.flush()
-
-    def clear(self) -> None:
-        """Erases the live line, so that the next text starts on a line of its own."""
-        if self._live:
-            self._out.write("\r\x1b[K")
-            self._out.flush()
+    def line(self) -> str:
+        """The state of the run now, as shown to the user."""
+        return self.snapshot().line()

@@ -50,7 +50,7 @@ class Report:
 
     def failed(self, error: BaseException, plan: Plan | None = None) -> int:
         """The run ended with an error; `plan` if it got that far."""
-        reason = _root_cause(error)
+        reason = root_cause(error)
         say(f"error: {reason}")
         state: dict[str, Any] = {}
         if plan:
@@ -165,7 +165,7 @@ def _shards(plan: Plan) -> dict[str, Any]:
     return {"shards": len(plan.shards), "shards_done": len(done)}
 
 
-def _root_cause(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
     """The cause of a failure, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if any(c.isalnum() for c in line)]
     traced = any("Traceback (most recent call last)" in line for line in lines)

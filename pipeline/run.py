@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -16,8 +16,8 @@ from pipeline import console, graph, runners
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
-from pipeline.progress import Progress
-from pipeline.signals import Signals
+from pipeline.progress import Display, Progress
+from pipeline.signals import Signals, Stopped
 from transforms import counters
 from transforms.commit.retry_failures import Due
 from transforms.decode import DecodeImages
@@ -59,15 +59,31 @@ def check_model(config: JobConfig, beam_options: PipelineOptions, runner: str) -
 
 
 def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: str) -> PipelineResult | None:
-    """Runs the plan to its end, or only submits it where the engine accepts no more than a description of the job.
+    """Runs the plan as `follow` does. Raises RequestError if the model cannot do what was requested."""
+    progress = Progress(plan, runners.in_process(beam_options, runner))
+    try:
+        return follow(lambda pipeline: define(config, plan, pipeline), progress, beam_options, runner)
+    except Exception as error:
+        for cause in _causes(error):
+            if isinstance(cause, UnusableModel):
+                raise RequestError(f"--model={config.model.model.name}: {cause}") from error
+        if not isinstance(error, Stopped):
+            console.show_traceback()
+        raise
+
+
+def follow(
+    define: Callable[[beam.Pipeline], None], progress: Display, beam_options: PipelineOptions, runner: str
+) -> PipelineResult | None:
+    """Runs a graph to its end, or only submits it where the engine accepts no more than a description of the job.
 
     Returns the engine's result of a job that has ended, None for one that was only submitted. Raises Stopped on a signal,
-    RequestError if the model cannot do what was requested.
+    else what the run raises.
     """
     if beam_options.view_as(SetupOptions).save_main_session is None:
         beam_options.view_as(SetupOptions).save_main_session = False
     pipeline = beam.Pipeline(runner=runner, options=beam_options)
-    define(config, plan, pipeline)
+    define(pipeline)
     outcome: dict[str, Any] = {}
 
     def work() -> None:
@@ -80,7 +96,6 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
 
     counters.PROCESS.drain()  # counts of an earlier, failed run in this process
     counters.PROCESS.does("starting")
-    progress = Progress(plan, runners.in_process(beam_options, runner))
     with Signals() as signals:
         if runner != runners.LOCAL:
             # Beam starts job servers on the main thread only, and installs its own SIGINT handler there.
@@ -100,10 +115,6 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
             _cancel(outcome.get("result"), beam_options, runner)
             raise signals.stopped()
     if error := outcome.get("error"):
-        for cause in _causes(error):
-            if isinstance(cause, UnusableModel):
-                raise RequestError(f"--model={config.model.model.name}: {cause}") from error
-        console.show_traceback()
         raise error
     return outcome["result"]
 

@@ -24,6 +24,7 @@ LAYERS = (
     ),
     ("transforms.sources", "transforms.feeding"),
     ("transforms.read", "transforms.decode", "transforms.infer", "transforms.write", "transforms.manifest"),
+    ("transforms.exporting",),
     ("pipeline",),
 )
 MODULES = {

@@ -39,7 +39,7 @@ class Record:
     def values(self) -> dict[str, Any]:
         """Feature name -> a float32 array (n,), or a list of integers or bytes. Raises ItemError 'bad_example'."""
         return {
-            name: _values(feature) for name, feature in examples.parse(self.data).features.feature.items()
+            name: values_of(feature) for name, feature in examples.parse(self.data).features.feature.items()
         }
 
 
@@ -142,7 +142,8 @@ def read(stream: Readable) -> Iterator[Record | Damage]:
         yield item if isinstance(item, Damage) else Record(item.offset, bytes(item.data))
 
 
-def _values(feature) -> np.ndarray | list[Any]:
+def values_of(feature) -> np.ndarray | list[Any]:
+    """The values of one feature: a float32 array (n,), or a list of integers or bytes."""
     kind = feature.WhichOneof("kind")
     if kind == "float_list":  # without boxing each value
         count = len(feature.float_list.value)

@@ -1,0 +1,191 @@
+"""`python -m pipeline.export OUTPUT --to=FOLDER --format=parquet`: features in the forms that other tools read."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipeline import console, export_plan, flags, options, progress, reach, run, runners
+from pipeline.console import say
+from pipeline.flags import RequestError
+from pipeline.report import DONE, FAILED, WRONG_REQUEST, root_cause
+from pipeline.signals import Stopped
+from transforms import counters
+from transforms.exporting import formats, steps
+from transforms.sources import finding
+from transforms.storage import door, retrying
+
+_EPILOG = """\
+an example of each format:
+  python -m pipeline.export gs://bucket/features --format=parquet --to=gs://bucket/parquet
+  python -m pipeline.export local/features --format=npy --dtype=float16 --to=local/npy
+  python -m pipeline.export local/features --format=tensorboard --to=local/projector --input='shards/*.tfrecord'
+
+Options of Beam and its runners are accepted too. The same command resumes an export that was
+stopped. All messages go to stderr.
+
+exit codes: 0 done, 1 failed or stopped, 2 the request is wrong, and nothing was started
+"""
+
+
+def parser() -> flags.Parser:
+    """The parser of this command's own flags."""
+    out = flags.Parser(
+        prog="python -m pipeline.export",
+        usage="%(prog)s OUTPUT --to=FOLDER --format=parquet|npy|tensorboard [flags]",
+        description="Writes the features of a job in a form that other tools read, one file per shard.",
+        epilog=_EPILOG,
+        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=29),
+        allow_abbrev=False,
+    )
+    out.add_argument("output", metavar="OUTPUT", nargs="?", default="", help="the --output folder of the job")
+    out.add_argument("--to", default="", metavar="FOLDER", help="folder to write to (required)")
+    out.add_argument(
+        "--format",
+        default="",
+        choices=[format.name for format in formats.FORMATS],
+        help="Parquet files; .npy files in the layout of clip-retrieval; TensorBoard's projector (required)",
+    )
+    out.add_argument(
+        "--dtype", default="float32", choices=("float32", "float16"), help="of vectors (default: %(default)s)"
+    )
+    out.add_argument(
+        "--normalize",
+        default="none",
+        choices=("none", "l2"),
+        help="divide each embedding by its L2 norm, so that its dot products are cosines (default: %(default)s)",
+    )
+    out.add_argument(
+        "--limit",
+        type=flags.positive,
+        default=10_000,
+        metavar="N",
+        help="tensorboard: rows at most, evenly spread (default: %(default)s)",
+    )
+    out.add_argument("--partial", **flags.SWITCH, help="export the committed shards of an unfinished job")
+    group = out.add_argument_group("pictures, for tensorboard")
+    group.add_argument(
+        "--input",
+        action="append",
+        type=flags.paths,
+        default=[],
+        metavar="PATH,...",
+        help="the --input of the job, to read the pictures of the rows again; not needed if it was a folder or glob of images",
+    )
+    group.add_argument(
+        "--input_format", choices=finding.FORMATS, default=finding.AUTO, help="as for the job (default: auto)"
+    )
+    flags.add_group(out, flags.FETCHING)
+    return out
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exports; returns the exit code: 0 done, 2 wrong request, 1 any other error."""
+    argv = sys.argv[1:] if argv is None else argv
+    plan = None
+    try:
+        arguments, beam_options = parse(argv)
+        runner = runners.name_of(beam_options)
+        console.configure_logging(runner)
+        reach.check(beam_options, runner, (arguments.output, arguments.to))
+        door.configure(beam_options)
+        with retrying.hurried():
+            plan = export_plan.make(arguments)
+            for note in plan.notes:
+                say(note)
+            export_plan.enter(plan)
+        return _run(plan, beam_options, runner)
+    except RequestError as error:
+        say(f"error: {error}")
+        return WRONG_REQUEST
+    except Stopped as error:
+        assert plan
+        say(
+            f"stopped by {error}: {len(plan.parts) - len(plan.left())} of {len(plan.parts)} shards are exported; "
+            "run the same command again to resume"
+        )
+        return FAILED
+    except Exception as error:
+        console.show_traceback()
+        say(f"error: {root_cause(error)}")
+        return FAILED
+
+
+def _run(plan: export_plan.Plan, beam_options: PipelineOptions, runner: str) -> int:
+    """Carries the plan out, and says what came of it."""
+    export, began = plan.export, time.monotonic()
+    say(f"{len(plan.todo)} of {len(plan.parts)} shards to export with {runner}")
+    if plan.todo:
+        display = ExportProgress(plan, runners.in_process(beam_options, runner))
+        if run.follow(plan.define, display, beam_options, runner) is None:
+            say(f"submitted to {runner}")
+            return DONE
+    elif not plan.is_finished:
+        steps.finish(export)
+    if left := plan.left():
+        raise RuntimeError(
+            f"{len(left)} of {len(plan.parts)} shards are not exported although {runner} ended without an error: run the "
+            "same command again to do them"
+        )
+    if plan.todo:
+        rows, seconds = sum(part.rows for part in plan.todo), time.monotonic() - began
+        say(f"{rows} records in {seconds:.1f} s ({progress.speed(rows / seconds)})")
+    say(f"{export.place.folder}: {min(export.limit, export.rows) if plan.is_sample else export.rows} records")
+    return DONE
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, PipelineOptions]:
+    """Parses a command line. Raises RequestError if it is wrong."""
+    own = parser()
+    arguments, rest = own.parse_known_args(list(argv))
+    beam_options = options.of_beam(rest, own)
+    for name, value in (("OUTPUT", arguments.output), ("--to", arguments.to), ("--format", arguments.format)):
+        if not value:
+            raise RequestError(f"missing {name}; see --help")
+    arguments.output = options.folder("OUTPUT", arguments.output)
+    arguments.to = options.folder("--to", arguments.to)
+    arguments.input = [options.path(pattern) for group in arguments.input for pattern in group]
+    arguments.fetch = options.fetch_settings(arguments)
+    if arguments.to == arguments.output:
+        raise RequestError(f"--to={arguments.to} is the output of the job: name another folder")
+    if arguments.input and arguments.format != "tensorboard":
+        raise RequestError(
+            f"--input is for the pictures of --format=tensorboard: omit it with {arguments.format}"
+        )
+    return arguments, beam_options
+
+
+class ExportProgress(progress.Display):
+    """Follows an export: by this process's counts if the workers are in it, else by the files that appear."""
+
+    def __init__(self, plan: export_plan.Plan, in_process: bool):
+        super().__init__(in_process)
+        self._plan = plan
+        self._rows = sum(part.rows for part in plan.todo)
+        self._before = counters.PROCESS.counts()
+
+    def line(self) -> str:
+        """The state of the run now, as shown to the user."""
+        total = len(self._plan.todo)
+        if not self._in_process:
+            return f"shard {total - len(self._plan.left())}/{total}"
+        now, before = counters.PROCESS.counts(), self._before
+        rows, read = now.out_features - before.out_features, now.in_images - before.in_images
+        if not rows:
+            return f"{read}/{self._plan.export.rows} records read for the types of their columns"
+        seconds = time.monotonic() - self._began
+        rest = progress.duration(seconds * (self._rows - rows) / rows)
+        shards = now.shards - before.shards
+        return f"{rows}/{self._rows} records, {progress.speed(rows / seconds)}, shard {shards}/{total}, about {rest} left"
+
+
+if __name__ == "__main__":
+    console.leave(main())

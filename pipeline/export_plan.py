@@ -1,0 +1,158 @@
+"""What an export has to do: the shards of an output, minus those already exported. Refuses what cannot be."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.filesystem import BeamIOError
+
+from pipeline import outputs
+from pipeline.flags import RequestError
+from transforms.commit import receipts
+from transforms.exporting import formats, steps
+from transforms.exporting.base import Export, Part, Place
+from transforms.sources import pictures
+from transforms.sources.base import BadInput
+from transforms.storage import door
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The work of one export."""
+
+    export: Export
+    parts: tuple[Part, ...]
+    todo: tuple[Part, ...]
+    request: Mapping[str, Any]  # all that determines the bytes
+    is_finished: bool
+    has_columns: bool
+    notes: tuple[str, ...] = ()
+
+    def define(self, pipeline: beam.Pipeline) -> None:
+        """Adds the graph to `pipeline`: the columns are decided from all parts, unless that is done."""
+        export = self.export
+        if self.has_columns:
+            parts = pipeline | "Parts" >> beam.Create(self.todo)
+        else:
+            parts = (
+                pipeline
+                | "AllParts" >> beam.Create(self.parts)
+                | "SummarizeRecords" >> beam.ParDo(steps.SummarizeRecords(export))
+                | "Merge" >> beam.CombineGlobally(steps.Merge())
+                | "DecideColumns" >> beam.ParDo(steps.DecideColumns(export, self.todo))
+                | "Spread" >> beam.Reshuffle()
+            )
+        (
+            parts
+            | "WriteParts" >> beam.ParDo(steps.WriteParts(export)).with_output_types(str)
+            | "AllWritten" >> beam.combiners.Count.Globally()
+            | "Finish" >> beam.ParDo(steps.Finish(export)).with_output_types(str)
+        )
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the export holds a part of the rows only."""
+        return bool(formats.of(self.export.format).final)
+
+    def left(self) -> tuple[Part, ...]:
+        """The parts that are not exported yet."""
+        final = formats.of(self.export.format).final
+        if final and door.exists(self.export.place.file(final)):
+            return ()
+        return _todo(self.export, self.parts)
+
+
+def make(arguments: argparse.Namespace) -> Plan:
+    """The plan of an export. Writes nothing. Raises RequestError, BadInput."""
+    committed = outputs.committed(arguments.output, arguments.partial)
+    format = formats.of(arguments.format)
+    dimensions = json.loads(committed.manifest)["dimensions"]
+    if format.needs_embedding and "embedding" not in dimensions:
+        raise RequestError(
+            f"{arguments.output} has no embedding, which --format={format.name} is about; it has {', '.join(dimensions)}"
+        )
+    place = Place(arguments.to)
+    export = Export(
+        committed.layout,
+        place,
+        arguments.format,
+        arguments.dtype,
+        arguments.normalize,
+        arguments.limit,
+        committed.rows,
+        committed.manifest,
+    )
+    parts, notes = committed.parts, []
+    if arguments.format == "tensorboard":
+        try:
+            found = pictures.find(
+                committed.layout, committed.receipts, arguments.input, arguments.input_format, arguments.fetch
+            )
+        except BadInput as error:
+            raise RequestError(str(error)) from error
+        parts = tuple(replace(part, pictures=found.get(part.label)) for part in parts)
+        if not found:
+            notes.append("without pictures: --input, as for the job, says where to read them again")
+    request = _request(arguments, committed.digest)
+    _check_same(place, request, format.files)
+    is_finished = bool(format.final) and door.exists(place.file(format.final))
+    todo = () if is_finished else _todo(export, parts)
+    return Plan(export, parts, todo, request, is_finished, door.exists(place.columns), tuple(notes))
+
+
+def _todo(export: Export, parts: Sequence[Part]) -> tuple[Part, ...]:
+    """The parts whose last file is not there."""
+    format = formats.of(export.format)
+    paths = {part: format.done(export, part) for part in parts}
+    folders = {path.rpartition("/")[0] for path in paths.values() if path}
+    there = {file.path for folder in folders for file in door.match(door.join(folder, "*"))}
+    return tuple(part for part, path in paths.items() if path and path not in there)
+
+
+def _request(arguments: argparse.Namespace, digest: str) -> dict[str, Any]:
+    """All that determines the bytes of an export."""
+    request = {"features": digest, "format": arguments.format, "dtype": arguments.dtype}
+    request["normalize"] = arguments.normalize
+    if arguments.format == "tensorboard":
+        request |= {"limit": arguments.limit, "input": arguments.input}
+    return request
+
+
+def _check_same(place: Place, request: Mapping[str, Any], files: Sequence[str]) -> None:
+    """Raises RequestError if the folder was made for another request, or not by an export."""
+    remedy = "use another --to, or delete that folder"
+    noted = door.read_if_there(place.request)
+    if noted is None:
+        for pattern in files:
+            if present := door.match(place.file(pattern)):
+                raise RequestError(
+                    f"--to={place.folder} holds {present[0].path}, which no export wrote: {remedy}"
+                )
+        return
+    for name, (old, new) in receipts.differences(json.loads(noted), request).items():
+        if name == "features":
+            raise RequestError(
+                f"--to={place.folder} was made from other features: the output has changed since, or is another one; {remedy}"
+            )
+        raise RequestError(
+            f"--to={place.folder} was made with {name} = {old!r}, this asks for {new!r}: {remedy}"
+        )
+
+
+def enter(plan: Plan) -> None:
+    """Notes the request in the folder. Raises RequestError if it cannot be written to, or another export was faster."""
+    place, data = plan.export.place, json.dumps(plan.request, sort_keys=True).encode() + b"\n"
+    try:
+        if not door.create_only(place.request, data):
+            _check_same(place, plan.request, ())
+    except (OSError, BeamIOError, ValueError, ImportError) as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(
+            f"--to={place.folder} cannot be written to: {door.explain(place.folder, error)}"
+        ) from error

@@ -1,0 +1,80 @@
+"""What a job has committed to its output folder, for commands that read it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from apache_beam.io.filesystem import BeamIOError
+
+from pipeline.flags import RequestError
+from transforms.commit import receipts
+from transforms.commit.layout import Layout, features_name
+from transforms.commit.receipts import Receipt
+from transforms.exporting.base import Part
+from transforms.manifest import manifest
+from transforms.storage import door
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The committed shards of an output folder, in order."""
+
+    layout: Layout
+    receipts: tuple[Receipt, ...]
+    shards: int  # of the job, committed or not
+
+    @property
+    def manifest(self) -> str:
+        """The manifest of these shards, as JSON."""
+        return manifest(self.receipts, self.receipts[0].fingerprint, self.shards).decode()
+
+    @property
+    def digest(self) -> str:
+        """Differs if anything that was committed does."""
+        return hashlib.sha256("".join(receipt.digest for receipt in self.receipts).encode()).hexdigest()[:16]
+
+    @property
+    def rows(self) -> int:
+        """Feature records."""
+        return sum(receipt.features for receipt in self.receipts)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The shards, to be exported."""
+        parts, first = [], 0
+        for receipt in self.receipts:
+            label = receipt.shard
+            parts.append(Part(label, receipt.features, first, receipt.file(features_name(label))))
+            first += receipt.features
+        return tuple(parts)
+
+
+def committed(output: str, partial: bool = False) -> Committed:
+    """What is committed to `output`, a path or URI. Raises RequestError if that is nothing, or, unless `partial`, not all."""
+    layout = Layout(output)
+    try:
+        done = receipts.read_receipts(layout)
+        is_finished = door.exists(layout.manifest)
+    except (BeamIOError, OSError, ValueError, ImportError) as error:
+        raise RequestError(f"{output} cannot be read: {door.explain(output, error)}") from error
+    if not done:
+        raise RequestError(f"{output} holds no output of this job: it has no receipt of a shard")
+    shards = int(done[0].shard.split("-of-")[1])
+    replaced = [receipt.shard for receipt in done if receipt.replacing]
+    if not partial and (len(done) < shards or replaced or not is_finished):
+        raise RequestError(
+            f"{output} is not finished: {len(done) - len(replaced)} of {shards} shards are committed; run the job again to "
+            "complete it, or take what is committed (--partial)"
+        )
+    kept = tuple(receipt for receipt in done if not receipt.replacing)
+    for receipt in kept:
+        for name, (old, new) in receipts.conflicts(kept[0].fingerprint, receipt.fingerprint).items():
+            raise RequestError(
+                f"{output} mixes two jobs: {name} is {old!r} in shard {kept[0].shard} and {new!r} in {receipt.shard}; "
+                "`python -m pipeline.verify` lists all differences"
+            )
+    result = Committed(layout, kept, shards)
+    if not result.rows:
+        raise RequestError(f"{output} holds no features: every image failed, and the ledgers say why")
+    return result

@@ -1,0 +1,90 @@
+"""The features of an output as Arrow and NumPy: `from pipeline import read`."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.outputs import committed
+from transforms.commit import committed as files
+from transforms.exporting import base
+from transforms.records import columns, features
+
+
+class Features:
+    """The records of an output, in the order of shards and rows, with the columns of a Parquet export.
+
+    Nothing is kept: each pass reads the files again, with a few megabytes in memory.
+    """
+
+    def __init__(self, output: str, names: Sequence[str] | None = None, partial: bool = False):
+        self._committed = committed(output, partial)
+        self._names = names
+
+    def __len__(self) -> int:
+        """The number of records."""
+        return self._committed.rows
+
+    @functools.cached_property
+    def manifest(self) -> dict:
+        """The manifest of the shards read."""
+        return json.loads(self._committed.manifest)
+
+    @functools.cached_property
+    def schema(self) -> pa.Schema:
+        """The columns. Their types follow from all records, which the first call reads through."""
+        layout, parts = self._committed.layout, self._committed.parts
+        seen = columns.merge(
+            columns.summarize(files.records(layout.features(part.label), part.file))
+            for part in parts
+            if part.file
+        )
+        schema = columns.schema(
+            seen, len(self), self.manifest["dimensions"], self.manifest["schema"]["pass_through"]
+        )
+        return _selected(schema, self._names)
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """Record batches of about 8 MB. Raises Damaged if a file is not the one that was committed."""
+        return self._batches(self.schema)
+
+    def to_numpy(self, column: str = "embedding") -> np.ndarray:
+        """An output of the model as one float32 array (records, dimensions).
+
+        Raises KeyError for a column that is not a vector.
+        """
+        dimensions = self.manifest["dimensions"]
+        vector = columns.schema({}, len(self), {column: dimensions[column]}, ())
+        if column not in columns.vectors(vector):
+            raise KeyError(f"{column!r} is not a vector; there are {', '.join(dimensions)}")
+        out, start = np.empty((len(self), dimensions[column]), np.float32), 0
+        for batch in self._batches(_selected(vector, [column])):
+            out[start : start + len(batch)] = columns.to_numpy(batch.column(0))
+            start += len(batch)
+        return out
+
+    def keys(self) -> list[str] | list[bytes]:
+        """The key of each record: text, or bytes if one of them is not UTF-8."""
+        schema = pa.schema([pa.field(features.KEY, pa.binary(), False)])
+        found = list(itertools.chain.from_iterable(b.column(0).to_pylist() for b in self._batches(schema)))
+        try:
+            return [key.decode() for key in found]
+        except UnicodeDecodeError:
+            return found
+
+    def _batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        for part in self._committed.parts:
+            yield from base.batches(self._committed.layout, part, schema)
+
+
+def _selected(schema: pa.Schema, names: Sequence[str] | None) -> pa.Schema:
+    if names is None:
+        return schema
+    if missing := [name for name in names if name not in schema.names]:
+        raise KeyError(f"no column {missing[0]!r}; there are {', '.join(schema.names)}")
+    return pa.schema([schema.field(name) for name in names])

@@ -1,0 +1,121 @@
+"""The steps of the graph that exports: summarize the records' types, decide the columns, write the parts, finish."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+
+import apache_beam as beam
+
+from transforms import counters, metrics
+from transforms.commit import committed
+from transforms.exporting import formats
+from transforms.exporting.base import Export, Part
+from transforms.exporting.files import sweep
+from transforms.records import columns
+from transforms.storage import door
+
+_COUNTED = 256  # records between two counts of progress
+
+
+class SummarizeRecords(beam.DoFn):
+    """Part -> what its records hold, by feature name."""
+
+    def __init__(self, export: Export):
+        self._export = export
+
+    def process(self, part: Part) -> Iterator[dict]:
+        """Reads the part once. Raises Damaged."""
+        if part.file:
+            path = self._export.layout.features(part.label)
+            yield columns.summarize(_counted(committed.records(path, part.file)))
+        metrics.hand_over()
+
+
+def _counted(records: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    count = 0
+    for record in records:
+        count += 1
+        if count == _COUNTED:
+            counters.PROCESS.add(in_images=count)
+            count = 0
+        yield record
+    counters.PROCESS.add(in_images=count)
+
+
+class Merge(beam.CombineFn):
+    """Summaries of parts -> the summary of all."""
+
+    def create_accumulator(self) -> dict:
+        """Of no records."""
+        return {}
+
+    def add_input(self, accumulator: dict, element: dict) -> dict:
+        """With one more part."""
+        return self.merge_accumulators([accumulator, element])
+
+    def merge_accumulators(self, accumulators: Iterable[dict]) -> dict:
+        """Of all."""
+        return columns.merge(accumulators)
+
+    def extract_output(self, accumulator: dict) -> dict:
+        """As it is."""
+        return accumulator
+
+
+class DecideColumns(beam.DoFn):
+    """The summary of all records -> the parts that are to be written, once the columns are."""
+
+    def __init__(self, export: Export, todo: Sequence[Part]):
+        self._export = export
+        self._todo = todo
+
+    def process(self, seen: dict) -> Iterator[Part]:
+        """Writes the columns."""
+        write_columns(self._export, seen)
+        yield from self._todo
+
+
+def write_columns(export: Export, seen: dict) -> None:
+    """Decides the columns of all parts and writes them down. Equal records give equal bytes."""
+    manifest = json.loads(export.manifest)
+    schema = columns.schema(seen, export.rows, manifest["dimensions"], manifest["schema"]["pass_through"])
+    door.write_atomic(export.place.columns, schema.serialize().to_pybytes())
+
+
+class WriteParts(beam.DoFn):
+    """Part -> its label, once its files are there."""
+
+    def __init__(self, export: Export):
+        self._export = export
+        self._schema = None
+
+    def process(self, part: Part) -> Iterator[str]:
+        """Writes the part, unless another attempt has. Raises Damaged, BadExport."""
+        if self._schema is None:
+            self._schema = self._export.schema()
+        format = formats.of(self._export.format)
+        path = format.done(self._export, part)
+        if path and not door.exists(path):
+            format.write(self._export, part, self._schema)
+        counters.PROCESS.add(shards=1)
+        metrics.hand_over()
+        yield part.label
+
+
+class Finish(beam.DoFn):
+    """One arbitrary element, once all parts are done -> the folder."""
+
+    def __init__(self, export: Export):
+        self._export = export
+
+    def process(self, _) -> Iterator[str]:
+        """Writes what is made of all parts, and deletes what attempts that were killed have left."""
+        finish(self._export)
+        yield self._export.place.folder
+
+
+def finish(export: Export) -> None:
+    """Ends an export; safe to repeat."""
+    formats.of(export.format).finish(export)
+    sweep(export.place)

@@ -1,0 +1,200 @@
+"""Feature records as Arrow record batches, all of one schema.
+
+Records of one output can hold different features, and different kinds of values under one name: what is passed through is
+as the input has it. So the types of the columns are decided from all records, see `summarize` and `schema`.
+
+The records are parsed with protobuf: tfx-bsl's decoder takes over three times as long for vectors (`python -m
+benchmarks.export` times both), and it has no type for a single value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from transforms.records import examples, features
+
+Data = bytes | memoryview
+_KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int"}
+_LISTS = {
+    "top_k/class": pa.list_(pa.int64()),
+    "top_k/probability": pa.list_(pa.float32()),
+    "top_k/synset": pa.list_(pa.string()),
+    "top_k/name": pa.list_(pa.string()),
+}
+_FIXED = {
+    features.WIDTH: pa.int64(),
+    features.HEIGHT: pa.int64(),
+    features.SHA256: pa.string(),
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What some records hold under one name."""
+
+    kinds: frozenset[str]  # of 'bytes', 'float', 'int'
+    records: int  # that have the feature
+    fewest: int  # values per record that has it
+    most: int
+    is_text: bool  # all bytes are UTF-8
+
+    def __add__(self, other: Summary) -> Summary:
+        return Summary(
+            self.kinds | other.kinds,
+            self.records + other.records,
+            min(self.fewest, other.fewest),
+            max(self.most, other.most),
+            self.is_text and other.is_text,
+        )
+
+
+Summaries = Mapping[str, Summary]
+
+
+def summarize(records: Iterable[Data]) -> dict[str, Summary]:
+    """What the records hold, by feature name, but for those features whose types are the same in every output."""
+    known = {*_LISTS, *_FIXED}
+    out: dict[str, Summary] = {}
+    for record in records:
+        for name, feature in examples.parse(bytes(record)).features.feature.items():
+            kind = feature.WhichOneof("kind")
+            if name in known or (kind == "float_list" and name in ("embedding", "logits")):
+                continue
+            values = getattr(feature, kind).value if kind else ()
+            is_text = kind != "bytes_list" or all(map(_is_text, values))
+            kinds = frozenset({_KINDS[kind]} if values else ())
+            summary = Summary(kinds, 1, len(values), len(values), is_text)
+            out[name] = out[name] + summary if name in out else summary
+    return out
+
+
+def merge(parts: Iterable[Summaries]) -> dict[str, Summary]:
+    """The summaries of all records from those of parts of them."""
+    out: dict[str, Summary] = {}
+    for part in parts:
+        for name, summary in part.items():
+            out[name] = out[name] + summary if name in out else summary
+    return out
+
+
+def schema(seen: Summaries, records: int, dimensions: Mapping[str, int], passed: Sequence[str]) -> pa.Schema:
+    """The columns for `records` records.
+
+    Args:
+      seen: what the records hold.
+      records: how many there are.
+      dimensions: values per record of each output: of 'embedding', 'logits' and the features of top_k.
+      passed: the features that were passed through, in the order of their columns.
+    """
+    columns: dict[str, pa.DataType] = {features.KEY: _text(seen.get(features.KEY))}
+    for name, size in dimensions.items():
+        columns[name] = _LISTS.get(name) or pa.list_(pa.field("element", pa.float32(), nullable=False), size)
+    columns |= _FIXED
+    for name in (*passed, *sorted(seen)):
+        columns.setdefault(name, _type(seen.get(name), records))
+    required = {features.KEY, *_FIXED, *(name for name in dimensions if name not in _LISTS)}
+    return pa.schema([pa.field(name, kind, name not in required) for name, kind in columns.items()])
+
+
+def _type(summary: Summary | None, records: int) -> pa.DataType:
+    """A single value where every record has one, else a list, which is null where a record does not have the feature."""
+    value = _value_type(summary)
+    if summary and summary.records == records and summary.fewest == summary.most == 1:
+        return value
+    return pa.list_(value)
+
+
+def _value_type(summary: Summary | None) -> pa.DataType:
+    kinds = summary.kinds if summary else frozenset()
+    if kinds == {"int"}:
+        return pa.int64()
+    if kinds == {"float"}:
+        return pa.float32()
+    if kinds == {"int", "float"}:
+        return pa.float64()  # which holds every float32, and integers up to 2**53
+    return _text(summary)  # numbers beside texts as their digits
+
+
+def _text(summary: Summary | None) -> pa.DataType:
+    return pa.string() if summary is None or summary.is_text else pa.binary()
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def vectors(schema: pa.Schema) -> list[str]:
+    """The columns that hold a vector of fixed length per record."""
+    return [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
+
+
+def row_bytes(schema: pa.Schema) -> int:
+    """About how many bytes a row takes."""
+    return 256 + sum(4 * schema.field(name).type.list_size for name in vectors(schema))
+
+
+def batch(records: Sequence[Data], schema: pa.Schema) -> pa.RecordBatch:
+    """The records as rows. Raises ValueError for a record that does not fit the schema."""
+    arrays = {
+        name: np.empty((len(records), schema.field(name).type.list_size), "<f4") for name in vectors(schema)
+    }
+    others: dict[str, list[Any]] = {field.name: [] for field in schema if field.name not in arrays}
+    for row, record in enumerate(records):
+        feature = examples.parse(bytes(record)).features.feature
+        for name, array in arrays.items():
+            # Reading a feature that is not there would add it to the record, as an empty one.
+            floats = features.values_of(feature[name]) if name in feature else ()
+            if len(floats) != array.shape[1]:
+                raise ValueError(f"record {row}: {len(floats)} values in {name!r}, expected {array.shape[1]}")
+            array[row] = floats
+        for name, values in others.items():
+            values.append(features.values_of(feature[name]) if name in feature else None)
+    columns = [
+        vector(arrays[field.name], field.type) if field.name in arrays else _column(others[field.name], field)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def vector(array: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """(rows, dimensions) as a column of the type `kind`, a list of fixed size."""
+    values = pa.array(np.ascontiguousarray(array).reshape(-1), kind.value_type)
+    return pa.FixedSizeListArray.from_arrays(values, type=kind)
+
+
+def to_numpy(column: pa.Array) -> np.ndarray:
+    """A column of vectors as (rows, dimensions), without a copy."""
+    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+
+
+def _column(rows: list[Any], field: pa.Field) -> pa.Array:
+    """`rows`: the values of each record, or None where it does not have the feature."""
+    is_list = pa.types.is_list(field.type)
+    value_type = field.type.value_type if is_list else field.type
+    convert = _CONVERSIONS.get(value_type, lambda value: value)
+    if is_list:
+        return pa.array([row if row is None else [*map(convert, row)] for row in rows], field.type)
+    for index, row in enumerate(rows):
+        if row is None or len(row) != 1:
+            raise ValueError(f"record {index}: {len(row or ())} values in {field.name!r}, expected one")
+    return pa.array([convert(row[0]) for row in rows], value_type)
+
+
+def _as_bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+_CONVERSIONS: dict[pa.DataType, Callable[[Any], Any]] = {
+    pa.string(): lambda value: _as_bytes(value).decode(),
+    pa.binary(): _as_bytes,
+    pa.float64(): float,
+}
