@@ -101,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             plan = export_plan.make(arguments)
             for note in plan.notes:
                 say(note)
-            export_plan.enter(plan)
+            if plan.todo:
+                export_plan.enter(plan)
         return _run(plan, beam_options, runner)
     except RequestError as error:
         say(f"error: {error}")
@@ -122,8 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(plan: export_plan.Plan, beam_options: PipelineOptions, runner: str) -> int:
     """Carries the plan out, and says what came of it."""
     export, began = plan.export, time.monotonic()
-    say(f"{len(plan.todo)} of {len(plan.parts)} shards to export with {runner}")
     if plan.todo:
+        say(f"{len(plan.todo)} of {len(plan.parts)} shards to export with {runner}")
         display = ExportProgress(plan, runners.in_process(beam_options, runner))
         if run.follow(plan.define, display, beam_options, runner) is None:
             say(f"submitted to {runner}")
@@ -138,6 +139,8 @@ def _run(plan: export_plan.Plan, beam_options: PipelineOptions, runner: str) -> 
     if plan.todo:
         rows, seconds = sum(part.rows for part in plan.todo), time.monotonic() - began
         say(f"{rows} records in {seconds:.1f} s ({progress.speed(rows / seconds)})")
+    else:
+        say("nothing to do: all shards are exported already")
     say(f"{export.place.folder}: {min(export.limit, export.rows) if plan.is_sample else export.rows} records")
     return DONE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from apache_beam.io.filesystem import BeamIOError
 from pipeline import outputs
 from pipeline.flags import RequestError
 from transforms.commit import receipts
-from transforms.exporting import formats, steps
+from transforms.exporting import formats, parquet, steps
 from transforms.exporting.base import Export, Part, Place
 from transforms.sources import pictures
 from transforms.sources.base import BadInput
@@ -77,6 +78,7 @@ def make(arguments: argparse.Namespace) -> Plan:
             f"{arguments.output} has no embedding, which --format={format.name} is about; it has {', '.join(dimensions)}"
         )
     place = Place(arguments.to)
+    request = _request(arguments, committed.digest)
     export = Export(
         committed.layout,
         place,
@@ -86,6 +88,7 @@ def make(arguments: argparse.Namespace) -> Plan:
         arguments.limit,
         committed.rows,
         committed.manifest,
+        json.dumps(request, sort_keys=True),
     )
     parts, notes = committed.parts, []
     if arguments.format == "tensorboard":
@@ -98,8 +101,7 @@ def make(arguments: argparse.Namespace) -> Plan:
         parts = tuple(replace(part, pictures=found.get(part.label)) for part in parts)
         if not found:
             notes.append("without pictures: --input, as for the job, says where to read them again")
-    request = _request(arguments, committed.digest)
-    _check_same(place, request, format.files)
+    _check_same(place, request)
     is_finished = bool(format.final) and door.exists(place.file(format.final))
     todo = () if is_finished else _todo(export, parts)
     return Plan(export, parts, todo, request, is_finished, door.exists(place.columns), tuple(notes))
@@ -123,16 +125,14 @@ def _request(arguments: argparse.Namespace, digest: str) -> dict[str, Any]:
     return request
 
 
-def _check_same(place: Place, request: Mapping[str, Any], files: Sequence[str]) -> None:
+def _check_same(place: Place, request: Mapping[str, Any]) -> None:
     """Raises RequestError if the folder was made for another request, or not by an export."""
     remedy = "use another --to, or delete that folder"
-    noted = door.read_if_there(place.request)
+    noted = door.read_if_there(place.request) or _described(place)
     if noted is None:
-        for pattern in files:
-            if present := door.match(place.file(pattern)):
-                raise RequestError(
-                    f"--to={place.folder} holds {present[0].path}, which no export wrote: {remedy}"
-                )
+        globs = [place.file(pattern) for format in formats.FORMATS for pattern in format.files]
+        for file in itertools.chain.from_iterable(map(door.match, globs)):
+            raise RequestError(f"--to={place.folder} holds {file.path}, which no export wrote: {remedy}")
         return
     for name, (old, new) in receipts.differences(json.loads(noted), request).items():
         if name == "features":
@@ -144,12 +144,20 @@ def _check_same(place: Place, request: Mapping[str, Any], files: Sequence[str]) 
         )
 
 
+def _described(place: Place) -> bytes | None:
+    """The request of a finished export, as one of its files tells it."""
+    for glob in filter(None, (format.described_by for format in formats.FORMATS)):
+        for file in door.match(place.file(glob))[:1]:
+            return parquet.request_of(file.path)
+    return None
+
+
 def enter(plan: Plan) -> None:
     """Notes the request in the folder. Raises RequestError if it cannot be written to, or another export was faster."""
-    place, data = plan.export.place, json.dumps(plan.request, sort_keys=True).encode() + b"\n"
+    place, data = plan.export.place, plan.export.request.encode()
     try:
         if not door.create_only(place.request, data):
-            _check_same(place, plan.request, ())
+            _check_same(place, plan.request)
     except (OSError, BeamIOError, ValueError, ImportError) as error:
         if isinstance(error, RequestError):
             raise

@@ -43,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Place:
-    """The files of an export below its folder. What is not for readers is in a hidden folder, which their globs skip."""
+    """The files of an export below its folder. What is not for readers is in a hidden folder, which is gone at the end."""
 
     folder: str
 
@@ -78,13 +78,14 @@ class Export:
     limit: int  # rows, for formats that take a sample
     rows: int  # of all parts
     manifest: str  # of the features, as JSON
+    request: str  # all that determines the bytes, as JSON
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the schema of a file says about its features: `precision` and `normalize` as words, all else as JSON."""
+        """What the schema of a file says about its features: `precision` as a word, all else as JSON."""
         manifest = json.loads(self.manifest)
         about = {name: json.dumps(manifest[name], sort_keys=True) for name in ("model", "preprocessing")}
-        about |= {"precision": manifest["precision"], "normalize": self.normalize, "manifest": self.manifest}
+        about |= {"precision": manifest["precision"], "manifest": self.manifest, "request": self.request}
         return {f"bit_features.{name}": value for name, value in about.items()}
 
     def schema(self) -> pa.Schema:
@@ -109,7 +110,13 @@ class Format(Protocol):
 
     @property
     def final(self) -> str:
-        """The file, below the folder, that `finish` puts in place last; '' if it has nothing to do."""
+        """The file, below the folder, that `finish` puts in place last; '' if all files are those of parts."""
+
+    @property
+    def described_by(self) -> str:
+        """A glob, below the folder, for Parquet files that say which request they are of.
+
+        '' if there are none: then the note of the request stays in the hidden folder."""
 
     def done(self, export: Export, part: Part) -> str:
         """The file whose presence means that a part is done: the last one that `write` puts in place; '' for nothing to do."""

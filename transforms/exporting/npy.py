@@ -20,7 +20,8 @@ class _Npy:
     name = "npy"
     final = ""
     needs_embedding = True
-    files = ("img_emb/img_emb_*.npy", "metadata/metadata_*.parquet")
+    described_by = "metadata/metadata_*.parquet"
+    files = ("img_emb/img_emb_*.npy", described_by)
 
     def done(self, export: Export, part: Part) -> str:
         """The embeddings. Nothing for a shard without features, since readers fail on an array without rows."""

@@ -12,6 +12,7 @@ from transforms.exporting import vectors
 from transforms.exporting.base import Export, Part, batches
 from transforms.exporting.files import Output, placed
 from transforms.records import columns
+from transforms.storage import door
 
 _GROUP_BYTES = 32 << 20  # 32 MiB of vectors, which are in memory until the row group is complete
 _MAX_GROUP_ROWS = 16_384
@@ -48,11 +49,21 @@ def _paths(schema: pa.Schema) -> list[str]:
     return [f"{f.name}.list.element" if f.type.num_fields else f.name for f in schema]
 
 
+def request_of(path: str) -> bytes | None:
+    """The request that a Parquet file of an export was made for, as JSON; None if an export did not write it."""
+    with door.open_binary(path) as stream:
+        try:
+            return (pq.read_schema(stream).metadata or {}).get(b"bit_features.request")
+        except pa.ArrowException:
+            return None
+
+
 class _Parquet:
     name = "parquet"
     final = ""
     needs_embedding = False
-    files = ("features-*.parquet",)
+    described_by = "features-*.parquet"
+    files = (described_by,)
 
     def done(self, export: Export, part: Part) -> str:
         """The file, also for a shard without features: readers find one per shard."""

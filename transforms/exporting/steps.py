@@ -92,11 +92,11 @@ class WriteParts(beam.DoFn):
 
     def process(self, part: Part) -> Iterator[str]:
         """Writes the part, unless another attempt has. Raises Damaged, BadExport."""
-        if self._schema is None:
-            self._schema = self._export.schema()
         format = formats.of(self._export.format)
         path = format.done(self._export, part)
         if path and not door.exists(path):
+            if self._schema is None:
+                self._schema = self._export.schema()
             format.write(self._export, part, self._schema)
         counters.PROCESS.add(shards=1)
         metrics.hand_over()
@@ -117,5 +117,9 @@ class Finish(beam.DoFn):
 
 def finish(export: Export) -> None:
     """Ends an export; safe to repeat."""
-    formats.of(export.format).finish(export)
+    format = formats.of(export.format)
+    format.finish(export)
     sweep(export.place)
+    if format.described_by:  # some readers of folders refuse other files in them, hidden ones included
+        door.delete([export.place.columns, export.place.request])
+        door.remove_folder_if_empty(export.place.hidden())

@@ -38,6 +38,7 @@ def sample(limit: int, rows: int, first: int, count: int) -> list[int]:
 class _TensorBoard:
     name = "tensorboard"
     final = "projector_config.pbtxt"
+    described_by = ""
     needs_embedding = True
     files = ("tensors.bytes", "metadata.tsv", "sprite.png", final)
 

@@ -1,0 +1,102 @@
+"""The types of columns follow from all records, and no value is lost in them."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests import helpers
+from transforms.records import columns
+
+KEY = {"key": b"k", "image/width": 4, "image/height": 3, "image/sha256": "ab"}
+
+
+def record(**more):
+    return helpers.example({**KEY, **more})
+
+
+def column(name, records, parts=2):
+    """The type of a column, and its values, with the records summed up in several parts."""
+    cut = len(records) // parts
+    seen = columns.merge([columns.summarize(records[:cut]), columns.summarize(records[cut:])])
+    schema = columns.schema(seen, len(records), {}, [name] if name != "key" else [])
+    return schema.field(name).type, columns.batch(records, schema).column(name).to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ([1, 2, -3], pa.int64(), [1, 2, -3]),
+        ([1.5, 2.5], pa.float32(), [1.5, 2.5]),
+        (["a", "ü", ""], pa.string(), ["a", "ü", ""]),
+        ([b"a", b"\xff"], pa.binary(), [b"a", b"\xff"]),
+        ([1, 2.5, 2**40], pa.float64(), [1.0, 2.5, 2.0**40]),
+        ([1, "a", 0.5], pa.string(), ["1", "a", "0.5"]),
+        ([1, b"\xff"], pa.binary(), [b"1", b"\xff"]),
+        ([1, [2, 3], []], pa.list_(pa.int64()), [[1], [2, 3], []]),
+        ([[1.5], [2.5, 1]], pa.list_(pa.float32()), [[1.5], [2.5, 1]]),
+        ([["a", "b"], "c"], pa.list_(pa.string()), [["a", "b"], ["c"]]),
+        ([["a", "b"], [b"\xff"]], pa.list_(pa.binary()), [[b"a", b"b"], [b"\xff"]]),
+        ([1, [1.5, 2]], pa.list_(pa.float64()), [[1], [1.5, 2]]),
+        ([[], []], pa.list_(pa.string()), [[], []]),
+    ],
+)
+def test_a_single_value_in_every_record_is_a_scalar_all_else_a_list(values, kind, expected):
+    assert column("x", [record(x=value) for value in values]) == (kind, expected)
+
+
+def test_a_record_without_the_feature_has_null():
+    assert column("x", [record(x=1), record(), record(x=[])]) == (pa.list_(pa.int64()), [[1], None, []])
+    assert column("x", [record(), record()]) == (pa.list_(pa.string()), [None, None])
+
+
+def test_keys_are_text_where_all_are():
+    assert column("key", [record(), record(key="ü")]) == (pa.string(), ["k", "ü"])
+    assert column("key", [record(), record(key=b"\xff")]) == (pa.binary(), [b"k", b"\xff"])
+
+
+def test_columns_are_in_the_order_of_outputs_sizes_and_what_was_passed():
+    seen = columns.summarize([record(b=1, a=2)])
+    dimensions = {"embedding": 3, "logits": 2, "top_k/class": 2, "top_k/name": 2, "top_k/probability": 2}
+    schema = columns.schema(seen, 1, dimensions, ["b", "a", "c"])
+    assert schema.names == [
+        "key",
+        *dimensions,
+        "image/width",
+        "image/height",
+        "image/sha256",
+        "b",
+        "a",
+        "c",
+    ]
+    assert schema.field("embedding").type == pa.list_(pa.field("element", pa.float32(), False), 3)
+    assert schema.field("top_k/class").type == pa.list_(pa.int64())
+    assert schema.field("top_k/probability").type == pa.list_(pa.float32())
+    assert schema.field("top_k/name").type == pa.list_(pa.string())
+
+
+def test_vectors_keep_their_bits():
+    values = np.array([[1.1, np.nan, -0.0], [np.inf, 1e-45, 3]], np.float32)
+    records = [record(embedding=row.tolist()) for row in values]
+    schema = columns.schema(columns.summarize(records), 2, {"embedding": 3}, ())
+    out = columns.to_numpy(columns.batch(records, schema).column("embedding"))
+    assert out.tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("bad", "what"),
+    [
+        ({"embedding": [1.0]}, "1 values in 'embedding', expected 3"),
+        ({}, "0 values in 'embedding', expected 3"),
+    ],
+)
+def test_a_vector_of_another_length_is_refused(bad, what):
+    good = record(embedding=[1.0, 2.0, 3.0])
+    schema = columns.schema(columns.summarize([good]), 1, {"embedding": 3}, ())
+    with pytest.raises(ValueError, match=f"record 1: {what}"):
+        columns.batch([good, record(**bad)], schema)
+
+
+def test_a_record_that_does_not_fit_the_columns_is_refused():
+    schema = columns.schema(columns.summarize([record(x=1)]), 1, {}, ["x"])
+    with pytest.raises(ValueError, match="record 0: 2 values in 'x', expected one"):
+        columns.batch([record(x=[1, 2])], schema)
