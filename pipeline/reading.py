@@ -38,15 +38,14 @@ class Features:
     @functools.cached_property
     def schema(self) -> pa.Schema:
         """The columns. Their types follow from all records, which the first call reads through."""
-        layout, parts = self._committed.layout, self._committed.parts
+        layout, dimensions = self._committed.layout, self.manifest["dimensions"]
+        vectors = columns.vectors_of(dimensions)
         seen = columns.merge(
-            columns.summarize(files.records(layout.features(part.label), part.file))
-            for part in parts
+            columns.summarize(files.records(layout.features(part.label), part.file), vectors)
+            for part in self._committed.parts
             if part.file
         )
-        schema = columns.schema(
-            seen, len(self), self.manifest["dimensions"], self.manifest["schema"]["pass_through"]
-        )
+        schema = columns.schema(seen, len(self), dimensions, self.manifest["schema"]["pass_through"])
         return _selected(schema, self._names)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
@@ -59,9 +58,9 @@ class Features:
         Raises KeyError for a column that is not a vector.
         """
         dimensions = self.manifest["dimensions"]
-        vector = columns.schema({}, len(self), {column: dimensions[column]}, ())
+        vector = columns.schema({}, len(self), dimensions, ())
         if column not in columns.vectors(vector):
-            raise KeyError(f"{column!r} is not a vector; there are {', '.join(dimensions)}")
+            raise KeyError(f"no vector {column!r}; there are {', '.join(columns.vectors(vector))}")
         out, start = np.empty((len(self), dimensions[column]), np.float32), 0
         for batch in self._batches(_selected(vector, [column])):
             out[start : start + len(batch)] = columns.to_numpy(batch.column(0))

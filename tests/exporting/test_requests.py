@@ -88,7 +88,7 @@ def test_files_that_were_lost_are_written_again_and_only_these(output, tmp_path,
             format, "projector_config.pbtxt"
         )
     )
-    kept = [path for path in (tmp_path / "to").rglob("*00000*")]
+    kept = list((tmp_path / "to").rglob("*00000*"))
     before = {path: path.stat().st_mtime_ns for path in kept}
     lost.unlink()
     run(*flags)

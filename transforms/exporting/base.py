@@ -88,6 +88,11 @@ class Export:
         about |= {"precision": manifest["precision"], "manifest": self.manifest, "request": self.request}
         return {f"bit_features.{name}": value for name, value in about.items()}
 
+    @property
+    def dimensions(self) -> dict[str, int]:
+        """Values per record of each output."""
+        return json.loads(self.manifest)["dimensions"]
+
     def schema(self) -> pa.Schema:
         """The columns of the records. Raises FileNotFoundError before they have been decided."""
         return pa.ipc.read_schema(pa.BufferReader(door.read_bytes(self.place.columns)))

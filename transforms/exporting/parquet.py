@@ -20,7 +20,7 @@ _MAX_GROUP_ROWS = 16_384
 
 def write(out: Output, schema: pa.Schema, rows: Iterable[pa.RecordBatch]) -> None:
     """Writes a Parquet file, whose row groups depend on the rows and the schema alone."""
-    group = max(1, min(_MAX_GROUP_ROWS, _GROUP_BYTES // columns.row_bytes(schema)))
+    group = group_rows(schema)
     with pq.ParquetWriter(out, schema, **options(schema)) as writer:
         pending: list[pa.RecordBatch] = []
         count = 0
@@ -34,6 +34,11 @@ def write(out: Output, schema: pa.Schema, rows: Iterable[pa.RecordBatch]) -> Non
                 count += len(batch)
         if count:
             writer.write_table(pa.Table.from_batches(pending, schema))
+
+
+def group_rows(schema: pa.Schema) -> int:
+    """Rows per row group."""
+    return max(1, min(_MAX_GROUP_ROWS, _GROUP_BYTES // columns.row_bytes(schema)))
 
 
 def options(schema: pa.Schema) -> dict[str, Any]:

@@ -28,7 +28,8 @@ class SummarizeRecords(beam.DoFn):
         """Reads the part once. Raises Damaged."""
         if part.file:
             path = self._export.layout.features(part.label)
-            yield columns.summarize(_counted(committed.records(path, part.file)))
+            vectors = columns.vectors_of(self._export.dimensions)
+            yield columns.summarize(_counted(committed.records(path, part.file)), vectors)
         metrics.hand_over()
 
 
@@ -78,8 +79,8 @@ class DecideColumns(beam.DoFn):
 
 def write_columns(export: Export, seen: dict) -> None:
     """Decides the columns of all parts and writes them down. Equal records give equal bytes."""
-    manifest = json.loads(export.manifest)
-    schema = columns.schema(seen, export.rows, manifest["dimensions"], manifest["schema"]["pass_through"])
+    passed = json.loads(export.manifest)["schema"]["pass_through"]
+    schema = columns.schema(seen, export.rows, export.dimensions, passed)
     door.write_atomic(export.place.columns, schema.serialize().to_pybytes())
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from transforms.records import examples, features
+from transforms.records import features
 
 Data = bytes | memoryview
 _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int"}
@@ -56,21 +56,25 @@ class Summary:
 Summaries = Mapping[str, Summary]
 
 
-def summarize(records: Iterable[Data]) -> dict[str, Summary]:
-    """What the records hold, by feature name, but for those features whose types are the same in every output."""
-    known = {*_LISTS, *_FIXED}
+def summarize(records: Iterable[Data], vectors: features.Vectors) -> dict[str, Summary]:
+    """What the records hold, by feature name, but for vectors and those features whose types are the same in every output."""
     out: dict[str, Summary] = {}
     for record in records:
-        for name, feature in examples.parse(bytes(record)).features.feature.items():
-            kind = feature.WhichOneof("kind")
-            if name in known or (kind == "float_list" and name in ("embedding", "logits")):
+        for name, feature in features.split(record, vectors)[1].items():
+            if name in _FIXED or name in _LISTS:
                 continue
+            kind = feature.WhichOneof("kind")
             values = getattr(feature, kind).value if kind else ()
             is_text = kind != "bytes_list" or all(map(_is_text, values))
             kinds = frozenset({_KINDS[kind]} if values else ())
             summary = Summary(kinds, 1, len(values), len(values), is_text)
             out[name] = out[name] + summary if name in out else summary
     return out
+
+
+def vectors_of(dimensions: Mapping[str, int]) -> features.Vectors:
+    """The outputs that are a vector per record, with their values per record."""
+    return tuple((name, size) for name, size in dimensions.items() if name not in _LISTS)
 
 
 def merge(parts: Iterable[Summaries]) -> dict[str, Summary]:
@@ -144,20 +148,18 @@ def row_bytes(schema: pa.Schema) -> int:
 
 def batch(records: Sequence[Data], schema: pa.Schema) -> pa.RecordBatch:
     """The records as rows. Raises ValueError for a record that does not fit the schema."""
-    arrays = {
-        name: np.empty((len(records), schema.field(name).type.list_size), "<f4") for name in vectors(schema)
-    }
+    sizes = tuple((name, schema.field(name).type.list_size) for name in vectors(schema))
+    arrays = {name: np.empty((len(records), size), "<f4") for name, size in sizes}
     others: dict[str, list[Any]] = {field.name: [] for field in schema if field.name not in arrays}
     for row, record in enumerate(records):
-        feature = examples.parse(bytes(record)).features.feature
+        found, rest = features.split(record, sizes)
         for name, array in arrays.items():
-            # Reading a feature that is not there would add it to the record, as an empty one.
-            floats = features.values_of(feature[name]) if name in feature else ()
-            if len(floats) != array.shape[1]:
-                raise ValueError(f"record {row}: {len(floats)} values in {name!r}, expected {array.shape[1]}")
-            array[row] = floats
+            if name not in found:
+                count = len(features.values_of(rest[name])) if name in rest else 0
+                raise ValueError(f"record {row}: {count} values in {name!r}, expected {array.shape[1]}")
+            array[row] = found[name]
         for name, values in others.items():
-            values.append(features.values_of(feature[name]) if name in feature else None)
+            values.append(features.values_of(rest[name]) if name in rest else None)
     columns = [
         vector(arrays[field.name], field.type) if field.name in arrays else _column(others[field.name], field)
         for field in schema

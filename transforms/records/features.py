@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from google.protobuf import message
 
 from transforms.elements import Decoded
 from transforms.records import examples, tfrecord
@@ -140,6 +141,65 @@ def read(stream: Readable) -> Iterator[Record | Damage]:
     """The records of a feature file, in order, and the damage between them."""
     for item in tfrecord.read(stream):
         yield item if isinstance(item, Damage) else Record(item.offset, bytes(item.data))
+
+
+Vectors = tuple[tuple[str, int], ...]  # names, and values of each
+
+
+def split(data: bytes | memoryview, vectors: Vectors) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:
+    """The vectors of a serialized tf.Example by name, float32 (values,), and its other features as messages.
+
+    Vectors are not parsed but views into `data`: in bytes that `encode` has written, an entry of the map is known by its
+    head, and the rest is a map again. Records in other bytes are parsed as a whole. A vector that has another number of
+    values than `vectors` says is among the other features. Raises ItemError 'bad_example'.
+    """
+    found: dict[str, np.ndarray] = {}
+    rest: list[bytes | memoryview] = []
+    heads = _vector_heads(vectors)
+    try:
+        at, end = _enter(data, 0)
+        kept = at
+        while at < end:
+            _, after = _enter(data, at)
+            for name, size, head in heads:
+                start = after - 4 * size
+                if start - len(head) == at and data[at:start] == head:
+                    found[name] = np.frombuffer(data, "<f4", size, start)
+                    rest.append(data[kept:at])
+                    kept = after
+            at = after
+        if at == len(data):
+            rest.append(data[kept:])
+            return found, examples.Features.FromString(b"".join(rest)).feature
+    except (IndexError, ValueError, message.DecodeError):
+        pass
+    others = dict(examples.parse(bytes(data)).features.feature)
+    for name, size in vectors:
+        if name in others and len(values := values_of(others[name])) == size:
+            found[name] = np.asarray(values, "<f4")
+            del others[name]
+    return found, others
+
+
+@functools.lru_cache(64)
+def _vector_heads(vectors: Vectors) -> list[tuple[str, int, bytes]]:
+    return [(name, size, _head(name, _FLOATS, 4 * size)) for name, size in vectors]
+
+
+def _enter(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """Where the value of the field at `at`, the first of its message and of variable length, starts and ends.
+
+    Raises IndexError or ValueError if there is none."""
+    if data[at] != 0x0A:
+        raise ValueError("another field")
+    at += 1
+    length = shift = 0
+    while (byte := data[at]) > 127:
+        length |= (byte & 127) << shift
+        shift += 7
+        at += 1
+    at += 1
+    return at, at + (length | byte << shift)
 
 
 def values_of(feature) -> np.ndarray | list[Any]:

@@ -1,0 +1,95 @@
+"""`from pipeline import read`: features as Arrow and NumPy."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import export, read
+from tests import helpers, stores
+from transforms.commit.committed import Damaged
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("read")
+    pattern = helpers.write_shards(folder / "in", (3, 0, 2))
+    helpers.job(f"--input={pattern}", "--pass_through=image/class/label", output=folder / "out")
+    return folder / "out"
+
+
+def test_batches_are_the_rows_of_a_parquet_export(output, tmp_path):
+    assert export.main([str(output), f"--to={tmp_path}/to", "--format=parquet"]) == 0
+    table = pa.Table.from_batches(read(str(output)))
+    expected = pq.read_table(tmp_path / "to")
+    assert table.equals(expected.replace_schema_metadata(None))
+    assert read(str(output)).schema == expected.schema.remove_metadata()
+    assert len(read(str(output))) == 5
+
+
+def test_batches_are_bounded(output, monkeypatch):
+    from transforms.exporting import base
+
+    monkeypatch.setattr(base, "_MAX_BATCH_ROWS", 2)
+    assert [len(batch) for batch in read(str(output))] == [2, 1, 2]
+
+
+def test_only_the_columns_that_are_asked_for(output):
+    table = pa.Table.from_batches(read(str(output), ["image/class/label", "key"]))
+    assert table.column_names == ["image/class/label", "key"]
+    assert table.column(0).to_pylist() == [0, 1, 2, 3, 4]
+    with pytest.raises(KeyError, match="no column 'label'; there are key, embedding"):
+        list(read(str(output), ["label"]))
+
+
+def test_vectors_and_keys(output):
+    records = helpers.read_all(output)
+    features = read(str(output))
+    vectors = features.to_numpy()
+    assert (vectors.dtype, vectors.shape) == (np.float32, (5, 256))
+    assert np.array_equal(vectors, np.array([record["embedding"] for record in records]))
+    assert features.keys() == [record["key"][0].decode() for record in records]
+    assert features.manifest == helpers.manifest(output)
+    with pytest.raises(KeyError, match="no vector 'logits'"):
+        features.to_numpy("logits")
+
+
+@pytest.mark.parametrize("kind", [stores.gcs, stores.s3])
+def test_from_a_store(output, kind):
+    with kind() as store:
+        store.use()
+        folder = store.folder()
+        stores.upload(folder, helpers.contents(output))
+        assert np.array_equal(read(folder).to_numpy(), read(str(output)).to_numpy())
+
+
+def test_what_is_not_complete_is_refused(output, tmp_path):
+    with pytest.raises(ValueError, match="holds no output of this job"):
+        read(str(tmp_path))
+    stores.upload(str(tmp_path / "part"), helpers.contents(output))
+    (tmp_path / "part" / "manifest.json").unlink()
+    (tmp_path / "part" / "receipts" / "00000-of-00003.json").unlink()
+    with pytest.raises(ValueError, match="is not finished: 2 of 3 shards"):
+        read(str(tmp_path / "part"))
+    assert read(str(tmp_path / "part"), partial=True).to_numpy().shape == (2, 256)
+
+
+def test_damage_is_found(output, tmp_path):
+    stores.upload(str(tmp_path / "part"), helpers.contents(output))
+    path = tmp_path / "part" / "features-00000-of-00003.tfrecord"
+    data = bytearray(path.read_bytes())
+    data[400] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Damaged, match=r"pipeline\.verify"):
+        read(str(tmp_path / "part")).to_numpy()
+
+
+def test_importing_brings_nothing_and_prints_nothing():
+    program = (
+        "import sys, pipeline; print([n for n in ('numpy', 'pyarrow', 'apache_beam') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=helpers.REPO, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
