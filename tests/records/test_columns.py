@@ -17,7 +17,7 @@ def record(**more):
 def column(name, records, parts=2):
     """The type of a column, and its values, with the records summed up in several parts."""
     cut = len(records) // parts
-    seen = columns.merge([columns.summarize(records[:cut]), columns.summarize(records[cut:])])
+    seen = columns.merge([columns.summarize(records[:cut], ()), columns.summarize(records[cut:], ())])
     schema = columns.schema(seen, len(records), {}, [name] if name != "key" else [])
     return schema.field(name).type, columns.batch(records, schema).column(name).to_pylist()
 
@@ -55,7 +55,7 @@ def test_keys_are_text_where_all_are():
 
 
 def test_columns_are_in_the_order_of_outputs_sizes_and_what_was_passed():
-    seen = columns.summarize([record(b=1, a=2)])
+    seen = columns.summarize([record(b=1, a=2)], ())
     dimensions = {"embedding": 3, "logits": 2, "top_k/class": 2, "top_k/name": 2, "top_k/probability": 2}
     schema = columns.schema(seen, 1, dimensions, ["b", "a", "c"])
     assert schema.names == [
@@ -77,7 +77,7 @@ def test_columns_are_in_the_order_of_outputs_sizes_and_what_was_passed():
 def test_vectors_keep_their_bits():
     values = np.array([[1.1, np.nan, -0.0], [np.inf, 1e-45, 3]], np.float32)
     records = [record(embedding=row.tolist()) for row in values]
-    schema = columns.schema(columns.summarize(records), 2, {"embedding": 3}, ())
+    schema = columns.schema(columns.summarize(records, (("embedding", 3),)), 2, {"embedding": 3}, ())
     out = columns.to_numpy(columns.batch(records, schema).column("embedding"))
     assert out.tobytes() == values.tobytes()
 
@@ -91,12 +91,12 @@ def test_vectors_keep_their_bits():
 )
 def test_a_vector_of_another_length_is_refused(bad, what):
     good = record(embedding=[1.0, 2.0, 3.0])
-    schema = columns.schema(columns.summarize([good]), 1, {"embedding": 3}, ())
+    schema = columns.schema(columns.summarize([good], (("embedding", 3),)), 1, {"embedding": 3}, ())
     with pytest.raises(ValueError, match=f"record 1: {what}"):
         columns.batch([good, record(**bad)], schema)
 
 
 def test_a_record_that_does_not_fit_the_columns_is_refused():
-    schema = columns.schema(columns.summarize([record(x=1)]), 1, {}, ["x"])
+    schema = columns.schema(columns.summarize([record(x=1)], ()), 1, {}, ["x"])
     with pytest.raises(ValueError, match="record 0: 2 values in 'x', expected one"):
         columns.batch([record(x=[1, 2])], schema)

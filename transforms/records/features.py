@@ -158,8 +158,10 @@ def split(data: bytes | memoryview, vectors: Vectors) -> tuple[dict[str, np.ndar
     heads = _vector_heads(vectors)
     try:
         at, end = _enter(data, 0)
+        if end != len(data):
+            raise ValueError("more than one field")
         kept = at
-        while at < end:
+        while at < end and len(found) < len(heads):
             _, after = _enter(data, at)
             for name, size, head in heads:
                 start = after - 4 * size
@@ -168,9 +170,8 @@ def split(data: bytes | memoryview, vectors: Vectors) -> tuple[dict[str, np.ndar
                     rest.append(data[kept:at])
                     kept = after
             at = after
-        if at == len(data):
-            rest.append(data[kept:])
-            return found, examples.Features.FromString(b"".join(rest)).feature
+        rest.append(data[kept:])
+        return found, examples.Features.FromString(b"".join(rest)).feature
     except (IndexError, ValueError, message.DecodeError):
         pass
     others = dict(examples.parse(bytes(data)).features.feature)
