@@ -19,7 +19,7 @@ def cut(*paths: str, images_per_shard: int = 2, **settings):
 
 
 def test_shards_are_runs_of_lines_of_the_list():
-    sources, names, notes, listing = cut("/p/a.jpg", "/p/ü.jpg", "gs://b/c d.png")
+    sources, names, notes, listing, _ = cut("/p/a.jpg", "/p/ü.jpg", "gs://b/c d.png")
     assert listing == "/p/a.jpg\n/p/ü.jpg\ngs://b/c d.png\n".encode()
     assert list(names) == ["inputs.txt[0:19]", "inputs.txt[19:34]"]
     assert notes == ()
