@@ -14,7 +14,7 @@ from transforms.errors import ItemError
 from transforms.sources.base import BadInput, as_bad_input
 from transforms.sources.rows import Columns, Row, Slice, check_columns, row_of, slices
 from transforms.storage import door
-from transforms.storage.errors import changed_since_planned
+from transforms.storage.errors import changed_since_planned, describe
 
 _BATCH_ROWS = 65_536
 
@@ -61,7 +61,7 @@ def _rows(path: str, columns: Columns, start: int = 0, end: int | None = None) -
                 except (OSError, pyarrow.ArrowException) as error:
                     raise BadInput(
                         f"{path} cannot be read: row group {group}, of rows {first} to {first + size - 1}, is damaged "
-                        f"({str(error).strip()}): make or copy the file again"
+                        f"({describe(error)}): make or copy the file again"
                     ) from error
             first += size
 
@@ -110,7 +110,8 @@ def open_parquet(path: str, size_bytes: int | None = None, **options: Any) -> It
             raise
         except (OSError, pyarrow.ArrowException) as error:  # the former is a footer that cannot be parsed
             raise BadInput(
-                f"{path} is not a Parquet file ({error}); name its format with --input_format"
+                f"{path} is not a Parquet file, or was cut short ({describe(error)}): make or copy it again, or name its format "
+                "with --input_format"
             ) from error
         yield file
 

@@ -129,7 +129,8 @@ def _is_zlib(head: bytes) -> bool:
         return False
     stream = zlib.decompressobj()
     try:
-        return bool(stream.decompress(head, HEAD_BYTES)) and (stream.eof or len(head) >= 64)
+        data = stream.decompress(head, HEAD_BYTES)
+        return bool(data) and (stream.eof or len(data) == HEAD_BYTES or len(head) >= 64)
     except zlib.error:
         return False
 
