@@ -20,7 +20,7 @@ from transforms.elements import Shard
 from transforms.fetching.uris import public_uri
 from transforms.sources import earlier as found_earlier
 from transforms.sources import finding, tfrecord
-from transforms.sources.base import BadInput, Cutting
+from transforms.sources.base import BadInput, Cutting, ReadSettings
 from transforms.sources.finding import Found
 from transforms.storage import door
 
@@ -32,6 +32,7 @@ class Plan:
     layout: Layout
     shards: tuple[Shard, ...]
     fingerprint: Mapping[str, Any]
+    read: ReadSettings  # those of the request, with the type of each column that is passed through
     listing: bytes | None  # the image files that globs or folders matched, if shards refer to such a list
     state: State  # of the output folder
     notes: tuple[str, ...] = ()  # messages to the user
@@ -115,12 +116,13 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
         for index, (source, name) in enumerate(zip(cut.sources, cut.names, strict=True))
     )
     resume.check_inputs(layout, matches.files, cut.listing)
-    fingerprint = _fingerprint(config, weights)
+    read = replace(config.read, kinds=resume.kinds(config, layout, cut.kinds))
+    fingerprint = _fingerprint(config, weights, read)
     state = resume.find(config, layout, shards, fingerprint, cut.listing)
-    return Plan(layout, shards, fingerprint, cut.listing, state, cut.notes, matches.left_out)
+    return Plan(layout, shards, fingerprint, read, cut.listing, state, cut.notes, matches.left_out)
 
 
-def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
+def _fingerprint(config: JobConfig, weights: str, read: ReadSettings) -> dict[str, Any]:
     """Everything besides the input that determines the bytes of a shard."""
     fingerprint = {
         "model": {"name": public_uri(config.model.model.name), "weights": weights},
@@ -130,10 +132,11 @@ def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
         "top_k": config.model.top_k if "top_k" in config.model.outputs else None,
         "preprocessing": asdict(config.preprocessing),
         "schema": {
-            "image_feature": config.read.image_feature or tfrecord.IMAGE_FEATURE,
-            "uri_column": config.read.uri_column,
-            "key_feature": config.read.key_feature,
-            "pass_through": list(config.read.pass_through),
+            "image_feature": read.image_feature or tfrecord.IMAGE_FEATURE,
+            "uri_column": read.uri_column,
+            "key_feature": read.key_feature,
+            "pass_through": list(read.pass_through),
+            **({"pass_through_types": read.kinds_by_name} if read.kinds else {}),
         },
         "split_bytes": config.split_bytes,
     }

@@ -45,7 +45,10 @@ class Features:
             for part in self._committed.parts
             if part.file
         )
-        schema = columns.schema(seen, len(self), dimensions, self.manifest["schema"]["pass_through"])
+        passed = self.manifest["schema"]
+        schema = columns.schema(
+            seen, len(self), dimensions, passed["pass_through"], passed.get("pass_through_types")
+        )
         return _selected(schema, self._names)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
@@ -58,7 +61,7 @@ class Features:
         Raises KeyError for a column that is not a vector.
         """
         dimensions = self.manifest["dimensions"]
-        vector = columns.schema({}, len(self), dimensions, ())
+        vector = columns.schema({}, len(self), dimensions)
         if column not in columns.vectors(vector):
             raise KeyError(f"no vector {column!r}; there are {', '.join(columns.vectors(vector))}")
         out, start = np.empty((len(self), dimensions[column]), np.float32), 0

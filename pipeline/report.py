@@ -118,6 +118,11 @@ class Report:
             say("nothing to do: all shards are committed already")
         codes = ", ".join(f"{code}: {count}" for code, count in manifest["failures_by_code"].items())
         say(f"{config.output}: {features} features, {failures} failures{f' ({codes})' if codes else ''}")
+        if unfit := manifest.get("unfit_values"):
+            say(
+                f"{unfit} value{'s' * (unfit != 1)} of --pass_through did not fit the type of the column and "
+                f"{'are' if unfit != 1 else 'is'} left empty: --pass_through=NAME:bytes with a new --output keeps any value"
+            )
         if manifest["untrained"]:
             say("the weights are untrained: the features have the right shape but no meaning")
         if too_many:
@@ -138,6 +143,7 @@ class Report:
             "failure_rate": rate,
             "tried_again": plan.tried_again,
             "untrained": manifest["untrained"],
+            "unfit_values": manifest.get("unfit_values", 0),
             "seconds": round(seconds, 3),
             "smaller_batch": smaller_batch or None,
             "counters": counts.metrics() if counts else None,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,12 +13,13 @@ from apache_beam.io.filesystem import BeamIOError, FileMetadata
 
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
-from transforms.commit import receipts, retry_failures
+from transforms.commit import receipts, request, retry_failures
 from transforms.commit import replace as replacing
 from transforms.commit.layout import LISTING, Layout, is_data
 from transforms.commit.receipts import Receipt
 from transforms.elements import Shard
 from transforms.storage import door
+from transforms.storage.errors import is_transient
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,10 @@ def find(
     listing: bytes | None,
 ) -> State:
     """The state of the output folder of a request. Raises RequestError if it belongs to another request."""
-    try:
+    with _readable(config):
         existing = receipts.read_receipts(layout)
         marker = retry_failures.read_marker(layout) if existing else None
         files = {file.path: file.size_in_bytes for file in door.match(layout.data)}
-    except (BeamIOError, ValueError, ImportError, KeyError, TypeError) as error:
-        raise RequestError(
-            f"--output={config.output} cannot be read: {door.explain(config.output, error)}"
-        ) from error
     if not existing:
         _check_foreign(layout, listing)
     if config.overwrite:
@@ -88,6 +86,39 @@ def find(
     if todo:  # the manifest is invalid until the run has ended
         stale += [file.path for file in door.match(layout.manifest)]
     return State(todo, done, tuple(stale), begun, retried)
+
+
+def kinds(
+    config: JobConfig, layout: Layout, settled: tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, str], ...]:
+    """The types of the columns that are passed through: those of what the folder holds already, else those `settled` now.
+
+    An output of an earlier version has none, and goes on without: each value has a type of its own. What the request itself says
+    stands, so that a difference is refused by name.
+    """
+    if config.overwrite or not settled:
+        return settled
+    with _readable(config):
+        before = receipts.first_fingerprint(layout) or request.fingerprint(layout)
+    if before is None:
+        return settled
+    old = before.get("schema", {}).get("pass_through_types", {})
+    requested = config.read.kinds_by_name
+    names = [name for name in config.read.pass_through if name in {**old, **requested}]
+    return tuple((name, requested.get(name) or old[name]) for name in names)
+
+
+@contextlib.contextmanager
+def _readable(config: JobConfig) -> Iterator[None]:
+    """A context in which the output folder is read, and what is wrong with its content becomes RequestError."""
+    try:
+        yield
+    except (BeamIOError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
+        if is_transient(error):
+            raise
+        raise RequestError(
+            f"--output={config.output} cannot be read: {door.explain(config.output, error)}"
+        ) from error
 
 
 def check_inputs(layout: Layout, files: Iterable[FileMetadata], listing: bytes | None) -> None:

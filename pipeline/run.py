@@ -35,7 +35,7 @@ def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
     graph.define(
         pipeline,
         plan.todo,
-        ReadShards(config.read, Due(plan.layout)),
+        ReadShards(plan.read, Due(plan.layout)),
         DecodeImages(config.decode),
         BitModelHandler(config.model),
         WriteShards(plan.layout, plan.fingerprint),

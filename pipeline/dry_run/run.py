@@ -44,7 +44,7 @@ def survey(config: JobConfig, plan: Plan) -> Survey:
     """Samples a few images of at most eight of the shards to do, and measures with them."""
     images: list[Image] = []
     samples = []
-    with _reachable(plan) as shards, contextlib.closing(Sampler(config)) as sampler:
+    with _reachable(plan) as shards, contextlib.closing(Sampler(config, plan.read)) as sampler:
         parts = min(_SHARDS, len(shards))
         for part in range(parts):
             neighbors = shards[part * len(shards) // parts : (part + 1) * len(shards) // parts]

@@ -49,6 +49,16 @@ def test_a_record_without_the_feature_has_null():
     assert column("x", [record(), record()]) == (pa.list_(pa.string()), [None, None])
 
 
+@pytest.mark.parametrize(
+    ("kind", "type"), [("int64", pa.int64()), ("float", pa.float32()), ("bytes", pa.string())]
+)
+def test_a_type_that_the_job_has_settled_holds_where_no_value_tells_it(kind, type):
+    records = [record(), record(x=[])]
+    schema = columns.schema(columns.summarize(records, ()), 2, {}, ["x"], {"x": kind})
+    assert schema.field("x").type == pa.list_(type)
+    assert columns.batch(records, schema).column("x").to_pylist() == [None, []]
+
+
 def test_keys_are_text_where_all_are():
     assert column("key", [record(), record(key="ü")]) == (pa.string(), ["k", "ü"])
     assert column("key", [record(), record(key=b"\xff")]) == (pa.binary(), [b"k", b"\xff"])

@@ -56,6 +56,15 @@ def leave(layout: Layout, listing: bytes | None) -> None:
         door.delete([layout.request])
 
 
+def fingerprint(layout: Layout) -> Mapping[str, Any] | None:
+    """The fingerprint in the note; None if there is no note, or one that was cut short."""
+    try:
+        noted = json.loads(door.read_if_there(layout.request) or b"{}")
+        return noted.get("request")
+    except (ValueError, AttributeError):
+        return None
+
+
 def is_of_other_input(layout: Layout, shards: int, listing: bytes | None) -> bool:
     """Whether there is a note of a request with another number of shards or another list of images."""
     data = door.read_if_there(layout.request)

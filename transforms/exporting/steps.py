@@ -79,8 +79,9 @@ class DecideColumns(beam.DoFn):
 
 def write_columns(export: Export, seen: dict) -> None:
     """Decides the columns of all parts and writes them down. Equal records give equal bytes."""
-    passed = json.loads(export.manifest)["schema"]["pass_through"]
-    schema = columns.schema(seen, export.rows, export.dimensions, passed)
+    passed = json.loads(export.manifest)["schema"]
+    types = passed.get("pass_through_types")
+    schema = columns.schema(seen, export.rows, export.dimensions, passed["pass_through"], types)
     door.write_atomic(export.place.columns, schema.serialize().to_pybytes())
 
 

@@ -87,7 +87,13 @@ def merge(parts: Iterable[Summaries]) -> dict[str, Summary]:
     return out
 
 
-def schema(seen: Summaries, records: int, dimensions: Mapping[str, int], passed: Sequence[str]) -> pa.Schema:
+def schema(
+    seen: Summaries,
+    records: int,
+    dimensions: Mapping[str, int],
+    passed: Sequence[str] = (),
+    kinds: Mapping[str, str] | None = None,
+) -> pa.Schema:
     """The columns for `records` records.
 
     Args:
@@ -95,23 +101,27 @@ def schema(seen: Summaries, records: int, dimensions: Mapping[str, int], passed:
       records: how many there are.
       dimensions: values per record of each output: of 'embedding', 'logits' and the features of top_k.
       passed: the features that were passed through, in the order of their columns.
+      kinds: the types of those for which the job has settled one: 'int64', 'float' or 'bytes'.
     """
     columns: dict[str, pa.DataType] = {features.KEY: _text(seen.get(features.KEY))}
     for name, size in dimensions.items():
         columns[name] = _LISTS.get(name) or pa.list_(pa.field("element", pa.float32(), nullable=False), size)
     columns |= _FIXED
     for name in (*passed, *sorted(seen)):
-        columns.setdefault(name, _type(seen.get(name), records))
+        columns.setdefault(name, _type(seen.get(name), records, (kinds or {}).get(name, "")))
     required = {features.KEY, *_FIXED, *(name for name in dimensions if name not in _LISTS)}
     return pa.schema([pa.field(name, kind, name not in required) for name, kind in columns.items()])
 
 
-def _type(summary: Summary | None, records: int) -> pa.DataType:
+def _type(summary: Summary | None, records: int, kind: str) -> pa.DataType:
     """A single value where every record has one, else a list, which is null where a record does not have the feature."""
-    value = _value_type(summary)
+    value = _NUMBERS.get(kind) or _value_type(summary)
     if summary and summary.records == records and summary.fewest == summary.most == 1:
         return value
     return pa.list_(value)
+
+
+_NUMBERS = {"int64": pa.int64(), "float": pa.float32()}
 
 
 def _value_type(summary: Summary | None) -> pa.DataType:

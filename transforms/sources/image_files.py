@@ -6,7 +6,6 @@ Sources refer to byte ranges of that list, because a million paths do not fit in
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,8 +27,8 @@ def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
             "image files have no columns: omit --pass_through and --key_feature, or pass a list of their paths"
         )
     listing = b"".join(_line(file.path) + b"\n" for file in files)
-    slices = text_rows.cut_stream("txt", io.BytesIO(listing), cutting.images_per_shard)
-    sources = [UriSlice(cutting.listing, "txt", *bounds) for bounds in slices]
+    slices = text_rows.cut_listing(listing, cutting.images_per_shard)
+    sources = [UriSlice(cutting.listing, text_rows.LISTING, *bounds) for bounds in slices]
     return Cut(sources, [shard_name(source) for source in sources], listing=listing)
 
 

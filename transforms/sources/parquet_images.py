@@ -14,8 +14,8 @@ from typing import Any
 
 from apache_beam.io.filesystem import FileMetadata
 
-from transforms.sources import parquet_columns
-from transforms.sources.base import BadInput, Cut, Cutting, KeyAt, Kind, ReadSettings
+from transforms.sources import column_kinds, parquet_columns
+from transforms.sources.base import BadInput, Cut, Cutting, KeyAt, Kind, ReadSettings, as_bad_input
 from transforms.sources.names import short_names
 from transforms.sources.parquet_image_rows import ImageRows, default_key
 from transforms.sources.parquet_rows import open_parquet
@@ -29,7 +29,7 @@ def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
 
 
 def _accepts(path: str, settings: ReadSettings) -> bool:
-    with open_parquet(path) as file:
+    with as_bad_input(path), open_parquet(path) as file:
         schema = file.schema_arrow
     is_list = settings.uri_column in schema.names
     columns = parquet_columns.image_columns(schema, settings)
@@ -65,7 +65,10 @@ def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
     with ThreadPoolExecutor(_THREADS) as pool:  # a request or two each
         cuts = list(pool.map(partial(_cut_file, cutting), files))
     sources, names, largest = [], [], 0
-    for name, (of_file, group_rows) in zip(short_names([file.path for file in files]), cuts, strict=True):
+    seen: dict[str, list[str | None]] = {name: [] for name in cutting.read.pass_through}
+    for name, (of_file, group_rows, schema) in zip(short_names([f.path for f in files]), cuts, strict=True):
+        for column in seen:
+            seen[column].append(column_kinds.of_arrow(parquet_columns.type_of(schema, column)))
         sources += of_file
         names += [name] * len(of_file)
         largest = max(largest, group_rows)
@@ -73,13 +76,14 @@ def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
         f"row groups hold up to {largest} rows, more than --images_per_shard={cutting.images_per_shard}: each shard that is "
         f"cut from one reads it from its start; --images_per_shard={largest} reads every row group once"
     )
-    return Cut(sources, names, (note,) if largest > cutting.images_per_shard else ())
+    notes = (note,) if largest > cutting.images_per_shard else ()
+    return Cut(sources, names, notes, kinds=column_kinds.settled(cutting.read, seen))
 
 
-def _cut_file(cutting: Cutting, file: FileMetadata) -> tuple[list[ImageRows], int]:
-    """The sources of a file, and the rows of its largest row group."""
+def _cut_file(cutting: Cutting, file: FileMetadata) -> tuple[list[ImageRows], int, Any]:
+    """The sources of a file, the rows of its largest row group, and its Arrow schema."""
     settings = cutting.read
-    with open_parquet(file.path) as parquet:
+    with as_bad_input(file.path), open_parquet(file.path) as parquet:
         schema, about = parquet.schema_arrow, parquet.metadata
     image = parquet_columns.image_column(file.path, schema, settings)
     parquet_columns.check_others(file.path, schema, settings)
@@ -87,7 +91,7 @@ def _cut_file(cutting: Cutting, file: FileMetadata) -> tuple[list[ImageRows], in
     whole = ImageRows(file.path, image, others, 0, 0, file.size_in_bytes, file.last_updated_in_seconds)
     rows = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
     ranges = _ranges(rows, cutting.images_per_shard)
-    return [replace(whole, start=start, end=end) for start, end in ranges], max(rows, default=0)
+    return [replace(whole, start=start, end=end) for start, end in ranges], max(rows, default=0), schema
 
 
 KIND = Kind(

@@ -16,10 +16,12 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from transforms.storage import retrying
+from transforms.storage.compression import check_name as check_compression_by_name  # noqa: F401
+from transforms.storage.compression import head, is_compressed  # noqa: F401
 from transforms.storage.disk import is_temporary, local  # noqa: F401
 from transforms.storage.opening import (  # noqa: F401
     block_bytes,
-    is_compressed,
+    check_compression,
     open_binary,
     open_input,
     open_unbuffered,

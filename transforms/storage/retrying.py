@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
-from transforms.storage.errors import StorageFailed, advice, cause_of, describe
+from transforms.storage.errors import Changed, StorageFailed, advice, cause_of, describe
 from transforms.storage.stores import fault_of
 from transforms.storage.watching import Beat, Silent, watched
 
@@ -115,11 +115,13 @@ def call(
                 "check whether the storage responds, then run the same command again: it continues where it stopped",
                 path,
                 None,
+                is_transient=True,
             ) from None
         if fault := fault_of(path, error):
             cause, count = cause_of(error), f" ({tries} tries)" if tries > 1 else ""
             text = f"{what} {path} failed{count}: {describe(cause)}{advice(cause, fault)}"
-            raise StorageFailed(text, path, error) from error
+            may_pass = fault.transient or isinstance(cause, Changed)
+            raise StorageFailed(text, path, error, may_pass) from error
 
     def left() -> float:
         return limits.seconds - (time.monotonic() - began - progressing)
