@@ -111,7 +111,7 @@ def test_numpy(folder):
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_all_of_a_file_opens_in_each_tool(folder, vectors, tmp_path, dtype):
     """The values themselves, in both types, as each tool returns them."""
-    program = f"""
+    program = """
 import sys
 import numpy as np
 import pandas, polars, duckdb, datasets, lancedb, pyarrow.dataset
@@ -120,13 +120,13 @@ glob = folder + "/*.parquet"
 arrow = pyarrow.dataset.dataset(folder)
 table = lancedb.connect(out).create_table("t", arrow.to_batches(), arrow.schema)
 hugging = datasets.load_dataset("parquet", data_files=glob, split="train", cache_dir=out).with_format("numpy")
-got = {{
+got = {
     "pandas": np.stack(pandas.read_parquet(folder)["embedding"]),
     "polars": polars.read_parquet(folder)["embedding"].to_numpy(),
-    "duckdb": np.array(duckdb.sql(f"SELECT embedding FROM '{{glob}}'").fetchall())[:, 0],
+    "duckdb": np.array(duckdb.sql(f"SELECT embedding FROM '{glob}'").fetchall())[:, 0],
     "datasets": np.stack(hugging["embedding"][:]),
     "lancedb": np.array(table.to_arrow()["embedding"].to_pylist()),
-}}
+}
 np.savez(out + "/got.npz", **got)
 """
     to = tmp_path / "parquet"
