@@ -29,6 +29,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "stages": ("--images=2560", "--rounds=3"),
     "overlap": (),
     "encode": (),
+    "export": ("--rounds=5",),
     "start": ("--rounds=3",),
     "memory": ("--images", "1000", "5000", "--sizes", "500x375"),
     "growth-engines": ("engines", "--engines", "direct", "--images=2000", "--rounds=1"),

@@ -127,6 +127,19 @@ ROWS = (
         most=12,
     ),
     Row(
+        "export to Parquet over pyarrow with the same table in memory and the same options",
+        "export",
+        lambda f: f["over pyarrow, the same table in memory"],
+        "{:.2f}",
+        least=0.7,
+    ),
+    Row(
+        "the same, over pyarrow with its defaults",
+        "export",
+        lambda f: f["over pyarrow with its default options"],
+        "{:.2f}",
+    ),
+    Row(
         "two workers over one on DirectRunner",
         "growth-engines",
         lambda f: f["DirectRunner, multi_threading, 2"] / f["DirectRunner, 1"],

@@ -2,7 +2,7 @@
 
 The export's own path, from the bytes of a feature file to those of a Parquet file, beside pyarrow writing the same table,
 which it has in memory, with the same options and with its defaults; and tfx-bsl's decoding beside the export's. All in
-turns in one process, on one thread, by CPU time. Nothing is read from or written to a disk.
+turns in one process, on one thread, by CPU time. Nothing is read from or written to a disk, but by --memory.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ import argparse
 import io
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -22,12 +26,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import figures, machine
+from transforms.commit.files import CheckedBlocks, FileWriter
+from transforms.commit.layout import Layout, features_name
+from transforms.commit.receipts import Receipt
 from transforms.elements import Decoded
 from transforms.exporting import parquet
 from transforms.exporting.base import batch_rows
+from transforms.manifest import manifest
 from transforms.records import columns, examples, features, tfrecord
+from transforms.storage import door
 
 _DISTINCT = 64  # vectors; more would only take memory
+_WRITTEN = 2048  # records of the smallest output of --memory
 
 
 class Sink:
@@ -103,8 +113,6 @@ def ours(parts: list[bytes], schema: pa.Schema) -> int:
 
 def decoded(parts: list[bytes], schema: pa.Schema):
     """The file as record batches."""
-    from transforms.commit.files import CheckedBlocks
-
     size, pending = batch_rows(schema), []
     for record in tfrecord.read(CheckedBlocks(Stream(parts)), check=False):
         pending.append(record.data)
@@ -141,12 +149,65 @@ def tfx_bsl_decoder(schema: pa.Schema) -> Callable[[list[bytes]], object] | None
     return decoder.DecodeBatch
 
 
+def output_of(folder: Path, rows: int, dimensions: int) -> Path:
+    """The output folder of a job of one shard, as far as an export reads it."""
+    layout, label = Layout(str(folder)), "00000-of-00001"
+    writer = FileWriter(layout.features(label), features_name(label))
+    for _ in range(rows // _WRITTEN):
+        writer.write(feature_file(_WRITTEN, dimensions))
+    writer.close()
+    shown = {"name": "untrained/tiny", "weights": "tiny, seeded"}
+    schema = {"image_feature": "", "uri_column": "", "key_feature": "", "pass_through": ["label", "caption"]}
+    fingerprint = {"model": shown, "precision": "float32", "preprocessing": {}, "schema": schema}
+    receipt = Receipt(
+        label,
+        "in.tfrecord",
+        input={},
+        inputs=rows,
+        features=rows,
+        failures=0,
+        failures_by_code={},
+        files=(writer.summary(),),
+        outputs={"embedding": dimensions},
+        fingerprint=fingerprint,
+        model={},
+    )
+    door.write_atomic(layout.receipt(label), receipt.to_json())
+    door.write_atomic(layout.manifest, manifest([receipt], fingerprint, 1))
+    return folder
+
+
+def peak_mib(output: Path, to: Path, format: str) -> float:
+    """The largest memory of an export's process, in MiB."""
+    command = [sys.executable, "-m", "pipeline.export", str(output), f"--to={to}", f"--format={format}"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+    return usage.ru_maxrss / 1024
+
+
+def memory(dimensions: int) -> None:
+    """Prints the memory of exports of one shard, by its size."""
+    sizes = (_WRITTEN, 4 * _WRITTEN, 16 * _WRITTEN)
+    print(f"\n| peak MiB of an export | {' | '.join(f'{rows} records' for rows in sizes)} |")
+    print(f"|---|{'---|' * len(sizes)}")
+    with tempfile.TemporaryDirectory() as name:
+        outputs = [output_of(Path(name) / str(rows), rows, dimensions) for rows in sizes]
+        for format in ("parquet", "npy", "tensorboard"):
+            peaks = [peak_mib(output, Path(name) / f"{format}-{output.name}", format) for output in outputs]
+            print(f"| {format} | {' | '.join(f'{peak:.0f}' for peak in peaks)} |", flush=True)
+
+
 def main() -> None:
-    """Prints the table."""
+    """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--dimensions", type=int, default=6144)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument(
+        "--memory", action="store_true", help="also the memory of complete exports, on a disk"
+    )
     args = parser.parse_args()
     data = feature_file(args.rows, args.dimensions)
     parts = blocks(data)
@@ -185,11 +246,17 @@ def main() -> None:
     print("| | microseconds of CPU time per record |\n|---|---|")
     for name, value in micros.items():
         print(f"| {name} | {value:.1f} |")
-    first, second, *_ = tasks
-    ratios = [theirs / own for own, theirs in zip(seconds[first], seconds[second], strict=True)]
-    ratio = statistics.median(ratios)
-    print(f"\nrate of the export over pyarrow's: {ratio:.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
-    figures.report(**{"export over pyarrow": ratio})
+    own, *others = list(tasks)[:3]
+    print()
+    for other in others:
+        ratios = [theirs / ours for ours, theirs in zip(seconds[own], seconds[other], strict=True)]
+        ratio = statistics.median(ratios)
+        print(
+            f"rate of the export over that of {other}: {ratio:.2f} (from {min(ratios):.2f} to {max(ratios):.2f})"
+        )
+        figures.report(**{f"over {other}": ratio})
+    if args.memory:
+        memory(args.dimensions)
 
 
 if __name__ == "__main__":

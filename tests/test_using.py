@@ -118,8 +118,8 @@ import pandas, polars, duckdb, datasets, lancedb, pyarrow.dataset
 folder, out = sys.argv[1:]
 glob = folder + "/*.parquet"
 arrow = pyarrow.dataset.dataset(folder)
-table = lancedb.connect(out).create_table("t", arrow.to_batches(), arrow.schema)
-hugging = datasets.load_dataset("parquet", data_files=glob, split="train", cache_dir=out).with_format("numpy")
+table = lancedb.connect(out + "/lance").create_table("t", arrow.to_batches(), arrow.schema)
+hugging = datasets.load_dataset("parquet", data_files=glob, split="train", cache_dir=out + "/hf").with_format("numpy")
 got = {
     "pandas": np.stack(pandas.read_parquet(folder)["embedding"]),
     "polars": polars.read_parquet(folder)["embedding"].to_numpy(),
@@ -135,8 +135,8 @@ np.savez(out + "/got.npz", **got)
         sys.executable,
         *("-m", "pipeline.export", "local/features", f"--to={to}", "--format=parquet", f"--dtype={dtype}"),
     )
-    run(folder, sys.executable, "-c", program, str(to), str(tmp_path))
-    with np.load(tmp_path / "got.npz") as got:
+    run(folder, sys.executable, "-c", program, str(to), str(tmp_path / "others"))
+    with np.load(tmp_path / "others" / "got.npz") as got:
         assert set(got) == {"pandas", "polars", "duckdb", "datasets", "lancedb"}
         for name, values in got.items():
             assert np.array_equal(np.float32(values), vectors.astype(dtype).astype(np.float32)), name
