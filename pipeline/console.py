@@ -7,6 +7,7 @@ import sys
 from collections import deque
 
 from pipeline import runners
+from pipeline.terminal import Terminal
 
 # Their warnings are nothing that a user could act on.
 _CHATTY = ("apache_beam.typehints", "apache_beam.utils.subprocess_server")
@@ -14,7 +15,26 @@ _CHATTY = ("apache_beam.typehints", "apache_beam.utils.subprocess_server")
 
 def say(text: str) -> None:
     """Writes a line to stderr; stdout stays empty."""
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")  # at once: a line of another thread must not come before its end
+    sys.stderr.flush()
+
+
+def is_live() -> bool:
+    """Whether `show` draws a live line."""
+    return isinstance(sys.stderr, Terminal)
+
+
+def show(text: str) -> None:
+    """Shows how far the job has come: on a terminal in place of what was shown before, elsewhere as a line."""
+    if isinstance(sys.stderr, Terminal):
+        sys.stderr.live(text)
+    elif text:
+        say(text)
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """'1 image', '2 images', '1,000 images'."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 class _TracebackFilter(logging.Filter):

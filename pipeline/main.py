@@ -10,14 +10,13 @@ import threading
 import time
 from collections.abc import Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors that matter are raised, too
-
 from pipeline import bottleneck, console, options, plan, prepare, reach, run, runners, weights
 from pipeline.console import say
 from pipeline.dry_run import run as dry_run
 from pipeline.flags import RequestError
 from pipeline.report import Report
 from pipeline.signals import Stopped
+from pipeline.terminal import Screen
 from transforms import counters, metrics
 from transforms.commit import request
 from transforms.manifest import write_manifest
@@ -76,10 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    # Exit functions stop the job servers that Beam started; threads that read from them would log errors.
-    threading.excepthook = lambda _: None
-    atexit._run_exitfuncs()
+    with Screen():
+        code = main()
+        # Exit functions stop the job servers that Beam started; threads that read from them would log errors.
+        threading.excepthook = lambda _: None
+        atexit._run_exitfuncs()
     sys.stderr.flush()
     # Threads of a stopped run, or of an engine, must not keep the process alive.
     os._exit(code)

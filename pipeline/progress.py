@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass, replace
-from typing import TextIO
 
+from pipeline import console
 from pipeline.plan import Plan
 from transforms import counters
 from transforms.commit import receipts, retry_failures
@@ -29,7 +28,7 @@ class Snapshot:
     fraction: float  # of the input, 0 to 1
     seconds: float  # since the first batch was done, if that is known, else since the start
     first: int = 0  # images of the first batch, which the rate leaves out
-    doing: str = ""  # what happens before the first batch is done
+    doing: str = "starting"  # what happens before the first batch is done
 
     @property
     def rate(self) -> float:
@@ -67,11 +66,9 @@ def duration(seconds: float) -> str:
 class Progress:
     """Follows a run: by this process's counts if the workers are in it, else by the receipts that appear."""
 
-    def __init__(self, plan: Plan, in_process: bool, out: TextIO | None = None):
+    def __init__(self, plan: Plan, in_process: bool):
         self._plan = plan
         self._in_process = in_process
-        self._out = out or sys.stderr
-        self._live = self._out.isatty()
         self._began = self._drawn = time.monotonic()
         self._before = counters.PROCESS.counts()
         is_known = all(shard.source.inputs is not None for shard in plan.todo)
@@ -130,7 +127,7 @@ class Progress:
     @property
     def interval_seconds(self) -> float:
         """The shortest time between two lines; longer where each has to read receipts."""
-        return _LIVE_SECONDS if self._live and self._in_process else _PLAIN_SECONDS
+        return _LIVE_SECONDS if console.is_live() and self._in_process else _PLAIN_SECONDS
 
     def draw(self) -> None:
         """Shows the state of the run, at most once per interval."""
@@ -141,11 +138,4 @@ class Progress:
             line = self.snapshot().line()
         except Exception as error:  # a store that does not answer must not end a healthy run
             line = f"progress unknown: {error}"
-        self._out.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
-        self._out.flush()
-
-    def clear(self) -> None:
-        """Erases the live line, so that the next text starts on a line of its own."""
-        if self._live:
-            self._out.write("\r\x1b[K")
-            self._out.flush()
+        console.show(line)

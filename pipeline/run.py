@@ -94,7 +94,7 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
         while thread.is_alive() and not signals.received:
             thread.join(_POLL_SECONDS)
             progress.draw()
-        progress.clear()
+        console.show("")
         console.log_warnings_only()
         if signals.received:
             _cancel(outcome.get("result"), beam_options, runner)

@@ -89,7 +89,7 @@ class Tally:
         self._sums: dict[str, Any] = asdict(Counts())
         self._failures: Counter[str] = Counter()
         self._drained: dict[str, int] = {}
-        self.doing = ""  # what the process does before its first batch is done
+        self.doing = "starting"  # what the process does before its first batch is done
         self.first: tuple[float, int] | None = None  # when that was, a time.monotonic(), and its inputs
         self.batch_fitted = 0  # images per call, where the device's memory does not hold --batch_size
 
