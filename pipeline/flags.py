@@ -144,8 +144,9 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("--pass_through", {**_LIST, "default": []}, "features, columns or tar members to copy to the output"),
         ("--split_bytes", {"type": _size, "metavar": "SIZE"},
          "cut uncompressed TFRecord files into shards of SIZE, such as 256MiB (default: one per file)"),
-        ("--images_per_shard", {**_COUNT, "default": 1000},
-         "images per shard of lists, image files and Parquet (default: %(default)s)"),
+        ("--images_per_shard", _COUNT,
+         "images per shard of lists, image files and Parquet (default: whole batches that give about 200 shards, at "
+         "most 1024 images each; a resumed output keeps its shards)"),
     ],
     "output": [
         ("--output", {"metavar": "FOLDER"},

@@ -31,7 +31,7 @@ class JobConfig:
 
     inputs: tuple[str, ...]
     input_format: str
-    images_per_shard: int
+    images_per_shard: int | None
     split_bytes: int | None
     output: str
     overwrite: bool

@@ -103,7 +103,7 @@ class Cutting:
     """How files are cut into sources. `listing` is the path at which a list of image files will be written."""
 
     read: ReadSettings
-    images_per_shard: int
+    images_per_shard: int | None  # None: as `shard_size` has it
     split_bytes: int | None
     listing: str
 
@@ -115,6 +115,7 @@ class Cut(NamedTuple):
     names: Sequence[str]
     notes: tuple[str, ...] = ()
     listing: bytes | None = None  # what is to be written to `Cutting.listing`
+    images_per_shard: int | None = None  # at most; None for kinds that are not cut by rows
 
 
 def always(path: str, settings: ReadSettings) -> bool:

@@ -18,6 +18,7 @@ from transforms.commit.layout import LISTING
 from transforms.imaging import formats
 from transforms.sources import text_rows
 from transforms.sources.base import BadInput, Cut, Cutting, KeyAt, Kind
+from transforms.sources.shard_size import rows_per_shard
 from transforms.sources.uri_list import UriSlice, key_of_uri, shard_name
 from transforms.storage import door
 
@@ -28,9 +29,10 @@ def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
             "image files have no columns: omit --pass_through and --key_feature, or pass a list of their paths"
         )
     listing = b"".join(_line(file.path) + b"\n" for file in files)
-    slices = text_rows.cut_stream("txt", io.BytesIO(listing), cutting.images_per_shard)
+    rows = cutting.images_per_shard or rows_per_shard(len(files), cutting.read.batch_size)
+    slices = text_rows.cut_stream("txt", io.BytesIO(listing), rows)
     sources = [UriSlice(cutting.listing, "txt", *bounds) for bounds in slices]
-    return Cut(sources, [shard_name(source) for source in sources], listing=listing)
+    return Cut(sources, [shard_name(source) for source in sources], listing=listing, images_per_shard=rows)
 
 
 def _line(path: str) -> bytes:

@@ -37,6 +37,14 @@ def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator
         yield from cut_stream(kind, stream, rows_per_slice)
 
 
+def count(path: str, kind: str, most: int) -> int:
+    """How many rows of a list are inputs, up to `most`."""
+    with door.open_input(path) as stream:
+        _header(stream, kind)
+        inputs = (raw for raw in _raw_rows(stream, kind) if raw.strip())
+        return sum(1 for _ in itertools.islice(inputs, most))
+
+
 def cut_stream(kind: str, stream: BinaryIO, rows_per_slice: int) -> Iterator[Slice]:
     """The slices of the rest of a stream."""
     rows = ((raw, len(raw), bool(raw.strip())) for raw in _raw_rows(stream, kind))

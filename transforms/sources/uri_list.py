@@ -19,7 +19,7 @@ from transforms.elements import Encoded, Failure
 from transforms.errors import ItemError
 from transforms.fetching.uris import public_uri
 from transforms.records import examples
-from transforms.sources import parquet_rows, text_rows
+from transforms.sources import parquet_rows, shard_size, text_rows
 from transforms.sources.base import Cut, Cutting, Item, KeyAt, Kind, Reading, ReadSettings
 from transforms.sources.rows import Columns, Row
 from transforms.storage.errors import StorageFailed
@@ -171,10 +171,19 @@ def shard_name(source: UriSlice) -> str:
 
 
 def _cut(kind: str, files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
-    sources = [
-        source for file in files for source in slices(file.path, kind, cutting.read, cutting.images_per_shard)
-    ]
-    return Cut(sources, [shard_name(source) for source in sources])
+    rows = cutting.images_per_shard or shard_size.rows_per_shard(_rows(kind, files), cutting.read.batch_size)
+    sources = [source for file in files for source in slices(file.path, kind, cutting.read, rows)]
+    return Cut(sources, [shard_name(source) for source in sources], images_per_shard=rows)
+
+
+def _rows(kind: str, files: Sequence[FileMetadata]) -> int:
+    """How many rows the lists have; of many rows, so many that more make no difference."""
+    count = parquet_rows.count if kind == "parquet" else partial(text_rows.count, kind=kind)
+    rows = 0
+    for file in files:
+        if rows < shard_size.COUNTED:
+            rows += count(file.path, most=shard_size.COUNTED - rows)
+    return rows
 
 
 def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
