@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 import google_crc32c
 
+from bit.command import exit_with
 from bit.models import Model, UnknownModel, UnusableModel, resolve
 
 _CONNECT_TIMEOUT_SECONDS = 10
@@ -229,4 +230,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    exit_with(main)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from bit import network, self_test, tensorfloat32
 from bit.checkpoint import open_checkpoint
+from bit.command import exit_with
 from bit.download import WeightsUnreachable, local_path
 from bit.models import ARCHITECTURES, HEADS, Model, UnknownModel, UnusableModel, resolve
 from bit.weights import STANDARDIZED, Untrained, Weights, folded, shapes
@@ -117,4 +118,4 @@ def _weights(model: Model) -> Weights:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    exit_with(main)

@@ -13,6 +13,8 @@ import os
 import re
 from dataclasses import dataclass
 
+from bit.command import exit_with
+
 BUCKET = "https://storage.googleapis.com/bit_models"
 TFHUB = "https://tfhub.dev/google/bit"
 # Of the pixels that networks of the authors' weights take, and of those that TF-Hub modules take.
@@ -201,12 +203,12 @@ def _unknown(name: str) -> str:
 
 def names() -> list[str]:
     """Every short name, in the order in which `main` lists them."""
+    heads = ("", "/imagenet21k_classification", "/ilsvrc2012_classification")
     result = []
     for scope in ("m", "s"):
         for arch in OFFICIAL:
-            tasks = ("", "/imagenet21k_classification", "/ilsvrc2012_classification")
-            result += [f"bit/{scope}-{arch}{task}" for task in tasks if not (scope == "s" and "21k" in task)]
-    return result + [f"untrained/{arch}" for arch in ARCHITECTURES]
+            result += [f"bit/{scope}-{arch}{head}" for head in heads if not (scope == "s" and "21k" in head)]
+    return result + [f"untrained/{arch}{head}" for arch in ARCHITECTURES for head in heads]
 
 
 def main() -> None:
@@ -228,4 +230,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -113,6 +113,13 @@ def _paths(text: str) -> list[str]:
     return _names(text[:start]) + [path for name in expanded for path in _paths(name)] + _paths(text[end:])
 
 
+# What a request keeps of itself in its output: the flags that decide what the output holds, and how sites are asked.
+KEPT = (
+    "input", "input_format", "image_feature", "uri_column", "key_feature", "pass_through", "split_bytes",
+    "images_per_shard", "model", "outputs", "top_k", "precision", "image_size", "batch_size", "exif_orientation",
+    "scaled_decoding", "max_pixels", "decode_timeout", "timeout", "retries", "max_bytes", "per_host", "uri_schemes",
+    "allow_private_networks", "user_agent_contact", "no_opt_out", "trust_env_proxies",
+)  # fmt: skip
 _RANGE_MAX = 1_000_000
 _FETCH, _IMAGES = FetchSettings(), Preprocessing()
 _SWITCH: dict[str, Any] = {

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from pipeline import bottleneck, console, options, plan, prepare, reach, run, runners, weights
+from pipeline import bottleneck, console, options, plan, prepare, reach, repeat, run, runners, weights
 from pipeline.console import say
 from pipeline.dry_run import run as dry_run
 from pipeline.flags import RequestError
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     report = Report(options.report_file(argv))
     try:
-        config, beam_options = options.parse(argv)
+        config, beam_options = options.parse(argv, repeat.kept_in)
         runner = runners.name_of(beam_options)
         console.configure_logging(runner)
         paths = (*config.inputs, config.output, config.model.model.uri)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report.failed(error)
     began, result = time.monotonic(), None
     counters.PROCESS.batch_fitted = 0
-    say(job_plan.summary(runner))
+    say(job_plan.summary(config.model, runner))
     if job_plan.todo:
         try:
             result = run.run(config, job_plan, beam_options, runner)
@@ -60,12 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             if runner == runners.LOCAL:  # whose workers end with this process
                 with contextlib.suppress(Exception):  # a store that failed the run may fail here too
-                    request.leave(job_plan.layout, job_plan.listing)
+                    request.leave(job_plan.layout, job_plan.listing, job_plan.request)
             if isinstance(error, Stopped):
-                return report.stopped(str(error), job_plan)
+                return report.stopped(error, job_plan, time.monotonic() - began)
             if isinstance(error, RequestError):
                 return report.refused(str(error))
-            return report.failed(error, job_plan)
+            return report.failed(error, job_plan, time.monotonic() - began)
     else:  # an earlier run may have been killed between its last receipt and the manifest
         write_manifest(job_plan.layout, job_plan.fingerprint, len(job_plan.shards))
     seconds, counts = time.monotonic() - began, metrics.read(result) if result else None

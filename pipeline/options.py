@@ -6,14 +6,15 @@ import argparse
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
 from bit import models, outputs
 from pipeline import runners
-from pipeline.flags import Parser, RequestError, parser
+from pipeline.flags import KEPT, Parser, RequestError, parser
 from transforms.feeding.settings import DecodeSettings
 from transforms.fetching.settings import FetchSettings
 from transforms.imaging.preprocess import Preprocessing
@@ -43,6 +44,7 @@ class JobConfig:
     read: ReadSettings
     decode: DecodeSettings
     model: ModelSettings
+    flags: Mapping[str, Any]  # those that are kept with the output, as they were given
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -50,11 +52,24 @@ class JobConfig:
         return self.decode.preprocessing
 
 
-def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
-    """Parses a command line. Raises RequestError if it is wrong."""
+# The flags of the request that made an output, by name. Raises RequestError.
+Kept = Callable[[str, PipelineOptions], Mapping[str, Any]]
+
+
+def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, PipelineOptions]:
+    """Parses a command line. Raises RequestError if it is wrong.
+
+    A command that names an output, and neither input nor model, repeats the request that `kept` returns, as far as its own
+    flags do not say otherwise."""
     flags, rest = parser().parse_known_args(list(argv))
     beam_options = PipelineOptions(_known_to_beam(rest))
     runners.set_defaults(beam_options, rest)
+    if kept and flags.output and not flags.input and not flags.model:
+        values = kept(_folder(flags.output), beam_options)
+        repeated = parser()
+        repeated.set_defaults(**{name: value for name, value in values.items() if name != "input"})
+        flags, _ = repeated.parse_known_args(list(argv))
+        flags.input = [values["input"]]
     flags.input = [group for group in flags.input or [] if group]
     missing = [name for name in ("input", "output", "model") if not getattr(flags, name)]
     if missing:
@@ -116,6 +131,7 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
             preprocessing, flags.batch_size, flags.decode_processes or 0, flags.decode_timeout
         ),
         model=ModelSettings(model, image_size, flags.batch_size, flags.precision, output_names, top_k),
+        flags={name: getattr(flags, name) for name in KEPT},
     )
     return config, beam_options
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
 
 from bit.models import NUMERICS
-from pipeline import resume
+from pipeline import repeat, resume, runners
+from pipeline.console import counted
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from pipeline.resume import State
 from transforms.commit import receipts, request
 from transforms.commit.layout import Layout
+from transforms.commit.receipts import Receipt
 from transforms.elements import Shard
 from transforms.fetching.uris import public_uri
+from transforms.infer import ModelSettings
+from transforms.model import devices
 from transforms.sources import earlier as found_earlier
 from transforms.sources import finding, tfrecord
-from transforms.sources.base import BadInput, Cutting
+from transforms.sources.base import BadInput, Cut, Cutting
 from transforms.sources.finding import Found
 from transforms.storage import door
 
@@ -34,6 +38,8 @@ class Plan:
     fingerprint: Mapping[str, Any]
     listing: bytes | None  # the image files that globs or folders matched, if shards refer to such a list
     state: State  # of the output folder
+    request: bytes  # to be kept in the output folder
+    images_per_shard: int | None = None  # at most; None for kinds that are not cut by rows
     notes: tuple[str, ...] = ()  # messages to the user
     left_out: Mapping[str, str] = field(default_factory=dict)  # files that are not input: path -> reason
 
@@ -42,11 +48,22 @@ class Plan:
         """The shards of this run; those of which only failures are retried come last."""
         return self.state.todo
 
-    def summary(self, runner: str) -> str:
-        """The work of the run, in one line."""
+    def summary(self, model: ModelSettings, runner: str) -> str:
+        """The work of the run, in one line: how much of what, with which model in which precision, on what."""
         retried = len(self.state.retried)
-        again = f" ({retried} of them to retry {self.tried_again} failures)" if retried else ""
-        return f"{len(self.todo)} of {len(self.shards)} shards to do{again} with {runner}"
+        again = f" ({retried} of them to retry {counted(self.tried_again, 'failure')})" if retried else ""
+        work = f"{len(self.todo)} of {counted(len(self.shards), 'shard')} to do{again} with {runner}"
+        if not self.todo:
+            return work
+        much = f"{self.units / 1e6:,.1f} MB" if self.images is None else counted(self.images, "image")
+        place = devices.expected() if runner == runners.LOCAL else "its workers"
+        return f"{work}: {much}, {public_uri(model.model.name)} in {model.precision} on {place}"
+
+    @property
+    def images(self) -> int | None:
+        """The number of images of this run; None where only reading would tell."""
+        inputs = [shard.retry.inputs if shard.retry else shard.source.inputs for shard in self.todo]
+        return None if None in inputs else sum(filter(None, inputs))
 
     @property
     def tried_again(self) -> int:
@@ -78,7 +95,7 @@ def make(config: JobConfig, weights: str) -> Plan:
 def _as_earlier(config: JobConfig, layout: Layout, weights: str) -> Plan | None:
     """The plan for an output that an earlier version started with fewer files; None if there is no such output."""
     try:
-        if not receipts.labels(layout) and not door.exists(layout.request):
+        if not receipts.labels(layout) and not request.is_begun(layout):
             return None
         earlier = found_earlier.find(config.inputs, config.input_format, config.read)
         plan = _plan(config, layout, earlier, weights)
@@ -86,7 +103,7 @@ def _as_earlier(config: JobConfig, layout: Layout, weights: str) -> Plan | None:
             return None
         now, skipped = finding.all_files(config.inputs, config.input_format, config.read)
         begun = [file.last_updated_in_seconds for file in door.match(layout.receipt("*"))]
-        begun += [file.last_updated_in_seconds for file in door.match(layout.request)]
+        begun += [file.last_updated_in_seconds for path in request.notes(layout) for file in door.match(path)]
     except (BadInput, RequestError, BeamIOError, ValueError, ImportError):
         return None
     more = sorted(set(now) - {file.path for file in earlier.files})
@@ -101,8 +118,8 @@ def _as_earlier(config: JobConfig, layout: Layout, weights: str) -> Plan | None:
 
 
 def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Plan:
-    cutting = Cutting(config.read, config.images_per_shard, config.split_bytes, layout.listing)
-    cut = matches.kind.cut(matches.files, cutting)
+    existing = resume.read(layout)
+    cut = _cut(config, layout, matches, existing)
     inputs = ",".join(config.inputs)
     if not cut.sources:
         raise RequestError(f"--input={inputs} lists no image: there is nothing to do")
@@ -116,8 +133,31 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
     )
     resume.check_inputs(layout, matches.files, cut.listing)
     fingerprint = _fingerprint(config, weights)
-    state = resume.find(config, layout, shards, fingerprint, cut.listing)
-    return Plan(layout, shards, fingerprint, cut.listing, state, cut.notes, matches.left_out)
+    state = resume.find(config, layout, shards, fingerprint, cut.listing, existing)
+    return Plan(
+        layout,
+        shards,
+        fingerprint,
+        cut.listing,
+        state,
+        request.content(repeat.flags_of(config, cut.images_per_shard)),
+        cut.images_per_shard,
+        cut.notes,
+        matches.left_out,
+    )
+
+
+def _cut(config: JobConfig, layout: Layout, matches: Found, existing: Sequence[Receipt]) -> Cut:
+    """The input, cut like the output's shards if it has some."""
+    first = None
+    for size in resume.shard_sizes(config, layout, existing, repeat.flags_of(config, None)):
+        cutting = Cutting(config.read, size, config.split_bytes, layout.listing)
+        cut = matches.kind.cut(matches.files, cutting)
+        if cut.images_per_shard is None or config.overwrite or resume.is_cut_like(existing, cut.sources):
+            return cut
+        first = first or cut
+    assert first
+    return first
 
 
 def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:

@@ -25,7 +25,8 @@ def prepare(plan: Plan) -> None:
     try:
         if plan.state.stale:  # nothing is deleted unless the folder is writable
             _check_writable(layout)
-        if plan.todo and layout.request not in plan.state.stale:
+        is_taken_over = bool({*request.notes(layout)} & {*plan.state.stale})
+        if plan.todo and not is_taken_over:
             request.enter(*note)
         # Receipts first: from then on nothing counts as done.
         door.delete([path for path in plan.state.stale if path.endswith(".json")])
@@ -36,8 +37,10 @@ def prepare(plan: Plan) -> None:
             retry_failures.write_marker(layout, plan.todo)
         if plan.listing is not None and (plan.todo or not door.exists(layout.listing)):
             door.write_atomic(layout.listing, plan.listing)
-        if layout.request in plan.state.stale:
+        if is_taken_over:
             request.enter(*note)
+        if plan.todo:
+            request.keep(layout, plan.request)
     except request.OutputInUse as error:
         raise RequestError(str(error)) from error
     except (OSError, BeamIOError, ValueError, ImportError) as error:
@@ -48,7 +51,7 @@ def prepare(plan: Plan) -> None:
 
 def _check_writable(layout: Layout) -> None:
     """Raises a storage error if files cannot be written to the output folder, or those in it cannot be replaced."""
-    probe = f"{layout.request}.probe"
+    probe = f"{layout.running}.probe"
     door.write_atomic(probe, b"")
     door.delete([probe])
     for folder in filter(door.is_local, (layout.folder, layout.receipts)):

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 
 from pipeline import console
+from pipeline.console import counted
 from pipeline.plan import Plan
 from transforms import counters
 from transforms.commit import receipts, retry_failures
@@ -14,6 +15,8 @@ from transforms.storage import door
 
 _LIVE_SECONDS = 0.5
 _PLAIN_SECONDS = 10.0
+_LONG_SECONDS = 600.0  # for one shard
+_BATCHES = 2  # after the first one, before anything is said about the pace
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,11 @@ class Snapshot:
         """As shown to the user."""
         if not self.images:
             return self.doing
-        total = f"/{self.images_total}" if self.images_total else ""
+        total = f"/{self.images_total:,}" if self.images_total else ""
         parts = [
-            f"{self.images}{total} images",
+            counted(self.images, "image") if not total else f"{self.images:,}{total} images",
             *([speed(self.rate)] if self.rate else []),
-            f"{self.failures} failed",
+            f"{self.failures:,} failed",
             f"shard {self.shards}/{self.shards_total}",
         ]
         if 0 < self.fraction < 1 and self.rate:
@@ -63,16 +66,55 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How long a shard takes. `at_once`: shards that are done side by side."""
+
+    plan: Plan
+    at_once: int
+    batch_size: int
+
+    def warning(self, now: Snapshot) -> str:
+        """What a user should know if a shard takes long, once the first batches have passed; else ''."""
+        largest = max(
+            (shard for shard in self.plan.todo if not shard.retry), key=lambda s: s.units, default=None
+        )
+        done = max(0, now.images - now.first)
+        if largest is None or done < _BATCHES * max(now.first, self.batch_size) or not now.rate:
+            return ""
+        # Of a file of records it is only known how much of it the images were.
+        images = largest.source.inputs or largest.units * now.images / max(
+            1.0, now.fraction * self.plan.units
+        )
+        rate = now.rate / min(self.at_once, len(self.plan.todo))  # of one shard
+        if images / rate <= _LONG_SECONDS or images <= self.batch_size:
+            return ""
+        cut_by = largest.source.cut_by
+        if cut_by == "--images_per_shard":
+            batches = max(1, int(_LONG_SECONDS * rate / self.batch_size))
+            advice = f"{cut_by}={batches * self.batch_size} with another --output"
+        elif cut_by:
+            mebibytes = largest.units * _LONG_SECONDS * rate / images / 2**20
+            advice = f"{cut_by}={max(1, int(mebibytes))}MiB with another --output"
+        else:
+            advice = "an input of smaller files"
+        return (
+            f"a shard of about {counted(round(images), 'image')} takes {duration(images / rate)} at this rate, and a run that "
+            f"is stopped loses what it has done of one: {advice} would save more often"
+        )
+
+
 class Progress:
     """Follows a run: by this process's counts if the workers are in it, else by the receipts that appear."""
 
-    def __init__(self, plan: Plan, in_process: bool):
+    def __init__(self, plan: Plan, in_process: bool, at_once: int = 1, batch_size: int = 1):
         self._plan = plan
+        self._pace = Pace(plan, at_once, batch_size)
+        self._warned = not in_process
         self._in_process = in_process
         self._began = self._drawn = time.monotonic()
         self._before = counters.PROCESS.counts()
-        is_known = all(shard.source.inputs is not None for shard in plan.todo)
-        self._images_total = plan.units if is_known else 0
+        self._images_total = plan.images or 0
         self._weights = {shard.label: shard.units for shard in plan.todo}
         self._retries = {shard.label: shard.retry for shard in plan.todo if shard.retry}
         self._counted: dict[str, receipts.Receipt] = {}
@@ -135,7 +177,11 @@ class Progress:
             return
         self._drawn = time.monotonic()
         try:
-            line = self.snapshot().line()
+            snapshot = self.snapshot()
+            line = snapshot.line()
+            if not self._warned and (warning := self._pace.warning(snapshot)):
+                self._warned = True
+                console.say(warning)
         except Exception as error:  # a store that does not answer must not end a healthy run
             line = f"progress unknown: {error}"
         console.show(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Iterator
@@ -80,7 +81,8 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
 
     counters.PROCESS.drain()  # counts of an earlier, failed run in this process
     counters.PROCESS.does("starting")
-    progress = Progress(plan, runners.in_process(beam_options, runner))
+    workers = runners.workers(beam_options, runner)
+    progress = Progress(plan, workers.in_process, workers.at_once, config.model.batch_size)
     with Signals() as signals:
         if runner != runners.LOCAL:
             # Beam starts job servers on the main thread only, and installs its own SIGINT handler there.
@@ -97,8 +99,11 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
         console.show("")
         console.log_warnings_only()
         if signals.received:
+            stopped = signals.stopped()
+            with contextlib.suppress(Exception):  # a store that does not answer
+                stopped.images = progress.snapshot().images
             _cancel(outcome.get("result"), beam_options, runner)
-            raise signals.stopped()
+            raise stopped
     if error := outcome.get("error"):
         for cause in _causes(error):
             if isinstance(cause, UnusableModel):

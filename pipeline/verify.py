@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 
 from apache_beam.io.filesystem import BeamIOError
 
-from pipeline.console import say
-from transforms.commit import receipts
+from pipeline.console import counted, say
+from transforms.commit import receipts, request
 from transforms.commit.audit import Problem, check_shard
-from transforms.commit.layout import MANIFEST, OF_SHARDS, Layout, label_of, receipt_name
+from transforms.commit.layout import MANIFEST, OF_SHARDS, REQUEST, Layout, label_of, receipt_name
 from transforms.commit.receipts import Receipt
 from transforms.manifest import manifest
 from transforms.sources import kinds
@@ -51,13 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return NO_OUTPUT
     if count:
         say(
-            f"error: {folder}: {count} problem{'s' * (count > 1)}; delete the receipts of the shards named, "
+            f"error: {folder}: {counted(count, 'problem')}; delete the receipts of the shards named, "
             "then run the job again: it redoes those shards"
         )
         return BROKEN
-    say(
-        f"{folder}: {totals['shards']} shards, {totals['features']} features, {totals['failures']} failures: complete"
-    )
+    counts = [counted(totals[name], name.removesuffix("s")) for name in ("shards", "features", "failures")]
+    say(f"{folder}: {', '.join(counts)}: complete")
     if arguments.json:
         print(json.dumps(totals))
     return COMPLETE
@@ -93,6 +92,11 @@ def check_folder(layout: Layout) -> Iterator[Problem]:
         yield from check_shard(layout, receipt, kinds.keys(receipt.name, receipt.input, layout.listing))
     yield from _between(layout, done)
     yield from _manifest(layout, done, MANIFEST in present)
+    if REQUEST in present:
+        try:
+            request.kept(layout)
+        except request.NotARequest as error:
+            yield Problem(layout.request, str(error).removeprefix(f"{layout.request} "))
     of_shards = {receipt_name(label) for label in labels}
     of_shards |= {file.name for receipt in done for file in receipt.files}
     yield from _stray(layout, present - of_shards)

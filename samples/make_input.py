@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bit.command import exit_with
 from transforms.records import examples, tfrecord
 
 PHOTOS = Path(__file__).resolve().parent / "photos"
@@ -67,4 +68,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

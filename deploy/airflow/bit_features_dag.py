@@ -70,7 +70,11 @@ REQUEST = {
         description="Features, columns or tar members to copy to the output, separated by commas",
     ),
     "images_per_shard": Param(
-        1000, type="integer", minimum=1, description="Images per shard of lists, image files and Parquet"
+        None,
+        type=["null", "integer"],
+        minimum=1,
+        description="Images per shard of lists, image files and Parquet. Default: about 200 shards of whole batches, of at "
+        "most 1024 images; a resumed output keeps its shards",
     ),
     "image_size": Param(
         None,

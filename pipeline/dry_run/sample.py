@@ -8,14 +8,14 @@ import math
 import statistics
 import time
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline.dry_run.estimate import NOTHING, Cost, ShardSample, total
 from pipeline.options import JobConfig
 from transforms import counters
-from transforms.elements import Decoded, Encoded, Failure, Shard
+from transforms.elements import EVERY, Decoded, Encoded, Failure, Shard
 from transforms.feeding import feeders
 from transforms.fetching.fetcher import Fetcher
 from transforms.imaging.formats import format_of
@@ -64,7 +64,7 @@ class Sampler:
         feeders.release(self._feeders)
 
     def sample(self, shard: Shard, represented_units: float) -> tuple[list[Image], ShardSample]:
-        """The first images of a shard, and their cost. `represented_units`: of the shard and its neighbors."""
+        """A few images of a shard, and their cost. `represented_units`: of the shard and its neighbors."""
         read, cost, image_units = self._read(shard)
         items = list(map(records.encoded, read))
         encoded = [item for item in items if isinstance(item, Encoded)]
@@ -76,7 +76,10 @@ class Sampler:
         return images, ShardSample(represented_units, image_units, cost, decoding)
 
     def _read(self, shard: Shard) -> tuple[list[Item], Cost, float]:
-        """The first images of a shard, the cost of reading one, and the units of one.
+        """A few images of a shard, the cost of reading one, and the units of one.
+
+        Where the shard's inputs are numbered before they are read, the images are spread over it; elsewhere they are the
+        first ones.
 
         A file is read in blocks and opened with the first, so the images of a block share that cost. For fetched images,
         the cost is how long one keeps the reader waiting while others are fetched in parallel.
@@ -93,7 +96,8 @@ class Sampler:
                 fetch_seconds.append(time.perf_counter() - began)
 
         settings = self._config.read
-        reading = Reading(shard.name, settings, fetch=fetch, pool=self._fetching, limit=IMAGES_PER_SHARD)
+        due, limit = _due(shard)
+        reading = Reading(shard.name, settings, due, fetch=fetch, pool=self._fetching, limit=limit)
         before = counters.PROCESS.counts()
         with contextlib.closing(shard.source.items(reading)) as source:
             with Stopwatch() as opening:
@@ -114,7 +118,8 @@ class Sampler:
             return items, Cost(wall / len(items), cpu / len(items)), image_units
         block = door.block_bytes(shard.source.uri) if shard.source.inputs is None else shard.units
         share = min(1.0, image_units / max(1, min(shard.units, block)))
-        cost = total([opening.cost.times(share), going_on.cost.times(1 / max(1, len(items) - 1))])
+        read = limit if shard.source.inputs else len(items)  # with those passed over
+        cost = total([opening.cost.times(share), going_on.cost.times(1 / max(1, read - 1))])
         return items, cost, image_units
 
     def _decoding_cost(self, encoded: Sequence[Encoded]) -> Cost:
@@ -136,6 +141,16 @@ class Sampler:
         parts = [encoded[start : start + size] for start in range(0, len(encoded), size)]
         batches = list(map(self._feeders.submit, parts))  # all, so that each feeder has something to do
         return [result for batch in batches for result in batch.wait()]
+
+
+def _due(shard: Shard) -> tuple[Container[int], int]:
+    """The positions of the images to sample, and how many inputs have to be read for them."""
+    inputs = shard.source.inputs
+    if not inputs:
+        return EVERY, IMAGES_PER_SHARD
+    count = min(inputs, IMAGES_PER_SHARD)
+    due = {index * (inputs - 1) // max(1, count - 1) for index in range(count)}
+    return due, max(due) + 1
 
 
 def _image_units(shard: Shard, items: Sequence[Item], units_read: int) -> float:

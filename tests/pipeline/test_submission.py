@@ -48,7 +48,7 @@ assert "tensorflow" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=helpers.REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "0 of 1 shards to do" in done.stderr
+    assert "0 of 1 shard to do" in done.stderr
 
 
 def test_importing_the_launcher_leaves_the_process_as_it_was():

@@ -158,7 +158,7 @@ def test_a_run_leaves_these_lines(tmp_path):
     code, written = terminals.run(command, tmp_path, TF_CPP_MIN_LOG_LEVEL="")
     lines = terminals.screen(written)
     expected = [
-        r"2 of 2 shards to do with FnApiRunner",
+        r"2 of 2 shards to do with FnApiRunner: 0.0 MB, untrained/tiny in float32 on the CPU",
         r"5 images in [\d.]+ s \([\d.]+/s\)",
         r"out: 5 features, 0 failures",
         r"the weights are untrained: the features have the right shape but no meaning",

@@ -51,7 +51,9 @@ def cut(path, **settings):
 
 
 def txt(folder):
-    (folder / "list.txt").write_text("".join(f"/{row}.jpg\n\n" for row in range(500)))  # blank lines are no rows
+    (folder / "list.txt").write_text(
+        "".join(f"/{row}.jpg\n\n" for row in range(500))
+    )  # blank lines are no rows
     return folder / "list.txt"
 
 

@@ -16,7 +16,7 @@ from transforms.storage import door
 
 _LABEL = r"\d{5,}-of-\d{5,}"
 _FEATURES, _FAILURES, _RECEIPTS, _TEMPORARY = "features-", "failures-", "receipts", ".tmp"
-MANIFEST, LISTING = "manifest.json", "inputs.txt"
+MANIFEST, LISTING, REQUEST = "manifest.json", "inputs.txt", "request.json"
 
 # Prefixes of the names, below the output folder, of files that belong to a single shard.
 OF_SHARDS = (_FEATURES, _FAILURES, f"{_RECEIPTS}/", f"{_TEMPORARY}/")
@@ -42,7 +42,7 @@ _DATA = re.compile(rf"{_FEATURES}{_LABEL}{re.escape(features.SUFFIX)}|{_FAILURES
 _OURS = (
     re.compile(rf"(.*)(?:^|/){re.escape(_TEMPORARY)}/[^/]+", re.DOTALL),
     re.compile(
-        rf"(.*?)(?:^|/)(?:{_DATA.pattern}|{_RECEIPTS}/{_LABEL}\.json|{re.escape(MANIFEST)}|{re.escape(LISTING)})",
+        rf"(.*?)(?:^|/)(?:{_DATA.pattern}|{_RECEIPTS}/{_LABEL}\.json|{'|'.join(map(re.escape, (MANIFEST, LISTING, REQUEST)))})",
         re.DOTALL,
     ),
 )
@@ -123,7 +123,17 @@ class Layout:
 
     @property
     def request(self) -> str:
-        """The request of the job that is using this output folder."""
+        """The request of the output, by which a command that names only the output repeats it."""
+        return door.join(self.folder, REQUEST)
+
+    @property
+    def running(self) -> str:
+        """The note of the job that is using this output folder."""
+        return door.join(self.temporary, "running.json")
+
+    @property
+    def running_before(self) -> str:
+        """Where versions before 0.2 left that note."""
         return door.join(self.temporary, "request.json")
 
     @property

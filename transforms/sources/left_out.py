@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 
+from transforms.commit import request
 from transforms.commit.layout import Layout, folder_of
 from transforms.storage import door
 
@@ -59,4 +60,4 @@ def ours(paths: Iterable[str]) -> set[str]:
 
 def _is_output(layout: Layout) -> bool:
     named = any(folder_of(file.path) for file in door.match(layout.receipt("*")))
-    return named or door.exists(layout.request)
+    return named or request.is_begun(layout)
