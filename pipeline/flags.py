@@ -26,6 +26,9 @@ a complete command:
   python -m pipeline.main --runner=DirectRunner --model=bit/m-r101x3 \\
     --input='gs://bucket/train-*.tfrecord' --output=gs://bucket/features
 
+again, with the flags that the output keeps of its request:
+  python -m pipeline.main --output=FOLDER [--retry_failures]
+
 Options of Beam and its runners are accepted too: with DirectRunner,
 --direct_num_workers=4 processes 4 shards at once. All messages go to stderr.
 

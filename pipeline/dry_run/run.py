@@ -48,7 +48,7 @@ def survey(config: JobConfig, plan: Plan) -> Survey:
     with _reachable(plan) as shards, contextlib.closing(Sampler(config)) as sampler:
         parts = min(_SHARDS, len(shards))
         for part in range(parts):
-            show(f"dry run: sampling shard {part + 1} of {parts}")
+            show(f"sampling shard {part + 1} of {parts}")
             neighbors = shards[part * len(shards) // parts : (part + 1) * len(shards) // parts]
             shard_images, sample = sampler.sample(
                 neighbors[len(neighbors) // 2], sum(shard.units for shard in neighbors)
@@ -59,7 +59,7 @@ def survey(config: JobConfig, plan: Plan) -> Survey:
     if not decoded:
         show("")
         return Survey(tuple(images), parts)
-    show("dry run: loading and measuring the model")
+    show("loading and measuring the model")
     measured, record_bytes = measure(config, decoded)
     show("")
     job = Job(sum(shard.units for shard in shards), len(shards), config.model.batch_size, cpus.available())

@@ -123,7 +123,7 @@ def test_it_says_what_is_done_already_and_how_far_it_is(tmp_path, capsys):
     said = capsys.readouterr().err.splitlines()
     assert "dry run: 2 of 2 images, in 1 of 1 shard" in said
     assert "done      2 of 3 shards, with 4 images: the estimate is of the others" in said
-    assert said[:2] == ["dry run: sampling shard 1 of 1", "dry run: loading and measuring the model"]
+    assert said[:2] == ["sampling shard 1 of 1", "loading and measuring the model"]
     helpers.job(*flags, output=output)
     capsys.readouterr()
     helpers.job(*flags, "--dry_run", output=output)
