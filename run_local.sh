@@ -83,6 +83,7 @@ done
 ((status == 0)) || exit "$status"
 
 say
-say "Features: $output/features-*.tfrecord (one tf.Example per image); failed images: $output/failures-*.jsonl, if any."
+say "Features: $output/features-*.tfrecord, one tf.Example per image"
+say "Failed images, if any: $output/failures-*.jsonl"
 say "Totals, model and versions: $output/manifest.json"
-say "To look at the features: .venv/bin/python -m samples.show $output"
+say "To look at them: .venv/bin/python -m samples.show $output"

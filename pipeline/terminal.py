@@ -93,7 +93,7 @@ class Screen:
 
     def __enter__(self) -> Screen:
         try:
-            if not sys.stderr.isatty():
+            if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
                 return self
             descriptor = os.dup(2)
             sys.stderr = Terminal(open(descriptor, "w", encoding="utf-8", errors="backslashreplace"))

@@ -112,6 +112,18 @@ def test_rows_of_parquet_are_spread_over_the_shard_too(tmp_path, capsys):
     assert lines["failures"] == "8 of 16 (not_image: 8)"
 
 
+def test_records_are_spread_over_the_file(tmp_path, monkeypatch, capsys):
+    """The second half cannot be decoded."""
+    monkeypatch.setattr(sample, "_SPREAD_BYTES", 1000)
+    good = [helpers.image_example(seed) for seed in range(60)]
+    bad = [helpers.example({"image/encoded": b"no image" * 100})] * 60
+    path = helpers.write_tfrecord(tmp_path / "in.tfrecord", good + bad)
+    lines = dry_run(capsys, f"--input={path}", output=tmp_path / "out")
+    assert re.fullmatch(r"dry run: 16 of about \d+ images, in 1 of 1 shard", lines["dry run"])
+    failed, count = re.match(r"(\d+) of (\d+) ", lines["failures"]).groups()
+    assert (4 <= int(failed) <= 12, count) == (True, "16")
+
+
 def test_it_says_what_is_done_already_and_how_far_it_is(tmp_path, capsys):
     for seed in range(6):
         (tmp_path / f"{seed}.jpg").write_bytes(helpers.encoded(seed))
