@@ -74,7 +74,11 @@ class WriteShards(beam.DoFn):
             self._writers.pop(label).abort()
         if label not in self._writers:
             self._writers[label] = ShardWriter(self._layout, chunk.shard, self._fingerprint)
-        self._writers[label].append(chunk)
+        try:
+            self._writers[label].append(chunk)
+        except BaseException:
+            self._writers.pop(label).abort()
+            raise
         codes = Counter(item.code for item in chunk.items if isinstance(item, Failure))
         counters.PROCESS.failed(codes)
         counters.PROCESS.batch_done(len(chunk.items))
