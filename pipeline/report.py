@@ -18,7 +18,7 @@ from transforms.commit import receipts
 from transforms.counters import Counts
 from transforms.fetching.uris import public_uri
 from transforms.sources import finding
-from transforms.storage import door
+from transforms.storage import door, retrying
 
 DONE, FAILED, WRONG_REQUEST, TOO_MANY_FAILURES = 0, 1, 2, 3
 
@@ -55,7 +55,8 @@ class Report:
         state: dict[str, Any] = {}
         if plan:
             try:
-                state = _shards(plan)
+                with retrying.hurried(retrying.AFTER_A_FAILURE_SECONDS):
+                    state = _shards(plan)
             except Exception as second:  # the store that failed the run may fail here too
                 state = {"shards": len(plan.shards), "shards_done_unknown": str(second)}
         return self._end(FAILED, {"status": "failed", "error": reason, **state})

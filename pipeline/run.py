@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from apache_beam.runners.runner import PipelineResult
 
 from bit.models import UnusableModel
-from pipeline import console, graph, runners
+from pipeline import console, graph, runners, workers
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
@@ -25,6 +26,7 @@ from transforms.infer import BitModelHandler
 from transforms.manifest import WriteManifest
 from transforms.read import ReadShards
 from transforms.storage import door
+from transforms.storage.errors import StorageFailed
 from transforms.write import WriteShards
 
 _POLL_SECONDS = 0.25
@@ -81,7 +83,7 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
     counters.PROCESS.drain()  # counts of an earlier, failed run in this process
     counters.PROCESS.does("starting")
     progress = Progress(plan, runners.in_process(beam_options, runner))
-    with Signals() as signals:
+    with Signals() as signals, counters.PROCESS.run(), workers.watched() as fleet:
         if runner != runners.LOCAL:
             # Beam starts job servers on the main thread only, and installs its own SIGINT handler there.
             with signals.raised():
@@ -91,7 +93,7 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
                 return None
         thread = threading.Thread(target=work, name="run", daemon=True)
         thread.start()
-        while thread.is_alive() and not signals.received:
+        while thread.is_alive() and not signals.received and not _is_overdue(fleet):
             thread.join(_POLL_SECONDS)
             progress.draw()
         progress.clear()
@@ -99,13 +101,21 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
         if signals.received:
             _cancel(outcome.get("result"), beam_options, runner)
             raise signals.stopped()
-    if error := outcome.get("error"):
+    if isinstance(fleet.error, workers.WorkerDied):  # what else was logged follows from it
+        raise fleet.error
+    if error := outcome.get("error", fleet.error):
         for cause in _causes(error):
             if isinstance(cause, UnusableModel):
                 raise RequestError(f"--model={config.model.model.name}: {cause}") from error
-        console.show_traceback()
+        if StorageFailed.__name__ not in str(error):  # whose message says all
+            console.show_traceback()
         raise error
     return outcome["result"]
+
+
+def _is_overdue(fleet: workers.Fleet) -> bool:
+    """Whether a run of which a bundle has failed should have ended: another worker is in the middle of its own."""
+    return bool(fleet.error) and time.monotonic() > fleet.failed_at + 2 * workers.GRACE_SECONDS
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
