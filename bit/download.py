@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 import google_crc32c
 
+from bit import streams
 from bit.models import Model, UnknownModel, UnusableModel, resolve
 
 _CONNECT_TIMEOUT_SECONDS = 10
@@ -229,4 +230,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    streams.guard()
     raise SystemExit(main())

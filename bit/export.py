@@ -12,7 +12,7 @@ import os
 
 import tensorflow as tf
 
-from bit import network, self_test, tensorfloat32
+from bit import network, self_test, streams, tensorfloat32
 from bit.checkpoint import open_checkpoint
 from bit.download import WeightsUnreachable, local_path
 from bit.models import ARCHITECTURES, HEADS, Model, UnknownModel, UnusableModel, resolve
@@ -117,4 +117,5 @@ def _weights(model: Model) -> Weights:
 
 
 if __name__ == "__main__":
+    streams.guard()
     raise SystemExit(main())

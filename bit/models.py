@@ -13,6 +13,8 @@ import os
 import re
 from dataclasses import dataclass
 
+from bit import streams
+
 BUCKET = "https://storage.googleapis.com/bit_models"
 TFHUB = "https://tfhub.dev/google/bit"
 # Of the pixels that networks of the authors' weights take, and of those that TF-Hub modules take.
@@ -228,4 +230,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    streams.guard()
     main()

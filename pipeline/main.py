@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors that matter are raised, too
 
+from bit import streams
 from pipeline import bottleneck, console, options, plan, prepare, reach, run, runners, weights
 from pipeline.console import say
 from pipeline.dry_run import run as dry_run
@@ -60,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return report.submitted(runner)
         except Exception as error:
             if runner == runners.LOCAL:  # whose workers end with this process
-                with contextlib.suppress(Exception):  # a store that failed the run may fail here too
+                # A store that failed the run may fail here too.
+                with contextlib.suppress(Exception), retrying.hurried(retrying.AFTER_A_FAILURE_SECONDS):
                     request.leave(job_plan.layout, job_plan.listing)
             if isinstance(error, Stopped):
                 return report.stopped(str(error), job_plan)
@@ -76,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    streams.guard()
     code = main()
     # Exit functions stop the job servers that Beam started; threads that read from them would log errors.
     threading.excepthook = lambda _: None

@@ -26,22 +26,28 @@ from transforms.infer import BitModelHandler
 from transforms.manifest import WriteManifest
 from transforms.read import ReadShards
 from transforms.storage import door
+from transforms.storage.door import StoreSettings
 from transforms.storage.errors import StorageFailed
 from transforms.write import WriteShards
 
 _POLL_SECONDS = 0.25
 
 
-def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
-    """Adds the job's graph for `plan` to `pipeline`."""
+def define(
+    config: JobConfig,
+    plan: Plan,
+    pipeline: beam.Pipeline,
+    stores: StoreSettings = StoreSettings(),  # noqa: B008  # frozen
+) -> None:
+    """Adds the job's graph for `plan` to `pipeline`; `stores` are those that the workers are to use."""
     graph.define(
         pipeline,
         plan.todo,
-        ReadShards(config.read, Due(plan.layout)),
+        ReadShards(config.read, Due(plan.layout), stores),
         DecodeImages(config.decode),
-        BitModelHandler(config.model),
-        WriteShards(plan.layout, plan.fingerprint),
-        WriteManifest(plan.layout, plan.fingerprint, len(plan.shards)),
+        BitModelHandler(config.model, stores),
+        WriteShards(plan.layout, plan.fingerprint, stores),
+        WriteManifest(plan.layout, plan.fingerprint, len(plan.shards), stores),
     )
 
 
@@ -68,8 +74,10 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
     """
     if beam_options.view_as(SetupOptions).save_main_session is None:
         beam_options.view_as(SetupOptions).save_main_session = False
-    pipeline = beam.Pipeline(runner=runner, options=beam_options)
-    define(config, plan, pipeline)
+    stores = door.of_launcher(beam_options, (*config.inputs, config.output, config.model.model.uri))
+    pipeline = beam.Pipeline(runner=runner, options=door.without_secrets(beam_options))
+    door.adopt(stores)  # the pipeline has set its own
+    define(config, plan, pipeline, stores)
     outcome: dict[str, Any] = {}
 
     def work() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from apache_beam.io.filesystem import BeamIOError
 
+from bit import streams
 from pipeline.console import say
 from transforms.commit import receipts
 from transforms.commit.audit import Problem, check_shard
@@ -149,4 +150,5 @@ def _stray(layout: Layout, names: set[str]) -> Iterator[Problem]:
 
 
 if __name__ == "__main__":
+    streams.guard()
     sys.exit(main())

@@ -73,7 +73,7 @@ class Fleet:
                 future.set(_failure(future.instruction_id, self.error))
             return future
 
-        connection.push = push_and_follow  # type: ignore[method-assign]
+        connection.push = push_and_follow  # type: ignore[method-assign, assignment]
 
     def _watch(self, future: beam.ControlFuture) -> None:
         set_response = future.set
@@ -117,9 +117,9 @@ def watched() -> Iterator[Fleet]:
     _fleet = fleet = Fleet()
     handlers = beam.WorkerHandler._registered_environments
     before = dict(handlers)
-    handlers[python_urns.EMBEDDED_PYTHON] = _Inside, None  # type: ignore[assignment]
-    handlers[python_urns.EMBEDDED_PYTHON_GRPC] = _Thread, bytes  # type: ignore[assignment]
-    handlers[python_urns.SUBPROCESS_SDK] = _Process, bytes  # type: ignore[assignment]
+    handlers[python_urns.EMBEDDED_PYTHON] = _Inside, None
+    handlers[python_urns.EMBEDDED_PYTHON_GRPC] = _Thread, bytes
+    handlers[python_urns.SUBPROCESS_SDK] = _Process, bytes
     try:
         yield fleet
     finally:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bit import streams
+
 PHOTOS = Path(__file__).resolve().parent / "photos"
 SHARDS = 3
 FORMATS = {".gif": "gif", ".jpg": "jpeg", ".png": "png", ".tiff": "tiff", ".webp": "webp"}
@@ -73,4 +75,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    streams.guard()
     main()

@@ -20,6 +20,8 @@ from transforms.elements import EncodedChunk, Failure, Shard
 from transforms.fetching.fetcher import Fetcher
 from transforms.fetching.settings import FetchSettings
 from transforms.sources.base import Item, Reading, ReadSettings, Source
+from transforms.storage import door
+from transforms.storage.door import StoreSettings
 
 
 def chunks(shard: Shard, items: Iterable[Item], batch_size: int) -> Generator[EncodedChunk, None, None]:
@@ -54,14 +56,22 @@ class ReadShards(beam.DoFn):
     Args:
       settings: how to read.
       due: the positions in a shard that are to be processed, or None if it is committed.
+      stores: those of the launcher.
     """
 
-    def __init__(self, settings: ReadSettings, due: Callable[[Shard], Container[int] | None]):
+    def __init__(
+        self,
+        settings: ReadSettings,
+        due: Callable[[Shard], Container[int] | None],
+        stores: StoreSettings = StoreSettings(),  # noqa: B008  # frozen
+    ):
         self._settings = settings
         self._due = due
+        self._stores = stores
 
     def setup(self):
         """Starts the thread that reads ahead; the client and its pool are shared by the process."""
+        door.adopt(self._stores)
         self._fetcher, self._pool = _fetching(self._settings.fetch)
         self._thread = ThreadPoolExecutor(1, "read")
         self._chunks: Generator[EncodedChunk, None, None] | None = None

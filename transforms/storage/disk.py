@@ -44,6 +44,13 @@ class Disk:
         """'': no network."""
         return ""
 
+    def is_configured(self, options: PipelineOptions) -> bool:
+        """False."""
+        return False
+
+    def adopt(self, url: str, options: PipelineOptions) -> None:
+        """Does nothing."""
+
     def fault(self, error: Any) -> Fault | None:
         """Another host may well have a file that is missing here; `plain_fault` knows the system's other errors."""
         if isinstance(error, (FileNotFoundError, NotADirectoryError)):
