@@ -89,8 +89,8 @@ def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(tmp_path, number):
     assert line.startswith(f"error: WorkerDied: worker process {victim} ended by {number.name}")
     assert "run the same command again" in line
     assert not offspring.left()
-    helpers.job(*flags[3:], output=output)
-    helpers.job(*flags[3:], output=tmp_path / "whole")
+    helpers.job(*flags[2:], output=output)
+    helpers.job(*flags[2:], output=tmp_path / "whole")
     assert helpers.contents(output) == helpers.contents(tmp_path / "whole")
 
 
