@@ -60,6 +60,7 @@ def worker_pool() -> Iterator[int]:
 def test_flags_for_a_store_reach_worker_processes(tmp_path, s3):
     pattern = helpers.write_shards(tmp_path / "in", (3, 2))
     helpers.job(f"--input={pattern}", "--batch_size=2", output=tmp_path / "out")
+    s3.use()
     output, flags = s3.folder(), [*helpers.TINY, f"--input={pattern}", "--batch_size=2", *s3.flags]
     processes = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
     helpers.job_process(*flags, *processes, f"--output={output}")
@@ -69,6 +70,7 @@ def test_flags_for_a_store_reach_worker_processes(tmp_path, s3):
 def test_flags_for_a_store_reach_a_worker_pool(tmp_path, s3):
     pattern = helpers.write_shards(tmp_path / "in", (3, 2))
     helpers.job(f"--input={pattern}", "--batch_size=2", output=tmp_path / "out")
+    s3.use()
     output, flags = s3.folder(), [*helpers.TINY, f"--input={pattern}", "--batch_size=2", *s3.flags]
     with worker_pool() as port:
         engine = ("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=EXTERNAL")
