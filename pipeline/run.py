@@ -75,6 +75,7 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
     if beam_options.view_as(SetupOptions).save_main_session is None:
         beam_options.view_as(SetupOptions).save_main_session = False
     stores = door.of_launcher(beam_options, (*config.inputs, config.output, config.model.model.uri))
+    runners.talk_directly()
     pipeline = beam.Pipeline(runner=runner, options=door.without_secrets(beam_options))
     door.adopt(stores)  # the pipeline has set its own
     define(config, plan, pipeline, stores)

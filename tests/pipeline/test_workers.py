@@ -36,6 +36,15 @@ def test_the_interpreters_path_may_hold_anything(tmp_path, name):
     assert helpers.manifest(tmp_path / "out")["features"] == 4
 
 
+@pytest.mark.parametrize("mode", ["multi_threading", "multi_processing"])
+def test_a_proxy_does_not_come_between_the_job_and_its_workers(tmp_path, mode):
+    pattern = helpers.write_shards(tmp_path / "in", (2, 2))
+    flags = [*helpers.TINY, "--direct_num_workers=2", f"--direct_running_mode={mode}", f"--input={pattern}"]
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    helpers.job_process(*flags, f"--output={tmp_path / 'out'}", env={**proxies, "no_proxy": "elsewhere"})
+    assert helpers.manifest(tmp_path / "out")["features"] == 4
+
+
 @pytest.mark.parametrize(
     ("program", "said"),
     [

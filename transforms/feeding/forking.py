@@ -16,6 +16,7 @@ from transforms.feeding.forker import EXIT, ORDER, READY
 from transforms.feeding.settings import DecodeSettings
 from transforms.feeding.slots import Slots, memory_file
 
+_START_SECONDS = 60.0
 _PACKAGES = str(Path(__file__).resolve().parents[2])  # where that process, too, can import this package
 
 
@@ -62,7 +63,16 @@ class Forking:
         finally:
             theirs.close()
             os.close(lock)
-        if self.control.recv(1) != READY:
+        self.control.settimeout(_START_SECONDS)
+        try:
+            answer = self.control.recv(1)
+        except TimeoutError:
+            self._process.kill()
+            self.control.close()
+            self._process.wait()
+            raise CannotStart(f"{sys.executable} did not come up within {_START_SECONDS:g} s") from None
+        self.control.settimeout(None)
+        if answer != READY:
             self.control.close()
             code = self._process.wait()
             if code == -signal.SIGKILL:

@@ -124,15 +124,20 @@ def call(
                 path,
                 None,
             ) from None
-        if fault := fault_of(path, error):
-            cause, count = cause_of(error), f" ({tries} tries)" if tries > 1 else ""
-            text = f"{what} {path} failed{count}: {describe(cause)}{advice(cause, fault)}"
-            raise StorageFailed(text, path, error) from error
+        if fault_of(path, error):
+            raise failed(what, path, error, tries) from error
 
     def left() -> float:
         return limits.seconds - (time.monotonic() - began - progressing)
 
     return repeat(attempt, limits, least_pause=least_pause, left=left, give_up=give_up)
+
+
+def failed(what: str, path: str, error: Exception, tries: int = 1) -> StorageFailed:
+    """The error for an operation on `path` that failed for good."""
+    fault, cause, count = fault_of(path, error), cause_of(error), f" ({tries} tries)" if tries > 1 else ""
+    text = f"{what} {path} failed{count}: {describe(cause)}{advice(cause, fault) if fault else ''}"
+    return StorageFailed(text, path, error)
 
 
 def once(what: str, path: str, action: Callable[[], T], seconds: float = math.inf) -> T:

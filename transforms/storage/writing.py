@@ -75,8 +75,12 @@ class Upload:
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115
 
     def write(self, data: bytes) -> None:
-        """Appends; sends nothing yet."""
-        self._file.write(data)
+        """Appends; sends nothing yet. Raises StorageFailed if there is no room to keep it here."""
+        try:
+            self._file.write(data)
+        except OSError as error:  # tried no more: how much of it was written is not known
+            where = tempfile.gettempdir()
+            raise retrying.failed("keeping an upload in", where, error) from error
 
     def close(self) -> None:
         """Uploads the file. Raises StorageFailed."""
