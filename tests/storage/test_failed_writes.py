@@ -87,6 +87,15 @@ LEFT_OPEN = {
     "a file being written": "left = door.create(path + '-new'); left.write(bytes(99))",
     "a file being read": "left = door.open_binary(path); left.read(9)",
     "a gzipped file": "left = door.open_input(path); left.read(9)",
+    "a Parquet file": (
+        "import pyarrow, pyarrow.parquet\n"
+        "pyarrow.parquet.write_table(pyarrow.table({'a': [1, 2]}), path)\n"
+        "left = pyarrow.parquet.ParquetFile(door.open_binary(path))"
+    ),
+    "a file that is being summed up": (
+        "import os; from transforms.sources.summed import Summed\n"
+        "left = Summed(door.open_unbuffered(path), path, os.path.getsize(path)); left.read(9)"
+    ),
     "a generator in the middle of a file": (
         "def lines():\n"
         "    with door.open_binary(path) as stream:\n"
