@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from bit.command import guard
 from pipeline import bottleneck, console, options, plan, prepare, reach, repeat, run, runners, weights
 from pipeline.console import say
 from pipeline.dry_run import run as dry_run
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return report.submitted(runner)
         except Exception as error:
             if runner == runners.LOCAL:  # whose workers end with this process
-                with contextlib.suppress(Exception):  # a store that failed the run may fail here too
+                # A store that failed the run may fail here too.
+                with contextlib.suppress(Exception), retrying.hurried(retrying.AFTER_A_FAILURE_SECONDS):
                     request.leave(job_plan.layout, job_plan.listing, job_plan.request)
             if isinstance(error, Stopped):
                 return report.stopped(error, job_plan, time.monotonic() - began)
@@ -75,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    guard()
     with Screen():
         code = main()
         # Exit functions stop the job servers that Beam started; threads that read from them would log errors.

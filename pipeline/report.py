@@ -20,7 +20,7 @@ from transforms.commit import receipts
 from transforms.counters import Counts
 from transforms.fetching.uris import public_uri
 from transforms.sources import finding
-from transforms.storage import door
+from transforms.storage import door, retrying
 
 DONE, FAILED, WRONG_REQUEST, TOO_MANY_FAILURES = 0, 1, 2, 3
 
@@ -57,7 +57,8 @@ class Report:
         state: dict[str, Any] = {}
         if plan:
             try:
-                state = {**_shards(plan), "seconds": round(seconds, 3)}
+                with retrying.hurried(retrying.AFTER_A_FAILURE_SECONDS):
+                    state = {**_shards(plan), "seconds": round(seconds, 3)}
             except Exception as second:  # the store that failed the run may fail here too
                 state = {"shards": len(plan.shards), "shards_done_unknown": str(second)}
         return self._end(FAILED, {"status": "failed", "error": reason, **state})

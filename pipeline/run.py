@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from apache_beam.runners.runner import PipelineResult
 
 from bit.models import UnusableModel
-from pipeline import console, graph, runners
+from pipeline import console, graph, runners, workers
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
@@ -26,21 +27,28 @@ from transforms.infer import BitModelHandler
 from transforms.manifest import WriteManifest
 from transforms.read import ReadShards
 from transforms.storage import door
+from transforms.storage.door import StoreSettings
+from transforms.storage.errors import StorageFailed
 from transforms.write import WriteShards
 
 _POLL_SECONDS = 0.25
 
 
-def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
-    """Adds the job's graph for `plan` to `pipeline`."""
+def define(
+    config: JobConfig,
+    plan: Plan,
+    pipeline: beam.Pipeline,
+    stores: StoreSettings = StoreSettings(),  # noqa: B008  # frozen
+) -> None:
+    """Adds the job's graph for `plan` to `pipeline`; `stores` are those that the workers are to use."""
     graph.define(
         pipeline,
         plan.todo,
-        ReadShards(config.read, Due(plan.layout)),
+        ReadShards(config.read, Due(plan.layout), stores),
         DecodeImages(config.decode),
-        BitModelHandler(config.model),
-        WriteShards(plan.layout, plan.fingerprint),
-        WriteManifest(plan.layout, plan.fingerprint, len(plan.shards)),
+        BitModelHandler(config.model, stores),
+        WriteShards(plan.layout, plan.fingerprint, stores),
+        WriteManifest(plan.layout, plan.fingerprint, len(plan.shards), stores),
     )
 
 
@@ -67,8 +75,11 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
     """
     if beam_options.view_as(SetupOptions).save_main_session is None:
         beam_options.view_as(SetupOptions).save_main_session = False
-    pipeline = beam.Pipeline(runner=runner, options=beam_options)
-    define(config, plan, pipeline)
+    stores = door.of_launcher(beam_options, (*config.inputs, config.output, config.model.model.uri))
+    runners.talk_directly()
+    pipeline = beam.Pipeline(runner=runner, options=door.without_secrets(beam_options))
+    door.adopt(stores)  # the pipeline has set its own
+    define(config, plan, pipeline, stores)
     outcome: dict[str, Any] = {}
 
     def work() -> None:
@@ -81,9 +92,9 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
 
     counters.PROCESS.drain()  # counts of an earlier, failed run in this process
     counters.PROCESS.does("starting")
-    workers = runners.workers(beam_options, runner)
-    progress = Progress(plan, workers.in_process, workers.at_once, config.model.batch_size)
-    with Signals() as signals:
+    crew = runners.workers(beam_options, runner)
+    progress = Progress(plan, crew.in_process, crew.at_once, config.model.batch_size)
+    with Signals() as signals, counters.PROCESS.run(), workers.watched() as fleet:
         if runner != runners.LOCAL:
             # Beam starts job servers on the main thread only, and installs its own SIGINT handler there.
             with signals.raised():
@@ -93,7 +104,7 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
                 return None
         thread = threading.Thread(target=work, name="run", daemon=True)
         thread.start()
-        while thread.is_alive() and not signals.received:
+        while thread.is_alive() and not signals.received and not _is_overdue(fleet):
             thread.join(_POLL_SECONDS)
             progress.draw()
         console.show("")
@@ -104,13 +115,21 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
                 stopped.images = progress.snapshot().images
             _cancel(outcome.get("result"), beam_options, runner)
             raise stopped
-    if error := outcome.get("error"):
+    if isinstance(fleet.error, workers.WorkerDied):  # what else was logged follows from it
+        raise fleet.error
+    if error := outcome.get("error", fleet.error):
         for cause in _causes(error):
             if isinstance(cause, UnusableModel):
                 raise RequestError(f"--model={config.model.model.name}: {cause}") from error
-        console.show_traceback()
+        if StorageFailed.__name__ not in str(error):  # whose message says all
+            console.show_traceback()
         raise error
     return outcome["result"]
+
+
+def _is_overdue(fleet: workers.Fleet) -> bool:
+    """Whether a run of which a bundle has failed should have ended: another worker is in the middle of its own."""
+    return bool(fleet.error) and time.monotonic() > fleet.failed_at + 2 * workers.GRACE_SECONDS
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

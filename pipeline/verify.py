@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 
 from apache_beam.io.filesystem import BeamIOError
 
+from bit.command import exit_with
 from pipeline.console import counted, say
 from transforms.commit import receipts, request
 from transforms.commit.audit import Problem, check_shard
@@ -153,4 +153,4 @@ def _stray(layout: Layout, names: set[str]) -> Iterator[Problem]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

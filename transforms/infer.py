@@ -21,6 +21,7 @@ from transforms.model.fitting import Fitted, ModelFailed, OutOfMemory
 from transforms.model.loaded import LoadedModel, Outputs
 from transforms.model.loading import Loading
 from transforms.storage import copying, door
+from transforms.storage.door import StoreSettings
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,14 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
     (apache/beam#30288), and batch elements across shards.
     """
 
-    def __init__(self, settings: ModelSettings):
+    def __init__(
+        self,
+        settings: ModelSettings,
+        stores: StoreSettings = StoreSettings(),  # noqa: B008  # frozen
+    ):
         super().__init__()
         self._settings = settings
+        self._stores = stores
 
     def load_model(self) -> Loading:
         """Starts to download the model if needed, claim a GPU and load the weights. Called once per process.
@@ -55,6 +61,7 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
 
     def _load(self) -> Fitted:
         counters.PROCESS.does("loading the model")
+        door.adopt(self._stores)
         compiled.set_flags()  # before TensorFlow is imported
         from bit import download, load
 

@@ -13,6 +13,7 @@ from transforms.commit.claim import LostCommit
 from transforms.commit.layout import Layout
 from transforms.commit.receipts import Receipt
 from transforms.storage import door
+from transforms.storage.door import StoreSettings
 
 
 def manifest(done: Sequence[Receipt], fingerprint: Mapping[str, Any], shards: int) -> bytes:
@@ -80,8 +81,19 @@ def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) 
 class WriteManifest(beam.DoFn):
     """One arbitrary element, once all shards are committed -> the manifest's path."""
 
-    def __init__(self, layout: Layout, fingerprint: Mapping[str, Any], shards: int):
+    def __init__(
+        self,
+        layout: Layout,
+        fingerprint: Mapping[str, Any],
+        shards: int,
+        stores: StoreSettings = StoreSettings(),  # noqa: B008  # frozen
+    ):
         self._arguments = (layout, fingerprint, shards)
+        self._stores = stores
+
+    def setup(self):
+        """Finds the stores of the launcher."""
+        door.adopt(self._stores)
 
     def process(self, _) -> Iterator[str]:
         """Writes the manifest. Raises LostCommit."""

@@ -119,3 +119,6 @@ class Summed(io.RawIOBase):
         if not self.closed:
             self._reader.close()
             super().close()
+
+    def __del__(self) -> None:
+        """Closes nothing; see Reader."""

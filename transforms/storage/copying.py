@@ -8,7 +8,15 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from transforms.storage.door import join, match, open_binary, stored_checksum
+from transforms.storage.door import (
+    close_durably,
+    create,
+    discard,
+    join,
+    match,
+    open_binary,
+    stored_checksum,
+)
 
 
 def checksum(source: str) -> str:
@@ -44,11 +52,16 @@ def copy_to_local(source: str, folder: str) -> str:
         target = os.path.join(folder, relative)
         if os.path.exists(target):
             continue
-        os.makedirs(os.path.dirname(target), exist_ok=True)
         partial = f"{target}.{uuid.uuid4().hex}.part"
-        with open_binary(metadata.path) as stream, open(partial, "wb") as out:
-            for block in _blocks(stream):
-                out.write(block)
+        out = create(partial)
+        try:
+            with open_binary(metadata.path) as stream:
+                for block in _blocks(stream):
+                    out.write(block)
+            close_durably(out, partial)
+        except BaseException:
+            discard(out, partial)
+            raise
         os.replace(partial, target)
     return os.path.join(folder, os.path.basename(root)) if files[0].path == root else folder
 

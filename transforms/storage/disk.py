@@ -44,6 +44,13 @@ class Disk:
         """'': no network."""
         return ""
 
+    def is_configured(self, options: PipelineOptions) -> bool:
+        """False."""
+        return False
+
+    def adopt(self, url: str, options: PipelineOptions) -> None:
+        """Does nothing."""
+
     def fault(self, error: Any) -> Fault | None:
         """Another host may well have a file that is missing here; `plain_fault` knows the system's other errors."""
         if isinstance(error, (FileNotFoundError, NotADirectoryError)):
@@ -162,10 +169,6 @@ class DiskOutput:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
                 self._fd = os.open(self._path, flags, 0o666)
 
-    def fileno(self) -> int:
-        """The file descriptor."""
-        return self._fd
-
     def write_at(self, offset: int, data: bytes) -> int:
         """Writes at `offset`; returns how many of the bytes were written."""
         return os.pwrite(self._fd, data, offset)
@@ -177,8 +180,10 @@ class DiskOutput:
             raise CutShort(f"{self._path} does not have the {size} bytes that were written")
 
     def close(self) -> None:
-        """Closes the descriptor; only `make_durable` makes the bytes durable."""
-        os.close(self._fd)
+        """Closes the descriptor, once; only `make_durable` makes the bytes durable."""
+        descriptor, self._fd = self._fd, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _check(status: os.stat_result, into: Sink) -> int:

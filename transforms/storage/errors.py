@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +30,16 @@ def changed_since_planned(path: str, size_bytes: int, size_now: int) -> StorageF
         f"reading {path} failed: it has changed since the job was planned, {size_bytes} bytes then, {size_now} now; "
         "run the same command again",
         path,
+        None,
+    )
+
+
+def elsewhere(scheme: str, here: str, launcher: str, variable: str) -> StorageFailed:
+    """The error of a worker that would reach a store at another address than the launcher."""
+    return StorageFailed(
+        f"worker {socket.gethostname()} would reach {scheme} at {here}, the launcher at {launcher}: set {variable} to the "
+        "same on both, or leave it out on the worker, then run the same command again",
+        scheme,
         None,
     )
 

@@ -18,6 +18,7 @@ from transforms.storage.errors import Changed, CutShort, Fault, cause_of, status
 from transforms.storage.sink import Sink
 
 _EMULATOR = "STORAGE_EMULATOR_HOST"
+_GOOGLE = "https://storage.googleapis.com"
 
 
 class GcsStore:
@@ -35,7 +36,18 @@ class GcsStore:
 
     def endpoint(self, options: PipelineOptions) -> str:
         """The emulator of STORAGE_EMULATOR_HOST, or Google's."""
-        return os.environ.get(_EMULATOR) or "https://storage.googleapis.com"
+        return os.environ.get(_EMULATOR) or _GOOGLE
+
+    def is_configured(self, options: PipelineOptions) -> bool:
+        """True: it costs nothing to compare."""
+        return True
+
+    def adopt(self, url: str, options: PipelineOptions) -> None:
+        """Sets STORAGE_EMULATOR_HOST, which Google's client reads, unless it is set already."""
+        if url != _GOOGLE:
+            os.environ.setdefault(_EMULATOR, url)
+        if self.endpoint(options) != url:
+            raise errors.elsewhere("gs://", self.endpoint(options), url, _EMULATOR)
 
     def fault(self, error: Any) -> Fault | None:
         """Knows the errors of google-cloud-storage and of its HTTP client."""

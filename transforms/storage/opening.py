@@ -9,7 +9,7 @@ from typing import Any
 
 from apache_beam.io.filesystem import CompressedFile, CompressionTypes
 
-from transforms.storage.reading import Reader
+from transforms.storage.reading import Buffered, Reader
 from transforms.storage.stores import is_local, store_of
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -28,7 +28,7 @@ def open_input(path: str, start: int = 0, watch: Callable[[Reader], io.RawIOBase
     stream: Any
     compression = CompressionTypes.detect_compression_type(path)
     reader = open_unbuffered(path)
-    stream = io.BufferedReader(watch(reader) if watch else reader)
+    stream = Buffered(watch(reader) if watch else reader)
     if compression not in (CompressionTypes.UNCOMPRESSED, CompressionTypes.GZIP):
         stream = CompressedFile(stream, compression)
     else:
@@ -69,6 +69,9 @@ class _Gzip(gzip.GzipFile):
         if below:
             below.close()
 
+    def __del__(self) -> None:
+        """Closes nothing; see Reader."""
+
 
 def is_compressed(stream) -> bool:
     """Whether a stream of `open_input` decompresses, so that its offsets are not offsets in the file."""
@@ -77,4 +80,4 @@ def is_compressed(stream) -> bool:
 
 def open_binary(path: str) -> io.BufferedReader:
     """Opens a file for buffered reading of its raw bytes."""
-    return io.BufferedReader(open_unbuffered(path))
+    return Buffered(open_unbuffered(path))
