@@ -111,10 +111,9 @@ class Screen:
     def __exit__(self, *_) -> None:
         if isinstance(sys.stderr, Terminal):
             sys.stderr.live("")
+            sys.stderr.flush()
             os.dup2(sys.stderr.fileno(), 2)
             sys.stderr = self._before
-        if (
-            self._filter
-        ):  # the last lines come before the shell's prompt, unless a child still holds the descriptor
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._filter.wait(_DRAIN_SECONDS)
+        if self._filter:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # where a child still holds the descriptor
+                self._filter.wait(_DRAIN_SECONDS)  # so that the last lines come before the shell's prompt
