@@ -106,6 +106,20 @@ def test_what_is_not_read_is_named_by_its_suffix(suffix):
         compression.check_name(f"/data/list.txt.{suffix}")
 
 
+@pytest.mark.parametrize("data", [b"plain", PACKERS["zstd"](b"x")])
+def test_a_name_that_says_too_much_is_refused_but_for_gzip(data):
+    for suffix in (".bz2", ".xz", ".zst", ".zstd"):
+        if data == b"plain":
+            with pytest.raises(ValueError, match="its name says that it is compressed"):
+                compression.check_is_as_named(f"a.txt{suffix}", data)
+        else:
+            compression.check_is_as_named(
+                f"a.txt{suffix}", data
+            )  # another compression, which is read as well
+        compression.check_is_as_named(f"a.txt{suffix}", b"")
+    compression.check_is_as_named("a.txt.gz", data)
+
+
 @pytest.mark.parametrize("suffix", ["", *compression.SUFFIXES])
 def test_a_suffix_that_is_read_is_not_refused(suffix):
     compression.check_name(f"gs://bucket/x.zip/list.txt{suffix}")

@@ -106,6 +106,18 @@ def check_name(path: str) -> None:
             raise _not_read(format)
 
 
+def check_is_as_named(path: str, head: bytes) -> None:
+    """Raises ValueError if a file whose name says bzip2, xz or zstd is not compressed at all, by its first bytes.
+
+    Not for gzip: some clients undo it on the way, and keep the name.
+    """
+    is_compressed = head.startswith(_GZIP_MAGIC) or any(format.magic.match(head) for format in _FORMATS)
+    if head and not is_compressed and path.lower().endswith(SUFFIXES[1:]):
+        raise ValueError(
+            "its name says that it is compressed, but its first bytes do not: make or copy it again, or give it another name"
+        )
+
+
 def check_bytes(head: bytes) -> None:
     """Raises NotRead if the first bytes of a file, as they are, are those of a format that is not read."""
     if head[4:8] == bytes(4):  # as in the length of a TFRecord, which may begin like any short magic

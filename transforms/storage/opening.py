@@ -30,9 +30,11 @@ def open_input(path: str, start: int = 0, watch: Callable[[Reader], io.RawIOBase
 
 
 def check_compression(path: str) -> None:
-    """Raises compression.NotRead if a file is compressed in a way that is not read, by its name or its first bytes."""
+    """Raises ValueError if a file is compressed in a way that is not read, by its name or its first bytes."""
     compression.check_name(path)
-    compression.check_bytes(read_head(path, compression.HEAD_BYTES))
+    head = read_head(path, compression.HEAD_BYTES)
+    compression.check_bytes(head)
+    compression.check_is_as_named(path, head)
 
 
 def open_unbuffered(path: str, block: int = 0) -> Reader:
