@@ -56,6 +56,20 @@ def test_what_precedes_a_cut_is_read_and_then_it_raises(pack, at):
         opened(packed[: int(len(packed) * at)]).read()
 
 
+def test_damage_at_the_start_is_met_again(pack):
+    stream = opened(pack(DATA)[:10] + b"\xff" * 1000)
+    said = []
+    for _ in range(2):
+        assert compression.head(stream, 100) == b""
+        stream.seek(0)
+        with pytest.raises(compression.DAMAGED) as caught:
+            stream.read()
+        said.append(str(caught.value))
+        stream.seek(0)
+    assert said[0] == said[1]
+    assert "early" not in said[0]
+
+
 @pytest.mark.parametrize("junk", [b"junk behind it", b"\0\0\0junk"])
 def test_what_is_behind_the_last_member_is_damage(pack, junk):
     stream = opened(pack(DATA) + junk)

@@ -92,7 +92,7 @@ class _Transcoded(io.RawIOBase):
         if whence == io.SEEK_END:
             raise io.UnsupportedOperation("the size in UTF-8 is known only once all has been read")
         target = offset + (self._position if whence == io.SEEK_CUR else 0)
-        if target < self._position:
+        if target <= self._position:  # also where it stands: what is no text there has been read already
             self._restart()
         while self._position < target and self.read(min(_READ_BYTES, target - self._position)):
             pass

@@ -219,7 +219,7 @@ class _Members(io.RawIOBase):
         if whence == io.SEEK_END:
             raise io.UnsupportedOperation("the size of compressed data is known only once it has been read")
         target = offset + (self._position if whence == io.SEEK_CUR else 0)
-        if target < self._position:
+        if target <= self._position:  # also where it stands: what is damaged there has been read already
             self._stream.seek(0)
             self._decompressor, self._position, self._is_over = self._format.decompressor(), 0, False
         while self._position < target and (data := self._next(min(target - self._position, _READ_BYTES))):
