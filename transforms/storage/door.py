@@ -16,7 +16,6 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from transforms.storage import retrying
-from transforms.storage.compression import check_name as check_compression_by_name  # noqa: F401
 from transforms.storage.compression import head, is_compressed  # noqa: F401
 from transforms.storage.disk import is_temporary, local  # noqa: F401
 from transforms.storage.opening import (  # noqa: F401
@@ -27,6 +26,7 @@ from transforms.storage.opening import (  # noqa: F401
     open_unbuffered,
     read_head,
 )
+from transforms.storage.packing import check_name as check_compression_by_name  # noqa: F401
 from transforms.storage.stores import is_local, store_of
 from transforms.storage.whole import (  # noqa: F401
     create_only,

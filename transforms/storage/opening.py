@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from transforms.storage import compression
+from transforms.storage import compression, packing
 from transforms.storage.reading import Reader
 from transforms.storage.stores import is_local, store_of
 
@@ -31,10 +31,10 @@ def open_input(path: str, start: int = 0, watch: Callable[[Reader], io.RawIOBase
 
 def check_compression(path: str) -> None:
     """Raises ValueError if a file is compressed in a way that is not read, by its name or its first bytes."""
-    compression.check_name(path)
-    head = read_head(path, compression.HEAD_BYTES)
-    compression.check_bytes(head)
-    compression.check_is_as_named(path, head)
+    packing.check_name(path)
+    head = read_head(path, packing.HEAD_BYTES)
+    packing.check_bytes(head)
+    packing.check_is_as_named(path, head)
 
 
 def open_unbuffered(path: str, block: int = 0) -> Reader:
