@@ -8,7 +8,6 @@ from transforms.storage.compression import SUFFIXES, is_magic
 
 HEAD_BYTES = 4 << 10  # 4 KiB: enough to tell zlib's streams, which have no real magic, from other bytes
 
-
 _NOT_READ_MAGIC = (
     (b"\x04\x22\x4d\x18", "lz4"),
     (b"\x02\x21\x4c\x18", "lz4"),
