@@ -151,7 +151,8 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("--key_feature", {"default": "", "metavar": "NAME"},
          "feature, column or tar member to use as the record's key (default: the image's URI, file#position, or "
          "file#key in tars)"),
-        ("--pass_through", {**_LIST, "default": []}, "features, columns or tar members to copy to the output"),
+        ("--pass_through", {**_LIST, "default": []},
+         "features, columns or tar members to copy to the output; NAME:int64, NAME:float or NAME:bytes sets the type"),
         ("--split_bytes", {"type": _size, "metavar": "SIZE"},
          "cut uncompressed TFRecord files into shards of SIZE, such as 256MiB (default: one per file)"),
         ("--images_per_shard", _COUNT,

@@ -19,7 +19,7 @@ from transforms.feeding.settings import DecodeSettings
 from transforms.fetching.settings import FetchSettings
 from transforms.imaging.preprocess import Preprocessing
 from transforms.infer import ModelSettings
-from transforms.records import features
+from transforms.records import features, values
 from transforms.sources.base import ReadSettings
 from transforms.storage.other import OTHER
 
@@ -90,7 +90,8 @@ def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, Pip
         raise RequestError(
             f"--top_k={flags.top_k} sets the number of classes for --outputs=top_k: add top_k to --outputs"
         )
-    reserved = sorted(set(flags.pass_through) & {*features.STANDARD, *outputs.features(output_names)})
+    passed, kinds = _typed_names(flags.pass_through)
+    reserved = sorted(set(passed) & {*features.STANDARD, *outputs.features(output_names)})
     if reserved:
         raise RequestError(f"--pass_through={','.join(reserved)}: reserved for the job's own features")
     for name in ("overwrite", "dry_run"):
@@ -124,8 +125,9 @@ def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, Pip
             flags.image_feature,
             flags.key_feature,
             flags.uri_column,
-            tuple(flags.pass_through),
+            passed,
             fetch,
+            kinds,
         ),
         decode=DecodeSettings(
             preprocessing, flags.batch_size, flags.decode_processes or 0, flags.decode_timeout
@@ -141,6 +143,17 @@ def _flag_named(text: str) -> str:
     for setting, flag in (("timeout_seconds", "timeout"), ("concurrency", "fetch_threads")):
         text = text.replace(setting, flag)
     return re.sub(r"^(?=[a-z_]+ )", "--", text) if text.split(" ")[0].isidentifier() else text
+
+
+def _typed_names(texts: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """The columns in --pass_through, and the types of those that are written as NAME:TYPE."""
+    kinds: dict[str, str] = {}
+    for text in texts:
+        name, _, kind = text.rpartition(":")
+        name, kind = (name, kind) if name and kind in values.KINDS else (text, "")
+        if kinds.setdefault(name, kind) != kind:
+            raise RequestError(f"--pass_through names {name!r} with two types: name it once")
+    return tuple(kinds), tuple((name, kind) for name, kind in kinds.items() if kind)
 
 
 def _path(text: str) -> str:

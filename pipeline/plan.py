@@ -24,7 +24,7 @@ from transforms.infer import ModelSettings
 from transforms.model import devices
 from transforms.sources import earlier as found_earlier
 from transforms.sources import finding, tfrecord
-from transforms.sources.base import BadInput, Cut, Cutting
+from transforms.sources.base import BadInput, Cut, Cutting, ReadSettings
 from transforms.sources.finding import Found
 from transforms.storage import door
 
@@ -36,6 +36,7 @@ class Plan:
     layout: Layout
     shards: tuple[Shard, ...]
     fingerprint: Mapping[str, Any]
+    read: ReadSettings  # those of the request, with the type of each column that is passed through
     listing: bytes | None  # the image files that globs or folders matched, if shards refer to such a list
     state: State  # of the output folder
     request: bytes  # to be kept in the output folder
@@ -132,12 +133,14 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
         for index, (source, name) in enumerate(zip(cut.sources, cut.names, strict=True))
     )
     resume.check_inputs(layout, matches.files, cut.listing)
-    fingerprint = _fingerprint(config, weights)
+    read = replace(config.read, kinds=resume.kinds(config, layout, existing, cut.kinds))
+    fingerprint = _fingerprint(config, weights, read)
     state = resume.find(config, layout, shards, fingerprint, cut.listing, existing)
     return Plan(
         layout,
         shards,
         fingerprint,
+        read,
         cut.listing,
         state,
         request.content(repeat.flags_of(config, cut.images_per_shard)),
@@ -160,7 +163,7 @@ def _cut(config: JobConfig, layout: Layout, matches: Found, existing: Sequence[R
     return first
 
 
-def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
+def _fingerprint(config: JobConfig, weights: str, read: ReadSettings) -> dict[str, Any]:
     """Everything besides the input that determines the bytes of a shard."""
     fingerprint = {
         "model": {"name": public_uri(config.model.model.name), "weights": weights},
@@ -170,10 +173,11 @@ def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
         "top_k": config.model.top_k if "top_k" in config.model.outputs else None,
         "preprocessing": asdict(config.preprocessing),
         "schema": {
-            "image_feature": config.read.image_feature or tfrecord.IMAGE_FEATURE,
-            "uri_column": config.read.uri_column,
-            "key_feature": config.read.key_feature,
-            "pass_through": list(config.read.pass_through),
+            "image_feature": read.image_feature or tfrecord.IMAGE_FEATURE,
+            "uri_column": read.uri_column,
+            "key_feature": read.key_feature,
+            "pass_through": list(read.pass_through),
+            **({"pass_through_types": read.kinds_by_name} if read.kinds else {}),
         },
         "split_bytes": config.split_bytes,
     }

@@ -13,6 +13,7 @@ from transforms.commit import replace as replacing
 from transforms.commit import request, retry_failures
 from transforms.commit.layout import Layout
 from transforms.storage import door
+from transforms.storage.errors import is_transient
 
 
 def prepare(plan: Plan) -> None:
@@ -44,6 +45,8 @@ def prepare(plan: Plan) -> None:
     except request.OutputInUse as error:
         raise RequestError(str(error)) from error
     except (OSError, BeamIOError, ValueError, ImportError) as error:
+        if is_transient(error):
+            raise
         raise RequestError(
             f"--output={layout.folder} cannot be written to: {door.explain(layout.folder, error)}"
         ) from error

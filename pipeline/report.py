@@ -123,6 +123,11 @@ class Report:
         say(f"{config.output}: {counted(features, 'feature')}, {counted(failures, 'failure')}")
         for line in failed_inputs.lines(config, plan.layout, runner, manifest["failures_by_code"]):
             say(line)
+        if unfit := manifest.get("unfit_values"):
+            say(
+                f"{counted(unfit, 'value')} of --pass_through did not fit the type of the column and "
+                f"{'are' if unfit != 1 else 'is'} left empty: --pass_through=NAME:bytes with a new --output keeps any value"
+            )
         if manifest["untrained"]:
             say("the weights are untrained: the features have the right shape but no meaning")
         if too_many:
@@ -143,6 +148,7 @@ class Report:
             "failure_rate": rate,
             "tried_again": plan.tried_again,
             "untrained": manifest["untrained"],
+            "unfit_values": manifest.get("unfit_values", 0),
             "seconds": round(seconds, 3),
             "smaller_batch": smaller_batch or None,
             "counters": counts.metrics() if counts else None,

@@ -20,6 +20,7 @@ from transforms.commit.receipts import Receipt
 from transforms.elements import Shard
 from transforms.sources.base import Source
 from transforms.storage import door
+from transforms.storage.errors import is_transient
 
 _BEFORE = 1000  # images per shard where no flag said so, in versions before 0.2
 
@@ -43,9 +44,12 @@ def read(layout: Layout) -> list[Receipt]:
 
 @contextlib.contextmanager
 def _readable(layout: Layout) -> Iterator[None]:
+    """A context in which the output folder is read, and what is wrong with its content becomes RequestError."""
     try:
         yield
-    except (BeamIOError, ValueError, ImportError, KeyError, TypeError) as error:
+    except (BeamIOError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
+        if is_transient(error):
+            raise
         raise RequestError(
             f"--output={layout.folder} cannot be read: {door.explain(layout.folder, error)}"
         ) from error
@@ -139,6 +143,26 @@ def find(
     if todo:  # the manifest is invalid until the run has ended
         stale += [file.path for file in door.match(layout.manifest)]
     return State(todo, done, tuple(stale), begun, retried)
+
+
+def kinds(
+    config: JobConfig, layout: Layout, existing: Sequence[Receipt], settled: tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, str], ...]:
+    """The types of the columns that are passed through: those of what the folder holds already, else those `settled` now.
+
+    An output of an earlier version has none, and goes on without: each value has a type of its own. What the request itself says
+    stands, so that a difference is refused by name.
+    """
+    if config.overwrite or not settled:
+        return settled
+    with _readable(layout):
+        before = existing[0].fingerprint if existing else request.fingerprint(layout)
+    if before is None:
+        return settled
+    old = before.get("schema", {}).get("pass_through_types", {})
+    requested = config.read.kinds_by_name
+    names = [name for name in config.read.pass_through if name in {**old, **requested}]
+    return tuple((name, requested.get(name) or old[name]) for name in names)
 
 
 def check_inputs(layout: Layout, files: Iterable[FileMetadata], listing: bytes | None) -> None:

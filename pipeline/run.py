@@ -44,7 +44,7 @@ def define(
     graph.define(
         pipeline,
         plan.todo,
-        ReadShards(config.read, Due(plan.layout), stores),
+        ReadShards(plan.read, Due(plan.layout), stores),
         DecodeImages(config.decode),
         BitModelHandler(config.model, stores),
         WriteShards(plan.layout, plan.fingerprint, stores),

@@ -9,6 +9,7 @@ from pipeline.flags import RequestError
 from transforms.fetching.uris import public_uri
 from transforms.infer import ModelSettings
 from transforms.storage import copying, door
+from transforms.storage.errors import is_transient
 
 
 def identify(settings: ModelSettings, is_local_run: bool) -> str:
@@ -34,6 +35,8 @@ def identify(settings: ModelSettings, is_local_run: bool) -> str:
             return f"sha256:{_digest(path)}"
         return f"checksums:{copying.checksum(model.uri)}"
     except (download.WeightsUnreachable, models.UnusableModel, OSError, ValueError, ImportError) as error:
+        if is_transient(error):
+            raise
         raise RequestError(f"--model={public_uri(model.name)}: {door.explain(model.uri, error)}") from error
 
 

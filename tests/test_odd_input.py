@@ -9,8 +9,6 @@ import pytest
 from tests import helpers
 from transforms import infer
 from transforms.elements import Decoded, PixelChunk, Shard
-from transforms.sources import text_rows, uri_list
-from transforms.sources.base import ReadSettings
 from transforms.sources.tfrecord import RecordFile
 from transforms.storage import copying
 
@@ -42,33 +40,28 @@ def test_a_quote_inside_a_field_swallows_no_rows(tmp_path, photo):
     assert failed == []
 
 
-def test_a_quote_never_closed_ends_with_the_row_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_rows, "_MAX_ROW_BYTES", 100)
+def test_an_unclosed_quote_is_one_ledger_line_and_a_retry_finds_its_place(tmp_path, photo):
+    lines = [f"{photo},{number}\n" for number in range(20)]
+    lines[5], lines[12] = f'{photo},"5\n', f"{tmp_path}/b.jpg,12\n"
     path = tmp_path / "list.csv"
-    path.write_text('uri,text\n/a.jpg,"open\n' + "/b.jpg,x\n" * 40)
-    settings = ReadSettings(2, pass_through=("text",))
-    (cut,) = uri_list.slices(str(path), "csv", settings, 1000)
-    rows = list(cut.read(uri_list.columns_of(settings)))
-    assert rows[0].error.code == "bad_row"
-    assert [row.uri for row in rows[1:]] == ["/b.jpg"] * len(rows[1:])
-    assert len(rows) > 20
+    path.write_text("\ufeffuri,n\n" + "".join(lines), encoding="utf-16")
+    flags = (f"--input={path}", "--pass_through=n", "--images_per_shard=8")
+    records, failed = run(tmp_path, *flags)
+    assert [record["n"] for record in records] == [[b"%d" % n] for n in range(20) if n not in (5, 12)]
+    assert [(line["position"], line["code"]) for line in failed] == [(5, "bad_row"), (4, "not_found")]
+    (tmp_path / "b.jpg").write_bytes(helpers.encoded(1))
+    records, failed = run(tmp_path, *flags, "--retry_failures")
+    assert [record["n"] for record in records] == [[b"%d" % n] for n in range(20) if n != 5]
+    assert [(line["position"], line["code"]) for line in failed] == [(5, "bad_row")]
 
 
-@pytest.mark.parametrize(
-    ("row", "code"),
-    [
-        ({"uri": "PHOTO", "n": 2**63}, "bad_row"),
-        ({"uri": "PHOTO", "n": "\ud800"}, "bad_row"),
-        ({"uri": "/\ud800.jpg", "n": 1}, "bad_row"),
-    ],
-)
-def test_a_value_that_cannot_be_stored_is_a_ledger_line(tmp_path, photo, row, code):
+def test_a_uri_that_cannot_be_stored_is_a_ledger_line(tmp_path, photo):
     path = tmp_path / "list.jsonl"
-    lines = [{"uri": str(photo), "n": 1}, {**row, "uri": row["uri"].replace("PHOTO", str(photo))}]
+    lines = [{"uri": str(photo), "n": 1}, {"uri": "/\ud800.jpg", "n": 1}]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     records, failed = run(tmp_path, f"--input={path}", "--pass_through=n")
     assert [record["n"] for record in records] == [[1]]
-    assert [(line["position"], line["code"]) for line in failed] == [(1, code)]
+    assert [(line["position"], line["code"]) for line in failed] == [(1, "bad_row")]
 
 
 def test_bytes_of_another_encoding_pass_through_unchanged(tmp_path, photo):

@@ -57,12 +57,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class Encoded:
-    """An image as the bytes of its file. `passed` is a serialized Features body to copy into the record."""
+    """An image as the bytes of its file.
+
+    `passed` is a serialized Features body to copy into the record, and `unfit` how many of its values did not fit their column.
+    """
 
     key: bytes
     position: int
     data: bytes
     passed: bytes = b""
+    unfit: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Fields:
     image: str
     key: str = ""
     passed: tuple[str, ...] = ()
+    kinds: tuple[tuple[str, str], ...] = ()  # the type of each that is passed through: see `records.values`
 
 
 class Record(NamedTuple):  # as a frozen dataclass takes five times as long to make
@@ -100,6 +105,7 @@ class Decoded(NamedTuple):
     height: int
     sha256: str  # of the encoded bytes, in hexadecimal
     passed: bytes = b""
+    unfit: int = 0  # as in Encoded
 
 
 @dataclass(frozen=True)

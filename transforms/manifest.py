@@ -37,6 +37,8 @@ def manifest(done: Sequence[Receipt], fingerprint: Mapping[str, Any], shards: in
         "versions": _agreed(receipt.versions for receipt in done),
         "bytes": sum(file.bytes for receipt in done for file in receipt.files),
     }
+    if unfit := sum(receipt.unfit_values for receipt in done):
+        values["unfit_values"] = unfit
     return json.dumps(values, indent=1, sort_keys=True).encode() + b"\n"
 
 

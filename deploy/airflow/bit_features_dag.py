@@ -67,7 +67,8 @@ REQUEST = {
         None,
         type=OPTIONAL,
         minLength=1,
-        description="Features, columns or tar members to copy to the output, separated by commas",
+        description="Features, columns or tar members to copy to the output, separated by commas; NAME:int64, NAME:float "
+        "or NAME:bytes sets the type",
     ),
     "images_per_shard": Param(
         None,

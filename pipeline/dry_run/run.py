@@ -45,7 +45,7 @@ def survey(config: JobConfig, plan: Plan) -> Survey:
     """Samples a few images of at most eight of the shards to do, and measures with them."""
     images: list[Image] = []
     samples = []
-    with _reachable(plan) as shards, contextlib.closing(Sampler(config)) as sampler:
+    with _reachable(plan) as shards, contextlib.closing(Sampler(config, plan.read)) as sampler:
         parts = min(_SHARDS, len(shards))
         for part in range(parts):
             show(f"sampling shard {part + 1} of {parts}")

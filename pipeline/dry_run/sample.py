@@ -20,7 +20,7 @@ from transforms.feeding import feeders
 from transforms.fetching.fetcher import Fetcher
 from transforms.imaging.formats import format_of
 from transforms.records import images as records
-from transforms.sources.base import Item, Reading
+from transforms.sources.base import Item, Reading, ReadSettings
 from transforms.sources.tfrecord import RecordFile
 from transforms.storage import door
 
@@ -54,8 +54,8 @@ class Image:
 class Sampler:
     """Samples shards with the job's own reader, fetcher and decoder."""
 
-    def __init__(self, config: JobConfig):
-        self._config = config
+    def __init__(self, config: JobConfig, read: ReadSettings):
+        self._config, self._read_settings = config, read
         self._fetcher = Fetcher(config.read.fetch)
         self._fetching = ThreadPoolExecutor(IMAGES_PER_SHARD, "fetch")
         self._feeders = feeders.acquire(config.decode)
@@ -109,7 +109,7 @@ class Sampler:
             finally:
                 fetch_seconds.append(time.perf_counter() - began)
 
-        settings = self._config.read
+        settings = self._read_settings
         due, limit = _due(shard, most)
         reading = Reading(shard.name, settings, due, fetch=fetch, pool=self._fetching, limit=limit)
         before = counters.PROCESS.counts()

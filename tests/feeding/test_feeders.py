@@ -126,7 +126,7 @@ def test_records_are_checked_and_parsed_there(made):
         ]
     )
     results = batch.wait()
-    passed = examples.select(examples.parse(example), ["label"])
+    passed = examples.select(examples.parse(example), ["label"], {})[0]
     good = Decoded(b"7", 0, 0, 48, 40, hashlib.sha256(data).hexdigest(), passed)
     assert results[0] == good
     assert results[1] == Decoded(b"7", 1, 1, 48, 40, hashlib.sha256(data).hexdigest(), passed)

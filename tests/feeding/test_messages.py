@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from transforms.elements import Decoded, Encoded, Failure, Fields, Record
 from transforms.feeding import messages
 from transforms.feeding.messages import HEAD, INBOX_START, ITEM, OUTCOME, REPLY, Garbled, Outcome, take_reply
+from transforms.records import values
 
 U32 = st.integers(0, 2**32 - 1)
 IMAGES = st.builds(Encoded, st.binary(max_size=9), st.integers(0, 99), st.binary(max_size=99), st.just(b"p"))
-FIELDS = st.builds(Fields, st.text(min_size=1), st.text(), st.lists(st.text()).map(tuple))
+KINDS = st.lists(st.tuples(st.text(), st.sampled_from(values.KINDS))).map(tuple)
+FIELDS = st.builds(Fields, st.text(min_size=1), st.text(), st.lists(st.text()).map(tuple), KINDS)
 
 
 def records(fields: Fields) -> st.SearchStrategy[Record]:
@@ -36,7 +38,8 @@ def outcomes_for(draw, images) -> list[Outcome]:
         texts = st.tuples(*[st.binary(max_size=50)] * 3)
         has_key, scalable = draw(st.booleans()), draw(st.booleans())
         sha256 = draw(st.binary(min_size=32, max_size=32))
-        outcomes.append(Outcome(status, has_key, scalable, draw(U32), draw(U32), sha256, draw(texts)))
+        sizes = draw(U32), draw(U32)
+        outcomes.append(Outcome(status, has_key, scalable, *sizes, sha256, draw(texts), draw(U32)))
     return outcomes
 
 
@@ -151,7 +154,7 @@ LENGTHS = REPLY.size + OUTCOME.size - 12  # of the first outcome's texts
         pytest.param(changed(LENGTHS, "<I", 3), id="a longer key"),
         pytest.param(changed(LENGTHS + 8, "<I", 2**32 - 1), id="a text of gigabytes"),
         pytest.param(
-            messages.reply(7, [GOOD, Outcome(0, texts=(b"", bytes(200_000), b""))], 0.5),
+            messages.reply(7, [GOOD, Outcome(0, texts=(b"", bytes(700_000), b""))], 0.5),
             id="more than such an image has",
         ),
         pytest.param(changed(REPLY.size, "<B", 5), id="no such status"),

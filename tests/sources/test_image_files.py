@@ -19,13 +19,13 @@ def cut(*paths: str, images_per_shard: int = 2, **settings):
 
 
 def test_shards_are_runs_of_lines_of_the_list():
-    sources, names, notes, listing, rows = cut("/p/a.jpg", "/p/ü.jpg", "gs://b/c d.png")
+    sources, names, notes, listing, rows, _ = cut("/p/a.jpg", "/p/ü.jpg", "gs://b/c d.png")
     assert listing == "/p/a.jpg\n/p/ü.jpg\ngs://b/c d.png\n".encode()
     assert list(names) == ["inputs.txt[0:19]", "inputs.txt[19:34]"]
     assert (notes, rows) == ((), 2)
     assert [(part.uri, part.format, part.start, part.end, part.rows) for part in sources] == [
-        ("out/inputs.txt", "txt", 0, 19, 2),
-        ("out/inputs.txt", "txt", 19, 34, 1),
+        ("out/inputs.txt", "listing", 0, 19, 2),
+        ("out/inputs.txt", "listing", 19, 34, 1),
     ]
     assert [part.sha256 for part in sources] == [
         hashlib.sha256(listing[:19]).hexdigest(),

@@ -33,13 +33,15 @@ class Receipt:
     model: Mapping[str, str]  # the identity reported by the loaded model
     versions: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
+    unfit_values: int = 0  # passed-through values that did not fit the type of their column
     replacing: str = ""  # the attempt whose files are replacing older ones; see replace.py
 
     def to_json(self) -> bytes:
         """The content of the receipt's file; equal receipts give equal bytes."""
         values = asdict(self)
-        if not self.replacing:
-            del values["replacing"]
+        for name in ("replacing", "unfit_values"):
+            if not values[name]:
+                del values[name]
         return json.dumps(values, indent=1, sort_keys=True).encode() + b"\n"
 
     @property
@@ -56,6 +58,9 @@ class Receipt:
         """The inverse of `to_json`. Raises ValueError, KeyError, TypeError or AttributeError if it is not a receipt."""
         values = json.loads(data)
         files = tuple(FileSummary(**file) for file in values.pop("files"))
+        for name in ("input", "failures_by_code", "outputs", "fingerprint", "model"):
+            if not isinstance(values[name], dict):
+                raise TypeError(f"{name} is no object")
         return cls(files=files, **values)
 
 

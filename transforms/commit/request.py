@@ -107,6 +107,17 @@ def notes(layout: Layout) -> tuple[str, ...]:
     return layout.running, layout.running_before
 
 
+def fingerprint(layout: Layout) -> Mapping[str, Any] | None:
+    """The fingerprint in the note; None if there is no note, or one that was cut short."""
+    try:
+        noted = json.loads(
+            door.read_if_there(layout.running) or door.read_if_there(layout.running_before) or b"{}"
+        )
+        return noted.get("request")
+    except (ValueError, AttributeError):
+        return None
+
+
 def is_of_other_input(layout: Layout, shards: int, listing: bytes | None) -> bool:
     """Whether there is a note of a request with another number of shards or another list of images."""
     data = next(filter(None, map(door.read_if_there, notes(layout))), None)

@@ -120,7 +120,12 @@ def _changed(path: str, what: str) -> ChangedMeanwhile:
 def read_marker(layout: Layout) -> Mapping[str, str] | None:
     """Label -> digest of the receipt to replace, for a retry that has not ended; None if there is none."""
     data = door.read_if_there(layout.retrying)
-    return None if data is None else json.loads(data)
+    try:
+        return None if data is None else dict(json.loads(data))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{layout.retrying} is not the note of a retry ({error}): delete it and run with --retry_failures again"
+        ) from error
 
 
 def write_marker(layout: Layout, shards: Collection[Shard]) -> None:

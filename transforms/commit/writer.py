@@ -40,6 +40,7 @@ class ShardWriter:
         self._ledger: FileWriter | None = None
         self._arrived = self._position = self._written = 0
         self._codes: dict[str, int] = {}
+        self._unfit = self._old.unfit_values if self._old else 0  # what failed has none
         self._model: Mapping[str, str] = self._old.model if self._old else {}
         self._outputs: dict[str, int] = dict(self._old.outputs) if self._old else {}
 
@@ -78,6 +79,7 @@ class ShardWriter:
         for start in range(0, len(decoded), _RECORDS_AT_ONCE):
             self._features.write(features.encode(decoded[start : start + _RECORDS_AT_ONCE], outputs))
         self._written += len(decoded)
+        self._unfit += sum(item.unfit for item in decoded)
         decoded.clear()
 
     def _keep(self, end: int) -> None:
@@ -151,6 +153,7 @@ class ShardWriter:
             fingerprint=self._fingerprint,
             model=dict(self._model),
             versions=versions.merged(self._old.versions, current) if self._old else current,
+            unfit_values=self._unfit,
         )
 
     def _input(self) -> Mapping[str, Any]:

@@ -62,16 +62,16 @@ def _decode(
     out: np.ndarray,
 ) -> Outcome:
     """Decodes the image that `read` returns, or the image in that record if there are fields."""
-    key, passed = None, b""
+    key, passed, unfit = None, b"", 0
     try:
         data = read()
         if fields:
-            data, key, passed = images.find(data, crc if any(crc) else b"", fields)
+            data, key, passed, unfit = images.find(data, crc if any(crc) else b"", fields)
         width, height = preprocess.decode(data, preprocessing, out)
         scalable = preprocess.can_scale(data, width, height, preprocessing.image_size)
         digest = hashlib.sha256(data).digest()
         texts = key or b"", passed, b""
-        return Outcome(messages.DECODED, key is not None, scalable, width, height, digest, texts)
+        return Outcome(messages.DECODED, key is not None, scalable, width, height, digest, texts, unfit)
     except images.Unusable as error:
         key, status, what = error.key, messages.UNUSABLE, (error.code, str(error))
     except ItemError as error:

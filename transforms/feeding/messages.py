@@ -20,7 +20,7 @@ from transforms.records import images
 HEAD = struct.Struct("<QIHHH")  # number of the piece, slot, inbox, count of items, bytes of the fields
 ITEM = struct.Struct("<IQI?4s")  # row, offset in the inbox, size in bytes, whether a record, its checksum
 REPLY = struct.Struct("<QHQd")  # number of the piece, count of outcomes, bytes of the texts, busy seconds
-OUTCOME = struct.Struct("<B??II32sIII")  # as Outcome, with the lengths of the texts
+OUTCOME = struct.Struct("<B??II32sIIII")  # as Outcome, with the lengths of the texts
 NOTE = struct.Struct(
     "<QI"
 )  # number of the piece, index of the item being decoded: the start of the first inbox
@@ -48,6 +48,7 @@ class Outcome(NamedTuple):
     height: int = 0
     sha256: bytes = bytes(32)
     texts: tuple[bytes, ...] = _NO_TEXTS
+    unfit: int = 0  # how many values that are passed through did not fit their column
 
 
 def request(
@@ -76,12 +77,13 @@ def _fields_text(fields: Fields) -> bytes:
 def fields_of(text: bytes) -> Fields:
     """The fields in a request; if it has none, those of no record."""
     values = json.loads(text or b'{"image": "", "passed": []}')
-    return Fields(values["image"], values.get("key", ""), tuple(values["passed"]))
+    kinds = tuple((name, kind) for name, kind in values.get("kinds", ()))
+    return Fields(values["image"], values.get("key", ""), tuple(values["passed"]), kinds)
 
 
 def reply(number: int, outcomes: Sequence[Outcome], seconds: float) -> bytes:
     """The reply for a piece that took so long."""
-    packed = [OUTCOME.pack(*outcome[:-1], *map(len, outcome.texts)) for outcome in outcomes]
+    packed = [OUTCOME.pack(*outcome[:-2], outcome.unfit, *map(len, outcome.texts)) for outcome in outcomes]
     tail = b"".join(text for outcome in outcomes for text in outcome.texts)
     return b"".join((REPLY.pack(number, len(outcomes), len(tail), seconds), *packed, tail))
 
@@ -124,26 +126,29 @@ def take_reply(received: bytearray, number: int, images: Sequence[Encoded | Reco
     texts = bytes(received[start : start + texts_bytes])
     del received[: start + texts_bytes]
     outcomes, at = [], 0
-    for *values, key, first, second in table:
+    for *values, unfit, key, first, second in table:
         middle, last, end = at + key, at + key + first, at + key + first + second
         given = (texts[at:middle], texts[middle:last], texts[last:end]) if end > at else _NO_TEXTS
-        outcomes.append(Outcome._make((*values, given)))
+        outcomes.append(Outcome._make((*values, given, unfit)))
         at = end
     return Reply(outcomes, seconds)
 
 
 def _longest_texts(image: Encoded | Record) -> int:
-    """What a key, features that are passed through, or a message cannot exceed: they come from the image's own record."""
-    return 2 * (len(image.data) + MESSAGE_BYTES)
+    """What a key, features that are passed through, or a message cannot exceed: they come from the image's own record.
+
+    Numbers may be passed through as text, which takes up to seven times as long.
+    """
+    return 8 * (len(image.data) + MESSAGE_BYTES)
 
 
 def result(item: Encoded | Record, row: int, outcome: Outcome) -> Decoded | Failure:
     """The element that an image becomes. Raises MemoryError or RuntimeError for what is not the image's fault."""
-    status, has_key, _, width, height, sha256, (key, first, second) = outcome
+    status, has_key, _, width, height, sha256, (key, first, second), unfit = outcome
     key = key if has_key else item.key
     if status == DECODED:
-        passed = first if isinstance(item, Record) else item.passed
-        return Decoded(key, item.position, row, width, height, sha256.hex(), passed)
+        passed, unfit = (first, unfit) if isinstance(item, Record) else (item.passed, item.unfit)
+        return Decoded(key, item.position, row, width, height, sha256.hex(), passed, unfit)
     if status == NO_MEMORY:
         raise MemoryError("out of memory in a process that decodes images")
     code, message = first.decode("utf-8", "replace"), second.decode("utf-8", "replace")

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
 from transforms.errors import ItemError
+from transforms.records.values import coerced
 
 
 def _message_classes():
@@ -103,32 +104,73 @@ def key_of(example, name: str) -> bytes:
     return one_bytes(example, name)
 
 
-def select(example, names: Sequence[str]) -> bytes:
-    """Those of the features `names` that the record has, unchanged, as a serialized Features message."""
-    selected = Features()
+def kinds(example) -> dict[str, str | None]:
+    """The type of each feature of a record: see `values.KINDS`. None where it holds no list."""
+    return {
+        name: (feature.WhichOneof("kind") or "").removesuffix("_list") or None
+        for name, feature in example.features.feature.items()
+    }
+
+
+def select(example, names: Sequence[str], kinds: Mapping[str, str]) -> tuple[bytes, int]:
+    """Those of the features `names` that the record has, as a serialized Features message, and how many did not fit.
+
+    `kinds` holds the type of each column: see `values.coerced`. A feature of that type, or without one, is unchanged.
+    """
+    selected, unfit = Features(), 0
     for name in names:
-        if name in example.features.feature:
-            selected.feature[name].CopyFrom(example.features.feature[name])
-    return selected.SerializeToString(deterministic=True)
+        if name not in example.features.feature:
+            continue
+        feature = example.features.feature[name]
+        kind, wanted = feature.WhichOneof("kind"), kinds.get(name)
+        if wanted is None or kind in (None, f"{wanted}_list"):
+            selected.feature[name].CopyFrom(feature)
+        else:
+            unfit += not _fill(selected.feature[name], list(getattr(feature, kind).value), wanted)
+    return selected.SerializeToString(deterministic=True), unfit
+
+
+def typed(columns: Mapping[str, object], kinds: Mapping[str, str]) -> tuple[bytes, int]:
+    """Column values as a serialized Features message, and how many of them did not fit.
+
+    `kinds` holds the type of each column: see `values.coerced`. A column without one is stored as by `from_columns`.
+    """
+    features, unfit = Features(), 0
+    for name, value in columns.items():
+        if name in kinds:
+            unfit += not _fill(features.feature[name], value, kinds[name])
+        else:
+            _fill_by_itself(features.feature[name], value)
+    return features.SerializeToString(deterministic=True), unfit
 
 
 def from_columns(columns: Mapping[str, object]) -> bytes:
-    """Column values as a serialized Features message: text as UTF-8 bytes, bool and int as int64, float as float.
+    """Column values as a serialized Features message, each with a type of its own, as in outputs of earlier versions.
 
-    Raises ValueError for text that is not Unicode or an integer beyond 64 bits."""
-    features = Features()
-    for name, value in columns.items():
-        values = [v for v in (value if isinstance(value, (list, tuple)) else (value,)) if v is not None]
-        feature = features.feature[name]
-        if not values:
-            continue
-        if all(isinstance(v, (bool, int)) for v in values):
-            feature.int64_list.value.extend(int(v) for v in values)
-        elif all(isinstance(v, (bool, int, float)) for v in values):
-            feature.float_list.value.extend(float(v) for v in values)
-        else:
-            feature.bytes_list.value.extend(map(_as_bytes, values))
-    return features.SerializeToString(deterministic=True)
+    Text is UTF-8 bytes, bool and int are int64, float is float. Raises ValueError for text that is not Unicode or an integer
+    beyond 64 bits.
+    """
+    return typed(columns, {})[0]
+
+
+def _fill_by_itself(feature, value: object) -> None:
+    values = [v for v in (value if isinstance(value, (list, tuple)) else (value,)) if v is not None]
+    if not values:
+        return
+    if all(isinstance(v, (bool, int)) for v in values):
+        feature.int64_list.value.extend(int(v) for v in values)
+    elif all(isinstance(v, (bool, int, float)) for v in values):
+        feature.float_list.value.extend(float(v) for v in values)
+    else:
+        feature.bytes_list.value.extend(map(_as_bytes, values))
+
+
+def _fill(feature, value: object, kind: str) -> bool:
+    """Stores a value, or a list of values; returns whether it fits. An empty list has no type: parsers accept it for any."""
+    values, fits = coerced(value, kind)
+    if values:
+        getattr(feature, f"{kind}_list").value.extend(values)
+    return fits
 
 
 def _as_bytes(value: object) -> bytes:

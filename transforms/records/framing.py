@@ -7,10 +7,7 @@ A record is: length (uint64 LE), masked CRC-32C of the length, the data, masked 
 from __future__ import annotations
 
 import functools
-import gzip
-import lzma
 import struct
-import zlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -18,11 +15,12 @@ from typing import Any, Protocol
 import google_crc32c
 import numpy as np
 
+from transforms.storage.compression import DAMAGED
+
 _HEADER = struct.Struct("<QI")
 HEADER_BYTES = _HEADER.size
 FOOTER_BYTES = 4
 MAX_RECORD_BYTES = 1 << 30  # 1 GiB; a larger length is taken for damage, so that memory stays bounded
-_DAMAGED_COMPRESSION = (zlib.error, EOFError, gzip.BadGzipFile, lzma.LZMAError)
 _READ_BYTES = 1 << 20  # 1 MiB
 
 
@@ -81,7 +79,7 @@ class Window:
                 return False
             try:
                 block = self._read_block()
-            except _DAMAGED_COMPRESSION as error:
+            except DAMAGED as error:
                 self.broken, block = str(error), b""
             if not block:
                 return False

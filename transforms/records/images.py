@@ -18,6 +18,7 @@ class Image(NamedTuple):
     data: bytes
     key: bytes | None
     passed: bytes  # a serialized Features body
+    unfit: int  # how many of its values did not fit their column
 
 
 class Unusable(ItemError):
@@ -37,7 +38,8 @@ def find(data: bytes, crc: bytes, fields: Fields) -> Image:
         example = examples.parse(data)
         if fields.key:
             key = examples.key_of(example, fields.key)
-        return Image(examples.one_bytes(example, fields.image), key, examples.select(example, fields.passed))
+        image = examples.one_bytes(example, fields.image)
+        return Image(image, key, *examples.select(example, fields.passed, dict(fields.kinds)))
     except ItemError as error:
         raise Unusable(error.code, str(error), key) from None
 
@@ -76,4 +78,5 @@ def encoded(item: Encoded | Record | Failure) -> Encoded | Failure:
         image = find(bytes(item.data), item.crc, item.fields)
     except Unusable as error:
         return failure(item, error.key, error.code, str(error))
-    return Encoded(item.key if image.key is None else image.key, item.position, image.data, image.passed)
+    key = item.key if image.key is None else image.key
+    return Encoded(key, item.position, image.data, image.passed, image.unfit)

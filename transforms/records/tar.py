@@ -7,15 +7,13 @@ intact if the next header, or the end of the archive, stands where its size says
 
 from __future__ import annotations
 
-import gzip
-import lzma
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from transforms.records import tar_headers
 from transforms.records.tar_headers import BLOCK_BYTES
 from transforms.records.tfrecord import Damage
+from transforms.storage.compression import DAMAGED
 
 NO_HEADER, NO_END, ZEROS = "no valid tar header", "the archive ends without its end mark", "zeros, no members"
 CUT, MISPLACED = "the file ends inside a member", "no tar header where the size of a member says"
@@ -24,7 +22,6 @@ _END_BLOCKS_MAX = (
     21  # two, then zeros up to a multiple of 20 blocks: GNU's record, which other writers follow
 )
 _READ_BYTES = 1 << 20  # 1 MiB
-_DAMAGED_COMPRESSION = (zlib.error, EOFError, gzip.BadGzipFile, lzma.LZMAError)
 
 
 class Member(NamedTuple):
@@ -101,11 +98,6 @@ class _Last(NamedTuple):
     padding: bytes
 
 
-def head(stream: BinaryIO, count: int) -> bytes:
-    """The first bytes of an archive, as far as they can be read."""
-    return _Source(stream).read(count)
-
-
 class _Source:
     """The bytes of an archive, as far as they can be read."""
 
@@ -121,7 +113,7 @@ class _Source:
         while count > 0 and not self.broken:
             try:
                 piece = self._read(min(count, _READ_BYTES))
-            except _DAMAGED_COMPRESSION as error:
+            except DAMAGED as error:
                 self.broken, piece = str(error) or type(error).__name__, b""
             if not piece:
                 return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import zlib
+import functools
 from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -14,6 +14,8 @@ from apache_beam.io.filesystem import FileMetadata
 from transforms.elements import EVERY, Encoded, Failure, Record
 from transforms.fetching.settings import FetchSettings
 from transforms.storage import door
+from transforms.storage.compression import DAMAGED
+from transforms.storage.errors import is_transient
 
 Item = Encoded | Record | Failure
 KeyAt = Callable[[int], "bytes | None"]  # position in the shard -> key; None where it cannot be known
@@ -25,12 +27,20 @@ class BadInput(ValueError):
 
 @contextlib.contextmanager
 def as_bad_input(path: str) -> Iterator[None]:
-    """A context in which `path` is opened and read, and errors of that become BadInput."""
+    """A context in which `path` is opened and read, and what is wrong with it becomes BadInput.
+
+    A store that does not answer is no fault of the input: its error passes."""
     try:
         yield
     except BadInput:
         raise
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+    except DAMAGED as error:
+        raise BadInput(
+            f"{path} cannot be read: {error}; it is damaged or was cut short: make or copy it again"
+        ) from error
+    except (OSError, ValueError) as error:
+        if is_transient(error):
+            raise
         raise BadInput(f"{path} cannot be read: {door.explain(path, error)}") from error
 
 
@@ -44,6 +54,12 @@ class ReadSettings:
     uri_column: str = "uri"
     pass_through: tuple[str, ...] = ()
     fetch: FetchSettings = field(default_factory=FetchSettings)
+    kinds: tuple[tuple[str, str], ...] = ()  # types of columns in `pass_through`: see `records.values`
+
+    @functools.cached_property
+    def kinds_by_name(self) -> Mapping[str, str]:
+        """The types by column. One that is missing lets each value have its own, as earlier versions did."""
+        return dict(self.kinds)
 
 
 @dataclass(frozen=True)
@@ -116,6 +132,7 @@ class Cut(NamedTuple):
     notes: tuple[str, ...] = ()
     listing: bytes | None = None  # what is to be written to `Cutting.listing`
     images_per_shard: int | None = None  # at most; None for kinds that are not cut by rows
+    kinds: tuple[tuple[str, str], ...] = ()  # the type of each column that is passed through
 
 
 def always(path: str, settings: ReadSettings) -> bool:

@@ -15,6 +15,7 @@ from transforms.sources import left_out, local_files
 from transforms.sources.base import BadInput, Kind, ReadSettings, as_bad_input
 from transforms.sources.kinds import KINDS
 from transforms.storage import door
+from transforms.storage.errors import is_transient
 
 AUTO = "auto"
 FORMATS = (AUTO, *(kind.name for kind in KINDS))
@@ -106,7 +107,7 @@ def _of_pattern(
             for file, _ in files:
                 local_files.check_readable(door.local(file.path))
     except (BeamIOError, ValueError, ImportError) as error:
-        if isinstance(error, BadInput):
+        if isinstance(error, BadInput) or is_transient(error):
             raise
         raise BadInput(f"--input={pattern} cannot be read: {door.explain(pattern, error)}") from error
     if not files:
@@ -225,7 +226,8 @@ def _kind(path: str, settings: ReadSettings) -> Kind:
     claims = [kind for kind in KINDS if kind.is_named(name)]
     if not claims:
         with as_bad_input(path), door.open_input(path) as stream:
-            head = stream.read(_HEAD_BYTES)
+            door.check_compression(path)
+            head = door.head(stream, _HEAD_BYTES)
         claims = [kind for kind in KINDS if kind.sniff(head)]
     if not claims:
         raise BadInput(

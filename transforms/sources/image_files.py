@@ -6,7 +6,6 @@ Sources refer to byte ranges of that list, because a million paths do not fit in
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,8 +29,8 @@ def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
         )
     listing = b"".join(_line(file.path) + b"\n" for file in files)
     rows = cutting.images_per_shard or rows_per_shard(len(files), cutting.read.batch_size)
-    slices = text_rows.cut_stream("txt", io.BytesIO(listing), rows)
-    sources = [UriSlice(cutting.listing, "txt", *bounds) for bounds in slices]
+    slices = text_rows.cut_listing(listing, rows)
+    sources = [UriSlice(cutting.listing, text_rows.LISTING, *bounds) for bounds in slices]
     return Cut(sources, [shard_name(source) for source in sources], listing=listing, images_per_shard=rows)
 
 

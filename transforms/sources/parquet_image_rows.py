@@ -19,8 +19,7 @@ from transforms.fetching.uris import public_uri
 from transforms.records import examples
 from transforms.sources import parquet_columns, parquet_values, summed
 from transforms.sources.base import Item, Reading
-from transforms.sources.parquet_rows import group_batches, open_parquet
-from transforms.sources.parquet_values import Row
+from transforms.sources.parquet_rows import RowValues, group_batches, open_parquet, rows_of
 from transforms.storage import door
 
 _BATCH_ROWS = 16  # in memory at once: images can be megabytes
@@ -65,7 +64,7 @@ class ImageRows:
         streamed = {"pre_buffer": False, "buffer_size": door.block_bytes(self.uri)}
         return open_parquet(self.uri, self.size_bytes, page_checksum_verification=True, **streamed)
 
-    def _rows(self, file: Any) -> Iterator[Row]:
+    def _rows(self, file: Any) -> Iterator[RowValues]:
         """Every row; those of a row group behind damage are errors, for nothing tells where its next page begins."""
         import pyarrow
 
@@ -80,8 +79,8 @@ class ImageRows:
             reason = "it ends early"
             try:
                 for batch in group_batches(file, group, columns, at, end, _BATCH_ROWS):
-                    for index in range(len(batch)):
-                        yield parquet_values.of_batch(batch.slice(index, 1))
+                    for index in range(len(batch)):  # images: one at a time
+                        yield from rows_of(batch.slice(index, 1))
                     at += len(batch)
             except BeamIOError:  # of storage, and an OSError, too
                 raise
@@ -91,7 +90,7 @@ class ImageRows:
             for _ in range(at, end):
                 yield ItemError("damaged_record", damage)
 
-    def _extended(self, crc: int, row: Row) -> int:
+    def _extended(self, crc: int, row: RowValues) -> int:
         """The sum, with one more row."""
         if isinstance(row, ItemError):
             return google_crc32c.extend(crc, row.code.encode())
@@ -101,7 +100,7 @@ class ImageRows:
         crc = google_crc32c.extend(crc, image or b"")
         return google_crc32c.extend(crc, about.encode("utf-8", "surrogateescape"))
 
-    def _item(self, row: Row, position: int, reading: Reading) -> Item:
+    def _item(self, row: RowValues, position: int, reading: Reading) -> Item:
         settings = reading.settings
         key = default_key(reading.name, self.start, position)
         try:
@@ -111,12 +110,12 @@ class ImageRows:
                 key = parquet_values.key(row, settings.key_feature)
             image = parquet_values.image(row, self.image)
             values = {name: parquet_values.flat(row, name) for name in settings.pass_through}
-            passed = examples.from_columns(values)
+            passed, unfit = examples.typed(values, settings.kinds_by_name)
         except ItemError as error:
             return Failure(key, position, "read", error.code, str(error))
         except (ValueError, OverflowError) as error:  # a number beyond 64 bits
             return Failure(key, position, "read", "bad_row", f"a value cannot be stored: {error}")
-        return Encoded(key, position, image, passed)
+        return Encoded(key, position, image, passed, unfit)
 
     def identity(self) -> dict[str, Any]:
         return {

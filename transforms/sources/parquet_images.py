@@ -14,8 +14,8 @@ from typing import Any
 
 from apache_beam.io.filesystem import FileMetadata
 
-from transforms.sources import parquet_columns, shard_size
-from transforms.sources.base import BadInput, Cut, Cutting, KeyAt, Kind, ReadSettings
+from transforms.sources import column_kinds, parquet_columns, shard_size
+from transforms.sources.base import BadInput, Cut, Cutting, KeyAt, Kind, ReadSettings, as_bad_input
 from transforms.sources.names import short_names
 from transforms.sources.parquet_image_rows import ImageRows, default_key
 from transforms.sources.parquet_rows import open_parquet
@@ -29,7 +29,7 @@ def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
 
 
 def _accepts(path: str, settings: ReadSettings) -> bool:
-    with open_parquet(path) as file:
+    with as_bad_input(path), open_parquet(path) as file:
         schema = file.schema_arrow
     is_list = settings.uri_column in schema.names
     columns = parquet_columns.image_columns(schema, settings)
@@ -64,13 +64,16 @@ def _ranges(group_rows: Iterable[int], rows_per_shard: int) -> Iterator[tuple[in
 def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
     with ThreadPoolExecutor(_THREADS) as pool:  # a request or two each
         looked_into = list(pool.map(partial(_look_into, cutting.read), files))
-    groups = [rows for _, of_file in looked_into for rows in of_file]
+    groups = [rows for _, of_file, _ in looked_into for rows in of_file]
     largest = max(groups, default=0)
     # Each part of a row group costs reading it from its start.
     by_default = shard_size.rows_per_shard(sum(groups), cutting.read.batch_size, at_least=largest)
     rows = cutting.images_per_shard or by_default
     sources, names = [], []
-    for name, (whole, of_file) in zip(short_names([file.path for file in files]), looked_into, strict=True):
+    seen: dict[str, list[str | None]] = {name: [] for name in cutting.read.pass_through}
+    for name, (whole, of_file, schema) in zip(short_names([f.path for f in files]), looked_into, strict=True):
+        for column in seen:
+            seen[column].append(column_kinds.of_arrow(parquet_columns.type_of(schema, column)))
         ranges = [replace(whole, start=start, end=end) for start, end in _ranges(of_file, rows)]
         sources += ranges
         names += [name] * len(ranges)
@@ -78,18 +81,19 @@ def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
         f"row groups hold up to {largest} rows, more than --images_per_shard={rows}: each shard that is "
         f"cut from one reads it from its start; --images_per_shard={largest} reads every row group once"
     )
-    return Cut(sources, names, (note,) if largest > rows else (), images_per_shard=rows)
+    notes = (note,) if largest > rows else ()
+    return Cut(sources, names, notes, images_per_shard=rows, kinds=column_kinds.settled(cutting.read, seen))
 
 
-def _look_into(settings: ReadSettings, file: FileMetadata) -> tuple[ImageRows, list[int]]:
-    """A file as a source without rows, and the rows of each of its row groups."""
-    with open_parquet(file.path) as parquet:
+def _look_into(settings: ReadSettings, file: FileMetadata) -> tuple[ImageRows, list[int], Any]:
+    """A file as a source without rows, the rows of each of its row groups, and its Arrow schema."""
+    with as_bad_input(file.path), open_parquet(file.path) as parquet:
         schema, about = parquet.schema_arrow, parquet.metadata
     image = parquet_columns.image_column(file.path, schema, settings)
     parquet_columns.check_others(file.path, schema, settings)
     others = tuple(dict.fromkeys((*filter(None, [settings.key_feature]), *settings.pass_through)))
     whole = ImageRows(file.path, image, others, 0, 0, file.size_in_bytes, file.last_updated_in_seconds)
-    return whole, [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+    return whole, [about.row_group(group).num_rows for group in range(about.num_row_groups)], schema
 
 
 KIND = Kind(

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from transforms.errors import ItemError
 from transforms.fetching.uris import public_uri
+from transforms.records.values import as_json
 from transforms.sources.uri_list import key_of_uri
-
-Row = Mapping[str, Any] | ItemError  # what a row holds by column, or why it cannot be read
-
-
-def of_batch(batch: Any) -> Row:
-    """The one row of a batch."""
-    try:
-        return batch.to_pylist()[0]
-    except (ValueError, OverflowError) as error:  # text that is not UTF-8, a time beyond the year 9999
-        return ItemError("bad_row", f"a value cannot be read: {error}")
 
 
 def value(row: Mapping[str, Any], name: str) -> Any:
@@ -65,10 +55,4 @@ def flat(row: Mapping[str, Any], name: str) -> Any:
     """A value, or a list of values, as a feature can hold it: what is nested deeper becomes JSON."""
     whole = value(row, name)
     inner = whole if isinstance(whole, list) else [whole]
-    if any(isinstance(one, (dict, list, tuple)) for one in inner):
-        return json.dumps(whole, ensure_ascii=False, default=_text)
-    return whole
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    return as_json(whole) if any(isinstance(one, (dict, list, tuple)) for one in inner) else whole

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from transforms.errors import ItemError
@@ -43,7 +43,7 @@ def slices(rows: Iterable[tuple[bytes, int, bool]], start: int, rows_per_slice: 
         yield start, end, count, digest.hexdigest()
 
 
-def row_of(values: dict[str, object], columns: Columns) -> Row:
+def row_of(values: Mapping[str, object], columns: Columns) -> Row:
     """A row from its values by column; ItemError 'bad_row' is its `error` if it has no URI."""
     uri = values.get(columns.uri)
     if not isinstance(uri, str) or not uri:

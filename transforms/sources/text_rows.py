@@ -2,140 +2,170 @@
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from transforms.errors import ItemError
-from transforms.sources.base import BadInput
+from transforms.records import values
+from transforms.sources import csv_rows, text_lines
+from transforms.sources.base import BadInput, as_bad_input
+from transforms.sources.csv_rows import text_of
 from transforms.sources.rows import Columns, Row, Slice, check_columns, row_of, slices
+from transforms.sources.text_lines import MARK
 from transforms.storage import door
+from transforms.storage.compression import DAMAGED
 
-_MAX_ROW_BYTES = 16 << 20  # 16 MiB; a quote that is never closed must not swallow the file
-_LINES_SAMPLED = 100
-
-csv.field_size_limit(_MAX_ROW_BYTES)
+_LINES_SAMPLED = 1000
+LISTING = "listing"  # plain text that the job has written itself, one path per line
 
 
 def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator[Slice]:
-    """The slices of a list. Raises BadInput if a column is missing."""
-    with door.open_input(path) as stream:
-        names = _header(stream, kind)
-        if kind == "csv":
-            check_columns(path, columns, names)
-        elif kind == "txt" and columns.passed:
+    """The slices of a list. Raises BadInput if a column is missing, or the list cannot be read to its end."""
+    at = count = 0
+
+    def rows() -> Iterator[tuple[bytes, int, bool]]:
+        nonlocal at, count
+        for raw in _raw_rows(kind, stream, None, names, columns.uri):
+            is_input = _is_input(raw)
+            at, count = at + len(raw), count + is_input
+            yield raw, len(raw), is_input
+
+    with as_bad_input(path):
+        door.check_compression(path)
+        try:
+            with text_lines.opened(path) as stream:
+                text_lines.check_encoding(path, stream)
+                names, at = _header(path, stream, kind)
+                _check(path, kind, columns, names)
+                if kind == "jsonl":
+                    _check_keys(path, columns, sample(path, kind))
+                yield from slices(rows(), at, rows_per_slice)
+        except DAMAGED as error:
             raise BadInput(
-                f"{path} is plain text, one URI per line: it has no columns to pass through; omit --pass_through"
-            )
-        elif kind == "jsonl":
-            _check_keys(path, columns, itertools.islice(stream, _LINES_SAMPLED))
-            stream.seek(0)
-        yield from cut_stream(kind, stream, rows_per_slice)
+                f"{path} cannot be read beyond byte {at} of its text, after {count} rows: {error}; it is damaged or was cut "
+                "short: make or copy it again"
+            ) from error
 
 
-def count(path: str, kind: str, most: int) -> int:
-    """How many rows of a list are inputs, up to `most`."""
-    with door.open_input(path) as stream:
-        _header(stream, kind)
-        inputs = (raw for raw in _raw_rows(stream, kind) if raw.strip())
-        return sum(1 for _ in itertools.islice(inputs, most))
+def count(path: str, kind: str, columns: Columns, most: int) -> int:
+    """How many rows of a list are inputs, up to `most`, as far as it can be read. Raises BadInput."""
+    inputs = 0
+    with as_bad_input(path), contextlib.suppress(*DAMAGED):
+        door.check_compression(path)
+        with text_lines.opened(path) as stream:
+            text_lines.check_encoding(path, stream)
+            names, _ = _header(path, stream, kind)
+            for raw in _raw_rows(kind, stream, None, names, columns.uri):
+                inputs += _is_input(raw)
+                if inputs == most:
+                    break
+    return inputs
 
 
-def cut_stream(kind: str, stream: BinaryIO, rows_per_slice: int) -> Iterator[Slice]:
-    """The slices of the rest of a stream."""
-    rows = ((raw, len(raw), bool(raw.strip())) for raw in _raw_rows(stream, kind))
-    return slices(rows, stream.tell(), rows_per_slice)
+def cut_listing(content: bytes, rows_per_slice: int) -> Iterator[Slice]:
+    """The slices of a list that the job has written itself."""
+    lines = text_lines.lines(io.BytesIO(content), only_lf=True)
+    return slices(((raw, len(raw), _is_input(raw)) for raw in lines), 0, rows_per_slice)
 
 
 def read(path: str, kind: str, columns: Columns, start: int, end: int) -> Iterator[Row | str]:
     """The rows of a slice, then, as the last item, the SHA-256 of what was read."""
-    with door.open_input(path) as stream:
-        names = _header(stream, kind)
     digest = hashlib.sha256()
-    with door.open_input(path, start) as stream:
-        for raw in _raw_rows(stream, kind, end - start):
+    with door.open_input(path) if kind == LISTING else text_lines.opened(path) as stream:
+        names, _ = _header(path, stream, kind)
+        stream.seek(start)
+        for raw in _raw_rows(kind, stream, end - start, names, columns.uri):
             digest.update(raw)
-            if raw.strip():
+            if _is_input(raw):
                 yield _parse(raw, kind, names, columns)
     yield digest.hexdigest()
 
 
-def _header(stream: BinaryIO, kind: str) -> list[str]:
-    """The column names of a CSV, else []; leaves the stream after the header row."""
-    if kind != "csv":
+def sample(path: str, kind: str) -> list[dict[str, object]]:
+    """The first rows of a list of JSON lines that are objects; none of another list."""
+    if kind != "jsonl":
         return []
-    raw = next(_raw_rows(stream, kind), b"")
-    stream.seek(len(raw))
-    return next(csv.reader([_text(raw).removeprefix("\ufeff")]), [])
+    with text_lines.opened(path) as stream:
+        return [row for raw in _first_lines(stream) if isinstance(row := _json_or_none(raw), dict)]
 
 
-def _raw_rows(stream: BinaryIO, kind: str, limit: int | None = None) -> Iterator[bytes]:
-    """Complete rows as bytes: lines, except that a quoted CSV field may hold line breaks."""
-    read, quoted = 0, False
-    lines: list[bytes] = []
-    while (limit is None or read < limit) and (line := stream.readline()):
-        read += len(line)
-        lines.append(line)
-        quoted = kind == "csv" and (quoted or b'"' in line) and _ends_quoted(line, quoted)
-        if not quoted or sum(map(len, lines)) > _MAX_ROW_BYTES:
-            yield b"".join(lines)
-            lines, quoted = [], False
-    if lines:
-        yield b"".join(lines)
+def _first_lines(stream: BinaryIO) -> Iterator[bytes]:
+    try:
+        yield from itertools.islice(filter(_is_input, text_lines.lines(stream)), _LINES_SAMPLED)
+    except DAMAGED:
+        return  # as will be said of the whole
 
 
-def _ends_quoted(line: bytes, quoted: bool) -> bool:
-    """Whether a CSV line ends inside a quoted field; as in `csv`, a quote opens one only at the start of a field."""
-    at = 0
-    while True:
-        if quoted:
-            at = line.find(b'"', at)
-            if at < 0:
-                return True
-            doubled = line[at + 1 : at + 2] == b'"'
-            at, quoted = (at + 2, True) if doubled else (at + 1, False)
-        elif line[at : at + 1] == b'"' and (at == 0 or line[at - 1 : at] == b","):
-            at, quoted = at + 1, True
-        else:
-            comma = line.find(b",", at)
-            if comma < 0:
-                return False
-            at = comma + 1
+def _json_or_none(raw: bytes) -> object:
+    try:
+        return json.loads(text_of(raw))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_input(raw: bytes) -> bool:
+    return bool(raw.removeprefix(MARK).strip())
+
+
+def _header(path: str, stream: BinaryIO, kind: str) -> tuple[list[str], int]:
+    """The column names of a CSV, and how many bytes they take; leaves the stream behind them."""
+    if kind != "csv":
+        return [], 0
+    names, size = csv_rows.header(path, text_lines.lines(stream))
+    stream.seek(size)
+    return names, size
+
+
+def _raw_rows(kind: str, stream: BinaryIO, limit: int | None, names: list[str], uri: str) -> Iterator[bytes]:
+    """The rows in the next `limit` bytes, as bytes."""
+    lines = text_lines.lines(stream, limit, only_lf=kind == LISTING)
+    return csv_rows.rows(lines, names, uri) if kind == "csv" else lines
 
 
 def _parse(raw: bytes, kind: str, names: list[str], columns: Columns) -> Row:
-    text = _text(raw).rstrip("\r\n")
-    if kind == "txt":
-        return row_of({columns.uri: text.strip()}, columns)
-    if kind == "jsonl":
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            return Row("", {}, ItemError("bad_row", f"the line is not JSON ({error})"))
-        if not isinstance(values, dict):
-            return Row("", {}, ItemError("bad_row", "the line is not a JSON object"))
-        return row_of(values, columns)
     try:
-        fields, *further_rows = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
-    except csv.Error as error:
-        return Row("", {}, ItemError("bad_row", f"the row is not CSV ({error})"))
-    if further_rows:
-        return Row("", {}, ItemError("bad_row", "the row holds a line break outside quotes"))
-    if len(fields) != len(names):
-        return Row("", {}, ItemError("bad_row", f"the row has {len(fields)} fields, the header {len(names)}"))
-    return row_of(dict(zip(names, fields, strict=True)), columns)
+        if kind == LISTING:
+            return row_of({columns.uri: raw.removesuffix(b"\n").decode("utf-8", "surrogateescape")}, columns)
+        if kind == "csv":
+            return row_of(dict(zip(names, csv_rows.fields(raw, len(names)), strict=True)), columns)
+        if kind == "txt":
+            return row_of({columns.uri: text_of(raw).strip()}, columns)
+        return row_of(_json(raw), columns)
+    except ItemError as error:
+        return Row("", {}, error)
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
+def _json(raw: bytes) -> dict[str, object]:
+    try:
+        row = json.loads(text_of(raw).rstrip("\r\n"))
+    except (ValueError, RecursionError) as error:
+        raise ItemError("bad_row", f"the line is not JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise ItemError("bad_row", "the line is not a JSON object")
+    return row
 
 
-def _check_keys(path: str, columns: Columns, lines: Iterable[bytes]) -> None:
-    """Refuses a list of JSON lines if none of its first lines has the column of URIs."""
-    rows = [_parse(line, "jsonl", [], columns) for line in lines if line.strip()]
-    if rows and all(row.error and "no URI in column" in str(row.error) for row in rows):
+def _check(path: str, kind: str, columns: Columns, names: list[str]) -> None:
+    if kind == "csv":
+        check_columns(path, columns, names)
+    elif kind == "txt" and columns.passed:
+        raise BadInput(
+            f"{path} is plain text, one URI per line: it has no columns to pass through; omit --pass_through"
+        )
+
+
+def _check_keys(path: str, columns: Columns, rows: list[dict[str, object]]) -> None:
+    """Refuses a list of JSON lines if none of its first rows has a URI in the column of URIs."""
+    present = [row[columns.uri] for row in rows if row.get(columns.uri) is not None]
+    if rows and not present:
         raise BadInput(f"{path}: none of the first {len(rows)} lines has {columns.uri!r}: set --uri_column")
+    if present and not any(isinstance(value, str) for value in present):
+        raise BadInput(
+            f"{path}: column {columns.uri!r} holds {values.json_type(present[0])}, and a URI is text: name another column "
+            "with --uri_column"
+        )

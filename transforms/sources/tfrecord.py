@@ -16,7 +16,7 @@ from transforms.elements import Failure, Fields, Record
 from transforms.errors import ItemError
 from transforms.fetching.uris import public_uri
 from transforms.records import examples, images, tfrecord
-from transforms.sources import base, splits, summed
+from transforms.sources import base, column_kinds, splits, summed
 from transforms.sources.base import BadInput, Cut, Cutting, Item, KeyAt, Kind, Reading, ReadSettings
 from transforms.sources.names import short_names
 from transforms.storage import door
@@ -56,7 +56,8 @@ class RecordFile:
 
         Returns the source with the checksum of its bytes. Raises StorageFailed."""
         settings = reading.settings
-        fields = Fields(settings.image_feature or IMAGE_FEATURE, settings.key_feature, settings.pass_through)
+        image = settings.image_feature or IMAGE_FEATURE
+        fields = Fields(image, settings.key_feature, settings.pass_through, settings.kinds)
         uri = public_uri(self.uri)
         with summed.opened(self.uri, self.size_bytes, self.start, self.end) as (stream, stored):
             offset = self.start
@@ -113,7 +114,7 @@ def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
 
 
 def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
-    _look_into(files, cutting.read)
+    kinds = _look_into(files, cutting.read)
     record_files = [RecordFile(file.path, file.size_in_bytes, file.last_updated_in_seconds) for file in files]
     if cutting.split_bytes:
         pieces, notes = splits.cut(record_files, cutting.split_bytes, counted=not cutting.read.key_feature)
@@ -121,15 +122,20 @@ def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
         pieces, notes = [[file] for file in record_files], ()
     of_files = zip(short_names([file.path for file in files]), pieces, strict=True)
     names = [name for name, sources in of_files for _ in sources]
-    return Cut([source for sources in pieces for source in sources], names, notes)
+    return Cut([source for sources in pieces for source in sources], names, notes, kinds=kinds)
 
 
-def _look_into(files: Sequence[FileMetadata], settings: ReadSettings) -> None:
-    """Refuses files that are not TFRecords, and feature names that the first records do not have."""
+def _look_into(files: Sequence[FileMetadata], settings: ReadSettings) -> tuple[tuple[str, str], ...]:
+    """The types of the features to pass through, as the first records have them.
+
+    Refuses files that are not TFRecords, and feature names that the first records do not have."""
     image_feature = settings.image_feature or IMAGE_FEATURE
     names = [image_feature, *filter(None, [settings.key_feature]), *settings.pass_through]
-    present: set[str] = set()
+    present: dict[str, set[str | None]] = {}  # the types of each feature
     total = 0
+    for file in files:
+        with base.as_bad_input(file.path):
+            door.check_compression_by_name(file.path)
     for file in files[:_FILES_SAMPLED]:
         with base.as_bad_input(file.path):
             records = _sample(file.path)
@@ -142,7 +148,8 @@ def _look_into(files: Sequence[FileMetadata], settings: ReadSettings) -> None:
         for record in records:
             try:
                 if isinstance(record, tfrecord.Record):
-                    present |= set(examples.parse(bytes(record.data)).features.feature)
+                    for name, kind in examples.kinds(examples.parse(bytes(record.data))).items():
+                        present.setdefault(name, set()).add(kind)
                     parsed += 1
             except ItemError as error:
                 refusal = str(error)
@@ -155,10 +162,12 @@ def _look_into(files: Sequence[FileMetadata], settings: ReadSettings) -> None:
             f"no feature {', '.join(map(repr, missing))} in {files[0].path}; there are {', '.join(sorted(present))}: "
             "set --image_feature, --key_feature and --pass_through"
         )
+    return column_kinds.settled(settings, present)
 
 
 def _sample(path: str) -> list[tfrecord.Record | tfrecord.Damage]:
     """The records and damage in the first MiB of a file, at most 1000."""
+    door.check_compression(path)
     with door.open_input(path) as stream:
         return list(itertools.islice(tfrecord.read(stream, 0, _SAMPLE_BYTES, aligned=True), 1000))
 

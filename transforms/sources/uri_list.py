@@ -18,10 +18,11 @@ from transforms import counters
 from transforms.elements import Encoded, Failure
 from transforms.errors import ItemError
 from transforms.fetching.uris import public_uri
-from transforms.records import examples
-from transforms.sources import parquet_rows, shard_size, text_rows
+from transforms.records import examples, values
+from transforms.sources import column_kinds, parquet_rows, shard_size, text_rows
 from transforms.sources.base import Cut, Cutting, Item, KeyAt, Kind, Reading, ReadSettings
 from transforms.sources.rows import Columns, Row
+from transforms.storage import compression
 from transforms.storage.errors import StorageFailed
 
 
@@ -33,7 +34,7 @@ class UriSlice:
     """
 
     uri: str
-    format: str  # 'txt' | 'csv' | 'jsonl' | 'parquet'
+    format: str  # 'txt' | 'csv' | 'jsonl' | 'parquet' | text_rows.LISTING
     start: int
     end: int
     rows: int
@@ -89,6 +90,7 @@ class UriSlice:
                     f"{where}: the list has changed since the job was planned; run the same command again",
                     self.uri,
                     None,
+                    is_transient=True,
                 )
 
     def _fetch(self, position: int, row: Row, reading: Reading) -> Item:
@@ -98,8 +100,8 @@ class UriSlice:
             if row.error:
                 raise row.error
             key = _key(row, settings)
-            values = {name: row.columns[name] for name in settings.pass_through if name in row.columns}
-            passed = examples.from_columns(values)
+            columns = {name: row.columns[name] for name in settings.pass_through if name in row.columns}
+            passed, unfit = examples.typed(columns, settings.kinds_by_name)
         except ItemError as error:
             return Failure(key, position, "read", error.code, str(error))
         except (ValueError, OverflowError) as error:  # invalid Unicode, or an integer beyond 64 bits
@@ -112,7 +114,7 @@ class UriSlice:
             return Failure(key, position, "fetch", error.code, str(error))
         finally:
             counters.PROCESS.add(fetch_seconds=time.monotonic() - began)
-        return Encoded(key, position, data, passed)
+        return Encoded(key, position, data, passed, unfit)
 
     def identity(self) -> dict[str, Any]:
         """The place in the list and the checksum of the rows; not what the URIs lead to."""
@@ -171,19 +173,42 @@ def shard_name(source: UriSlice) -> str:
 
 
 def _cut(kind: str, files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
-    rows = cutting.images_per_shard or shard_size.rows_per_shard(_rows(kind, files), cutting.read.batch_size)
-    sources = [source for file in files for source in slices(file.path, kind, cutting.read, rows)]
-    return Cut(sources, [shard_name(source) for source in sources], images_per_shard=rows)
+    paths = [file.path for file in files]
+    rows = cutting.images_per_shard or shard_size.rows_per_shard(
+        _rows(kind, paths, cutting.read), cutting.read.batch_size
+    )
+    sources = [source for path in paths for source in slices(path, kind, cutting.read, rows)]
+    names = [shard_name(source) for source in sources]
+    return Cut(sources, names, images_per_shard=rows, kinds=_kinds(kind, paths, cutting.read))
 
 
-def _rows(kind: str, files: Sequence[FileMetadata]) -> int:
+def _rows(kind: str, paths: Sequence[str], settings: ReadSettings) -> int:
     """How many rows the lists have; of many rows, so many that more make no difference."""
-    count = parquet_rows.count if kind == "parquet" else partial(text_rows.count, kind=kind)
     rows = 0
-    for file in files:
-        if rows < shard_size.COUNTED:
-            rows += count(file.path, most=shard_size.COUNTED - rows)
+    for path in paths:
+        most = shard_size.COUNTED - rows
+        if most:
+            rows += (
+                parquet_rows.count(path, most)
+                if kind == "parquet"
+                else text_rows.count(path, kind, columns_of(settings), most)
+            )
     return rows
+
+
+def _kinds(kind: str, paths: Sequence[str], settings: ReadSettings) -> tuple[tuple[str, str], ...]:
+    """The types of the columns: those of Parquet's schemas, those of the first rows of JSON lines; text in others."""
+    seen: dict[str, list[str | None]] = {name: [] for name in settings.pass_through}
+    for path in paths if seen else ():
+        if kind == "parquet":
+            types = parquet_rows.types(path)
+            for name in seen:
+                seen[name].append(column_kinds.of_arrow(types[name]))
+        elif len(seen) > len(settings.kinds):
+            for row in text_rows.sample(path, kind):
+                for name in seen:
+                    seen[name].append(values.kind_of(row.get(name)))
+    return column_kinds.settled(settings, seen)
 
 
 def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
@@ -192,7 +217,7 @@ def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
 
 
 def _named(suffixes: tuple[str, ...]) -> Callable[[str], bool]:
-    endings = tuple(suffix + packed for suffix in suffixes for packed in ("", ".gz", ".bz2", ".zst"))
+    endings = tuple(suffix + packed for suffix in suffixes for packed in ("", *compression.SUFFIXES))
     return lambda name: name.endswith(endings)
 
 

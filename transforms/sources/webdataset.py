@@ -18,12 +18,13 @@ from transforms.errors import ItemError
 from transforms.fetching.uris import public_uri
 from transforms.records import examples, tar, tar_headers
 from transforms.records.tfrecord import Damage
-from transforms.sources import base, summed
+from transforms.sources import base, column_kinds, summed
 from transforms.sources.base import BadInput, Cut, Cutting, Item, KeyAt, Kind, Reading, ReadSettings
 from transforms.sources.names import short_names
 from transforms.sources.tar_samples import KEY_ALONE, Sample, Samples
-from transforms.storage import door
+from transforms.storage import compression, door
 
+_SUFFIXES = (".tar", *(f".tar{packed}" for packed in compression.SUFFIXES), ".tgz", ".tbz2", ".txz", ".tzst")
 _FILES_SAMPLED = 16  # whose first samples are looked at before the job starts
 _SAMPLES = 8  # of each
 _SAMPLE_BYTES = 8 << 20  # 8 MiB
@@ -75,7 +76,7 @@ class TarFile:
             passed = {name: entry.content(name) for name in settings.pass_through if name in entry.members}
         except ItemError as error:
             return Failure(key, position, "read", error.code, f"{error} (sample {entry.key} {where})")
-        return Encoded(key, position, image, examples.from_columns(passed))
+        return Encoded(key, position, image, *examples.typed(passed, settings.kinds_by_name))
 
     def identity(self) -> dict[str, Any]:
         known = {"size_bytes": self.size_bytes, "modified": self.modified, "crc32c": self.crc32c}
@@ -109,16 +110,21 @@ def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
 def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
     _look_into([file.path for file in files], cutting.read)
     sources = [TarFile(file.path, file.size_in_bytes, file.last_updated_in_seconds) for file in files]
-    return Cut(sources, short_names([file.path for file in files]))
+    kinds = column_kinds.settled(cutting.read, {})  # members are bytes
+    return Cut(sources, short_names([file.path for file in files]), kinds=kinds)
 
 
 def _look_into(paths: Sequence[str], settings: ReadSettings) -> None:
     """Refuses files that are no tars, and names of members that the first samples do not have."""
     present: set[str] = set()
     total, has_image = 0, False
+    for path in paths:
+        with base.as_bad_input(path):
+            door.check_compression_by_name(path)
     for path in paths[:_FILES_SAMPLED]:
         with base.as_bad_input(path), door.open_input(path) as stream:
-            head = tar.head(stream, _SAMPLE_BYTES)
+            door.check_compression(path)
+            head = door.head(stream, _SAMPLE_BYTES)
         entries = list(itertools.islice(Samples(settings, ()).read(io.BytesIO(head)), _SAMPLES))
         if entries and all(isinstance(one, Damage) and one.reason == tar.NO_HEADER for one in entries):
             raise BadInput(f"{path} is not a tar archive: no header of a member in its first bytes")
@@ -139,7 +145,7 @@ def _look_into(paths: Sequence[str], settings: ReadSettings) -> None:
 
 KIND = Kind(
     "webdataset",
-    is_named=lambda name: name.endswith((".tar", ".tar.gz", ".tgz")),
+    is_named=lambda name: name.endswith(_SUFFIXES),
     sniff=tar_headers.is_archive,
     cut=_cut,
     keys=_keys,

@@ -15,15 +15,17 @@ from apache_beam.io.filesystem import FileMetadata
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from transforms.storage import retrying
+from transforms.storage.compression import head, is_compressed  # noqa: F401
 from transforms.storage.disk import is_temporary, local  # noqa: F401
 from transforms.storage.opening import (  # noqa: F401
     block_bytes,
-    is_compressed,
+    check_compression,
     open_binary,
     open_input,
     open_unbuffered,
     read_head,
 )
+from transforms.storage.packing import check_name as check_compression_by_name  # noqa: F401
 from transforms.storage.settings import StoreSettings, adopt, of_launcher, without_secrets  # noqa: F401
 from transforms.storage.settings import use as configure  # noqa: F401
 from transforms.storage.stores import is_local, store_of

@@ -11,17 +11,25 @@ from apache_beam.io.filesystem import BeamIOError
 
 
 class StorageFailed(BeamIOError):
-    """An operation of storage failed for good; the message says what, where, why and what to do."""
+    """An operation of storage failed for good; the message says what, where, why and what to do.
 
-    def __init__(self, message: str, path: str, cause: BaseException | None):
+    `is_transient`: it was given up, but the same command may succeed later, as when a store does not answer.
+    """
+
+    def __init__(self, message: str, path: str, cause: BaseException | None, is_transient: bool = False):
         super().__init__(message, {path: cause} if cause else None)
-        self.message = message
+        self.message, self.is_transient = message, is_transient
 
     def __str__(self) -> str:
         return self.message
 
     def __reduce__(self) -> Any:
-        return StorageFailed, (self.message, "", None)
+        return StorageFailed, (self.message, "", None, self.is_transient)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether an error is that of a store that did not answer, or of an input that was just being changed."""
+    return isinstance(error, StorageFailed) and error.is_transient
 
 
 def changed_since_planned(path: str, size_bytes: int, size_now: int) -> StorageFailed:
@@ -31,6 +39,7 @@ def changed_since_planned(path: str, size_bytes: int, size_now: int) -> StorageF
         "run the same command again",
         path,
         None,
+        is_transient=True,
     )
 
 

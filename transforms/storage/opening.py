@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 from collections.abc import Callable
 from typing import Any
 
-from apache_beam.io.filesystem import CompressedFile, CompressionTypes
-
+from transforms.storage import compression, packing
 from transforms.storage.reading import Buffered, Reader
 from transforms.storage.stores import is_local, store_of
 
-GZIP_MAGIC = b"\x1f\x8b"
 _DISK_BLOCK_BYTES = (
     4 << 20
 )  # 4 MiB; each read is handed to another thread, which may have to wait for this one
 _STORE_BLOCK_BYTES = 8 << 20  # 8 MiB; one request per block
 
 
-def open_input(path: str, start: int = 0, watch: Callable[[Reader], io.RawIOBase] | None = None):
-    """Opens a file for reading at offset `start` of its decompressed bytes.
+def open_input(path: str, start: int = 0, watch: Callable[[Reader], io.RawIOBase] | None = None) -> Any:
+    """Opens a file for reading at offset `start` of its decompressed bytes: see `compression`.
 
-    Compression is recognized by the suffix, gzip also by its first bytes: sharded names often hide the suffix. `watch`
-    may wrap the raw stream below the decompression.
+    `watch` may wrap the raw stream below the decompression.
     """
-    stream: Any
-    compression = CompressionTypes.detect_compression_type(path)
     reader = open_unbuffered(path)
-    stream = Buffered(watch(reader) if watch else reader)
-    if compression not in (CompressionTypes.UNCOMPRESSED, CompressionTypes.GZIP):
-        stream = CompressedFile(stream, compression)
-    else:
-        is_gzip = stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-        stream.seek(0)
-        if is_gzip:  # not by Beam's reader, which does not notice that a file was cut short
-            stream = _Gzip(fileobj=stream)
+    raw: Any = Buffered(watch(reader) if watch else reader)
+    stream = compression.decompressed(raw)
     if start:
         stream.seek(start)
     return stream
+
+
+def check_compression(path: str) -> None:
+    """Raises ValueError if a file is compressed in a way that is not read, by its name or its first bytes."""
+    packing.check_name(path)
+    head = read_head(path, packing.HEAD_BYTES)
+    packing.check_bytes(head)
+    packing.check_is_as_named(path, head)
 
 
 def open_unbuffered(path: str, block: int = 0) -> Reader:
@@ -58,24 +54,6 @@ def read_head(path: str, count: int) -> bytes:
 def block_bytes(path: str) -> int:
     """How many bytes of a file are read at once in sequential reading."""
     return _DISK_BLOCK_BYTES if is_local(path) else _STORE_BLOCK_BYTES
-
-
-class _Gzip(gzip.GzipFile):
-    """Also closes the file below."""
-
-    def close(self) -> None:
-        below: Any = self.fileobj
-        super().close()
-        if below:
-            below.close()
-
-    def __del__(self) -> None:
-        """Closes nothing; see Reader."""
-
-
-def is_compressed(stream) -> bool:
-    """Whether a stream of `open_input` decompresses, so that its offsets are not offsets in the file."""
-    return isinstance(stream, (CompressedFile, gzip.GzipFile))
 
 
 def open_binary(path: str) -> io.BufferedReader:

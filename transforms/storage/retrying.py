@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
-from transforms.storage.errors import StorageFailed, advice, cause_of, describe
+from transforms.storage.errors import Changed, StorageFailed, advice, cause_of, describe
 from transforms.storage.stores import fault_of
 from transforms.storage.watching import Beat, Silent, watched
 
@@ -123,6 +123,7 @@ def call(
                 "check whether the storage responds, then run the same command again: it continues where it stopped",
                 path,
                 None,
+                is_transient=True,
             ) from None
         if fault_of(path, error):
             raise failed(what, path, error, tries) from error
@@ -137,7 +138,8 @@ def failed(what: str, path: str, error: Exception, tries: int = 1) -> StorageFai
     """The error for an operation on `path` that failed for good."""
     fault, cause, count = fault_of(path, error), cause_of(error), f" ({tries} tries)" if tries > 1 else ""
     text = f"{what} {path} failed{count}: {describe(cause)}{advice(cause, fault) if fault else ''}"
-    return StorageFailed(text, path, error)
+    may_pass = isinstance(cause, Changed) or bool(fault and fault.transient)
+    return StorageFailed(text, path, error, may_pass)
 
 
 def once(what: str, path: str, action: Callable[[], T], seconds: float = math.inf) -> T:

@@ -1,0 +1,215 @@
+"""Text lists that are not as they should be: quotes, byte-order marks, encodings, line ends, compression, damage."""
+
+import bz2
+import codecs
+import gzip
+import lzma
+import random
+
+import pytest
+from backports import zstd
+
+from transforms.sources import csv_rows, uri_list
+from transforms.sources.base import BadInput, ReadSettings
+
+PASSED = ReadSettings(2, pass_through=("text",))
+
+
+def rows(path, kind, settings=None, rows_per_slice=3):
+    """What the rows of all slices are: their URI, or the message of their error. Each slice is read as it was cut."""
+    settings = settings or ReadSettings(2)
+    cut = list(uri_list.slices(str(path), kind, settings, rows_per_slice))
+    of_slices = [list(part.read(uri_list.columns_of(settings))) for part in cut]
+    assert [len(part) for part in of_slices] == [part.rows for part in cut]
+    return [str(row.error or row.uri) for part in of_slices for row in part]
+
+
+def written(folder, name, data):
+    path = folder / name
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+# unclosed quotes
+
+
+@pytest.mark.parametrize("rows_per_slice", [1, 7, 1000])
+@pytest.mark.parametrize("text", ["x", '"quoted"', '"two\nlines, both mine"'])
+def test_an_unclosed_quote_costs_its_line(tmp_path, rows_per_slice, text):
+    lines = [f"/{number}.jpg,{text}\n" for number in range(100)]
+    lines[10], lines[50], lines[99] = '/10.jpg,"open\n', '/50.jpg,"12" open\n', '/99.jpg,"open\n'
+    path = written(tmp_path, "list.csv", "uri,text\n" + "".join(lines))
+    found = rows(path, "csv", PASSED, rows_per_slice)
+    lost = {10, 50, 99}
+    assert [row for row in found if row.startswith("/")] == [
+        f"/{number}.jpg" for number in range(100) if number not in lost
+    ]
+    assert len(found) == 100
+    assert "a quote is opened and not closed before the next row" in found[10]
+    assert all("the row is not CSV" in found[number] for number in lost)
+
+
+def test_an_unclosed_quote_before_rows_that_are_told_by_nothing_but_their_length(tmp_path):
+    lines = [
+        f"{number},x\n" for number in range(100)
+    ]  # no address: a text could look so, but its quote would be closed
+    lines[10] = '10,"open\n'
+    path = written(tmp_path, "list.csv", "uri,text\n" + "".join(lines))
+    found = rows(path, "csv", PASSED, 9)
+    assert [row for row in found if row.isdigit()] == [str(number) for number in range(100) if number != 10]
+    assert len(found) == 100
+
+
+def test_each_line_that_is_given_up_is_a_row_with_an_error(tmp_path):
+    path = written(tmp_path, "list.csv", 'uri,text\n/a.jpg,"one\ntwo\n\nthree" four\n/b.jpg,x\n')
+    found = rows(path, "csv", PASSED)
+    assert [row[:11] for row in found] == ["the row is ", "the row has", "the row has", "/b.jpg"]
+
+
+def test_rows_of_several_lines_stay_what_they_are(tmp_path):
+    texts = [
+        "one\ntwo",
+        "a, b\nc, d",
+        'say ""hi"",\nyou',
+        "\n",
+        "a\r\nb\rc",
+        "see /x.jpg, there\nor x.jpg alone",
+    ]
+    path = written(
+        tmp_path, "list.csv", "text,uri\n" + "".join(f'"{text}",/{at}.jpg\n' for at, text in enumerate(texts))
+    )
+    (cut,) = uri_list.slices(str(path), "csv", PASSED, 100)
+    read = list(cut.read(uri_list.columns_of(PASSED)))
+    assert [(row.uri, row.columns["text"]) for row in read] == [
+        (f"/{at}.jpg", text.replace('""', '"')) for at, text in enumerate(texts)
+    ]
+
+
+def test_a_field_that_is_never_closed_is_looked_at_no_further_than_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_rows, "_MAX_ROW_BYTES", 100)
+    path = written(tmp_path, "list.csv", 'uri,text\na,"open\n' + "b,x\n" * 40 + 'c,"closed\nhere"\n')
+    found = rows(path, "csv", PASSED)
+    assert (len(found), found[1:41], found[41]) == (42, ["b"] * 40, "c")
+
+
+def test_a_header_with_an_unclosed_quote_is_refused(tmp_path):
+    path = written(tmp_path, "list.csv", 'uri,"text\n/a.jpg,x\n')
+    with pytest.raises(BadInput, match=r"list\.csv: the first row, which names the columns, is not CSV"):
+        rows(path, "csv", PASSED)
+
+
+def test_any_bytes_are_read_as_they_were_cut(tmp_path):
+    random.seed(0)
+    parts = ['"', '"', ",", "\n", "\n", "\r", "/a.jpg", "x", "\ufeff", '/b.jpg,"x"\n', "/c.jpg,x\n"]
+    for trial in range(300):
+        text = "uri,text\n" + "".join(random.choices(parts, k=random.randrange(60)))
+        path = written(tmp_path, f"{trial}.csv", text)
+        by_one, by_all = (rows(path, "csv", PASSED, size) for size in (1, 1000))
+        assert by_one == by_all, text
+
+
+# marks, encodings and line ends
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"]
+)
+@pytest.mark.parametrize("kind", ["txt", "csv", "jsonl"])
+def test_encodings_with_a_mark_and_line_ends(tmp_path, kind, encoding, end):
+    names = ["/é.jpg", "/\U0001f600.jpg", "/c.jpg", "/d.jpg"]
+    lines = {"txt": names, "csv": ["uri,text", *[f"{name},x" for name in names]]}
+    lines["jsonl"] = [f'{{"uri": "{name}"}}' for name in names]
+    text = end.join(lines[kind]) + end
+    mark = "\ufeff" if encoding[-3:] in ("-le", "-be") else ""
+    path = written(tmp_path, f"list.{kind}", (mark + text).encode(encoding))
+    assert rows(path, kind) == names
+
+
+def test_marks_between_joined_lists_cost_nothing(tmp_path):
+    mark = codecs.BOM_UTF8
+    path = written(tmp_path, "list.txt", mark + b"/a.jpg\n" + mark + b"/b.jpg\n" + mark + b"\n")
+    assert rows(path, "txt") == ["/a.jpg", "/b.jpg"]
+    path = written(tmp_path, "list.jsonl", mark + b'{"uri": "/a.jpg"}\n' + mark + b'{"uri": "/b.jpg"}\n')
+    assert rows(path, "jsonl") == ["/a.jpg", "/b.jpg"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_encodings_without_a_mark_are_refused_by_name(tmp_path, encoding):
+    path = written(tmp_path, "list.txt", "/a.jpg\n/b.jpg\n".encode(encoding))
+    with pytest.raises(
+        BadInput, match=rf"list\.txt looks like {encoding[:6].upper()} without .*: save it as UTF-8"
+    ):
+        rows(path, "txt")
+
+
+def test_text_that_ends_inside_a_character_is_refused(tmp_path):
+    path = written(tmp_path, "list.txt", "/a.jpg\n/b.jpg\n".encode("utf-16")[:-1])
+    with pytest.raises(
+        BadInput, match=r"list\.txt cannot be read beyond byte 7 of its text, after 1 rows: .*again"
+    ):
+        rows(path, "txt")
+
+
+def test_a_line_longer_than_any_block(tmp_path, monkeypatch):
+    path = written(tmp_path, "list.txt", "/" + "a" * 5_000_000 + ".jpg\r\n/b.jpg\r")
+    assert [len(row) for row in rows(path, "txt")] == [5_000_005, 6]
+
+
+# compression
+
+PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd.compress}
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+@pytest.mark.parametrize("is_named", [True, False])
+def test_compressed_lists(tmp_path, suffix, is_named):
+    pack = PACKERS[suffix]
+    data = pack(b"/a.jpg\n/b") + pack(b".jpg\n") + pack(b"/c.jpg\n")
+    assert rows(written(tmp_path, f"list.txt{f'.{suffix}' * is_named}", data), "txt", None, 2) == [
+        "/a.jpg",
+        "/b.jpg",
+        "/c.jpg",
+    ]
+    wide = pack("uri,text\r/a.jpg,é\r".encode("utf-16"))
+    assert rows(written(tmp_path, f"list.csv.{suffix}", wide), "csv", PASSED) == ["/a.jpg"]
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_a_cut_list_is_refused_with_the_place(tmp_path, suffix):
+    lines = b"".join(b"/%032x.jpg\n" % random.getrandbits(128) for _ in range(1000))
+    packed = PACKERS[suffix](lines)
+    path = written(tmp_path, f"list.txt.{suffix}", packed[: len(packed) - 9])
+    with pytest.raises(
+        BadInput,
+        match=rf"list\.txt\.{suffix} cannot be read beyond byte \d+ of its text, after \d+ rows: .*make or copy",
+    ):
+        rows(path, "txt")
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_junk_behind_a_compressed_list_is_refused(tmp_path, suffix):
+    path = written(tmp_path, f"list.txt.{suffix}", PACKERS[suffix](b"/a.jpg\n") + b"/b.jpg\n")
+    with pytest.raises(
+        BadInput, match=rf"list\.txt\.{suffix} cannot be read beyond byte 7 of its text, after 1 rows"
+    ):
+        rows(path, "txt")
+
+
+@pytest.mark.parametrize("name", ["list.txt.deflate", "list.csv.lz4", "list.jsonl.zip"])
+def test_compression_that_is_not_read_is_refused_by_name(tmp_path, name):
+    path = written(tmp_path, name, b"whatever\n")
+    with pytest.raises(
+        BadInput, match=rf"{name} cannot be read: it is packed as (deflate|lz4|zip), .*unpack it"
+    ):
+        rows(path, name.split(".")[1])
+
+
+# the job's own list
+
+
+def test_a_path_with_a_carriage_return_is_one_line_of_the_jobs_own_list():
+    from transforms.sources import text_rows
+
+    listing = b"/a\rb.jpg\n/\xff\xfec.jpg\n"
+    assert [piece[:3] for piece in text_rows.cut_listing(listing, 1)] == [(0, 9, 1), (9, 18, 1)]
