@@ -7,10 +7,12 @@ ever for one that does not come up, and takes a killed one for a broken connecti
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import grpc
 from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner import worker_handlers as beam
 
@@ -24,13 +26,16 @@ def watched() -> Iterator[Fleet]:
     """A context in which Beam's DirectRunner uses the workers of this module, those of a fleet."""
     fleet = Fleet()
     handlers = beam.WorkerHandler._registered_environments
-    before = dict(handlers)
+    before, hook = dict(handlers), threading.excepthook
     handlers[python_urns.EMBEDDED_PYTHON] = partial(_Inside, fleet), None
     handlers[python_urns.EMBEDDED_PYTHON_GRPC] = partial(_Thread, fleet), bytes
     handlers[python_urns.SUBPROCESS_SDK] = partial(Process, fleet), bytes
+    # Beam's threads end with it when a worker process dies, which is told otherwise.
+    threading.excepthook = lambda what: None if issubclass(what.exc_type, grpc.RpcError) else hook(what)
     try:
         yield fleet
     finally:
+        threading.excepthook = hook
         handlers.update(before)
         fleet.close()
 
