@@ -90,8 +90,9 @@ class Process(beam.GrpcWorkerHandler):
 
     def _listen(self, process: subprocess.Popen) -> None:
         assert process.stderr
-        for line in process.stderr:
-            self._said.append(line.decode("utf-8", "replace").rstrip())
+        with process.stderr as stream:
+            for line in stream:
+                self._said.append(line.decode("utf-8", "replace").rstrip())
 
     def _wait(self, process: subprocess.Popen) -> None:
         """Fails the run if the process does not come up, or ends before it should."""
