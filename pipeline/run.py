@@ -15,6 +15,7 @@ from apache_beam.runners.runner import PipelineResult
 
 from bit.models import UnusableModel
 from pipeline import console, graph, runners, workers
+from pipeline import fleet as fleets
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
@@ -115,7 +116,7 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
                 stopped.images = progress.snapshot().images
             _cancel(outcome.get("result"), beam_options, runner)
             raise stopped
-    if isinstance(fleet.error, workers.WorkerDied):  # what else was logged follows from it
+    if isinstance(fleet.error, fleets.WorkerDied):  # what else was logged follows from it
         raise fleet.error
     if error := outcome.get("error", fleet.error):
         for cause in _causes(error):
@@ -127,9 +128,9 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
     return outcome["result"]
 
 
-def _is_overdue(fleet: workers.Fleet) -> bool:
+def _is_overdue(fleet: fleets.Fleet) -> bool:
     """Whether a run of which a bundle has failed should have ended: another worker is in the middle of its own."""
-    return bool(fleet.error) and time.monotonic() > fleet.failed_at + 2 * workers.GRACE_SECONDS
+    return bool(fleet.error) and time.monotonic() > fleet.failed_at + 2 * fleets.GRACE_SECONDS
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import workers
+from pipeline import fleet, worker_process
 from tests import engines, helpers
 from transforms.commit import writer
 
@@ -58,9 +58,9 @@ def test_a_proxy_does_not_come_between_the_job_and_its_workers(tmp_path, mode):
 )
 def test_a_worker_that_does_not_come_up_ends_the_run(tmp_path, monkeypatch, capfd, program, said):
     monkeypatch.setattr(
-        workers, "_COMMAND", [sys.executable, "-c", f"import os, signal, sys, time; {program}"]
+        worker_process, "_COMMAND", [sys.executable, "-c", f"import os, signal, sys, time; {program}"]
     )
-    monkeypatch.setattr(workers, "_START_SECONDS", 5)
+    monkeypatch.setattr(worker_process, "_START_SECONDS", 5)
     pattern = helpers.write_shards(tmp_path / "in", (2, 2))
     helpers.job(*PROCESSES, f"--input={pattern}", output=tmp_path / "out", expect=1)
     err = capfd.readouterr().err
@@ -116,7 +116,7 @@ def test_a_bundle_that_fails_ends_those_of_other_workers(tmp_path, monkeypatch, 
         return plain(self)
 
     monkeypatch.setattr(writer.ShardWriter, "commit", commit)
-    monkeypatch.setattr(workers, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(fleet, "GRACE_SECONDS", 0.5)
     pattern = helpers.write_shards(tmp_path / "in", (1,) * 60)
     flags = ["--direct_num_workers=2", f"--direct_running_mode={mode}", f"--input={pattern}"]
     helpers.job(*flags, output=tmp_path / "out", expect=1)

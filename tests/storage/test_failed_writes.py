@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests import engines, helpers
+from tests import engines, faulty_proxy, helpers, stores
 from tests.storage.test_disk_faults import small_disk
 
 MODES = ("in_memory", "multi_threading", "multi_processing")
@@ -21,10 +22,12 @@ SECONDS = 240  # below the patience that the job has with storage, 300 s
 class Running:
     """A job in a process of its own, with two workers."""
 
-    def __init__(self, tmp_path: Path, output: Path, mode: str, *before: str):
+    def __init__(
+        self, tmp_path: Path, output: Path | str, mode: str, *before: str, flags: Sequence[str] = ()
+    ):
         pattern = helpers.write_shards(tmp_path / "in", (40,) * 8)
         self._offspring = engines.Offspring()
-        flags = ["--batch_size=8", "--direct_num_workers=2", f"--direct_running_mode={mode}"]
+        flags = [*flags, "--batch_size=8", "--direct_num_workers=2", f"--direct_running_mode={mode}"]
         command = [sys.executable, "-m", "pipeline.main", *helpers.TINY, *flags]
         self.process = subprocess.Popen(
             [*before, *command, f"--input={pattern}", f"--output={output}"],
@@ -81,6 +84,17 @@ def test_a_folder_that_has_vanished(tmp_path, mode):
     shutil.rmtree(tmp_path / "out")
     (tmp_path / "out").write_bytes(b"")
     assert str(tmp_path / "out" / ".tmp") in job.error()
+
+
+@pytest.mark.xdist_group("stores")
+@pytest.mark.parametrize("mode", MODES)
+def test_a_store_that_refuses(tmp_path, mode):
+    with stores.s3() as store, faulty_proxy.in_front_of(store.flags[0].partition("=")[2]) as (proxy, url):
+        proxy.chosen = lambda method, path: "403" if method == "PUT" and ".tfrecord" in path else ""
+        job = Running(tmp_path, store.folder(), mode, flags=(f"--s3_endpoint_url={url}", *store.flags[1:]))
+        line = job.error()
+    assert "writing s3://" in line
+    assert "(Trouble) when calling the PutObject operation" in line
 
 
 LEFT_OPEN = {

@@ -61,6 +61,7 @@ class Summed(io.RawIOBase):
 
     def __init__(self, reader: Reader, uri: str, size_bytes: int, start: int = 0, end: int | None = None):
         if reader.size != size_bytes:
+            reader.close()
             raise changed_since_planned(uri, size_bytes, reader.size)
         self._reader = reader
         self._summed_to = start
