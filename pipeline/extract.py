@@ -6,7 +6,7 @@ import io
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -194,11 +194,12 @@ def _png(image: Any, position: int) -> bytes:
 
 
 _lock = threading.Lock()
-_extractors: dict[JobConfig, _Extractor] = {}
+_extractors: dict[Hashable, _Extractor] = {}
 
 
 def _extractor(config: JobConfig) -> _Extractor:
+    settings = config.read, config.decode, config.model
     with _lock:
-        if config not in _extractors:
-            _extractors[config] = _Extractor(config)
-        return _extractors[config]
+        if settings not in _extractors:
+            _extractors[settings] = _Extractor(config)
+        return _extractors[settings]

@@ -57,12 +57,12 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
 
         What fails is raised where the model is first needed.
         """
+        compiled.set_environment()
         return Loading(self._load)
 
     def _load(self) -> Fitted:
         counters.PROCESS.does("loading the model")
         door.adopt(self._stores)
-        compiled.set_flags()  # before TensorFlow is imported
         from bit import download, load
 
         settings = self._settings
