@@ -61,7 +61,7 @@ class Fetcher:
                 return door.read_capped(path, settings.max_bytes, deadline.left(), settings.read_seconds)
             except Fault as fault:
                 kind = TransientError if fault.transient else ItemError
-                raise kind(fault.code, str(fault)) from None
+                raise kind(fault.code, str(fault), fault.http_status) from None
 
         return with_retries(attempt, settings, deadline, self._pause)
 

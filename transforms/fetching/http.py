@@ -6,11 +6,12 @@ import base64
 import contextlib
 import email.utils
 import http.client
+import re
 import threading
 import time
 import urllib.request
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError, LocationValueError
@@ -22,13 +23,18 @@ from transforms.fetching.connections import Connector, exchange, pool_classes, t
 from transforms.fetching.deadline import Deadline, TransientError, with_retries
 from transforms.fetching.failures import classified
 from transforms.fetching.hosts import HostGate, Turn, wait_or_stop
-from transforms.fetching.inflate import Inflater
 from transforms.fetching.robots import opt_out
 from transforms.fetching.settings import AGENT_TOKEN, FetchSettings
+from transforms.storage.decoding import Decoder
+from transforms.storage.errors import Fault, code_of_status
 
 _RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _READ_BYTES = 64 << 10
+_STRIPPED = "".join(map(chr, range(33)))  # at the ends of a URL
+_DROPPED = re.compile(r"[\t\r\n]")  # anywhere in a URL
+_KEPT = "%/:@!$&'()*+,;=~"  # in a path; quote() itself keeps letters, digits, '_', '.', '-' and '~'
+_DOTS = re.compile(r"(?i)/(?:\.|%2e){1,2}(?:/|$)")
 _DRAINED_BYTES = 16 << 10  # reading an unwanted body up to this size is cheaper than a new connection
 
 
@@ -37,6 +43,7 @@ class _Target(NamedTuple):
     host: str
     port: int | None
     url: str  # without userinfo and fragment
+    path: str  # with the query, as it is sent
     auth: str | None
 
 
@@ -111,13 +118,20 @@ class HttpClient:
         settings = self._settings
         # Room for the framing of a body of many small chunks.
         max_wire_bytes = settings.max_bytes + settings.max_bytes // 8 + (1 << 20)
-        with exchange(deadline, settings.read_seconds, max_wire_bytes):
+        with exchange(deadline, settings.read_seconds, max_wire_bytes, target.path):
             response = self._manager(target).request(
                 "GET", target.url, headers=headers, redirect=False, retries=False, preload_content=False,
                 timeout=urllib3.Timeout(connect=settings.connect_seconds, read=settings.read_seconds),
             )  # fmt: skip
             try:
                 return self._evaluate(response, target, turn)
+            except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+                raise _with_status(classified(error, target.host), response.status) from None
+            except ItemError as error:
+                raise _with_status(error, response.status) from None
+            except Fault as fault:
+                kind = TransientError if fault.transient else ItemError
+                raise kind(fault.code, f"{target.host} sent {fault}", response.status) from None
             finally:
                 response.close()  # no effect on a response read to its end, whose connection is back in its pool
                 response.release_conn()
@@ -132,10 +146,11 @@ class HttpClient:
     def _evaluate(self, response: urllib3.BaseHTTPResponse, target: _Target, turn: Turn) -> bytes | _Target:
         status = response.status
         answered = f"{target.host} answered {status} {http.client.responses.get(status, '')}".rstrip()
-        if status in _REDIRECTS and (location := response.headers.get("Location")):
+        locations = set(response.headers.getlist("Location"))
+        if status in _REDIRECTS and len(locations) == 1 and "" not in locations:
             _drain(response)
-            return self._redirected(target, location)
-        if status in (200, 203):
+            return self._redirected(target, locations.pop())
+        if status in (200, 203) or (status == 206 and _is_whole(response)):
             if self._settings.honour_opt_out:
                 directive = opt_out(response.headers.getlist("X-Robots-Tag"), AGENT_TOKEN)
                 if directive:
@@ -146,14 +161,14 @@ class HttpClient:
             retry_after = _retry_after(response)
             if retry_after or status == 429:
                 turn.pause(retry_after or self._settings.backoff_seconds)
-            raise TransientError(f"http_{status // 100}xx", answered, retry_after)
-        raise ItemError(f"http_{status // 100}xx" if status >= 400 else "bad_response", answered)
+            raise TransientError(code_of_status(status), answered, retry_after=retry_after)
+        raise ItemError(code_of_status(status) if status >= 400 else "bad_response", answered)
 
     def _redirected(self, target: _Target, location: str) -> _Target:
-        # http.client reads header bytes as Latin-1; what servers send beyond ASCII is UTF-8.
-        location = location.encode("latin-1", "replace").decode("utf-8", "replace")
+        # http.client reads header bytes as Latin-1; what servers send beyond ASCII is UTF-8, as a rule.
+        location = location.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
         try:
-            url = urljoin(target.url, location)
+            url = urljoin(target.url, _with_slashes(location))
             scheme = urlsplit(url).scheme
         except ValueError:
             raise ItemError("bad_uri", f"{target.host} redirects to something that is no URL") from None
@@ -166,29 +181,70 @@ class HttpClient:
         length = getattr(response, "length_remaining", None)
         if length is not None and length > max_bytes:
             raise ItemError("too_large", f"{host} announces {length} bytes, above max_bytes={max_bytes}")
-        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
-            raise ItemError("bad_response", f"{host} sent Content-Encoding {encoding[:40]!r} unasked")
-        inflater = Inflater(max_bytes) if encoding not in ("", "identity") else None
+        decoder = Decoder(response.headers.get("Content-Encoding", ""), max_bytes)
         body = bytearray()
         while part := response.read(_READ_BYTES, decode_content=False):
-            body += inflater.inflate(part) if inflater else part
+            body += decoder.decode(part)
             if len(body) > max_bytes:
                 raise ItemError("too_large", f"{host} sent more than max_bytes={max_bytes}")
-        if inflater and not inflater.complete:
-            raise TransientError("truncated", f"{host} sent a compressed body that ends early")
+        decoder.finish()
         return bytes(body)
 
 
 def _parse(url: str) -> _Target:
+    url = _with_slashes(_DROPPED.sub("", url.strip(_STRIPPED)))
     try:
-        parsed = parse_url(url.strip())
-    except LocationValueError:
-        parsed = Url()
+        parsed, path = parse_url(url), _path_to_send(url)
+    except (LocationValueError, UnicodeError):
+        parsed, path = Url(), ""
     if not parsed.host or not parsed.scheme:
         raise ItemError("bad_uri", "not a URL with a host and a valid port")
-    bare = parsed._replace(auth=None, fragment=None).url
-    return _Target(parsed.scheme, parsed.host, parsed.port, bare, parsed.auth)
+    bare = f"{parsed.scheme}://{parsed.netloc}{path}"
+    return _Target(parsed.scheme, parsed.host, parsed.port, bare, path, parsed.auth)
+
+
+def _path_to_send(url: str) -> str:
+    """The path and query as the URL has them, with what must not stand in a request encoded; '%' is left alone.
+
+    As browsers send them, and unlike urllib3, which takes a path with one stray '%' for one with no encoding at all.
+    """
+    after = url.partition("#")[0].partition("//")[2]
+    path, mark, query = after[re.match(r"[^/?]*", after).end() :].partition("?")  # type: ignore[union-attr]
+    if _DOTS.search(path):
+        path = _resolved(path)
+    encoded = quote((path or "/").encode("utf-8", "surrogateescape"), safe=_KEPT)
+    return encoded + mark + quote(query.encode("utf-8", "surrogateescape"), safe=_KEPT + "?")
+
+
+def _resolved(path: str) -> str:
+    """A path without its segments '.' and '..' (RFC 3986, 5.2.4), also where their dots are encoded."""
+    kept: list[str] = []
+    *segments, last = path.split("/")[1:]
+    for segment in (*segments, last):
+        plain = segment.lower().replace("%2e", ".")
+        if plain == "..":
+            kept = kept[:-1]
+        elif plain != ".":
+            kept.append(segment)
+    is_folder = last.lower().replace("%2e", ".") in (".", "..")
+    return "/" + "/".join(kept) + ("/" if is_folder and kept else "")
+
+
+def _with_slashes(url: str) -> str:
+    """A URL with '/' for each backslash before its query, as browsers read it."""
+    end = re.search(r"[?#]|$", url).start()  # type: ignore[union-attr]
+    return url[:end].replace("\\", "/") + url[end:]
+
+
+def _is_whole(response: urllib3.BaseHTTPResponse) -> bool:
+    """Whether an answer 206, for which nobody asked, holds the complete image."""
+    match = re.fullmatch(r"bytes 0-(\d+)/(\d+)", response.headers.get("Content-Range", "").strip())
+    return match is not None and int(match[1]) + 1 == int(match[2])
+
+
+def _with_status(error: ItemError, status: int) -> ItemError:
+    error.http_status = status
+    return error
 
 
 def _basic_auth(target: _Target) -> str | None:

@@ -109,7 +109,7 @@ class UriSlice:
         try:
             data = reading.fetch(row.uri)
         except ItemError as error:
-            return Failure(key, position, "fetch", error.code, str(error))
+            return Failure(key, position, "fetch", error.code, str(error), error.http_status)
         finally:
             counters.PROCESS.add(fetch_seconds=time.monotonic() - began)
         return Encoded(key, position, data, passed)
