@@ -150,8 +150,9 @@ def _key(row: Row, settings: ReadSettings) -> bytes:
 
 
 def key_of_uri(text: str) -> bytes:
-    """A URI as a key, without credentials and signatures."""
-    return (public_uri(text) if "://" in text else text).encode("utf-8", "surrogateescape")
+    """A URI as a key, without credentials and signatures; a data: URL as the checksum of its bytes."""
+    is_url = "://" in text or text.lstrip()[:5].lower() == "data:"
+    return (public_uri(text) if is_url else text).encode("utf-8", "surrogateescape")
 
 
 def slices(path: str, kind: str, settings: ReadSettings, rows_per_slice: int) -> Iterator[UriSlice]:

@@ -1,0 +1,40 @@
+"""URLs that hold the image themselves (RFC 2397), and the short name that stands for one of them."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+from urllib.parse import unquote_to_bytes
+
+_URL = re.compile(r"(?is)\s*data:([^,]*),(.*)")
+_BASE64 = re.compile(r"(?i); *base64\s*$")
+_SHORT = re.compile(r"data:(?:malformed:)?sha256:[0-9a-f]{64}")
+_BLANKS = b" \t\r\n\f"
+
+
+def decode(url: str) -> bytes:
+    """The bytes in a data: URL, read as browsers do. Raises ValueError, whose message does not quote it."""
+    match = _URL.match(url)
+    if match is None:
+        raise ValueError("a data: URL without a comma")
+    media_type, body = match.groups()
+    data = unquote_to_bytes(body.partition("#")[0].rstrip().encode("utf-8", "surrogateescape"))
+    if not _BASE64.search(media_type):
+        return data
+    data = data.translate(bytes.maketrans(b"-_", b"+/"), _BLANKS)
+    digits = data.rstrip(b"=")
+    try:
+        return binascii.a2b_base64(digits + b"=" * (-len(digits) % 4), strict_mode=True)
+    except binascii.Error:
+        raise ValueError("a data: URL that is not base64") from None
+
+
+def short(url: str) -> str:
+    """`data:sha256:HEX` of the image's bytes, or `data:malformed:sha256:HEX` of a URL that holds none. Never raises."""
+    if _SHORT.fullmatch(url.strip()):
+        return url.strip()
+    try:
+        return f"data:sha256:{hashlib.sha256(decode(url)).hexdigest()}"
+    except ValueError:
+        return f"data:malformed:sha256:{hashlib.sha256(url.encode('utf-8', 'surrogatepass')).hexdigest()}"
