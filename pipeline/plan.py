@@ -117,6 +117,8 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
     resume.check_inputs(layout, matches.files, cut.listing)
     fingerprint = _fingerprint(config, weights)
     state = resume.find(config, layout, shards, fingerprint, cut.listing)
+    if cut.problem and state.todo:
+        raise RequestError(cut.problem)
     return Plan(layout, shards, fingerprint, cut.listing, state, cut.notes, matches.left_out)
 
 
