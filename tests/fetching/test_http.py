@@ -409,6 +409,18 @@ def test_proxies_are_ignored_unless_asked_for(server, make, monkeypatch):
     assert failure(make(trust_env_proxies=True), "http://nowhere.invalid/image").code == "dns"
 
 
+def test_a_proxy_without_a_scheme_and_stray_percent_signs_through_it(server, make, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("all_proxy", f"127.0.0.1:{server.port}")
+    fetcher = make(trust_env_proxies=True)
+    assert fetcher.fetch("http://nowhere.invalid/image/50% of it#no") == IMAGE
+    assert server.requests["http://nowhere.invalid/image/50%%20of%20it"] == 1
+    monkeypatch.setenv("no_proxy", f"127.0.0.0/8:{server.port}, 127.0.0.1:{server.port}")
+    assert fetcher.fetch(server.url("/image?direct")) == IMAGE
+    assert server.requests["/image?direct"] == 1
+
+
 def traceback_of(fetcher, url):
     try:
         fetcher.fetch(url)

@@ -36,7 +36,7 @@ class Deadline:
     def check(self) -> None:
         """Raises ItemError 'timeout' when no time is left."""
         if not self.left():
-            raise ItemError("timeout", "the image's time ran out (timeout_seconds)")
+            raise ItemError("timeout", "the image's time ran out (--timeout)")
 
 
 def with_retries(

@@ -9,7 +9,6 @@ import http.client
 import re
 import threading
 import time
-import urllib.request
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
@@ -18,6 +17,7 @@ from urllib3.exceptions import HTTPError, LocationValueError
 from urllib3.util import Url, parse_url
 
 from transforms.errors import ItemError
+from transforms.fetching import proxies
 from transforms.fetching.addresses import AddressGuard, Resolver
 from transforms.fetching.connections import Connector, exchange, pool_classes, tls_context
 from transforms.fetching.deadline import Deadline, TransientError, with_retries
@@ -69,9 +69,9 @@ class HttpClient:
         if settings.trust_env_proxies:
             everywhere = AddressGuard(("0.0.0.0/0", "::/0"))
             via_proxy = pool_classes(Connector(everywhere, self._resolver, settings.connect_seconds))
-            for scheme, proxy in urllib.request.getproxies().items():
-                if scheme in ("http", "https"):
-                    self._proxies[scheme] = _proxy_manager(proxy, pool_options)
+            for scheme in ("http", "https"):
+                if proxy := proxies.proxy_for(scheme):
+                    self._proxies[scheme] = _proxy_manager(proxy.url, pool_options)
                     self._proxies[scheme].pool_classes_by_scheme = via_proxy
 
     def get(self, url: str) -> bytes:
@@ -138,7 +138,8 @@ class HttpClient:
 
     def _manager(self, target: _Target) -> urllib3.PoolManager:
         proxy = self._proxies.get(target.scheme)
-        if proxy is None or urllib.request.proxy_bypass(target.host):
+        port = target.port or (443 if target.scheme == "https" else 80)
+        if proxy is None or proxies.is_bypassed(target.host, port):
             return self._direct
         self._guard.check_literal(target.host)
         return proxy
