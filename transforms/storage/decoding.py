@@ -27,7 +27,7 @@ class Decoder:
         names = [token.partition(";")[0].strip().lower() for token in content_encoding.split(",")]
         for name in names:
             if name in _UNSUPPORTED:
-                raise Fault("bad_response", f"Content-Encoding {name!r}, for which nobody asked")
+                raise Fault("bad_response", f"Content-Encoding {name!r}, which is not supported")
         layers = [name for name in names if name in _INFLATED]
         if len(layers) > _MOST_LAYERS:
             raise Fault("bad_response", f"a Content-Encoding of {len(layers)} layers")
@@ -45,7 +45,7 @@ class Decoder:
     def finish(self) -> None:
         """Raises Fault 'truncated' if the parts so far do not end with complete data."""
         if not all(layer.complete for layer in self._layers):
-            raise Fault("truncated", "the compressed body ends early", transient=True)
+            raise Fault("truncated", "a compressed body that ends early", transient=True)
 
 
 class _Inflater:
@@ -73,7 +73,7 @@ class _Inflater:
                 piece = self._stream.decompress(data, self._limit + 1 - self._size)
             except zlib.error:
                 if self._head is None:
-                    raise Fault("bad_response", "the body is not what its Content-Encoding says") from None
+                    raise Fault("bad_response", "a body that is not what its Content-Encoding says") from None
                 data, self._head = self._head + data, None
                 self._stream = zlib.decompressobj(_RAW)
                 continue
@@ -82,7 +82,7 @@ class _Inflater:
             pieces.append(piece)
             self._size += len(piece)
             if self._size > self._limit:
-                raise Fault("too_large", f"decoded, it has more than max_bytes={self._limit}")
+                raise Fault("too_large", f"more than max_bytes={self._limit}, once decoded")
             self.complete = self._stream.eof
             self._members += self.complete
             data = self._stream.unused_data
