@@ -1,5 +1,6 @@
 """http(s) against a server that produces each failure."""
 
+import contextlib
 import gc
 import json
 import logging
@@ -419,6 +420,48 @@ def test_a_proxy_without_a_scheme_and_stray_percent_signs_through_it(server, mak
     monkeypatch.setenv("no_proxy", f"127.0.0.0/8:{server.port}, 127.0.0.1:{server.port}")
     assert fetcher.fetch(server.url("/image?direct")) == IMAGE
     assert server.requests["/image?direct"] == 1
+
+
+@contextlib.contextmanager
+def tunnel_to(port):
+    """A proxy that answers each CONNECT with a tunnel to a port of this machine; gives its own port."""
+
+    def pump(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    head += client.recv(1)
+                asked.append(head.split(b" HTTP/")[0])
+                client.sendall(b"HTTP/1.1 200 Connected\r\nVia: here\r\n\r\n")
+                server = socket.create_connection(("127.0.0.1", port))
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1], asked
+
+
+def test_tls_goes_through_a_proxy(server, make, authority, monkeypatch, tmp_path):
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    for name in ("all_proxy", "ALL_PROXY", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with tunnel_to(server.tls_port) as (port, asked):
+        monkeypatch.setenv("https_proxy", f"127.0.0.1:{port}")
+        assert make(trust_env_proxies=True).fetch("https://good.test/image/100%#a") == IMAGE
+        assert make(trust_env_proxies=True).fetch("https://good.test/hints?code=103") == IMAGE
+    assert asked == [b"CONNECT good.test:443"] * 2
+    assert server.requests["/image/100%"] == 1
 
 
 def traceback_of(fetcher, url):

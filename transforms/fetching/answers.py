@@ -29,13 +29,16 @@ class Answer(http.client.HTTPResponse):
             self._take_repeated_length()
 
     def _read_status(self) -> tuple[str, int, str]:
+        lines: Any = self.fp
+        if not isinstance(lines, _HeaderLines):  # of a proxy's answer to CONNECT
+            return super()._read_status()  # type: ignore[misc]
         while True:
-            self.fp.in_headers = False  # type: ignore[attr-defined]
+            lines.in_headers = False
             version, status, reason = super()._read_status()  # type: ignore[misc]
-            self.fp.in_headers = True  # type: ignore[attr-defined]
+            lines.in_headers = True
             if not 100 <= status < 200 or status == _SWITCHING_PROTOCOLS:
                 return version, status, reason
-            http.client.parse_headers(self.fp)
+            http.client.parse_headers(lines)
 
     def _take_repeated_length(self) -> None:
         """`Content-Length: 5, 5` is 5; without a length, the connection would have to end."""

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import email.utils
 import http.client
 import re
 import threading
 import time
-from typing import Any, NamedTuple
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, LocationValueError
-from urllib3.util import Url, parse_url
+from urllib3.exceptions import HTTPError
+from urllib3.util import parse_url
 
 from transforms.errors import ItemError
-from transforms.fetching import proxies
+from transforms.fetching import proxies, urls
 from transforms.fetching.addresses import AddressGuard, Resolver
 from transforms.fetching.connections import Connector, exchange, pool_classes, tls_context
 from transforms.fetching.deadline import Deadline, TransientError, with_retries
@@ -31,20 +30,7 @@ from transforms.storage.errors import Fault, code_of_status
 _RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _READ_BYTES = 64 << 10
-_STRIPPED = "".join(map(chr, range(33)))  # at the ends of a URL
-_DROPPED = re.compile(r"[\t\r\n]")  # anywhere in a URL
-_KEPT = "%/:@!$&'()*+,;=~"  # in a path; quote() itself keeps letters, digits, '_', '.', '-' and '~'
-_DOTS = re.compile(r"(?i)/(?:\.|%2e){1,2}(?:/|$)")
 _DRAINED_BYTES = 16 << 10  # reading an unwanted body up to this size is cheaper than a new connection
-
-
-class _Target(NamedTuple):
-    scheme: str
-    host: str
-    port: int | None
-    url: str  # without userinfo and fragment
-    path: str  # with the query, as it is sent
-    auth: str | None
 
 
 class HttpClient:
@@ -76,8 +62,8 @@ class HttpClient:
 
     def get(self, url: str) -> bytes:
         """The body behind a URL. Raises ItemError; docs/fetching.md lists the codes."""
-        target = _parse(url)
-        authorization = _basic_auth(target)
+        target = urls.parse(url)
+        authorization = target.authorization
         deadline = None
         for _ in range(self._settings.max_redirects + 1):
             headers = {"User-Agent": self._settings.user_agent, "Accept": "image/*,*/*;q=0.5"}
@@ -101,9 +87,9 @@ class HttpClient:
         self._resolver.close()
 
     def _request(
-        self, target: _Target, headers: dict[str, str], turn: Turn, deadline: Deadline
-    ) -> bytes | _Target:
-        def attempt() -> bytes | _Target:
+        self, target: urls.Target, headers: dict[str, str], turn: Turn, deadline: Deadline
+    ) -> bytes | urls.Target:
+        def attempt() -> bytes | urls.Target:
             turn.wait(deadline)
             try:
                 return self._attempt(target, headers, turn, deadline)
@@ -113,8 +99,8 @@ class HttpClient:
         return with_retries(attempt, self._settings, deadline, lambda wait: wait_or_stop(wait, self._closed))
 
     def _attempt(
-        self, target: _Target, headers: dict[str, str], turn: Turn, deadline: Deadline
-    ) -> bytes | _Target:
+        self, target: urls.Target, headers: dict[str, str], turn: Turn, deadline: Deadline
+    ) -> bytes | urls.Target:
         settings = self._settings
         # Room for the framing of a body of many small chunks.
         max_wire_bytes = settings.max_bytes + settings.max_bytes // 8 + (1 << 20)
@@ -136,7 +122,7 @@ class HttpClient:
                 response.close()  # no effect on a response read to its end, whose connection is back in its pool
                 response.release_conn()
 
-    def _manager(self, target: _Target) -> urllib3.PoolManager:
+    def _manager(self, target: urls.Target) -> urllib3.PoolManager:
         proxy = self._proxies.get(target.scheme)
         port = target.port or (443 if target.scheme == "https" else 80)
         if proxy is None or proxies.is_bypassed(target.host, port):
@@ -144,7 +130,9 @@ class HttpClient:
         self._guard.check_literal(target.host)
         return proxy
 
-    def _evaluate(self, response: urllib3.BaseHTTPResponse, target: _Target, turn: Turn) -> bytes | _Target:
+    def _evaluate(
+        self, response: urllib3.BaseHTTPResponse, target: urls.Target, turn: Turn
+    ) -> bytes | urls.Target:
         status = response.status
         answered = f"{target.host} answered {status} {http.client.responses.get(status, '')}".rstrip()
         locations = set(response.headers.getlist("Location"))
@@ -165,17 +153,17 @@ class HttpClient:
             raise TransientError(code_of_status(status), answered, retry_after=retry_after)
         raise ItemError(code_of_status(status) if status >= 400 else "bad_response", answered)
 
-    def _redirected(self, target: _Target, location: str) -> _Target:
+    def _redirected(self, target: urls.Target, location: str) -> urls.Target:
         # http.client reads header bytes as Latin-1; what servers send beyond ASCII is UTF-8, as a rule.
         location = location.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
         try:
-            url = urljoin(target.url, _with_slashes(location))
+            url = urljoin(target.url, urls.with_slashes(location))
             scheme = urlsplit(url).scheme
         except ValueError:
             raise ItemError("bad_uri", f"{target.host} redirects to something that is no URL") from None
         if scheme not in ("http", "https") or scheme not in self._settings.uri_schemes:
             raise ItemError("scheme_not_allowed", f"{target.host} redirects to a {scheme}: URL")
-        return _parse(url)
+        return urls.parse(url)
 
     def _body(self, response: urllib3.BaseHTTPResponse, host: str) -> bytes:
         max_bytes = self._settings.max_bytes
@@ -192,51 +180,6 @@ class HttpClient:
         return bytes(body)
 
 
-def _parse(url: str) -> _Target:
-    url = _with_slashes(_DROPPED.sub("", url.strip(_STRIPPED)))
-    try:
-        parsed, path = parse_url(url), _path_to_send(url)
-    except (LocationValueError, UnicodeError):
-        parsed, path = Url(), ""
-    if not parsed.host or not parsed.scheme:
-        raise ItemError("bad_uri", "not a URL with a host and a valid port")
-    bare = f"{parsed.scheme}://{parsed.netloc}{path}"
-    return _Target(parsed.scheme, parsed.host, parsed.port, bare, path, parsed.auth)
-
-
-def _path_to_send(url: str) -> str:
-    """The path and query as the URL has them, with what must not stand in a request encoded; '%' is left alone.
-
-    As browsers send them, and unlike urllib3, which takes a path with one stray '%' for one with no encoding at all.
-    """
-    after = url.partition("#")[0].partition("//")[2]
-    path, mark, query = after[re.match(r"[^/?]*", after).end() :].partition("?")  # type: ignore[union-attr]
-    if _DOTS.search(path):
-        path = _resolved(path)
-    encoded = quote((path or "/").encode("utf-8", "surrogateescape"), safe=_KEPT)
-    return encoded + mark + quote(query.encode("utf-8", "surrogateescape"), safe=_KEPT + "?")
-
-
-def _resolved(path: str) -> str:
-    """A path without its segments '.' and '..' (RFC 3986, 5.2.4), also where their dots are encoded."""
-    kept: list[str] = []
-    *segments, last = path.split("/")[1:]
-    for segment in (*segments, last):
-        plain = segment.lower().replace("%2e", ".")
-        if plain == "..":
-            kept = kept[:-1]
-        elif plain != ".":
-            kept.append(segment)
-    is_folder = last.lower().replace("%2e", ".") in (".", "..")
-    return "/" + "/".join(kept) + ("/" if is_folder and kept else "")
-
-
-def _with_slashes(url: str) -> str:
-    """A URL with '/' for each backslash before its query, as browsers read it."""
-    end = re.search(r"[?#]|$", url).start()  # type: ignore[union-attr]
-    return url[:end].replace("\\", "/") + url[end:]
-
-
 def _is_whole(response: urllib3.BaseHTTPResponse) -> bool:
     """Whether an answer 206, for which nobody asked, holds the complete image."""
     match = re.fullmatch(r"bytes 0-(\d+)/(\d+)", response.headers.get("Content-Range", "").strip())
@@ -246,12 +189,6 @@ def _is_whole(response: urllib3.BaseHTTPResponse) -> bool:
 def _with_status(error: ItemError, status: int) -> ItemError:
     error.http_status = status
     return error
-
-
-def _basic_auth(target: _Target) -> str | None:
-    if not target.auth:
-        return None
-    return "Basic " + base64.b64encode(unquote(target.auth).encode()).decode()
 
 
 def _proxy_manager(proxy: str, pool_options: dict) -> urllib3.ProxyManager:

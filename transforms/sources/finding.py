@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,10 +33,6 @@ class Found:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-class NoFiles(BadInput):
-    """Nothing matches a pattern."""
-
-
 def find(texts: Iterable[str], input_format: str, settings: ReadSettings) -> Found:
     """The input files of values of --input. Raises BadInput if there are none, they are of several kinds, or unreadable."""
     files, skipped = all_files(texts, input_format, settings)
@@ -56,7 +51,7 @@ def all_files(
     skipped: dict[str, str] = {}
     of_pattern = functools.partial(_of_pattern, kind=_by_name(input_format), settings=settings)
     for text in texts:
-        for matches in _of_text(text, of_pattern):
+        for matches in patterns.resolved(text, of_pattern):
             files |= {file.path: (file, kind) for file, kind in matches.files}
             skipped |= matches.left_out
     return files, {path: why for path, why in skipped.items() if path not in files}
@@ -65,29 +60,6 @@ def all_files(
 class _Matches(NamedTuple):
     files: list[tuple[FileMetadata, Kind]]
     left_out: dict[str, str]
-
-
-def _of_text(text: str, of_pattern: Callable[[str], _Matches]) -> list[_Matches]:
-    pieces, found = text.split(","), dict[int, list[_Matches]]()  # by the first piece that they are about
-    index = 0
-    while index < len(pieces):
-        start, end, pattern = index, index + 1, pieces[index]
-        try:
-            matches = list(map(of_pattern, patterns.expand(pattern)))
-        except NoFiles as error:
-            for start, end, pattern in patterns.literal(pieces, index):
-                with contextlib.suppress(NoFiles):
-                    matches = list(
-                        map(of_pattern, patterns.expand(pattern) if end == start + 1 else [pattern])
-                    )
-                    break
-            else:
-                hint = patterns.bad_range(pieces[index])
-                raise (BadInput(f"--input={text}: {hint}") if hint else error) from None
-        found = {first: earlier for first, earlier in found.items() if first < start}
-        found[start] = matches
-        index = end
-    return [matches for of_piece in found.values() for matches in of_piece]
 
 
 def kind_of_all(files: Iterable[FileMetadata], input_format: str, settings: ReadSettings) -> Kind:
@@ -145,7 +117,9 @@ def _of_pattern(pattern: str, kind: Kind | None, settings: ReadSettings) -> _Mat
             raise
         raise BadInput(f"--input={shown} cannot be read: {door.explain(pattern, error)}") from error
     if not files and not skipped:
-        raise NoFiles(f"--input={shown}: no file matches; check the path, and quote globs for the shell")
+        raise patterns.NoFiles(
+            f"--input={shown}: no file matches; check the path, and quote globs for the shell"
+        )
     if not files:
         raise BadInput(_all_left_out(shown, is_glob(pattern), skipped))
     return _Matches(files, skipped)
