@@ -7,7 +7,6 @@ import hashlib
 import re
 from urllib.parse import unquote_to_bytes
 
-_URL = re.compile(r"(?is)\s*data:([^,]*),(.*)")
 _BASE64 = re.compile(r"(?i); *base64\s*$")
 _SHORT = re.compile(r"data:(?:malformed:)?sha256:[0-9a-f]{64}")
 _DIGITS = re.compile(rb"[A-Za-z0-9+/]*")
@@ -16,11 +15,12 @@ _BLANKS = b" \t\r\n\f"
 
 def decode(url: str) -> bytes:
     """The bytes in a data: URL, read as browsers do. Raises ValueError, whose message does not quote it."""
-    match = _URL.match(url)
-    if match is None:
+    head, comma, body = url.partition(",")
+    if not comma:
         raise ValueError("a data: URL without a comma")
-    media_type, body = match.groups()
-    data = unquote_to_bytes(body.partition("#")[0].rstrip().encode("utf-8", "surrogateescape"))
+    media_type = head.partition(":")[2]
+    data = body.partition("#")[0].rstrip().encode("utf-8", "surrogateescape")
+    data = unquote_to_bytes(data) if b"%" in data else data
     if not _BASE64.search(media_type):
         return data
     data = data.translate(bytes.maketrans(b"-_", b"+/"), _BLANKS)
