@@ -10,7 +10,10 @@ import threading
 import time
 from collections.abc import Sequence
 
+from bit import home
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors that matter are raised, too
+os.environ.update(home.settled())  # before Beam is imported, which has a folder there
 
 from pipeline import bottleneck, console, options, plan, prepare, reach, run, runners, weights
 from pipeline.console import say
@@ -32,8 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, beam_options = options.parse(argv)
         runner = runners.name_of(beam_options)
         console.configure_logging(runner)
+        if home.notice:
+            say(home.notice)
         paths = (*config.inputs, config.output, config.model.model.uri)
-        reach.check(beam_options, runner, paths)
+        reach.check(beam_options, runner, paths, config.read.fetch)
         door.configure(beam_options)
         with retrying.hurried():
             job_plan = plan.make(config, weights.identify(config.model, runner == runners.LOCAL))
