@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 import google_crc32c
 
+from bit import home
 from bit.command import exit_with
 from bit.models import Model, UnknownModel, UnusableModel, resolve
 
@@ -43,9 +44,8 @@ class WeightsUnreachable(OSError):
 
 
 def cache_folder(cache_dir: str | None = None) -> str:
-    """`cache_dir`, else $BIT_CACHE_DIR, else ~/.cache/bit-features."""
-    folder = cache_dir or os.environ.get("BIT_CACHE_DIR") or "~/.cache/bit-features"
-    return os.path.abspath(os.path.expanduser(folder))
+    """`cache_dir`, else this user's folder for caches (`bit.home`)."""
+    return os.path.abspath(home.expanded(cache_dir)) if cache_dir else home.cache_folder()
 
 
 def local_path(model: Model, cache_dir: str | None = None) -> str:
@@ -77,6 +77,8 @@ def local_path(model: Model, cache_dir: str | None = None) -> str:
 
 def _unreachable(model: Model, error: Exception) -> str:
     reason = getattr(error, "reason", None) or error
+    if str(reason).startswith("unknown url type: socks"):
+        reason = "https_proxy or http_proxy names a SOCKS proxy, which is not supported: set it to http://HOST:PORT, or unset it"
     architecture = model.architecture or "r101x3"
     return (
         f"the weights of {_without_query(model.name)} could not be fetched from {_without_query(model.uri)}: "

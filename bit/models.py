@@ -13,6 +13,7 @@ import os
 import re
 from dataclasses import dataclass
 
+from bit import home
 from bit.command import exit_with
 
 BUCKET = "https://storage.googleapis.com/bit_models"
@@ -158,7 +159,10 @@ def resolve(name: str) -> Model:
 
 def _model(name: str, kind: str, uri: str, architecture: str, head: str, image_size: int = 224) -> Model:
     size = ARCHITECTURES[architecture].embedding_size if architecture else 0
-    return Model(name, kind, os.path.expanduser(uri), architecture, image_size, size, head)
+    try:
+        return Model(name, kind, home.expanded(uri), architecture, image_size, size, head)
+    except home.NoHome as error:
+        raise UnusableModel(f"--model={error}") from error
 
 
 def _from_checkpoint_name(file: str) -> tuple[str, str, int]:

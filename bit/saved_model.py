@@ -5,8 +5,11 @@ A module of the family takes float32 (n, h, w, 3) RGB in [0, 1] and standardizes
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +45,8 @@ def load(
     Raises UnusableModel if it has no usable function, or cannot take the image size or provide an output or precision.
     """
     check(path)
-    module = tf.saved_model.load(path)
+    with _not_a_glob(path) as plain:
+        module = tf.saved_model.load(plain)
     output = "logits" if model.head else "embedding"
     called = CalledModule(module, _usable(module, path, image_size), output)
     weights = f"sha256:{digests.of_saved_model(path)}"
@@ -68,6 +72,18 @@ def load(
         )
     loaded = Loaded(called, HEADS.get(model.head, 0), {output: own})
     return loaded, {"route": "saved_model", "weights": weights}
+
+
+@contextlib.contextmanager
+def _not_a_glob(path: str) -> Iterator[str]:
+    """A path to the same folder without characters of globs: TensorFlow takes the path of variables for a pattern."""
+    if not any(sign in path for sign in "*?[]{}\\"):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = os.path.join(folder, "model")
+        os.symlink(os.path.abspath(path), link)
+        yield link
 
 
 def _folded(

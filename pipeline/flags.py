@@ -101,21 +101,6 @@ def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
-def _paths(text: str) -> list[str]:
-    """Names, with number ranges such as {00000..00012} expanded; numbers have as many digits as the first bound."""
-    match = re.search(r"\{(\d+)\.\.(\d+)\}", text)
-    if not match:
-        return _names(text)
-    first, last = int(match[1]), int(match[2])
-    if not 0 <= last - first < _RANGE_MAX:
-        raise argparse.ArgumentTypeError(f"{match[0]} is not a range of 1 to {_RANGE_MAX:,} numbers")
-    start, end = text.rfind(",", 0, match.start()) + 1, text.find(",", match.end())
-    end = len(text) if end < 0 else end
-    numbers = (f"{number:0{len(match[1])}d}" for number in range(first, last + 1))
-    expanded = (text[start : match.start()] + number + text[match.end() : end] for number in numbers)
-    return _names(text[:start]) + [path for name in expanded for path in _paths(name)] + _paths(text[end:])
-
-
 # What a request keeps of itself in its output: the flags that decide what the output holds, and how sites are asked.
 KEPT = (
     "input", "input_format", "image_feature", "uri_column", "key_feature", "pass_through", "split_bytes",
@@ -123,7 +108,6 @@ KEPT = (
     "scaled_decoding", "max_pixels", "decode_timeout", "timeout", "retries", "max_bytes", "per_host", "uri_schemes",
     "allow_private_networks", "user_agent_contact", "no_opt_out", "trust_env_proxies",
 )  # fmt: skip
-_RANGE_MAX = 1_000_000
 _FETCH, _IMAGES = FetchSettings(), Preprocessing()
 _SWITCH: dict[str, Any] = {
     "nargs": "?",
@@ -138,7 +122,7 @@ _LIST: dict[str, Any] = {"type": _names, "metavar": "NAME,..."}
 # fmt: off
 _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     "input": [
-        ("--input", {"action": "append", "type": _paths, "metavar": "PATH,..."},
+        ("--input", {"action": "append", "metavar": "PATH,..."},
          "TFRecords, WebDataset tars, Parquet files with images, lists of URIs (.txt, .csv, .jsonl, .parquet) or "
          "image files: paths, folders, globs, {00..12} ranges (required)"),
         ("--input_format", {"choices": FORMATS, "default": AUTO, "metavar": "KIND"},

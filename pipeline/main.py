@@ -10,7 +10,11 @@ import threading
 import time
 from collections.abc import Sequence
 
+from bit import home
 from bit.command import guard
+
+os.environ.update(home.settled())  # before Beam is imported, which has a folder there
+
 from pipeline import bottleneck, console, options, plan, prepare, reach, repeat, run, runners, weights
 from pipeline.console import say
 from pipeline.dry_run import run as dry_run
@@ -32,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, beam_options = options.parse(argv, repeat.kept_in)
         runner = runners.name_of(beam_options)
         console.configure_logging(runner)
+        if home.notice:
+            say(home.notice)
         paths = (*config.inputs, config.output, config.model.model.uri)
-        reach.check(beam_options, runner, paths)
+        reach.check(beam_options, runner, paths, config.read.fetch)
         door.configure(beam_options)
         with retrying.hurried():
             job_plan = plan.make(config, weights.identify(config.model, runner == runners.LOCAL))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
-from bit import models, outputs
+from bit import home, models, outputs
 from pipeline import runners
 from pipeline.flags import KEPT, Parser, RequestError, parser
 from transforms.feeding.settings import DecodeSettings
@@ -20,6 +19,7 @@ from transforms.fetching.settings import FetchSettings
 from transforms.imaging.preprocess import Preprocessing
 from transforms.infer import ModelSettings
 from transforms.records import features, values
+from transforms.sources import patterns
 from transforms.sources.base import ReadSettings
 from transforms.storage.other import OTHER
 
@@ -30,7 +30,7 @@ _RENAMED = {"--decode_threads": "--decode_processes"}
 class JobConfig:
     """The request for one run of the job."""
 
-    inputs: tuple[str, ...]
+    input_texts: tuple[str, ...]  # the values of --input
     input_format: str
     images_per_shard: int | None
     split_bytes: int | None
@@ -45,6 +45,11 @@ class JobConfig:
     decode: DecodeSettings
     model: ModelSettings
     flags: Mapping[str, Any]  # those that are kept with the output, as they were given
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The patterns of --input, if each comma separates two of them."""
+        return tuple(pattern for text in self.input_texts for pattern in patterns.expand(text))
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -69,8 +74,8 @@ def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, Pip
         repeated = parser()
         repeated.set_defaults(**{name: value for name, value in values.items() if name != "input"})
         flags, _ = repeated.parse_known_args(list(argv))
-        flags.input = [values["input"]]
-    flags.input = [group for group in flags.input or [] if group]
+        flags.input = values["input"]
+    flags.input = [text for text in flags.input or [] if text.strip(",")]
     missing = [name for name in ("input", "output", "model") if not getattr(flags, name)]
     if missing:
         raise RequestError(f"missing --{' and --'.join(missing)}; see --help")
@@ -109,7 +114,7 @@ def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, Pip
         scaled_decoding=flags.scaled_decoding,
     )
     config = JobConfig(
-        inputs=tuple(_path(pattern) for group in flags.input for pattern in group),
+        input_texts=tuple(",".join(map(_path, text.split(","))) for text in flags.input),
         input_format=flags.input_format,
         images_per_shard=flags.images_per_shard,
         split_bytes=flags.split_bytes,
@@ -157,8 +162,11 @@ def _typed_names(texts: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[str
 
 
 def _path(text: str) -> str:
-    """A path in the form that the file systems accept."""
-    return os.path.expanduser(text.removeprefix("file://"))
+    """A path in the form that the file systems accept. Raises RequestError."""
+    try:
+        return home.expanded(text.removeprefix("file://"))
+    except home.NoHome as error:
+        raise RequestError(str(error)) from error
 
 
 def _folder(text: str) -> str:

@@ -81,7 +81,7 @@ def make(config: JobConfig, weights: str) -> Plan:
     """The plan of a run. `weights` identifies the model's weights. Raises RequestError for a wrong request."""
     layout = Layout(config.output)
     try:
-        matches = finding.find(config.inputs, config.input_format, config.read)
+        matches = finding.find(config.input_texts, config.input_format, config.read)
         plan = _plan(config, layout, matches, weights)
     except (BadInput, RequestError) as error:
         earlier = None if config.overwrite else _as_earlier(config, layout, weights)
@@ -102,7 +102,7 @@ def _as_earlier(config: JobConfig, layout: Layout, weights: str) -> Plan | None:
         plan = _plan(config, layout, earlier, weights)
         if request.is_of_other_input(layout, len(plan.shards), plan.listing):
             return None
-        now, skipped = finding.all_files(config.inputs, config.input_format, config.read)
+        now, skipped = finding.all_files(config.input_texts, config.input_format, config.read)
         begun = [file.last_updated_in_seconds for file in door.match(layout.receipt("*"))]
         begun += [file.last_updated_in_seconds for path in request.notes(layout) for file in door.match(path)]
     except (BadInput, RequestError, BeamIOError, ValueError, ImportError):
@@ -121,7 +121,7 @@ def _as_earlier(config: JobConfig, layout: Layout, weights: str) -> Plan | None:
 def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Plan:
     existing = resume.read(layout)
     cut = _cut(config, layout, matches, existing)
-    inputs = ",".join(config.inputs)
+    inputs = ",".join(config.input_texts)
     if not cut.sources:
         raise RequestError(f"--input={inputs} lists no image: there is nothing to do")
     if config.split_bytes and cut.sources[0].cut_by != "--split_bytes":
@@ -136,6 +136,8 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
     read = replace(config.read, kinds=resume.kinds(config, layout, existing, cut.kinds))
     fingerprint = _fingerprint(config, weights, read)
     state = resume.find(config, layout, shards, fingerprint, cut.listing, existing)
+    if cut.problem and state.todo:
+        raise RequestError(cut.problem)
     return Plan(
         layout,
         shards,

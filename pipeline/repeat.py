@@ -14,7 +14,9 @@ from pipeline.flags import KEPT, RequestError
 from pipeline.options import JobConfig
 from transforms.commit import request
 from transforms.commit.layout import REQUEST, Layout
+from transforms.fetching.settings import FetchSettings
 from transforms.fetching.uris import public_uri
+from transforms.sources import patterns
 from transforms.storage import door, retrying
 
 
@@ -28,7 +30,7 @@ def flags_of(config: JobConfig, images_per_shard: int | None) -> dict[str, Any]:
     is_file = model.kind != "untrained" and door.is_local(model.uri)
     values = {
         **config.flags,
-        "input": [_place(path) for path in config.inputs],
+        "input": [_place(path) for text in config.input_texts for path in _paths(text)],
         "model": _place(model.uri) if is_file else public_uri(model.name),
         "image_size": config.model.image_size,
         "images_per_shard": images_per_shard,
@@ -38,7 +40,7 @@ def flags_of(config: JobConfig, images_per_shard: int | None) -> dict[str, Any]:
 
 def kept_in(folder: str, beam_options: PipelineOptions) -> Mapping[str, Any]:
     """The flags of the request that made the output in `folder`. Raises RequestError if it does not keep them."""
-    reach.check(beam_options, runners.name_of(beam_options), (folder,))
+    reach.check(beam_options, runners.name_of(beam_options), (folder,), FetchSettings())
     door.configure(beam_options)
     try:
         with retrying.hurried():
@@ -56,6 +58,12 @@ def kept_in(folder: str, beam_options: PipelineOptions) -> Mapping[str, Any]:
             "or name --input, --model and the other flags here"
         )
     return flags
+
+
+def _paths(text: str) -> list[str]:
+    """The patterns in a value of --input; one that is a name with commas stays whole."""
+    is_name = door.is_local(text) and os.path.lexists(door.local(text))
+    return [text] if is_name else patterns.expand(text)
 
 
 def _place(path: str) -> str:

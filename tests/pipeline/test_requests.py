@@ -237,5 +237,5 @@ def test_schemes_are_those_of_the_stores_and_of_beams_file_systems(tmp_path, cap
     assert config.read.fetch.uri_schemes == ("hdfs", "azfs", "gs", "https")
     line = refusal(capsys, *request, "--uri_schemes=gs,ftp", output=tmp_path / "out")
     assert line.startswith(
-        "--uri_schemes=gs,ftp: unknown scheme 'ftp'; choose from file, gs, s3, http, https, hdfs"
+        "--uri_schemes=gs,ftp: unknown scheme 'ftp'; choose from file, gs, s3, http, https, data, hdfs"
     )

@@ -147,7 +147,7 @@ def test_a_file_is_recognized_by_its_name_or_its_first_record():
 def test_each_file_is_one_shard_named_below_the_common_folder(tmp_path):
     for name in ("x/a.tfrecord", "y/b.tfrecord"):
         helpers.write_tfrecord(tmp_path / name, [helpers.example(GOOD)])
-    sources, names, notes, listing, _ = cut(tmp_path / "*/*")
+    sources, names, notes, listing, *_ = cut(tmp_path / "*/*")
     assert [file.uri for file in sources] == [f"{tmp_path}/x/a.tfrecord", f"{tmp_path}/y/b.tfrecord"]
     assert (list(names), notes, listing) == (["x/a.tfrecord", "y/b.tfrecord"], (), None)
 

@@ -74,7 +74,7 @@ def blocked(host: str, addresses: Iterable[Address]) -> ItemError:
     return ItemError(
         "blocked_address",
         f"{host} leads to {', '.join(map(str, addresses))}, not a public address; "
-        "allow_private_networks can permit it",
+        "--allow_private_networks can permit it",
     )
 
 

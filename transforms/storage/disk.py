@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -14,6 +15,7 @@ from apache_beam.io.filesystem import BeamIOError, FileMetadata
 from apache_beam.io.localfilesystem import LocalFileSystem
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from transforms.storage import globs
 from transforms.storage.errors import CutShort, Fault
 from transforms.storage.sink import Sink
 
@@ -63,6 +65,12 @@ class Disk:
 
     def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
         """All in one page, by Beam's rules for globs. Raises BeamIOError if a folder cannot be listed."""
+        name = None if pattern.endswith("/") else globs.literal(local(pattern))
+        if name is not None:
+            return _file(name), ""
+        if folder := globs.folder(local(pattern)):  # Beam would list all from the first escape on
+            matches = globs.regex(local(pattern)).match
+            return [file for file in _list(folder) if matches(file.path)], ""
         files = _listing.match([local(pattern)])[0].metadata_list
         return [file for file in files if not os.path.isdir(local(file.path))], ""
 
@@ -216,6 +224,19 @@ def _make_names_durable(folder: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _file(path: str) -> list[FileMetadata]:
+    """The file of this very name, if there is one that is no folder."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return []
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return []
+        raise
+    return [] if stat.S_ISDIR(status.st_mode) else [FileMetadata(path, status.st_size, status.st_mtime)]
 
 
 def _list(folder: str) -> Iterator[FileMetadata]:

@@ -17,6 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from transforms.storage import retrying
 from transforms.storage.compression import head, is_compressed  # noqa: F401
 from transforms.storage.disk import is_temporary, local  # noqa: F401
+from transforms.storage.globs import escape  # noqa: F401
 from transforms.storage.opening import (  # noqa: F401
     block_bytes,
     check_compression,

@@ -140,13 +140,14 @@ class S3Store:
         return str(self._client.head_object(**_object(path))["ETag"])
 
     def read(self, path: str, into: Sink) -> None:
-        """One request, checked against the object's checksum if it was stored with one."""
+        """One request, checked against the object's checksum if it was stored with one. Its Content-Encoding is undone."""
         answer = self._client.get_object(**_object(path))
         # closing, not `with`: `with` on a StreamingBody gives the underlying stream, which checks nothing.
         with contextlib.closing(answer["Body"]) as body:
             into.expect(answer["ContentLength"])
             while part := body.read(_READ_BYTES):
                 into.write(part)
+        into.undo(answer.get("ContentEncoding", ""))
 
     def open(self, path: str) -> S3File:
         """One request for the object's size and entity tag."""
