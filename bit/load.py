@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -152,7 +153,7 @@ def load(
     if precision == "float32" and batch_size > 1 and _gpus():
         _suggest_reduced_precisions()
     wanted = {"logits" if name == "top_k" else name for name in outputs}
-    if model.kind == "saved_model":
+    if model.kind == "saved_model" or os.path.isdir(path):  # some mirrors have a checkpoint as a module
         loaded, identity = saved_model.load(model, path, image_size, precision, wanted)
         output_names.check(model, outputs, top_k, loaded.classes or None)
     else:
@@ -213,7 +214,8 @@ def _from_arrays(
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(digests.of_file, path)
         loaded = build(checkpoint, precision, head, exact_at)
-        return loaded, {"route": "npz", "weights": f"sha256:{digest.result()}"}
+        identity = {"route": "npz", "weights": f"sha256:{digest.result()}"}
+        return loaded, identity | loaded.arrays(head)
 
 
 def _self_test(loaded: Loaded, weights: str, path: str, side: int, precision: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from bit import digests, network, self_test, tensorfloat32
 from bit.check import check
 from bit.checkpoint import recognize
 from bit.from_weights import Loaded, build
-from bit.models import HEADS, MODULE_RANGE, Model, UnusableModel
+from bit.models import ARCHITECTURES, HEADS, MODULE_RANGE, Architecture, Model, UnusableModel
 from bit.weights import Arrays
 
 _NEEDED = (
@@ -48,13 +48,22 @@ def load(
     weights = f"sha256:{digests.of_saved_model(path)}"
     with tensorfloat32.allowed(False):
         own = called(tf.constant(self_test.picture(image_size)))[output].numpy()
-    folded, why = _folded(module, own, image_size, precision, wanted)
+    if model.architecture and own.shape[1] == ARCHITECTURES[model.architecture].embedding_size:
+        output = "embedding"  # a mirror may have the checkpoint without its head
+        called = replace(called, output=output)
+    folded, why = _folded(module, own, ARCHITECTURES.get(model.architecture), image_size, precision, wanted)
     if folded:
         log.info(
             "%s: its weights are standardized once, at load; the network gives the same vector as the module",
             path,
         )
-        return folded, {"route": "folded_saved_model", "weights": weights}
+        identity = {"route": "folded_saved_model", "weights": weights}
+        return folded, identity | folded.arrays("logits" in wanted)
+    if model.kind != "saved_model":
+        raise UnusableModel(
+            f"{path}, fetched as {model.name}, does not compute what the official checkpoint does ({why}): delete that folder, "
+            "and fetch the model from Google's bucket or Hugging Face"
+        )
     log.info("%s is called as it is: %s", path, why)
     if precision not in ("float32", "tensorfloat32"):
         raise UnusableModel(
@@ -71,7 +80,12 @@ def load(
 
 
 def _folded(
-    module: Any, own: np.ndarray, image_size: int, precision: str, wanted: set[str]
+    module: Any,
+    own: np.ndarray,
+    expected: Architecture | None,
+    image_size: int,
+    precision: str,
+    wanted: set[str],
 ) -> tuple[Loaded | None, str]:
     """The network built from the module's variables if its vector for the picture is `own`; else None, and why not."""
     variables = {v.name.removesuffix(":0"): v for v in getattr(module, "variables", ())}
@@ -79,6 +93,8 @@ def _folded(
     if isinstance(member, str):
         return None, member
     prefix, architecture, classes = member
+    if expected not in (None, architecture):
+        return None, "it is another member of the family"
     if any(v.dtype != tf.float32 for v in variables.values()):
         return None, "its variables are not float32"
     if not classes and "logits" in wanted:

@@ -115,7 +115,9 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         decode=DecodeSettings(
             preprocessing, flags.batch_size, flags.decode_processes or 0, flags.decode_timeout
         ),
-        model=ModelSettings(model, image_size, flags.batch_size, flags.precision, output_names, top_k),
+        model=ModelSettings(
+            model, image_size, flags.batch_size, flags.precision, output_names, top_k, flags.offline
+        ),
     )
     return config, beam_options
 
