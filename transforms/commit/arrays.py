@@ -1,7 +1,8 @@
 """One output has one set of weights: features of different arrays are never mixed, wherever a process got its weights from.
 
-A loaded model reports a digest of its arrays (`bit.digests.OfArrays`), which receipts keep. The first process that writes leaves
-it as a note in the temporary folder, and every other one compares. Receipts of earlier versions have no digest, and agree with any.
+A loaded model reports a digest of its arrays (`bit.digests.OfArrays`), which receipts keep. The first process that writes
+leaves it as a note in the temporary folder, and every other one compares. Receipts of earlier versions have no digest, and
+agree with any.
 """
 
 from __future__ import annotations
