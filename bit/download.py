@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
 import logging
 import os
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable
 from urllib.parse import unquote, urlsplit
 
@@ -35,13 +37,18 @@ def cache_folder(cache_dir: str | None = None) -> str:
 
 
 def local_path(
-    model: Model, cache_dir: str | None = None, *, head: bool = True, offline: bool = False
+    model: Model,
+    cache_dir: str | None = None,
+    *,
+    head: bool = True,
+    modules: bool = True,
+    offline: bool = False,
 ) -> str:
     """The local path of the weights of `model`, fetched first if necessary; '' for untrained ones.
 
     An official checkpoint comes from the first of bit.mirrors that gives it: an `.npz`, a SavedModel's folder or a
-    `.safetensors`, without its head if `head` is false and there is one without. `offline`: nothing is asked of the network,
-    name servers included.
+    `.safetensors`, without its head if `head` is false and there is one without; without `modules` no SavedModel will do.
+    `offline`: nothing is asked of the network, name servers included.
     Raises WeightsUnreachable; OSError if the network is not to blame, as on a full disk; UnusableModel for an unknown
     scheme.
     """
@@ -53,9 +60,11 @@ def local_path(
     if not scheme:
         is_tarball = model.uri.endswith(_TARBALLS) and os.path.isfile(model.uri)
         return _unpacked(model.uri, cache_dir) if is_tarball else model.uri
-    places = mirrors(model.uri, head) or (_only(model),)
+    places = tuple(place for place in mirrors(model.uri, head) if modules or not place.module)
+    places = places or (_only(model),)
     # Without a head any copy will do, also one that has it.
-    copies = dict.fromkeys((*places, *mirrors(model.uri, True)))
+    headed = (place for place in mirrors(model.uri, True) if modules or not place.module)
+    copies = dict.fromkeys((*places, *headed))
     targets = [_target(place, cache_dir) for place in copies]
     for target in targets:
         if os.path.exists(target):
@@ -96,7 +105,7 @@ def _fetched(place: Mirror, target: str) -> str:
             if place.module:
                 transfer.fetch(_archive_address(place.address), f"{target}.tar")
                 try:
-                    _unpack(f"{target}.tar", target, transfer.WrongContent)
+                    _unpack(f"{target}.tar", target, transfer.WrongContent, "saved_model.pb")
                 finally:
                     os.remove(f"{target}.tar")
             else:
@@ -175,14 +184,16 @@ def _unpacked(tarball: str, cache_dir: str | None) -> str:
     return target
 
 
-def _unpack(tarball: str, target: str, error_type: Callable[[str], Exception]) -> None:
-    """Unpacks into the folder `target`, in one step."""
+def _unpack(tarball: str, target: str, error_type: Callable[[str], Exception], needed: str = "") -> None:
+    """Unpacks into the folder `target`, in one step. Raises `error_type` if the tarball is damaged or has no file `needed`."""
     with tempfile.TemporaryDirectory(dir=os.path.dirname(target)) as scratch:
         try:
             with tarfile.open(tarball) as archive:
                 archive.extractall(f"{scratch}/model", filter="data")
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise error_type(f"{tarball} cannot be unpacked ({error}); was the download cut off?") from error
+        if not os.path.exists(os.path.join(scratch, "model", needed)):
+            raise error_type(f"the archive has no {needed}")
         os.rename(f"{scratch}/model", target)
 
 

@@ -120,6 +120,7 @@ def _stream(url: str, partial: str, tag: str) -> Mapping[str, str]:
                     raise http.client.IncompleteRead(b"", total - file.tell())
                 return {**redirects.digests, **_digests(reply.headers)}
             except urllib.error.HTTPError as error:
+                error.close()
                 if error.code != 416:
                     raise
                 etag = ""  # it has less than what is here: from the start again

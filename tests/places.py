@@ -135,9 +135,9 @@ def timm_name(name: str) -> str:
     return f"{at}.conv{number}.weight"
 
 
-def archive(folder: Path) -> bytes:
-    """A SavedModel's folder as Kaggle packs it."""
+def archive(folder: Path, mode: str = "w:gz") -> bytes:
+    """A SavedModel's folder as Kaggle packs it; mode 'w' is faster."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as packed:
+    with tarfile.open(fileobj=out, mode=mode) as packed:
         packed.add(folder, ".")
     return out.getvalue()

@@ -26,7 +26,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("module") / "m"
     export(WEIGHTS, str(folder), head=True, side=helpers.SIDE)
     urls = [place.url for place in mirrors.mirrors(BUCKET, True)]
-    return dict(zip(urls, (npz(WEIGHTS), archive(folder), safetensors(WEIGHTS)), strict=True))
+    return dict(zip(urls, (npz(WEIGHTS), archive(folder, "w"), safetensors(WEIGHTS)), strict=True))
 
 
 @pytest.fixture

@@ -216,6 +216,37 @@ def test_what_kaggle_gave_without_a_head_does_not_do_for_logits(places):
         fetch(offline=True)
 
 
+def test_who_needs_the_arrays_in_a_file_is_not_given_a_module(places):
+    places.answers["bucket"] = 403
+    module = fetch()
+    path = fetch(modules=False)
+    assert path.endswith("model.safetensors")
+    assert os.path.isdir(module)
+    assert places.asked[-1].startswith("hf ")
+
+
+def test_an_archive_of_something_else_is_not_taken(places, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "readme.txt").write_text("moved")
+    places.files[HEAD_ON_KAGGLE] = archive(tmp_path / "other")
+    places.answers["bucket"] = 403
+    assert fetch().endswith("model.safetensors")
+    assert len(left(tmp_path)) == 1
+
+
+def test_a_disk_that_is_full_while_unpacking_is_not_blamed_on_the_place(places, monkeypatch, tmp_path):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    places.answers["bucket"] = 403
+    monkeypatch.setattr("bit.download.tarfile.TarFile.extractall", full)
+    with pytest.raises(OSError, match="No space") as raised:
+        fetch()
+    assert not isinstance(raised.value, WeightsUnreachable)
+    assert places.places == ["bucket", "kaggle"]
+    assert left(tmp_path) == []
+
+
 def test_hugging_face_is_last(places, tmp_path, caplog):
     places.answers = {"bucket": 403, "kaggle": b"<html>Robot?</html>"}
     path = fetch()
