@@ -165,7 +165,7 @@ def _weights(model: Model) -> Weights:
         raise UnusableModel(f"{model.name} is already a SavedModel: copy it")
     if model.kind == "untrained":
         return Untrained(ARCHITECTURES[model.architecture], HEADS.get(model.head, 0))
-    return open_checkpoint(local_path(model), model.architecture)
+    return open_checkpoint(local_path(model, modules=False), model.architecture)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -163,7 +164,7 @@ def load(
             image_size,
             own,
         )
-    if model.kind == "saved_model":
+    if model.kind == "saved_model" or os.path.isdir(path):  # some mirrors have a checkpoint as a module
         loaded, identity = saved_model.load(model, path, image_size, precision, wanted, outputs_map)
         output_names.check(model, outputs, top_k, loaded.classes or None)
     else:
@@ -249,7 +250,8 @@ def _from_arrays(
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(digests.of_file, path)
         loaded = build(checkpoint, precision, head, exact_at)
-        return loaded, {"route": "npz", "weights": f"sha256:{digest.result()}"}
+        identity = {"route": "npz", "weights": f"sha256:{digest.result()}"}
+        return loaded, identity | loaded.arrays(head)
 
 
 def _self_test(loaded: Loaded, weights: str, path: str, side: int, precision: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from bit import digests, network, self_test, signatures, tensorfloat32
 from bit.check import check
 from bit.checkpoint import recognize
 from bit.from_weights import Loaded, build
-from bit.models import HEADS, MODULE_RANGE, Architecture, Model, UnusableModel
+from bit.models import ARCHITECTURES, HEADS, MODULE_RANGE, Architecture, Model, UnusableModel
 from bit.signatures import Choice
 from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZED, Arrays, shapes
 
@@ -47,6 +47,11 @@ def load(
     check(path)
     module = tf.saved_model.load(path)
     member = _member({v.name.removesuffix(":0"): v for v in getattr(module, "variables", ())})
+    expected = ARCHITECTURES.get(model.architecture)
+    if isinstance(member, _Member) and expected not in (None, member.architecture):
+        member = "it is another member of the family"
+    if isinstance(member, str) and model.kind != "saved_model":
+        raise UnusableModel(_not_official(model, path, member))
     functions = signatures.functions(module, path, image_size)
     choice = signatures.choose(functions, path, wanted, outputs_map, _by_width(model, member))
     called = CalledModule(module, choice)
@@ -55,15 +60,18 @@ def load(
         vectors = called(tf.constant(self_test.picture(image_size)))
     own = {name: value.numpy() for name, value in vectors.items()}
     folded, why = _folded(member, own, image_size, precision, wanted)
-    if not folded and isinstance(member, _Member) and member.dense:
-        # What a head with names of its own returns, such as probabilities, was to be shown by the comparison.
-        signatures.choose(functions, path, wanted, outputs_map, {})
     if folded:
         log.info(
             "%s: its weights are standardized once, at load; the network gives the same vector as the module",
             path,
         )
-        return folded, {"route": "folded_saved_model", "weights": weights}
+        identity = {"route": "folded_saved_model", "weights": weights}
+        return folded, identity | folded.arrays("logits" in wanted)
+    if model.kind != "saved_model":
+        raise UnusableModel(_not_official(model, path, why))
+    if isinstance(member, _Member) and member.dense:
+        # What a head with names of its own returns, such as probabilities, was to be shown by the comparison.
+        signatures.choose(functions, path, wanted, outputs_map, {})
     log.info("%s is called as it is: %s", path, why)
     if precision not in ("float32", "tensorfloat32"):
         raise UnusableModel(
@@ -82,6 +90,13 @@ def load(
         )
     classes = own["logits"].shape[1] if "logits" in own else 0
     return Loaded(called, classes, own), {"route": "saved_model", "weights": weights}
+
+
+def _not_official(model: Model, path: str, why: str) -> str:
+    return (
+        f"{path}, fetched as {model.name}, does not compute what the official checkpoint does ({why}): delete that folder, "
+        "and fetch the model from Google's bucket or Hugging Face"
+    )
 
 
 @dataclass(frozen=True)
@@ -133,9 +148,8 @@ def _member(variables: Mapping[str, Any]) -> _Member | str:
 
 def _by_width(model: Model, member: _Member | str) -> dict[int, str]:
     """What the single output of a function is that does not name it, by its size: known of TF-Hub's modules and their kind."""
-    if model.architecture:
-        size, output = model.embedding_size, "embedding"
-        return {HEADS[model.head]: "logits"} if model.head else {size: output}
+    if model.architecture:  # a mirror may have the checkpoint without its head
+        return {model.embedding_size: "embedding"} | ({HEADS[model.head]: "logits"} if model.head else {})
     if isinstance(member, str):
         return {}
     size = member.architecture.embedding_size

@@ -1,7 +1,7 @@
 """What a model says of itself in two small files: the names of its classes, and the size of its images.
 
 `classes.txt` has one name per line, UTF-8, in the order of the logits; `preprocessing.json` is {"image_size": 480}. They lie in
-`assets/` of a SavedModel's folder, or beside an `.npz` without an official name. Either may be absent.
+`assets/` of a SavedModel's folder, or beside an `.npz` or `.safetensors` without an official name. Either may be absent.
 Standard library only: a host that submits jobs reads them.
 """
 

@@ -162,8 +162,9 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     ],
     "model": [
         ("--model", {"metavar": "NAME"},
-         "bit/m-r101x3 or another name that `python -m bit.models` lists, a TF-Hub handle, or the path "
+         "bit/m-r101x3 or another name that `python -m bit.models` lists, its name on TF-Hub, Kaggle or timm, or the path "
          "of an .npz file or SavedModel (required)"),
+        ("--offline", _SWITCH, "take the model only from this machine's cache or disk, and never ask the network for it"),
         ("--outputs", {**_LIST, "default": ["embedding"]},
          f"one or more of {', '.join(outputs.OUTPUTS)} (default: embedding)"),
         ("--top_k", _COUNT, "--outputs=top_k: classes per image (default: 5, or all if there are fewer)"),

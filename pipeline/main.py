@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, beam_options = options.parse(argv)
         runner = runners.name_of(beam_options)
         console.configure_logging(runner)
-        paths = (*config.inputs, config.output, config.model.model.uri)
+        paths = (*config.inputs, config.output, *(() if config.model.offline else (config.model.model.uri,)))
         reach.check(beam_options, runner, paths)
         door.configure(beam_options)
         with retrying.hurried():

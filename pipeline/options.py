@@ -131,6 +131,7 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
             output_names,
             top_k,
             tuple(sorted(outputs_map.items())),
+            offline=flags.offline,
         ),
         unset=frozenset(name for name in ("image_size", "top_k") if not getattr(flags, name)),
     )

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from bit import check, digests, download, models, outputs, tuned
+from bit.mirrors import BUCKET
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from transforms.fetching.uris import public_uri
@@ -23,8 +24,8 @@ _T = TypeVar("_T")
 def identify(settings: ModelSettings, is_local_run: bool) -> str:
     """A string that changes with the weights. Raises RequestError if the model is unavailable or unusable.
 
-    Weights behind http(s) are downloaded to this machine's cache if the job runs here; official ones never change, so
-    their address identifies them.
+    Weights behind http(s) are downloaded to this machine's cache if the job runs here. Official ones never change, so their
+    address in Google's bucket identifies them, wherever they come from.
     """
     model = settings.model
     try:
@@ -33,14 +34,15 @@ def identify(settings: ModelSettings, is_local_run: bool) -> str:
         if model.uri.startswith(("http://", "https://")):
             if not is_local_run:
                 return public_uri(model.uri)
-            path = download.local_path(model)
+            path = download.local_path(model, head=settings.uses_head, offline=settings.offline)
             _check(settings, path)
-            official = model.uri.startswith((models.BUCKET, models.TFHUB))  # these never change
-            return model.uri if official else f"sha256:{_digest(path)}"
+            return model.uri if model.uri.startswith(BUCKET) else f"sha256:{_digest(path)}"
         if door.is_local(model.uri):
             path = door.local(model.uri)
             _check(settings, path)
             return f"sha256:{_digest(path)}"
+        if settings.offline:
+            raise download.WeightsUnreachable(download.not_local(model))
         return f"checksums:{copying.checksum(model.uri)}"
     except (download.WeightsUnreachable, models.UnusableModel, OSError, ValueError, ImportError) as error:
         raise RequestError(f"--model={public_uri(model.name)}: {door.explain(model.uri, error)}") from error
@@ -57,10 +59,12 @@ def described(config: JobConfig, is_local_run: bool) -> JobConfig:
         return config
     try:
         at = model.uri
-        if door.is_local(at) or at.startswith(("http://", "https://")):
-            if not is_local_run and not os.path.isdir(at) and model.kind != "npz":
+        if at.startswith(("http://", "https://")) or (door.is_local(at) and not os.path.isdir(at)):
+            if not is_local_run and not (door.is_local(at) and model.kind == "npz"):
                 return config
-            at = download.local_path(model)
+            at = download.local_path(model, head=settings.uses_head, offline=settings.offline)
+        elif settings.offline and not door.is_local(at):
+            raise download.WeightsUnreachable(download.not_local(model))
         side = _read(at, model.kind, tuned.PREPROCESSING, tuned.parse_image_size) or model.image_size
         names = _read(at, model.kind, tuned.CLASSES, tuned.parse_names) or ()
         classes = len(names) or (_head(at, model) if door.is_local(at) else None)
@@ -72,7 +76,7 @@ def described(config: JobConfig, is_local_run: bool) -> JobConfig:
         settings = replace(settings, image_size=side)
     if "top_k" in config.unset:
         settings = replace(settings, top_k=outputs.default_top_k(classes))
-    if settings.outputs != ("embedding",):
+    if settings.uses_head:
         settings = replace(settings, class_names=names)
     return replace(config, model=settings)
 

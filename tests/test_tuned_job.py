@@ -14,6 +14,7 @@ from pipeline import evaluate, options, verify
 from pipeline import weights as weights_of_job
 from pipeline.main import main
 from tests import helpers
+from tests.places import safetensors
 from tests.storage.memory import MemoryStore
 from transforms.storage import stores
 
@@ -39,7 +40,14 @@ def tuned_models(tmp_path_factory):
     export(weights(), str(folder / "saved"), head=True, side=SIDE, classes=NAMES)
     (folder / "npz").mkdir()
     write_checkpoint(weights(), str(folder / "npz/model.npz"), NAMES, SIDE)
-    return {"saved": folder / "saved", "npz": folder / "npz/model.npz", "file": folder / "npz"}
+    shutil.copytree(folder / "npz", folder / "timm", ignore=shutil.ignore_patterns("*.npz"))
+    (folder / "timm/model.safetensors").write_bytes(safetensors(weights()))
+    return {
+        "saved": folder / "saved",
+        "npz": folder / "npz/model.npz",
+        "file": folder / "npz",
+        "timm": folder / "timm/model.safetensors",
+    }
 
 
 @pytest.fixture
@@ -53,7 +61,7 @@ def run(model, shards, output, *flags, expect=0):
     assert main([f"--output={output}", *request]) == expect
 
 
-@pytest.mark.parametrize("kind", ["saved", "npz"])
+@pytest.mark.parametrize("kind", ["saved", "npz", "timm"])
 def test_the_job_takes_size_and_names_from_the_model(kind, tuned_models, shards, tmp_path, capsys):
     output = tmp_path / "out"
     run(tuned_models[kind], shards, output)
@@ -62,7 +70,7 @@ def test_the_job_takes_size_and_names_from_the_model(kind, tuned_models, shards,
     assert manifest["top_k"] == 4  # all there are
     assert manifest["class_names"] == f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
     assert (output / "class_names.txt").read_bytes() == CONTENT
-    assert manifest["loaded_model"]["route"] == {"saved": "folded_saved_model", "npz": "npz"}[kind]
+    assert manifest["loaded_model"]["route"] == {"saved": "folded_saved_model"}.get(kind, "npz")
     assert manifest["dimensions"] == {
         "embedding": 256,
         "logits": 4,
@@ -89,12 +97,27 @@ def test_the_job_takes_size_and_names_from_the_model(kind, tuned_models, shards,
     assert {c["name"] for c in result["classes"]} == set(NAMES)
 
 
-def test_the_two_forms_give_the_same_vectors(tuned_models, shards, tmp_path):
-    for kind in ("saved", "npz"):
+def test_the_forms_give_the_same_vectors_and_digest(tuned_models, shards, tmp_path):
+    kinds = ("saved", "npz", "timm")
+    for kind in kinds:
         run(tuned_models[kind], shards, tmp_path / kind)
-    for one, other in zip(*(helpers.read_all(tmp_path / kind) for kind in ("saved", "npz")), strict=True):
-        np.testing.assert_array_equal(one["logits"], other["logits"])
-        assert one["top_k/name"] == other["top_k/name"]
+    for one, *others in zip(*(helpers.read_all(tmp_path / kind) for kind in kinds), strict=True):
+        for other in others:
+            np.testing.assert_array_equal(one["logits"], other["logits"])
+            assert one["top_k/name"] == other["top_k/name"]
+    (digest,) = {helpers.manifest(tmp_path / kind)["loaded_model"]["arrays"] for kind in kinds}
+    assert digest.startswith("sha256:")
+
+
+def test_the_digest_tells_another_head_only_where_the_head_is_used(tuned_models, shards, tmp_path):
+    other = tmp_path / "other.npz"
+    write_checkpoint(Untrained(ARCHITECTURES["tiny"], 4), str(other), NAMES, SIDE)
+    for outputs, same in (("logits", False), ("embedding", True)):
+        digests = set()
+        for name, model in (("mine", tuned_models["npz"]), ("other", other)):
+            run(model, shards, tmp_path / f"{name}-{outputs}", f"--outputs={outputs}")
+            digests.add(helpers.manifest(tmp_path / f"{name}-{outputs}")["loaded_model"]["arrays"])
+        assert (len(digests) == 1) is same
 
 
 @pytest.mark.parametrize("kind", ["saved", "npz"])

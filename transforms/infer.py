@@ -35,6 +35,12 @@ class ModelSettings:
     top_k: int = 5
     outputs_map: tuple[tuple[str, str], ...] = ()  # (ours, the SavedModel's) names of outputs
     class_names: tuple[str, ...] = ()  # of a tuned head, as far as the launcher knows them
+    offline: bool = False  # whether the model must be on this machine already
+
+    @property
+    def uses_head(self) -> bool:
+        """Whether any output needs the head."""
+        return self.outputs != ("embedding",)
 
 
 class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
@@ -63,12 +69,14 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
         settings = self._settings
         model = settings.model
         if model.kind != "untrained" and not door.is_local(model.uri) and not model.uri.startswith("http"):
+            if settings.offline:
+                raise download.WeightsUnreachable(download.not_local(model))
             # The checksum is part of the name: a model after further training has the same file names and often sizes.
             folder = f"{_folder_name(model.uri)}-{copying.checksum(model.uri)[:16]}"
             path = copying.copy_to_local(model.uri, os.path.join(download.cache_folder(), folder))
             path = download.local_path(replace(model, uri=path))  # unpacks a tarball
         else:
-            path = download.local_path(model)
+            path = download.local_path(model, head=settings.uses_head, offline=settings.offline)
         devices.take_one()  # before TensorFlow touches a GPU
         gpu_check.check()
         kept = compiled.keep(os.path.join(download.cache_folder(), "compiled"))

@@ -133,6 +133,11 @@ class Layout:
         return door.join(self.temporary, "request.json")
 
     @property
+    def arrays(self) -> str:
+        """The digest of the weights that a run uses."""
+        return door.join(self.temporary, "arrays")
+
+    @property
     def retrying(self) -> str:
         """The shards that a run with --retry_failures tries again; deleted when that run has ended."""
         return door.join(self.temporary, "retrying.json")

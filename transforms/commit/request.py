@@ -53,7 +53,7 @@ def leave(layout: Layout, listing: bytes | None) -> None:
     if not door.match(layout.claim("*", "*")) and not receipts.labels(layout):
         if listing is not None and door.read_if_there(layout.listing) == listing:
             door.delete([layout.listing])
-        door.delete([layout.request])
+        door.delete([layout.request, layout.arrays])
 
 
 def is_of_other_input(layout: Layout, shards: int, listing: bytes | None) -> bool:
