@@ -34,7 +34,7 @@ def classes(model: Model) -> int | None:
     """Number of outputs of the head, as far as the name says: 0 for no head, None for unknown."""
     if model.head:
         return HEADS[model.head]
-    return 0 if model.kind == "untrained" or (model.architecture and model.kind == "saved_model") else None
+    return 0 if model.kind == "untrained" else None
 
 
 def default_top_k(classes: int | None) -> int:
@@ -53,7 +53,7 @@ def parse_map(pairs: Iterable[str], model: Model) -> dict[str, str]:
                 "output; top_k comes from the logits"
             )
         named[ours] = theirs
-    if named and (model.kind != "saved_model" or model.architecture):
+    if named and model.kind != "saved_model":
         raise UnusableModel(
             f"--outputs_map is for SavedModels from elsewhere: the outputs of {model.name} are known; leave it out"
         )

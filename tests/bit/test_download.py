@@ -192,7 +192,7 @@ def tarball(tmp_path_factory):
     module = tf.Module()
     module.scale = tf.Variable(2.0)
     spec = tf.TensorSpec((None, None, None, 3), tf.float32)
-    call = tf.function(lambda x: tf.reduce_mean(x, [1, 2]) * module.scale, [spec])
+    call = tf.function(lambda x: {"embedding": tf.reduce_mean(x, [1, 2]) * module.scale}, [spec])
     tf.saved_model.save(module, str(folder / "m"), signatures=call)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:

@@ -130,7 +130,7 @@ def test_the_order_asked_for_does_not_matter():
         (["--model=bit/m-r50x1", "--outputs="], "no output requested"),
         (["--model=untrained/tiny", "--outputs=logits"], "untrained/tiny has no head, so no logits"),
         (
-            ["--model=https://tfhub.dev/google/bit/m-r101x3/1", "--outputs=logits,top_k"],
+            ["--model=untrained/r101x3", "--outputs=logits,top_k"],
             "has no head, so no logits and no top_k: use --outputs=embedding",
         ),
         (

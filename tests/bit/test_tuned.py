@@ -244,10 +244,11 @@ def test_a_map_is_refused_where_the_outputs_are_known(name):
 
 
 def tuned_with_keras(tmp_path, activation=None):
-    """What others do: the module in a hub.KerasLayer, a dense layer behind it. Its weights are random, as if trained."""
+    """What others do: the module in a hub.KerasLayer, a dense layer behind it. Its weights are seeded, as if trained."""
     export(Untrained(TINY), str(tmp_path / "hub"))
     layer = hub.KerasLayer(str(tmp_path / "hub"), trainable=True)
-    head = tf_keras.layers.Dense(3, activation, name="dense_1", bias_initializer="random_normal")
+    kernel, bias = tf_keras.initializers.GlorotUniform(seed=1), tf_keras.initializers.RandomNormal(seed=2)
+    head = tf_keras.layers.Dense(3, activation, True, kernel, bias, name="dense_1")
     return tf_keras.Sequential([tf_keras.Input((None, None, 3)), layer, head])
 
 
