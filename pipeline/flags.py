@@ -104,7 +104,7 @@ def _names(text: str) -> list[str]:
 # What a request keeps of itself in its output: the flags that decide what the output holds, and how sites are asked.
 KEPT = (
     "input", "input_format", "image_feature", "uri_column", "key_feature", "pass_through", "split_bytes",
-    "images_per_shard", "model", "outputs", "top_k", "precision", "image_size", "batch_size", "exif_orientation",
+    "images_per_shard", "model", "outputs", "outputs_map", "top_k", "precision", "image_size", "batch_size", "exif_orientation",
     "scaled_decoding", "max_pixels", "decode_timeout", "timeout", "retries", "max_bytes", "per_host", "uri_schemes",
     "allow_private_networks", "user_agent_contact", "no_opt_out", "trust_env_proxies",
 )  # fmt: skip
@@ -158,16 +158,19 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     ],
     "model": [
         ("--model", {"metavar": "NAME"},
-         "bit/m-r101x3 or another name that `python -m bit.models` lists, a TF-Hub handle, or the path "
+         "bit/m-r101x3 or another name that `python -m bit.models` lists, its name on TF-Hub, Kaggle or timm, or the path "
          "of an .npz file or SavedModel (required)"),
+        ("--offline", _SWITCH, "take the model only from this machine's cache or disk, and never ask the network for it"),
         ("--outputs", {**_LIST, "default": ["embedding"]},
          f"one or more of {', '.join(outputs.OUTPUTS)} (default: embedding)"),
-        ("--top_k", _COUNT, "--outputs=top_k: classes per image (default: 5)"),
+        ("--top_k", _COUNT, "--outputs=top_k: classes per image (default: 5, or all if there are fewer)"),
+        ("--outputs_map", {**_LIST, "default": [], "metavar": "OURS=NAME,..."},
+         "what the outputs of a SavedModel from elsewhere are, such as logits=dense_1 (default: known by their names)"),
         ("--precision", {"choices": PRECISIONS, "default": "float32"},
          "number format of the network: on GPUs, bfloat16 (T4, V100: float16) is faster and less exact "
          "(default: %(default)s)"),
         ("--image_size", {"type": _side, "metavar": "SIDE"},
-         "side of the square model input, in pixels (default: what the model was trained at, or 224)"),
+         "side of the square model input, in pixels (default: what the model was trained or tuned at, or 224)"),
         ("--batch_size", {**_COUNT, "default": 32}, "images per model call; 128 suits a GPU (default: %(default)s)"),
         ("--exif_orientation", {"choices": ("ignore", "apply"), "default": _IMAGES.exif_orientation},
          "whether to rotate images as their EXIF orientation says (default: %(default)s)"),

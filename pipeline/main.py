@@ -38,10 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.configure_logging(runner)
         if home.notice:
             say(home.notice)
-        paths = (*config.inputs, config.output, config.model.model.uri)
+        paths = (*config.inputs, config.output, *(() if config.model.offline else (config.model.model.uri,)))
         reach.check(beam_options, runner, paths, config.read.fetch)
         door.configure(beam_options)
         with retrying.hurried():
+            config = weights.described(config, runner == runners.LOCAL)
             job_plan = plan.make(config, weights.identify(config.model, runner == runners.LOCAL))
         for note in job_plan.notes:
             say(note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -9,6 +10,7 @@ from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
 
+from bit import tuned
 from bit.models import NUMERICS
 from pipeline import repeat, resume, runners
 from pipeline.console import counted
@@ -43,6 +45,7 @@ class Plan:
     images_per_shard: int | None = None  # at most; None for kinds that are not cut by rows
     notes: tuple[str, ...] = ()  # messages to the user
     left_out: Mapping[str, str] = field(default_factory=dict)  # files that are not input: path -> reason
+    class_names: bytes | None = None  # of a tuned head, to be kept beside the manifest
 
     @property
     def todo(self) -> tuple[Shard, ...]:
@@ -134,8 +137,9 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
     )
     resume.check_inputs(layout, matches.files, cut.listing)
     read = replace(config.read, kinds=resume.kinds(config, layout, existing, cut.kinds))
-    fingerprint = _fingerprint(config, weights, read)
-    state = resume.find(config, layout, shards, fingerprint, cut.listing, existing)
+    class_names = tuned.format_names(config.model.class_names) if config.model.class_names else None
+    fingerprint = _fingerprint(config, weights, read, class_names)
+    state = resume.find(config, layout, shards, fingerprint, cut.listing, existing, class_names)
     if cut.problem and state.todo:
         raise RequestError(cut.problem)
     return Plan(
@@ -149,6 +153,7 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
         cut.images_per_shard,
         cut.notes,
         matches.left_out,
+        class_names,
     )
 
 
@@ -165,7 +170,9 @@ def _cut(config: JobConfig, layout: Layout, matches: Found, existing: Sequence[R
     return first
 
 
-def _fingerprint(config: JobConfig, weights: str, read: ReadSettings) -> dict[str, Any]:
+def _fingerprint(
+    config: JobConfig, weights: str, read: ReadSettings, class_names: bytes | None
+) -> dict[str, Any]:
     """Everything besides the input that determines the bytes of a shard."""
     fingerprint = {
         "model": {"name": public_uri(config.model.model.name), "weights": weights},
@@ -185,4 +192,8 @@ def _fingerprint(config: JobConfig, weights: str, read: ReadSettings) -> dict[st
     }
     if numerics := NUMERICS.get(config.model.precision):
         fingerprint["numerics"] = numerics
+    if config.model.outputs_map:
+        fingerprint["outputs_map"] = dict(config.model.outputs_map)
+    if class_names is not None:
+        fingerprint["class_names"] = f"sha256:{hashlib.sha256(class_names).hexdigest()}"
     return json.loads(json.dumps(fingerprint))  # with the types that a receipt returns

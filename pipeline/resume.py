@@ -95,6 +95,7 @@ def find(
     fingerprint: dict[str, Any],
     listing: bytes | None,
     existing: Sequence[Receipt],
+    class_names: bytes | None = None,
 ) -> State:
     """The state of the output folder of a request. Raises RequestError if it belongs to another request.
 
@@ -103,7 +104,7 @@ def find(
         marker = retry_failures.read_marker(layout) if existing else None
         files = {file.path: file.size_in_bytes for file in door.match(layout.data)}
     if not existing:
-        _check_foreign(layout, listing)
+        _check_foreign(layout, listing, class_names)
     if config.overwrite:
         old = [layout.receipt(receipt.shard) for receipt in existing]
         kept = [file.path for file in door.match(layout.manifest)]
@@ -176,13 +177,14 @@ def check_inputs(layout: Layout, files: Iterable[FileMetadata], listing: bytes |
             )
 
 
-def _check_foreign(layout: Layout, listing: bytes | None) -> None:
+def _check_foreign(layout: Layout, listing: bytes | None, class_names: bytes | None) -> None:
     """Raises RequestError if a folder without receipts has files with this job's names that are not its."""
     foreign = ""
     if b'"shards_done"' not in (door.read_if_there(layout.manifest) or b'"shards_done"'):
         foreign = layout.manifest
-    if listing is not None and door.read_if_there(layout.listing) not in (None, listing):
-        foreign = layout.listing
+    for path, content in ((layout.listing, listing), (layout.class_names, class_names)):
+        if content is not None and door.read_if_there(path) not in (None, content):
+            foreign = path
     try:
         request.kept(layout)
     except request.NotARequest:

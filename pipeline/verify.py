@@ -10,7 +10,7 @@ from apache_beam.io.filesystem import BeamIOError
 
 from bit.command import exit_with
 from pipeline.console import counted, say
-from transforms.commit import receipts, request
+from transforms.commit import arrays, receipts, request
 from transforms.commit.audit import Problem, check_shard
 from transforms.commit.layout import MANIFEST, OF_SHARDS, REQUEST, Layout, label_of, receipt_name
 from transforms.commit.receipts import Receipt
@@ -118,6 +118,10 @@ def _between(layout: Layout, done: Sequence[Receipt]) -> Iterator[Problem]:
         for name, (old, new) in receipts.conflicts(first.fingerprint, receipt.fingerprint).items():
             path = layout.receipt(receipt.shard)
             yield Problem(path, f"{name} is {new!r}, but {old!r} in shard {first.shard}")
+    try:
+        arrays.check(layout, done)
+    except arrays.OtherWeights as error:
+        yield Problem(layout.receipts, str(error))
     sizes = {name: size for receipt in done for name, size in receipt.outputs.items()}
     for receipt in done:
         if receipt.features and dict(receipt.outputs) != sizes:

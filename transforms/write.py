@@ -15,6 +15,7 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import counters, metrics
+from transforms.commit import arrays
 from transforms.commit.layout import Layout
 from transforms.commit.writer import ShardWriter
 from transforms.elements import Failure, FeatureChunk, Pending
@@ -42,6 +43,7 @@ class WriteShards(beam.DoFn):
         self._stores = stores
         self._fingerprint = fingerprint
         self._writers: dict[str, ShardWriter] = {}
+        self._agreed: Mapping[str, str] = {}
         self._threads: tuple[ThreadPoolExecutor, ThreadPoolExecutor] | None = None
         self._writing: deque[tuple[Pending | None, Future[Future[str] | None]]] = deque()
         self._committing: deque[Future[str]] = deque()
@@ -85,6 +87,9 @@ class WriteShards(beam.DoFn):
         if chunk.position == 0 and label in self._writers:
             self._writers.pop(label).abort()
         if label not in self._writers:
+            if chunk.model != self._agreed:
+                arrays.agree(self._layout, chunk.model)
+                self._agreed = chunk.model
             self._writers[label] = ShardWriter(self._layout, chunk.shard, self._fingerprint)
         try:
             self._writers[label].append(chunk)

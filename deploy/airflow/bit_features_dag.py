@@ -38,7 +38,7 @@ REQUEST = {
         "bit/m-r101x3",
         type="string",
         minLength=1,
-        description="A name that `python -m bit.models` lists, a TF-Hub handle, or the path of an .npz file or SavedModel",
+        description="A name that `python -m bit.models` lists, on TF-Hub, Kaggle or timm, or the path of an .npz or SavedModel",
     ),
     "input_format": Param(
         "auto", pattern=r"^[a-z_]+$", description="Kind of the input files; auto: by name and first bytes"

@@ -189,10 +189,11 @@ def test_an_image_size_that_the_model_cannot_take(tmp_path, capsys, records_file
     signature = tf.function(lambda images: {"features": tf.reduce_mean(images, (1, 2))})
     spec = tf.TensorSpec([None, 100, 100, 3], tf.float32, "images")
     folder = saved_model(tmp_path / "m", signature.get_concrete_function(spec))
-    line = refusal(capsys, f"--input={records_file}", f"--model={folder}", output=tmp_path / "out")
+    request = (f"--input={records_file}", f"--model={folder}", "--outputs_map=embedding=features")
+    line = refusal(capsys, *request, output=tmp_path / "out")
     assert "100" in line
     assert "32" in line
-    helpers.job(f"--input={records_file}", f"--model={folder}", "--image_size=100", output=tmp_path / "out")
+    helpers.job(*request, "--image_size=100", output=tmp_path / "out")
     (record,) = helpers.read_all(tmp_path / "out")
     assert record["embedding"].shape == (3,)
 

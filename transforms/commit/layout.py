@@ -17,6 +17,7 @@ from transforms.storage import door
 _LABEL = r"\d{5,}-of-\d{5,}"
 _FEATURES, _FAILURES, _RECEIPTS, _TEMPORARY = "features-", "failures-", "receipts", ".tmp"
 MANIFEST, LISTING, REQUEST = "manifest.json", "inputs.txt", "request.json"
+CLASS_NAMES = "class_names.txt"
 
 # Prefixes of the names, below the output folder, of files that belong to a single shard.
 OF_SHARDS = (_FEATURES, _FAILURES, f"{_RECEIPTS}/", f"{_TEMPORARY}/")
@@ -42,7 +43,8 @@ _DATA = re.compile(rf"{_FEATURES}{_LABEL}{re.escape(features.SUFFIX)}|{_FAILURES
 _OURS = (
     re.compile(rf"(.*)(?:^|/){re.escape(_TEMPORARY)}/[^/]+", re.DOTALL),
     re.compile(
-        rf"(.*?)(?:^|/)(?:{_DATA.pattern}|{_RECEIPTS}/{_LABEL}\.json|{'|'.join(map(re.escape, (MANIFEST, LISTING, REQUEST)))})",
+        rf"(.*?)(?:^|/)(?:{_DATA.pattern}|{_RECEIPTS}/{_LABEL}\.json|"
+        rf"{'|'.join(map(re.escape, (MANIFEST, LISTING, REQUEST, CLASS_NAMES)))})",
         re.DOTALL,
     ),
 )
@@ -117,6 +119,11 @@ class Layout:
         return door.join(self.folder, LISTING)
 
     @property
+    def class_names(self) -> str:
+        """The names of a tuned head's classes, one per line, in the order of the logits; the manifest has its digest."""
+        return door.join(self.folder, CLASS_NAMES)
+
+    @property
     def temporary(self) -> str:
         """The folder of all temporary files; deleted at the end of a run."""
         return door.join(self.folder, _TEMPORARY)
@@ -135,6 +142,11 @@ class Layout:
     def running_before(self) -> str:
         """Where versions before 0.2 left that note."""
         return door.join(self.temporary, "request.json")
+
+    @property
+    def arrays(self) -> str:
+        """The digest of the weights that a run uses."""
+        return door.join(self.temporary, "arrays")
 
     @property
     def retrying(self) -> str:

@@ -94,7 +94,7 @@ def leave(layout: Layout, listing: bytes | None, data: bytes) -> None:
         for path, own in ((layout.listing, listing), (layout.request, data)):
             if own is not None and door.read_if_there(path) == own:
                 door.delete([path])
-        door.delete([layout.running, layout.running_before])
+        door.delete([layout.running, layout.running_before, layout.arrays])
 
 
 def is_begun(layout: Layout) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 
+from transforms.commit import request
 from transforms.commit.layout import Layout, folder_of
 from transforms.storage import door
 
