@@ -3,7 +3,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/venv.sh
-export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
 
 # value_of OPTION ARGUMENT...: prints OPTION's last value, given as --option=value or --option value; fails without one.
 value_of() {
@@ -84,6 +83,7 @@ done
 ((status == 0)) || exit "$status"
 
 say
-say "Features: $output/features-*.tfrecord (one tf.Example per image); failed images: $output/failures-*.jsonl, if any."
+say "Features: $output/features-*.tfrecord, one tf.Example per image"
+say "Failed images, if any: $output/failures-*.jsonl"
 say "Totals, model and versions: $output/manifest.json"
-say "To look at the features: .venv/bin/python -m samples.show $output"
+say "To look at them: .venv/bin/python -m samples.show $output"

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks import aims, figures, machine
+from bit.command import exit_with
 
 # Arguments with which each runs in a few minutes and shows the magnitude of its figures. A script may run several times:
 # its name is the part before the hyphen.
@@ -87,4 +88,4 @@ def run(command: list[str], timeout: float) -> tuple[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -32,6 +32,7 @@ import tensorflow as tf
 from PIL import Image
 
 from benchmarks import environments, figures, inputs, limit, machine
+from bit.command import exit_with
 from transforms.imaging.preprocess import Preprocessing, decode
 
 SIDE = 224
@@ -283,4 +284,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import figures, inputs, limit, lock, machine
+from bit.command import exit_with
 from pipeline import bottleneck, console, options, plan, prepare, run, runners
 from transforms import infer, metrics
 from transforms.counters import Counts
@@ -276,4 +277,4 @@ def _serve(folder: str, ports: Queue) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks import figures, machine
+from bit.command import exit_with
 from transforms.commit.layout import Layout
 from transforms.commit.writer import ShardWriter
 from transforms.elements import Decoded, FeatureChunk, Shard
@@ -105,4 +106,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

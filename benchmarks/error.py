@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from benchmarks import figures
 from bit import network
+from bit.command import exit_with
 from bit.models import ARCHITECTURES
 from bit.weights import STANDARDIZED, shapes, standardize
 from tests.golden import weights as golden
@@ -95,4 +96,4 @@ def golden_names() -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks import figures, inputs, machine
 from benchmarks.job import complete_job
+from bit.command import exit_with
 from pipeline import options, plan
 from pipeline.dry_run import estimate
 from pipeline.dry_run.run import survey
@@ -121,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -30,6 +30,7 @@ import numpy as np
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import environments
+from bit.command import exit_with
 
 ARCHITECTURE = "r101x3"
 SIDES, BATCHES, DTYPES = (224, 480), (32, 64, 128, 256, 512), ("bfloat16", "float16")
@@ -443,4 +444,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    exit_with(main)

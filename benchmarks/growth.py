@@ -24,6 +24,7 @@ import apache_beam as beam
 
 from benchmarks import figures, inputs, machine
 from benchmarks.job import complete_job
+from bit.command import exit_with
 from pipeline import options, plan, weights
 from pipeline import run as running
 from transforms import infer
@@ -214,4 +215,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

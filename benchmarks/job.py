@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import figures, inputs, machine
+from bit.command import exit_with
 from pipeline import console, options, plan, prepare, run, runners
 from transforms import infer
 from transforms.imaging import preprocess
@@ -89,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -22,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from benchmarks import figures, machine
+from bit.command import exit_with
 from bit.models import ARCHITECTURES, OFFICIAL, resolve
 from bit.weights import Untrained, shapes
 
@@ -113,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from benchmarks import environments, figures, machine
 from bit import network
+from bit.command import exit_with
 from bit.models import ARCHITECTURES, Architecture
 from bit.weights import STANDARDIZED, shapes
 
@@ -191,4 +192,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import figures, machine
+from bit.command import exit_with
 from transforms import counters, infer
 from transforms.commit.layout import Layout
 from transforms.elements import Decoded, PixelChunk, Shard
@@ -149,4 +150,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import figures, machine
+from bit.command import exit_with
 from pipeline import options
 from transforms import infer
 from transforms.imaging import preprocess
@@ -99,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

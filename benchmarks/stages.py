@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import device, encode, figures, inputs, limit, lock, machine
+from bit.command import exit_with
 from transforms import infer
 from transforms.imaging import preprocess
 from transforms.sources.base import Reading, ReadSettings
@@ -113,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks import figures, inputs, machine
+from bit.command import exit_with
 
 # Runs the job as the command does and prints when each point was reached, in seconds since the process was started.
 _WATCHED = """
@@ -123,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -25,6 +25,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from torch_model import folded
 
+from bit.command import exit_with
+
 
 def jpegs(path: str):
     """The JPEGs of a TFRecord file, found by their first bytes: there is one in each record."""
@@ -108,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -15,6 +15,8 @@ import timm
 import torch
 from timm.layers import StdConv2d
 
+from bit.command import exit_with
+
 
 def folded(architecture: str) -> torch.nn.Module:
     """timm's network without its head, weights random and standardized once."""
@@ -71,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
+from bit.command import exit_with
 from bit.models import ARCHITECTURES, Architecture
 from bit.network import FLOAT32_IN_BFLOAT16
 from bit.weights import STANDARDIZED, shapes, standardize
@@ -358,4 +359,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

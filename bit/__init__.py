@@ -1,1 +1,6 @@
 """The BiT family of networks: names, weights, graph. Imports no Beam."""
+
+import os
+
+# Before any module here imports TensorFlow. Errors that matter are raised, too; 0 shows all that it logs.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

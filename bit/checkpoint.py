@@ -1,4 +1,4 @@
-"""Recognizes a member of the family by the names and shapes of its arrays, and reads official `.npz` checkpoints. NumPy only."""
+"""Recognizes a member of the family by the names and shapes of its arrays; reads checkpoints, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from bit import timm
 from bit.models import ARCHITECTURES, Architecture, UnusableModel
 from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZED, aligned, shapes
 
@@ -92,13 +93,17 @@ def recognize(arrays: Mapping[str, tuple[int, ...]]) -> tuple[str, Architecture,
     return prefixes[0], ARCHITECTURES[member], classes
 
 
-def open_checkpoint(path: str, architecture: str = "") -> Checkpoint:
-    """Reads the directory and the array headers of an `.npz`, and determines the architecture from them.
+def open_checkpoint(path: str, architecture: str = "") -> Checkpoint | timm.TimmCheckpoint:
+    """Reads the array headers of an `.npz`, or of timm's `.safetensors`, and determines the architecture from them.
 
     Raises UnusableModel, which lists every missing, unexpected and misshapen array, or says that it is not
     `architecture` (a key of ARCHITECTURES; '' accepts any member).
     """
-    arrays, dtypes = _headers(path)
+    names: dict[str, str] = {}
+    if path.endswith(timm.SUFFIX):
+        arrays, dtypes, names = timm.headers(path)
+    else:
+        arrays, dtypes = _headers(path)
     member = _nearest_member(arrays)
     if not member:
         some = ", ".join(sorted(map(_full, arrays))[:5]) or "nothing"
@@ -111,6 +116,8 @@ def open_checkpoint(path: str, architecture: str = "") -> Checkpoint:
         raise UnusableModel("\n  ".join([first, *problems]))
     if architecture and architecture != member:
         raise UnusableModel(f"{path} holds {member}, not {architecture}: rename it, or use the right file")
+    if names:
+        return timm.TimmCheckpoint(path, ARCHITECTURES[member], classes, names)
     return Checkpoint(path, ARCHITECTURES[member], classes)
 
 

@@ -7,7 +7,29 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 _BLOCK_BYTES = 8 << 20  # 8 MiB
+
+
+class OfArrays:
+    """Of the raw float32 arrays of a network by their official names: the same wherever, and in whatever file, they came from.
+
+    Arrays are added in any order, from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._digests: dict[str, str] = {}
+
+    def add(self, name: str, value: np.ndarray) -> None:
+        """Adds one array: its name, shape and numbers, row by row in little-endian float32."""
+        raw = np.ascontiguousarray(value, "<f4")
+        self._digests[name] = f"{name}\0{raw.shape}\0{hashlib.sha256(raw.data).hexdigest()}\n"
+
+    def hexdigest(self, head: bool) -> str:
+        """Of what was added; without the head's arrays unless `head`."""
+        names = sorted(name for name in self._digests if head or not name.startswith("head/"))
+        return hashlib.sha256("".join(self._digests[name] for name in names).encode()).hexdigest()
 
 
 def of_file(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Fetches a model's weights to local disk, completely or not at all.
+"""Fetches a model's weights to local disk, from the first place that has them, completely or not at all.
 
 `python -m bit.download --model=bit/m-r101x3` fills the cache ahead of a job.
 """
@@ -6,183 +6,169 @@
 from __future__ import annotations
 
 import argparse
-import base64
-import fcntl
+import gzip
 import hashlib
-import http.client
 import logging
 import os
 import sys
 import tarfile
 import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import zlib
+from collections.abc import Callable
 from urllib.parse import unquote, urlsplit
 
-import google_crc32c
-
+from bit import home, transfer
+from bit.command import exit_with
+from bit.mirrors import Mirror, mirrors
 from bit.models import Model, UnknownModel, UnusableModel, resolve
 
-_CONNECT_TIMEOUT_SECONDS = 10
-_ATTEMPTS = 4
-_PIECE_BYTES = 4 << 20  # 4 MiB
 _TARBALLS = (".tar", ".tar.gz", ".tgz")
-# Raised by a connection that breaks half-way. An unknown or refusing host is a URLError, which is not retried.
-_BROKEN = (http.client.HTTPException, TimeoutError, ConnectionError)
-_UNREACHABLE = (urllib.error.URLError, *_BROKEN)
 
 log = logging.getLogger(__name__)
 
 
 class WeightsUnreachable(OSError):
-    """The source of the weights cannot be reached, or returned something else."""
+    """No source of the weights can be reached, or each returned something else; or none may be asked."""
 
 
 def cache_folder(cache_dir: str | None = None) -> str:
-    """`cache_dir`, else $BIT_CACHE_DIR, else ~/.cache/bit-features."""
-    folder = cache_dir or os.environ.get("BIT_CACHE_DIR") or "~/.cache/bit-features"
-    return os.path.abspath(os.path.expanduser(folder))
+    """`cache_dir`, else this user's folder for caches (`bit.home`)."""
+    return os.path.abspath(home.expanded(cache_dir)) if cache_dir else home.cache_folder()
 
 
-def local_path(model: Model, cache_dir: str | None = None) -> str:
+def local_path(
+    model: Model,
+    cache_dir: str | None = None,
+    *,
+    head: bool = True,
+    modules: bool = True,
+    offline: bool = False,
+) -> str:
     """The local path of the weights of `model`, fetched first if necessary; '' for untrained ones.
 
+    An official checkpoint comes from the first of bit.mirrors that gives it: an `.npz`, a SavedModel's folder or a
+    `.safetensors`, without its head if `head` is false and there is one without; without `modules` no SavedModel will do.
+    `offline`: nothing is asked of the network, name servers included.
     Raises WeightsUnreachable; OSError if the network is not to blame, as on a full disk; UnusableModel for an unknown
     scheme.
     """
     if model.kind == "untrained":
         return ""
     scheme = urlsplit(model.uri).scheme if "://" in model.uri else ""
-    if scheme in ("http", "https"):
-        try:
-            return (
-                _fetch_file(model.uri, cache_dir)
-                if model.kind == "npz"
-                else _fetch_module(model.uri, cache_dir)
-            )
-        except _UNREACHABLE as error:
-            raise WeightsUnreachable(_unreachable(model, error)) from error
-    if scheme:
+    if scheme not in ("", "http", "https"):
         raise UnusableModel(f"{model.uri}: copy it to local disk first; {scheme}:// cannot be read directly")
-    return (
-        _unpacked(model.uri, cache_dir)
-        if model.uri.endswith(_TARBALLS) and os.path.isfile(model.uri)
-        else model.uri
-    )
+    if not scheme:
+        is_tarball = model.uri.endswith(_TARBALLS) and os.path.isfile(model.uri)
+        return _unpacked(model.uri, cache_dir) if is_tarball else model.uri
+    places = tuple(place for place in mirrors(model.uri, head) if modules or not place.module)
+    places = places or (_only(model),)
+    # Without a head any copy will do, also one that has it.
+    headed = (place for place in mirrors(model.uri, True) if modules or not place.module)
+    copies = dict.fromkeys((*places, *headed))
+    targets = [_target(place, cache_dir) for place in copies]
+    for target in targets:
+        if os.path.exists(target):
+            return target
+    if offline:
+        raise WeightsUnreachable(_not_here(model, targets, cache_dir))
+    return _first(model, places, cache_dir)
 
 
-def _unreachable(model: Model, error: Exception) -> str:
-    reason = getattr(error, "reason", None) or error
-    architecture = model.architecture or "r101x3"
-    return (
-        f"the weights of {_without_query(model.name)} could not be fetched from {_without_query(model.uri)}: "
-        f"{reason}. "
-        "Check the network and HTTPS_PROXY; or fetch that file on another machine and pass --model=PATH; "
-        f"or try the job without trained weights: --model=untrained/{architecture}"
-    )
+def _only(model: Model) -> Mirror:
+    name = _without_query(model.uri)
+    return Mirror(urlsplit(name).netloc, name, model.uri, model.uri if model.kind == "saved_model" else "")
+
+
+def _first(model: Model, places: tuple[Mirror, ...], cache_dir: str | None) -> str:
+    """The path of what the first of the places gives; each that fails is logged in one line."""
+    causes: list[str] = []
+    for index, place in enumerate(places):
+        try:
+            return _fetched(place, _target(place, cache_dir))
+        except (*transfer.UNREACHABLE, transfer.WrongContent) as error:
+            if len(places) == 1 and isinstance(error, transfer.WrongContent):
+                raise OSError(f"{place.name} from {_without_query(place.url)}: {error}") from error
+            causes.append(
+                f"{place.place} ({_without_query(place.address)}): {transfer.cause(error, place.url)}"
+            )
+            if rest := places[index + 1 :]:
+                log.warning("%s; trying %s (%s)", causes[-1], rest[0].place, rest[0].name)
+            last: Exception = error
+    raise WeightsUnreachable(_unreachable(model, causes, cache_dir)) from last
+
+
+def _fetched(place: Mirror, target: str) -> str:
+    with transfer.locked(f"{target}.lock"):
+        # Another process may have finished while this one waited for the lock.
+        if not os.path.exists(target):
+            log.info("fetching %s from %s to %s", place.name, place.place, target)
+            if place.module:
+                transfer.fetch(_archive_address(place.address), f"{target}.tar")
+                try:
+                    _unpack(f"{target}.tar", target, transfer.WrongContent, "saved_model.pb")
+                finally:
+                    os.remove(f"{target}.tar")
+            else:
+                transfer.fetch(place.address, target)
+    return target
+
+
+def _target(place: Mirror, cache_dir: str | None) -> str:
+    """Where it is kept: a file in our cache under its own URL, a module in the folder that tensorflow_hub uses for it."""
+    if place.module:
+        folder = os.environ.get("TFHUB_CACHE_DIR") or os.path.join(cache_folder(cache_dir), "tfhub")
+        return os.path.join(folder, hashlib.sha1(place.module.encode(), usedforsecurity=False).hexdigest())
+    parts = urlsplit(place.url)
+    folders = [parts.netloc, *unquote(parts.path).strip("/").split("/")]
+    if parts.query:  # another query may mean another file
+        folders.insert(-1, hashlib.sha256(parts.query.encode()).hexdigest()[:16])
+    return os.path.join(cache_folder(cache_dir), *folders)
+
+
+def _archive_address(url: str) -> str:
+    """TF-Hub gives the archive for a module's handle if it is asked to; what already names an archive stays as it is."""
+    path = urlsplit(url).path
+    if path.endswith((*_TARBALLS, "/download")):
+        return url
+    return f"{url}{'&' if '?' in url else '?'}tf-hub-format=compressed"
 
 
 def _without_query(url: str) -> str:
     return url.split("?")[0]
 
 
-def _fetch_file(url: str, cache_dir: str | None) -> str:
-    """Streams `url` into the cache under its own name; a broken connection is resumed where it stopped."""
-    parts = urlsplit(url)
-    folders = [parts.netloc, *unquote(parts.path).strip("/").split("/")]
-    if parts.query:  # another query may mean another file
-        folders.insert(-1, hashlib.sha256(parts.query.encode()).hexdigest()[:16])
-    target = os.path.join(cache_folder(cache_dir), *folders)
-    if os.path.exists(target):
-        return target
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    partial = f"{target}.partial"
-    with _locked(f"{target}.lock"):
-        # Another process may have finished while this one waited for the lock.
-        if not os.path.exists(target):
-            log.info("fetching %s to %s", _without_query(url), target)
-            try:
-                _stream(url, partial)
-                os.replace(partial, target)
-            except BaseException:
-                if os.path.exists(partial):
-                    os.remove(partial)
-                raise
-    return target
+def _command(model: Model) -> str:
+    return f"python -m bit.download --model={_without_query(model.name)}"
 
 
-@contextmanager
-def _locked(path: str) -> Iterator[None]:
-    """Locks `path` against other processes of this host; the system releases the lock when a process dies."""
-    with open(path, "wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _unreachable(model: Model, causes: list[str], cache_dir: str | None) -> str:
+    alternative = "kaggle://OWNER/MODEL/tensorFlow2/VARIATION/VERSION for a model that was on TF-Hub, or "
+    return "\n  ".join(
+        [
+            f"the weights of {_without_query(model.name)} could not be fetched:",
+            *causes,
+            f"Check the network and HTTPS_PROXY. Or run `{_command(model)}` on a machine with network and copy its cache folder "
+            f"to {cache_folder(cache_dir)} here ($BIT_CACHE_DIR names another); or pass "
+            f"{alternative if 'tfhub.dev' in model.uri else ''}--model=PATH; or try the job without trained weights: "
+            f"--model=untrained/{model.architecture or 'r101x3'}",
+        ]
+    )
 
 
-def _stream(url: str, partial: str) -> None:
-    """Writes all of `url` to `partial` and verifies its length and the digest that the source states."""
-    etag = ""
-    with open(partial, "wb") as file:
-        for attempt in range(1, _ATTEMPTS + 1):
-            headers = {"Accept-Encoding": "identity"}
-            if etag and file.tell():
-                # If-Range: a source that has changed in between sends everything again.
-                headers |= {"Range": f"bytes={file.tell()}-", "If-Range": etag}
-            try:
-                request = urllib.request.Request(url, headers=headers)
-                with urllib.request.urlopen(request, timeout=_CONNECT_TIMEOUT_SECONDS) as reply:
-                    if reply.status != 206:
-                        file.seek(0)
-                        file.truncate()
-                    etag = reply.headers.get("ETag", "")
-                    digests = ",".join(reply.headers.get_all("x-goog-hash") or [])
-                    length = reply.headers.get("Content-Length")
-                    total = file.tell() + int(length) if length else None
-                    while piece := reply.read(_PIECE_BYTES):
-                        file.write(piece)
-                if total is not None and file.tell() < total:
-                    raise http.client.IncompleteRead(b"", total - file.tell())
-                break
-            except _BROKEN as error:
-                if attempt == _ATTEMPTS:
-                    raise ConnectionError(f"the connection broke {attempt} times, last: {error!r}") from error
-                log.info("connection broke at %d bytes: retrying", file.tell())
-    _verify(partial, digests)
+def _not_here(model: Model, targets: list[str], cache_dir: str | None) -> str:
+    return "\n  ".join(
+        [
+            f"the weights of {_without_query(model.name)} are not on this machine, and --offline asks no other; looked for:",
+            *targets,
+            f"Run `{_command(model)}` on a machine with network and copy its cache folder to {cache_folder(cache_dir)} here "
+            "($BIT_CACHE_DIR names another); or pass --model=PATH",
+        ]
+    )
 
 
-def _verify(path: str, digests: str) -> None:
-    """Compares with an `x-goog-hash` value: 'crc32c=...,md5=...', base64."""
-    stated = dict(part.strip().split("=", 1) for part in digests.split(",") if "=" in part)
-    digest: Any
-    if "md5" in stated:
-        kind, digest = "md5", hashlib.md5(usedforsecurity=False)
-    elif "crc32c" in stated:
-        kind, digest = "crc32c", google_crc32c.Checksum()
-    else:
-        return
-    with open(path, "rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
-    got = base64.b64encode(digest.digest()).decode()
-    if got != stated[kind]:
-        raise OSError(
-            f"the {kind} of the download is {got}, but the source states {stated[kind]}: damaged on the way, try again"
-        )
-
-
-def _fetch_module(handle: str, cache_dir: str | None) -> str:
-    """Fetches a TF-Hub handle or a tarball's URL through TF-Hub's cache: $TFHUB_CACHE_DIR, else a folder in ours."""
-    os.environ.setdefault("TFHUB_CACHE_DIR", os.path.join(cache_folder(cache_dir), "tfhub"))
-    digest = hashlib.sha1(handle.encode(), usedforsecurity=False).hexdigest()
-    if not os.path.isdir(os.path.join(os.environ["TFHUB_CACHE_DIR"], digest)):
-        # TF-Hub waits for a host without a time limit: check first that it answers.
-        urllib.request.urlopen(handle, timeout=_CONNECT_TIMEOUT_SECONDS).close()
-    import tensorflow_hub
-
-    return tensorflow_hub.resolve(handle)
+def not_local(model: Model) -> str:
+    """Why --offline refuses a model on a store."""
+    return f"{model.uri} is on a store, and --offline asks none: copy it to local disk, and pass --model=PATH"
 
 
 def _unpacked(tarball: str, cache_dir: str | None) -> str:
@@ -192,29 +178,34 @@ def _unpacked(tarball: str, cache_dir: str | None) -> str:
         f"{os.path.abspath(tarball)}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()
     ).hexdigest()[:32]
     target = os.path.join(cache_folder(cache_dir), "unpacked", name)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    with _locked(f"{target}.lock"):
+    with transfer.locked(f"{target}.lock"):
         if not os.path.isdir(target):
-            with tempfile.TemporaryDirectory(dir=os.path.dirname(target)) as scratch:
-                try:
-                    with tarfile.open(tarball) as archive:
-                        archive.extractall(f"{scratch}/model", filter="data")
-                except (tarfile.TarError, EOFError, OSError) as error:
-                    raise UnusableModel(
-                        f"{tarball} cannot be unpacked ({error}); was the download cut off?"
-                    ) from error
-                os.rename(f"{scratch}/model", target)
+            _unpack(tarball, target, UnusableModel)
     return target
 
 
+def _unpack(tarball: str, target: str, error_type: Callable[[str], Exception], needed: str = "") -> None:
+    """Unpacks into the folder `target`, in one step. Raises `error_type` if the tarball is damaged or has no file `needed`."""
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(target)) as scratch:
+        try:
+            with tarfile.open(tarball) as archive:
+                archive.extractall(f"{scratch}/model", filter="data")
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise error_type(f"{tarball} cannot be unpacked ({error}); was the download cut off?") from error
+        if not os.path.exists(os.path.join(scratch, "model", needed)):
+            raise error_type(f"the archive has no {needed}")
+        os.rename(f"{scratch}/model", target)
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Returns 0; 1 for a full disk or damaged data, 2 for a wrong name, 3 if the source is unreachable."""
+    """Returns 0; 1 for a full disk or damaged data, 2 for a wrong name, 3 if no source is reachable."""
     parser = argparse.ArgumentParser(prog="python -m bit.download", description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="a name of `python -m bit.models`, or a URL")
+    parser.add_argument("--offline", action="store_true", help="only say where it is on this machine")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        path = local_path(resolve(args.model))
+        path = local_path(resolve(args.model), offline=args.offline)
     except WeightsUnreachable as error:
         print(error, file=sys.stderr)
         return 3
@@ -229,4 +220,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    exit_with(main)

@@ -9,10 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from bit import network
+from bit.digests import OfArrays
 from bit.gpu_form import GPU
 from bit.models import NETWORK_RANGE, Architecture
 from bit.self_test import picture
-from bit.weights import ALIGNMENT_BYTES, Weights, folded
+from bit.weights import ALIGNMENT_BYTES, Untrained, Weights, folded
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,13 @@ class Loaded:
     classes: int  # outputs of the head; 0 where there is none
     # The outputs in float32 for the self-test's picture, if `exact_at` was set.
     exact: Mapping[str, np.ndarray] | None
+    digest: OfArrays | None = (
+        None  # of the arrays it was built from; None if a seed or a module's own call is all there is
+    )
+
+    def arrays(self, head: bool) -> dict[str, str]:
+        """What identifies the weights in receipts, wherever they came from; the head's count only if `head`."""
+        return {"arrays": f"sha256:{self.digest.hexdigest(head)}"} if self.digest else {}
 
 
 def build(source: Weights, precision: str, head: bool, exact_at: int = 0) -> Loaded:
@@ -35,7 +43,8 @@ def build(source: Weights, precision: str, head: bool, exact_at: int = 0) -> Loa
     gpu = bool(tf.config.get_visible_devices("GPU"))
     # float32 keeps its graph from version to version: outputs in it that are half finished are continued.
     form = GPU if gpu and compute != tf.float32 else network.PLAIN
-    reading = _Reading(folded(source, head), compute, "/GPU:0" if gpu else "/CPU:0", form)
+    digest = None if isinstance(source, Untrained) else OfArrays()  # the seed's name says it all
+    reading = _Reading(folded(source, head, digest), compute, "/GPU:0" if gpu else "/CPU:0", form)
     architecture = source.architecture  # the graph must not hold `source`, which may hold all weights
     vectors = None
     if exact_at:
@@ -49,7 +58,7 @@ def build(source: Weights, precision: str, head: bool, exact_at: int = 0) -> Loa
         compiled = not (gpu or tf.executing_eagerly())
         return _outputs(pixels, weights, architecture, head, compiled, form)
 
-    return Loaded(graph, source.classes, vectors)
+    return Loaded(graph, source.classes, vectors, digest)
 
 
 def _outputs(

@@ -11,24 +11,19 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-BUCKET = "https://storage.googleapis.com/bit_models"
-TFHUB = "https://tfhub.dev/google/bit"
+from bit import home, mirrors, tuned
+from bit.command import exit_with
+from bit.errors import UnknownModel, UnusableModel
+from bit.mirrors import BUCKET, CHECKPOINT
+
 # Of the pixels that networks of the authors' weights take, and of those that TF-Hub modules take.
 NETWORK_RANGE, MODULE_RANGE = (-1.0, 1.0), (0.0, 1.0)
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float16")
 # How often what a precision computes has changed, beyond last bits; part of a job's fingerprint. A precision that never
 # changed has no entry, and its jobs no key: so outputs of earlier versions resume wherever the vectors are the same.
 NUMERICS = {"bfloat16": 2, "float16": 2}  # 2: the residual stream has 16 bits, too
-
-
-class UnknownModel(ValueError):
-    """A `--model` value that is neither a known name nor a possible location of a model."""
-
-
-class UnusableModel(ValueError):
-    """A model that exists but cannot serve the request."""
 
 
 @dataclass(frozen=True)
@@ -107,61 +102,87 @@ class Model:
         return MODULE_RANGE if self.kind == "saved_model" else NETWORK_RANGE
 
 
+_SHORT = re.compile(r"(?:google/)?bit/[ms]-")
 _ARCHITECTURE = "|".join(OFFICIAL)
-_SHORT = re.compile(
-    rf"(?:google/)?bit/(?P<scope>[ms])-(?P<arch>{_ARCHITECTURE})"
-    r"(?:/(?P<task>imagenet21k|ilsvrc2012)_classification)?(?:/1)?"
-)
-_HANDLE = re.compile(
-    rf"https://(?:www\.)?tfhub\.dev/google/bit/(?P<scope>[ms])-(?P<arch>{_ARCHITECTURE})"
-    r"(?:/(?P<task>imagenet21k|ilsvrc2012)_classification)?(?:/1)?/?(?:\?.*)?"
-)
-_CHECKPOINT = re.compile(
-    r"BiT-(?P<scope>[MS])-(?P<arch>R\d+x\d)(?:(?P<ilsvrc>-ILSVRC2012)|-run[012]-(?P<vtab>[\w-]+))?\.npz"
-)
 _UNTRAINED = re.compile(
     rf"untrained/(?P<arch>{_ARCHITECTURE}|tiny)(?:/(?P<task>imagenet21k|ilsvrc2012)_classification)?"
 )
 _TARBALL = re.compile(r"\.(?:tar|tar\.gz|tgz)(?:\?.*)?$")
+_KERAS = re.compile(r"\.(?:keras|h5|hdf5)(?:\?.*)?$", re.IGNORECASE)
 
 
 def resolve(name: str) -> Model:
     """The model that `name` means; raises UnknownModel, which suggests the nearest known name.
 
-    `name` is a short name, a TF-Hub handle, the file name of an official checkpoint (the one in the public bucket, unless
-    there is a local file of that name), any other `.npz`, or a SavedModel's folder or tarball.
+    `name` is a short name or another that bit.mirrors knows, of TF-Hub, Kaggle, timm or Google's bucket: they all mean the
+    same checkpoint, wherever it is fetched from; the file name of an official checkpoint; any other `.npz`, or `.safetensors`
+    with timm's names; or a SavedModel's folder or tarball. A local file or folder goes before a place's name without '://'.
+    Of a local model that says at which size it was tuned (`bit.tuned`), this is the image size. Raises UnusableModel for a
+    Keras file.
     """
     name = name.strip()
+    if _KERAS.search(name) and not os.path.isdir(name):
+        raise UnusableModel(_keras(name))
     if match := _UNTRAINED.fullmatch(name):
         return _model(name, "untrained", "", match["arch"], match["task"] or "")
-    if match := _SHORT.fullmatch(name):
-        _refuse_small_imagenet21k(name, match)
-        suffix = "-ILSVRC2012" if match["scope"] == "m" and match["task"] == "ilsvrc2012" else ""
-        file = f"BiT-{match['scope'].upper()}-{match['arch'].upper().replace('X', 'x')}{suffix}.npz"
-        return _model(name, "npz", f"{BUCKET}/{file}", *_from_checkpoint_name(file))
-    if match := _HANDLE.fullmatch(name):
-        _refuse_small_imagenet21k(name, match)
-        size = 480 if match["scope"] == "m" and match["task"] == "ilsvrc2012" else 224
-        return _model(name, "saved_model", name, match["arch"], match["task"] or "", size)
-    if name.split("?")[0].endswith(".npz"):
-        file = name.split("?")[0].rsplit("/", 1)[-1]
-        official = _CHECKPOINT.fullmatch(file) and name in (file, f"vtab/{file}")
-        if official and not os.path.exists(name):
-            return _model(name, "npz", f"{BUCKET}/{name}", *_from_checkpoint_name(file))
-        return _model(name, "npz", name, *_from_checkpoint_name(file))
+    if url := mirrors.in_bucket(name):
+        return _checkpoint(name, url)
+    if (found := mirrors.official(name)) and (_SHORT.match(name) or not os.path.exists(name)):
+        return _official(name, *found)
+    file = name.split("?")[0]
+    if file.endswith((".npz", ".safetensors")):
+        official = CHECKPOINT.fullmatch(file.removeprefix("vtab/")) and not os.path.exists(name)
+        return _as_tuned(_checkpoint(name, f"{BUCKET}/{name}" if official else name))
+    if mirrors.is_reserved(name) and not mirrors.on_kaggle(name) and not os.path.exists(name):
+        raise UnknownModel(_unknown(name))
     if _is_place(name):
-        return _model(name, "saved_model", name, "", "")
+        return _as_tuned(_model(name, "saved_model", mirrors.on_kaggle(name) or name, "", ""))
     raise UnknownModel(_unknown(name))
+
+
+def _official(name: str, scope: str, architecture: str, task: str) -> Model:
+    if architecture not in OFFICIAL:
+        raise UnknownModel(_unknown(name))
+    if scope == "s" and task == "imagenet21k":
+        raise UnknownModel(
+            f"no model {name!r}: BiT-S was trained on ILSVRC-2012 only; use bit/s-{architecture}/"
+            f"ilsvrc2012_classification or bit/m-{architecture}/imagenet21k_classification"
+        )
+    return _checkpoint(name, mirrors.checkpoint_url(scope, architecture, task))
+
+
+def _checkpoint(name: str, uri: str) -> Model:
+    return _model(name, "npz", uri, *_from_checkpoint_name(uri.split("?")[0].rsplit("/", 1)[-1]))
 
 
 def _model(name: str, kind: str, uri: str, architecture: str, head: str, image_size: int = 224) -> Model:
     size = ARCHITECTURES[architecture].embedding_size if architecture else 0
-    return Model(name, kind, os.path.expanduser(uri), architecture, image_size, size, head)
+    try:
+        return Model(name, kind, home.expanded(uri), architecture, image_size, size, head)
+    except home.NoHome as error:
+        raise UnusableModel(f"--model={error}") from error
+
+
+def _as_tuned(model: Model) -> Model:
+    """The model with the image size that its own files state; official names say it themselves."""
+    size = 0 if model.architecture else tuned.read_image_size(model.uri, model.kind)
+    return replace(model, image_size=size or model.image_size)
+
+
+def _keras(name: str) -> str:
+    path = name.split("?")[0]
+    folder = path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return (
+        f"{name} is a Keras file, which only the code that made it can load: export it as a SavedModel, for example with\n"
+        f"  python -c \"import keras; keras.saving.load_model('{path}').export('{folder}')\"\n"
+        f"then pass --model={folder} --outputs_map=logits=output_0 (the name of its output; for a model that returns "
+        "features, embedding=output_0)"
+    )
 
 
 def _from_checkpoint_name(file: str) -> tuple[str, str, int]:
     """Architecture, head and image size by an official file name; ('', '', 224) for others."""
-    match = _CHECKPOINT.fullmatch(file)
+    match = CHECKPOINT.fullmatch(file)
     if not match or match["arch"].lower() not in ARCHITECTURES:
         return "", "", 224
     architecture = match["arch"].lower()
@@ -174,25 +195,20 @@ def _from_checkpoint_name(file: str) -> tuple[str, str, int]:
     return architecture, "imagenet21k" if match["scope"] == "M" else "ilsvrc2012", 224
 
 
-def _refuse_small_imagenet21k(name: str, match: re.Match[str]) -> None:
-    if match["scope"] == "s" and match["task"] == "imagenet21k":
-        raise UnknownModel(
-            f"no model {name!r}: BiT-S was trained on ILSVRC-2012 only; use bit/s-{match['arch']}/"
-            f"ilsvrc2012_classification or bit/m-{match['arch']}/imagenet21k_classification"
-        )
-
-
 def _is_place(name: str) -> bool:
-    if "://" in name:
-        return not name.startswith((f"{TFHUB}/", "https://www.tfhub.dev/google/bit/"))
-    return name.startswith(("/", "./", "../", "~")) or bool(_TARBALL.search(name)) or os.path.isdir(name)
+    local = name.startswith(("/", "./", "../", "~")) or os.path.isdir(name)
+    return local or "://" in name or bool(_TARBALL.search(name))
 
 
 def _unknown(name: str) -> str:
-    known = names()
-    if "://" in name:
-        known = [f"{TFHUB}/{n.removeprefix('bit/')}/1" for n in known if n.startswith("bit/")]
-    nearest = (difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5) or ["bit/m-r101x3"])[0]
+    known, wanted = names(), name.lower()
+    if match := re.search(
+        r"(?:^|/)([ms]-r[^/?#]*)", wanted
+    ):  # the member, in whatever a place writes around it
+        known, wanted = [n for n in known if n.startswith(f"bit/{match[1][0]}-")], f"bit/{match[1]}"
+    elif match := re.search(r"resnetv2_[^/@?#]+", wanted):
+        known, wanted = mirrors.timm_names(), f"timm/{match[0]}"
+    nearest = (difflib.get_close_matches(wanted, known, n=1, cutoff=0.5) or ["bit/m-r101x3"])[0]
     return (
         f"no model {name!r}, and no such file or folder; did you mean {nearest!r}? "
         "`python -m bit.models` lists the names; a path to an .npz or a SavedModel folder works too"
@@ -201,12 +217,12 @@ def _unknown(name: str) -> str:
 
 def names() -> list[str]:
     """Every short name, in the order in which `main` lists them."""
+    heads = ("", "/imagenet21k_classification", "/ilsvrc2012_classification")
     result = []
     for scope in ("m", "s"):
         for arch in OFFICIAL:
-            tasks = ("", "/imagenet21k_classification", "/ilsvrc2012_classification")
-            result += [f"bit/{scope}-{arch}{task}" for task in tasks if not (scope == "s" and "21k" in task)]
-    return result + [f"untrained/{arch}" for arch in ARCHITECTURES]
+            result += [f"bit/{scope}-{arch}{head}" for head in heads if not (scope == "s" and "21k" in head)]
+    return result + [f"untrained/{arch}{head}" for arch in ARCHITECTURES for head in heads]
 
 
 def main() -> None:
@@ -220,7 +236,8 @@ def main() -> None:
         print(row(model.name, model.embedding_size, model.image_size, model.head, classes, takes, weights))
     tasks = ", ".join(head.removeprefix("vtab/") for head in HEADS if head.startswith("vtab/"))
     print(
-        f"\nAlso: {TFHUB}/m-r101x3/1 and the like; vtab/BiT-M-R101x3-run0-caltech101.npz and the like\n"
+        "\nAlso: what TF-Hub, Kaggle and timm call them (docs/models.md); "
+        "vtab/BiT-M-R101x3-run0-caltech101.npz and the like\n"
         f"(runs 0 to 2 of {tasks});\n"
         "any .npz of the family; a SavedModel's folder or tarball.\n"
         "Jobs pass RGB pixels in [0, 255] to all of them, which are scaled to the input range; --image_size sets another side."
@@ -228,4 +245,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from bit.digests import OfArrays
 from bit.models import Architecture
 
 HEAD_KERNEL = "head/conv2d/kernel"
@@ -134,8 +135,10 @@ def standardize(kernel: np.ndarray) -> np.ndarray:
     return kernel
 
 
-def folded(weights: Weights, head: bool) -> Iterator[tuple[str, np.ndarray]]:
+def folded(weights: Weights, head: bool, digest: OfArrays | None = None) -> Iterator[tuple[str, np.ndarray]]:
     """Yields (name, float32 array) with kernels standardized; the head's arrays only if `head`.
+
+    `digest` gets each array as it was read.
 
     Threads read at most a few arrays ahead, so a caller that converts each array as it comes needs memory for the
     network once, plus a few arrays.
@@ -143,6 +146,8 @@ def folded(weights: Weights, head: bool) -> Iterator[tuple[str, np.ndarray]]:
 
     def read(name: str) -> tuple[str, np.ndarray]:
         value = weights.array(name)
+        if digest:
+            digest.add(name, value)
         return name, standardize(value) if name.endswith(STANDARDIZED) else value
 
     names = iter(shapes(weights.architecture, weights.classes if head else 0))

@@ -138,7 +138,7 @@ def _faster_decoding(counts: Counts, config: JobConfig, workers: Workers) -> str
 
 def _faster_io(stage: str, counts: Counts, config: JobConfig, plan: Plan, workers: Workers) -> str:
     cut_by = plan.todo[0].source.cut_by
-    fetch, rows = config.read.fetch, config.images_per_shard
+    fetch, rows = config.read.fetch, plan.images_per_shard or 1
     if stage == "input" and counts.fetch_seconds:
         if counts.queue_seconds > _MAJORITY * counts.fetch_seconds:
             return f"--per_host={2 * fetch.per_host} would fetch more images at once from one host, if it can take the load"

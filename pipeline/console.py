@@ -8,9 +8,12 @@ import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import NoReturn
 
+from bit.command import guard
 from pipeline import runners
+from pipeline.terminal import Screen, Terminal
 
 # Their warnings are nothing that a user could act on.
 _CHATTY = ("apache_beam.typehints", "apache_beam.utils.subprocess_server")
@@ -18,7 +21,26 @@ _CHATTY = ("apache_beam.typehints", "apache_beam.utils.subprocess_server")
 
 def say(text: str) -> None:
     """Writes a line to stderr; stdout stays empty."""
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")  # at once: a line of another thread must not come before its end
+    sys.stderr.flush()
+
+
+def is_live() -> bool:
+    """Whether `show` draws a live line."""
+    return isinstance(sys.stderr, Terminal)
+
+
+def show(text: str) -> None:
+    """Shows how far the job has come: on a terminal in place of what was shown before, elsewhere as a line."""
+    if isinstance(sys.stderr, Terminal):
+        sys.stderr.live(text)
+    elif text:
+        say(text)
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """'1 image', '2 images', '1,000 images'."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 class _TracebackFilter(logging.Filter):
@@ -63,11 +85,14 @@ def show_traceback() -> None:
         say(_filter.tracebacks[-1])
 
 
-def leave(code: int) -> NoReturn:
-    """Ends the process of a command that has run a pipeline."""
-    # Exit functions stop the job servers that Beam started; threads that read from them would log errors.
-    threading.excepthook = lambda _: None
-    atexit._run_exitfuncs()
+def leave(main: Callable[[], int]) -> NoReturn:
+    """Runs a command that runs a pipeline, with guarded streams and a screen, and ends the process with its code."""
+    guard()
+    with Screen():
+        code = main()
+        # Exit functions stop the job servers that Beam started; threads that read from them would log errors.
+        threading.excepthook = lambda _: None
+        atexit._run_exitfuncs()
     sys.stderr.flush()
     # Threads of a stopped run, or of an engine, must not keep the process alive.
     os._exit(code)

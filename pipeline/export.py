@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from bit import home
+
+os.environ.update(home.settled())  # before Beam is imported, which has a folder there
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -20,7 +22,7 @@ from pipeline.report import DONE, FAILED, WRONG_REQUEST, root_cause
 from pipeline.signals import Stopped
 from transforms import counters
 from transforms.exporting import formats, steps
-from transforms.sources import finding
+from transforms.sources import finding, patterns
 from transforms.storage import door, retrying
 
 _EPILOG = """\
@@ -75,7 +77,6 @@ def parser() -> flags.Parser:
     group.add_argument(
         "--input",
         action="append",
-        type=flags.paths,
         default=[],
         metavar="PATH,...",
         help="the --input of the job, to read the pictures of the rows again; not needed if it was a folder or glob of images",
@@ -95,7 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, beam_options = parse(argv)
         runner = runners.name_of(beam_options)
         console.configure_logging(runner)
-        reach.check(beam_options, runner, (arguments.output, arguments.to))
+        if home.notice:
+            say(home.notice)
+        reach.check(beam_options, runner, _paths(arguments), arguments.fetch)
         door.configure(beam_options)
         with retrying.hurried():
             plan = export_plan.make(arguments)
@@ -103,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 say(note)
             if plan.todo:
                 export_plan.enter(plan)
-        return _run(plan, beam_options, runner)
+        return _run(plan, _paths(arguments), beam_options, runner)
     except RequestError as error:
         say(f"error: {error}")
         return WRONG_REQUEST
@@ -115,18 +118,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return FAILED
     except Exception as error:
-        console.show_traceback()
         say(f"error: {root_cause(error)}")
         return FAILED
 
 
-def _run(plan: export_plan.Plan, beam_options: PipelineOptions, runner: str) -> int:
+def _paths(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """What an export reads and writes, for its stores."""
+    inputs = [pattern for text in arguments.input for pattern in patterns.expand(text)]
+    return (arguments.output, arguments.to, *inputs)
+
+
+def _run(plan: export_plan.Plan, paths: Sequence[str], beam_options: PipelineOptions, runner: str) -> int:
     """Carries the plan out, and says what came of it."""
     export, began = plan.export, time.monotonic()
     if plan.todo:
         say(f"{len(plan.todo)} of {len(plan.parts)} shards to export with {runner}")
         display = ExportProgress(plan, runners.in_process(beam_options, runner))
-        if run.follow(plan.define, display, beam_options, runner) is None:
+        if run.follow(plan.define, display, paths, beam_options, runner) is None:
             say(f"submitted to {runner}")
             return DONE
     elif not plan.is_finished:
@@ -155,7 +163,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, PipelineOptions]:
             raise RequestError(f"missing {name}; see --help")
     arguments.output = options.folder("OUTPUT", arguments.output)
     arguments.to = options.folder("--to", arguments.to)
-    arguments.input = [options.path(pattern) for group in arguments.input for pattern in group]
+    arguments.input = options.input_texts(arguments.input)
     arguments.fetch = options.fetch_settings(arguments)
     if arguments.to == arguments.output:
         raise RequestError(f"--to={arguments.to} is the output of the job: name another folder")
@@ -191,4 +199,4 @@ class ExportProgress(progress.Display):
 
 
 if __name__ == "__main__":
-    console.leave(main())
+    console.leave(main)

@@ -20,6 +20,7 @@ from transforms.exporting.base import Export, Part, Place
 from transforms.sources import pictures
 from transforms.sources.base import BadInput
 from transforms.storage import door
+from transforms.storage.door import StoreSettings
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ class Plan:
     has_columns: bool
     notes: tuple[str, ...] = ()
 
-    def define(self, pipeline: beam.Pipeline) -> None:
-        """Adds the graph to `pipeline`: the columns are decided from all parts, unless that is done."""
+    def define(self, pipeline: beam.Pipeline, stores: StoreSettings) -> None:
+        """Adds the graph to `pipeline`: the columns are decided from all parts, unless that is done.
+
+        `stores` are those that the workers are to use."""
         export = self.export
         if self.has_columns:
             parts = pipeline | "Parts" >> beam.Create(self.todo)
@@ -43,16 +46,16 @@ class Plan:
             parts = (
                 pipeline
                 | "AllParts" >> beam.Create(self.parts)
-                | "SummarizeRecords" >> beam.ParDo(steps.SummarizeRecords(export))
+                | "SummarizeRecords" >> beam.ParDo(steps.SummarizeRecords(export, stores))
                 | "Merge" >> beam.CombineGlobally(steps.Merge())
-                | "DecideColumns" >> beam.ParDo(steps.DecideColumns(export, self.todo))
+                | "DecideColumns" >> beam.ParDo(steps.DecideColumns(export, self.todo, stores))
                 | "Spread" >> beam.Reshuffle()
             )
         (
             parts
-            | "WriteParts" >> beam.ParDo(steps.WriteParts(export)).with_output_types(str)
+            | "WriteParts" >> beam.ParDo(steps.WriteParts(export, stores)).with_output_types(str)
             | "AllWritten" >> beam.combiners.Count.Globally()
-            | "Finish" >> beam.ParDo(steps.Finish(export)).with_output_types(str)
+            | "Finish" >> beam.ParDo(steps.Finish(export, stores)).with_output_types(str)
         )
 
     @property
@@ -121,7 +124,7 @@ def _request(arguments: argparse.Namespace, digest: str) -> dict[str, Any]:
     request = {"features": digest, "format": arguments.format, "dtype": arguments.dtype}
     request["normalize"] = arguments.normalize
     if arguments.format == "tensorboard":
-        request |= {"limit": arguments.limit, "input": arguments.input}
+        request |= {"limit": arguments.limit, "input": list(arguments.input)}
     return request
 
 

@@ -26,6 +26,9 @@ a complete command:
   python -m pipeline.main --runner=DirectRunner --model=bit/m-r101x3 \\
     --input='gs://bucket/train-*.tfrecord' --output=gs://bucket/features
 
+again, with the flags that the output keeps of its request:
+  python -m pipeline.main --output=FOLDER [--retry_failures]
+
 Options of Beam and its runners are accepted too: with DirectRunner,
 --direct_num_workers=4 processes 4 shards at once. All messages go to stderr.
 
@@ -99,22 +102,13 @@ def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
-def paths(text: str) -> list[str]:
-    """Names, with number ranges such as {00000..00012} expanded; numbers have as many digits as the first bound."""
-    match = re.search(r"\{(\d+)\.\.(\d+)\}", text)
-    if not match:
-        return _names(text)
-    first, last = int(match[1]), int(match[2])
-    if not 0 <= last - first < _RANGE_MAX:
-        raise argparse.ArgumentTypeError(f"{match[0]} is not a range of 1 to {_RANGE_MAX:,} numbers")
-    start, end = text.rfind(",", 0, match.start()) + 1, text.find(",", match.end())
-    end = len(text) if end < 0 else end
-    numbers = (f"{number:0{len(match[1])}d}" for number in range(first, last + 1))
-    expanded = (text[start : match.start()] + number + text[match.end() : end] for number in numbers)
-    return _names(text[:start]) + [path for name in expanded for path in paths(name)] + paths(text[end:])
-
-
-_RANGE_MAX = 1_000_000
+# What a request keeps of itself in its output: the flags that decide what the output holds, and how sites are asked.
+KEPT = (
+    "input", "input_format", "image_feature", "uri_column", "key_feature", "pass_through", "split_bytes",
+    "images_per_shard", "model", "outputs", "outputs_map", "top_k", "precision", "image_size", "batch_size", "exif_orientation",
+    "scaled_decoding", "max_pixels", "decode_timeout", "timeout", "retries", "max_bytes", "per_host", "uri_schemes",
+    "allow_private_networks", "user_agent_contact", "no_opt_out", "trust_env_proxies",
+)  # fmt: skip
 _FETCH, _IMAGES = FetchSettings(), Preprocessing()
 SWITCH: dict[str, Any] = {
     "nargs": "?",
@@ -129,7 +123,7 @@ _LIST: dict[str, Any] = {"type": _names, "metavar": "NAME,..."}
 # fmt: off
 _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     "input": [
-        ("--input", {"action": "append", "type": paths, "metavar": "PATH,..."},
+        ("--input", {"action": "append", "metavar": "PATH,..."},
          "TFRecords, WebDataset tars, Parquet files with images, lists of URIs (.txt, .csv, .jsonl, .parquet) or "
          "image files: paths, folders, globs, {00..12} ranges (required)"),
         ("--input_format", {"choices": FORMATS, "default": AUTO, "metavar": "KIND"},
@@ -146,8 +140,9 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
          "features, columns or tar members to copy to the output; NAME:int64, NAME:float or NAME:bytes sets the type"),
         ("--split_bytes", {"type": _size, "metavar": "SIZE"},
          "cut uncompressed TFRecord files into shards of SIZE, such as 256MiB (default: one per file)"),
-        ("--images_per_shard", {**_COUNT, "default": 1000},
-         "images per shard of lists, image files and Parquet (default: %(default)s)"),
+        ("--images_per_shard", _COUNT,
+         "images per shard of lists, image files and Parquet (default: whole batches that give about 200 shards, at "
+         "most 1024 images each; a resumed output keeps its shards)"),
     ],
     "output": [
         ("--output", {"metavar": "FOLDER"},
@@ -164,16 +159,19 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     ],
     "model": [
         ("--model", {"metavar": "NAME"},
-         "bit/m-r101x3 or another name that `python -m bit.models` lists, a TF-Hub handle, or the path "
+         "bit/m-r101x3 or another name that `python -m bit.models` lists, its name on TF-Hub, Kaggle or timm, or the path "
          "of an .npz file or SavedModel (required)"),
+        ("--offline", SWITCH, "take the model only from this machine's cache or disk, and never ask the network for it"),
         ("--outputs", {**_LIST, "default": ["embedding"]},
          f"one or more of {', '.join(outputs.OUTPUTS)} (default: embedding)"),
-        ("--top_k", _COUNT, "--outputs=top_k: classes per image (default: 5)"),
+        ("--top_k", _COUNT, "--outputs=top_k: classes per image (default: 5, or all if there are fewer)"),
+        ("--outputs_map", {**_LIST, "default": [], "metavar": "OURS=NAME,..."},
+         "what the outputs of a SavedModel from elsewhere are, such as logits=dense_1 (default: known by their names)"),
         ("--precision", {"choices": PRECISIONS, "default": "float32"},
          "number format of the network: on GPUs, bfloat16 (T4, V100: float16) is faster and less exact "
          "(default: %(default)s)"),
         ("--image_size", {"type": _side, "metavar": "SIDE"},
-         "side of the square model input, in pixels (default: what the model was trained at, or 224)"),
+         "side of the square model input, in pixels (default: what the model was trained or tuned at, or 224)"),
         ("--batch_size", {**_COUNT, "default": 32}, "images per model call; 128 suits a GPU (default: %(default)s)"),
         ("--exif_orientation", {"choices": ("ignore", "apply"), "default": _IMAGES.exif_orientation},
          "whether to rotate images as their EXIF orientation says (default: %(default)s)"),

@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors that matter are raised, too
+from bit import home
 
-from pipeline import bottleneck, console, options, plan, prepare, reach, run, runners, weights
+os.environ.update(home.settled())  # before Beam is imported, which has a folder there
+
+from pipeline import bottleneck, console, options, plan, prepare, reach, repeat, run, runners, weights
 from pipeline.console import say
 from pipeline.dry_run import run as dry_run
 from pipeline.flags import RequestError
@@ -27,13 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     report = Report(options.report_file(argv))
     try:
-        config, beam_options = options.parse(argv)
+        config, beam_options = options.parse(argv, repeat.kept_in)
         runner = runners.name_of(beam_options)
         console.configure_logging(runner)
-        paths = (*config.inputs, config.output, config.model.model.uri)
-        reach.check(beam_options, runner, paths)
+        if home.notice:
+            say(home.notice)
+        paths = (*config.inputs, config.output, *(() if config.model.offline else (config.model.model.uri,)))
+        reach.check(beam_options, runner, paths, config.read.fetch)
         door.configure(beam_options)
         with retrying.hurried():
+            config = weights.described(config, runner == runners.LOCAL)
             job_plan = plan.make(config, weights.identify(config.model, runner == runners.LOCAL))
         for note in job_plan.notes:
             say(note)
@@ -50,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report.failed(error)
     began, result = time.monotonic(), None
     counters.PROCESS.batch_fitted = 0
-    say(job_plan.summary(runner))
+    say(job_plan.summary(config.model, runner))
     if job_plan.todo:
         try:
             result = run.run(config, job_plan, beam_options, runner)
@@ -58,13 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return report.submitted(runner)
         except Exception as error:
             if runner == runners.LOCAL:  # whose workers end with this process
-                with contextlib.suppress(Exception):  # a store that failed the run may fail here too
-                    request.leave(job_plan.layout, job_plan.listing)
+                # A store that failed the run may fail here too.
+                with contextlib.suppress(Exception), retrying.hurried(retrying.AFTER_A_FAILURE_SECONDS):
+                    request.leave(job_plan.layout, job_plan.listing, job_plan.request)
             if isinstance(error, Stopped):
-                return report.stopped(str(error), job_plan)
+                return report.stopped(error, job_plan, time.monotonic() - began)
             if isinstance(error, RequestError):
                 return report.refused(str(error))
-            return report.failed(error, job_plan)
+            return report.failed(error, job_plan, time.monotonic() - began)
     else:  # an earlier run may have been killed between its last receipt and the manifest
         write_manifest(job_plan.layout, job_plan.fingerprint, len(job_plan.shards))
     seconds, counts = time.monotonic() - began, metrics.read(result) if result else None
@@ -74,4 +80,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    console.leave(main())
+    console.leave(main)

@@ -1,24 +1,25 @@
-"""Command line -> one frozen JobConfig and Beam's own options. Starts and reads nothing."""
+"""Command line -> one frozen JobConfig and Beam's own options. Starts nothing."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
-from bit import models, outputs
+from bit import home, models, outputs
 from pipeline import runners
-from pipeline.flags import Parser, RequestError, parser
+from pipeline.flags import KEPT, Parser, RequestError, parser
 from transforms.feeding.settings import DecodeSettings
 from transforms.fetching.settings import FetchSettings
 from transforms.imaging.preprocess import Preprocessing
 from transforms.infer import ModelSettings
 from transforms.records import features, values
+from transforms.sources import patterns
 from transforms.sources.base import ReadSettings
 from transforms.storage.other import OTHER
 
@@ -29,9 +30,9 @@ _RENAMED = {"--decode_threads": "--decode_processes"}
 class JobConfig:
     """The request for one run of the job."""
 
-    inputs: tuple[str, ...]
+    input_texts: tuple[str, ...]  # the values of --input
     input_format: str
-    images_per_shard: int
+    images_per_shard: int | None
     split_bytes: int | None
     output: str
     overwrite: bool
@@ -43,6 +44,13 @@ class JobConfig:
     read: ReadSettings
     decode: DecodeSettings
     model: ModelSettings
+    flags: Mapping[str, Any]  # those that are kept with the output, as they were given
+    unset: frozenset[str] = frozenset()  # image_size, top_k: set by no flag, so the model's own files may
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The patterns of --input, if each comma separates two of them."""
+        return tuple(pattern for text in self.input_texts for pattern in patterns.expand(text))
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -50,18 +58,36 @@ class JobConfig:
         return self.decode.preprocessing
 
 
-def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
-    """Parses a command line. Raises RequestError if it is wrong."""
+# The flags of the request that made an output, by name. Raises RequestError.
+Kept = Callable[[str, PipelineOptions], Mapping[str, Any]]
+
+
+def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, PipelineOptions]:
+    """Parses a command line. Raises RequestError if it is wrong.
+
+    A command that names an output, and neither input nor model, repeats the request that `kept` returns, as far as its own
+    flags do not say otherwise."""
     flags, rest = parser().parse_known_args(list(argv))
     beam_options = of_beam(rest, parser())
-    flags.input = [group for group in flags.input or [] if group]
+    if kept and flags.output and not flags.input and not flags.model:
+        values = kept(folder("--output", flags.output), beam_options)
+        repeated = parser()
+        repeated.set_defaults(**{name: value for name, value in values.items() if name != "input"})
+        flags, _ = repeated.parse_known_args(list(argv))
+        flags.input = values["input"]
+    flags.input = [text for text in flags.input or [] if text.strip(",")]
     missing = [name for name in ("input", "output", "model") if not getattr(flags, name)]
     if missing:
         raise RequestError(f"missing --{' and --'.join(missing)}; see --help")
     try:
         model = models.resolve(flags.model)
-        output_names, top_k = outputs.in_order(flags.outputs), flags.top_k or 5
-        outputs.check(model, output_names, top_k, outputs.classes(model))
+        output_names, outputs_map = (
+            outputs.in_order(flags.outputs),
+            outputs.parse_map(flags.outputs_map, model),
+        )
+        classes = outputs.classes(model)
+        top_k = flags.top_k or outputs.default_top_k(classes)
+        outputs.check(model, output_names, top_k, classes)
     except (models.UnknownModel, models.UnusableModel) as error:
         raise RequestError(str(error)) from error
     known = dict.fromkeys((*FetchSettings().uri_schemes, *OTHER.schemes))
@@ -90,7 +116,7 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         scaled_decoding=flags.scaled_decoding,
     )
     config = JobConfig(
-        inputs=tuple(path(pattern) for group in flags.input for pattern in group),
+        input_texts=input_texts(flags.input),
         input_format=flags.input_format,
         images_per_shard=flags.images_per_shard,
         split_bytes=flags.split_bytes,
@@ -113,7 +139,18 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         decode=DecodeSettings(
             preprocessing, flags.batch_size, flags.decode_processes or 0, flags.decode_timeout
         ),
-        model=ModelSettings(model, image_size, flags.batch_size, flags.precision, output_names, top_k),
+        model=ModelSettings(
+            model,
+            image_size,
+            flags.batch_size,
+            flags.precision,
+            output_names,
+            top_k,
+            tuple(sorted(outputs_map.items())),
+            offline=flags.offline,
+        ),
+        flags={name: getattr(flags, name) for name in KEPT},
+        unset=frozenset(name for name in ("image_size", "top_k") if not getattr(flags, name)),
     )
     return config, beam_options
 
@@ -136,9 +173,17 @@ def _typed_names(texts: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[str
     return tuple(kinds), tuple((name, kind) for name, kind in kinds.items() if kind)
 
 
+def input_texts(texts: Sequence[str]) -> tuple[str, ...]:
+    """The values of --input but for empty ones, each path in them as `path` gives it. Raises RequestError."""
+    return tuple(",".join(map(path, text.split(","))) for text in texts if text.strip(","))
+
+
 def path(text: str) -> str:
-    """A path in the form that the file systems accept."""
-    return os.path.expanduser(text.removeprefix("file://"))
+    """A path in the form that the file systems accept. Raises RequestError."""
+    try:
+        return home.expanded(text.removeprefix("file://"))
+    except home.NoHome as error:
+        raise RequestError(str(error)) from error
 
 
 def folder(flag: str, text: str) -> str:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
 
+from bit import tuned
 from bit.models import NUMERICS
-from pipeline import resume
+from pipeline import repeat, resume, runners
+from pipeline.console import counted
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from pipeline.resume import State
 from transforms.commit import receipts, request
 from transforms.commit.layout import Layout
+from transforms.commit.receipts import Receipt
 from transforms.elements import Shard
 from transforms.fetching.uris import public_uri
+from transforms.infer import ModelSettings
+from transforms.model import devices
 from transforms.sources import earlier as found_earlier
 from transforms.sources import finding, tfrecord
-from transforms.sources.base import BadInput, Cutting, ReadSettings
+from transforms.sources.base import BadInput, Cut, Cutting, ReadSettings
 from transforms.sources.finding import Found
 from transforms.storage import door
 
@@ -35,19 +41,33 @@ class Plan:
     read: ReadSettings  # those of the request, with the type of each column that is passed through
     listing: bytes | None  # the image files that globs or folders matched, if shards refer to such a list
     state: State  # of the output folder
+    request: bytes  # to be kept in the output folder
+    images_per_shard: int | None = None  # at most; None for kinds that are not cut by rows
     notes: tuple[str, ...] = ()  # messages to the user
     left_out: Mapping[str, str] = field(default_factory=dict)  # files that are not input: path -> reason
+    class_names: bytes | None = None  # of a tuned head, to be kept beside the manifest
 
     @property
     def todo(self) -> tuple[Shard, ...]:
         """The shards of this run; those of which only failures are retried come last."""
         return self.state.todo
 
-    def summary(self, runner: str) -> str:
-        """The work of the run, in one line."""
+    def summary(self, model: ModelSettings, runner: str) -> str:
+        """The work of the run, in one line: how much of what, with which model in which precision, on what."""
         retried = len(self.state.retried)
-        again = f" ({retried} of them to retry {self.tried_again} failures)" if retried else ""
-        return f"{len(self.todo)} of {len(self.shards)} shards to do{again} with {runner}"
+        again = f" ({retried} of them to retry {counted(self.tried_again, 'failure')})" if retried else ""
+        work = f"{len(self.todo)} of {counted(len(self.shards), 'shard')} to do{again} with {runner}"
+        if not self.todo:
+            return work
+        much = f"{self.units / 1e6:,.1f} MB" if self.images is None else counted(self.images, "image")
+        place = devices.expected() if runner == runners.LOCAL else "its workers"
+        return f"{work}: {much}, {public_uri(model.model.name)} in {model.precision} on {place}"
+
+    @property
+    def images(self) -> int | None:
+        """The number of images of this run; None where only reading would tell."""
+        inputs = [shard.retry.inputs if shard.retry else shard.source.inputs for shard in self.todo]
+        return None if None in inputs else sum(filter(None, inputs))
 
     @property
     def tried_again(self) -> int:
@@ -64,7 +84,7 @@ def make(config: JobConfig, weights: str) -> Plan:
     """The plan of a run. `weights` identifies the model's weights. Raises RequestError for a wrong request."""
     layout = Layout(config.output)
     try:
-        matches = finding.find(config.inputs, config.input_format, config.read)
+        matches = finding.find(config.input_texts, config.input_format, config.read)
         plan = _plan(config, layout, matches, weights)
     except (BadInput, RequestError) as error:
         earlier = None if config.overwrite else _as_earlier(config, layout, weights)
@@ -79,15 +99,15 @@ def make(config: JobConfig, weights: str) -> Plan:
 def _as_earlier(config: JobConfig, layout: Layout, weights: str) -> Plan | None:
     """The plan for an output that an earlier version started with fewer files; None if there is no such output."""
     try:
-        if not receipts.labels(layout) and not door.exists(layout.request):
+        if not receipts.labels(layout) and not request.is_begun(layout):
             return None
         earlier = found_earlier.find(config.inputs, config.input_format, config.read)
         plan = _plan(config, layout, earlier, weights)
         if request.is_of_other_input(layout, len(plan.shards), plan.listing):
             return None
-        now, skipped = finding.all_files(config.inputs, config.input_format, config.read)
+        now, skipped = finding.all_files(config.input_texts, config.input_format, config.read)
         begun = [file.last_updated_in_seconds for file in door.match(layout.receipt("*"))]
-        begun += [file.last_updated_in_seconds for file in door.match(layout.request)]
+        begun += [file.last_updated_in_seconds for path in request.notes(layout) for file in door.match(path)]
     except (BadInput, RequestError, BeamIOError, ValueError, ImportError):
         return None
     more = sorted(set(now) - {file.path for file in earlier.files})
@@ -102,9 +122,9 @@ def _as_earlier(config: JobConfig, layout: Layout, weights: str) -> Plan | None:
 
 
 def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Plan:
-    cutting = Cutting(config.read, config.images_per_shard, config.split_bytes, layout.listing)
-    cut = matches.kind.cut(matches.files, cutting)
-    inputs = ",".join(config.inputs)
+    existing = resume.read(layout)
+    cut = _cut(config, layout, matches, existing)
+    inputs = ",".join(config.input_texts)
     if not cut.sources:
         raise RequestError(f"--input={inputs} lists no image: there is nothing to do")
     if config.split_bytes and cut.sources[0].cut_by != "--split_bytes":
@@ -116,13 +136,43 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
         for index, (source, name) in enumerate(zip(cut.sources, cut.names, strict=True))
     )
     resume.check_inputs(layout, matches.files, cut.listing)
-    read = replace(config.read, kinds=resume.kinds(config, layout, cut.kinds))
-    fingerprint = _fingerprint(config, weights, read)
-    state = resume.find(config, layout, shards, fingerprint, cut.listing)
-    return Plan(layout, shards, fingerprint, read, cut.listing, state, cut.notes, matches.left_out)
+    read = replace(config.read, kinds=resume.kinds(config, layout, existing, cut.kinds))
+    class_names = tuned.format_names(config.model.class_names) if config.model.class_names else None
+    fingerprint = _fingerprint(config, weights, read, class_names)
+    state = resume.find(config, layout, shards, fingerprint, cut.listing, existing, class_names)
+    if cut.problem and state.todo:
+        raise RequestError(cut.problem)
+    return Plan(
+        layout,
+        shards,
+        fingerprint,
+        read,
+        cut.listing,
+        state,
+        request.content(repeat.flags_of(config, cut.images_per_shard)),
+        cut.images_per_shard,
+        cut.notes,
+        matches.left_out,
+        class_names,
+    )
 
 
-def _fingerprint(config: JobConfig, weights: str, read: ReadSettings) -> dict[str, Any]:
+def _cut(config: JobConfig, layout: Layout, matches: Found, existing: Sequence[Receipt]) -> Cut:
+    """The input, cut like the output's shards if it has some."""
+    first = None
+    for size in resume.shard_sizes(config, layout, existing, repeat.flags_of(config, None)):
+        cutting = Cutting(config.read, size, config.split_bytes, layout.listing)
+        cut = matches.kind.cut(matches.files, cutting)
+        if cut.images_per_shard is None or config.overwrite or resume.is_cut_like(existing, cut.sources):
+            return cut
+        first = first or cut
+    assert first
+    return first
+
+
+def _fingerprint(
+    config: JobConfig, weights: str, read: ReadSettings, class_names: bytes | None
+) -> dict[str, Any]:
     """Everything besides the input that determines the bytes of a shard."""
     fingerprint = {
         "model": {"name": public_uri(config.model.model.name), "weights": weights},
@@ -142,4 +192,8 @@ def _fingerprint(config: JobConfig, weights: str, read: ReadSettings) -> dict[st
     }
     if numerics := NUMERICS.get(config.model.precision):
         fingerprint["numerics"] = numerics
+    if config.model.outputs_map:
+        fingerprint["outputs_map"] = dict(config.model.outputs_map)
+    if class_names is not None:
+        fingerprint["class_names"] = f"sha256:{hashlib.sha256(class_names).hexdigest()}"
     return json.loads(json.dumps(fingerprint))  # with the types that a receipt returns

@@ -9,8 +9,8 @@ from apache_beam.io.filesystem import BeamIOError
 
 from pipeline.flags import RequestError
 from pipeline.plan import Plan
+from transforms.commit import arrays, request, retry_failures
 from transforms.commit import replace as replacing
-from transforms.commit import request, retry_failures
 from transforms.commit.layout import Layout
 from transforms.storage import door
 from transforms.storage.errors import is_transient
@@ -19,27 +19,34 @@ from transforms.storage.errors import is_transient
 def prepare(plan: Plan) -> None:
     """Makes the output folder ready for the run: the only step of planning that writes.
 
-    Raises RequestError if the folder is not writable, or in use by another job.
+    Raises RequestError if the folder is not writable, in use by another job, or has features of different weights.
     """
     layout = plan.layout
     note = layout, plan.fingerprint, len(plan.shards), plan.listing
     try:
         if plan.state.stale:  # nothing is deleted unless the folder is writable
             _check_writable(layout)
-        if plan.todo and layout.request not in plan.state.stale:
+        is_taken_over = bool({*request.notes(layout)} & {*plan.state.stale})
+        if plan.todo and not is_taken_over:
             request.enter(*note)
         # Receipts first: from then on nothing counts as done.
         door.delete([path for path in plan.state.stale if path.endswith(".json")])
         door.delete([path for path in plan.state.stale if not path.endswith(".json")])
+        if plan.todo:
+            arrays.enter(layout, (*plan.state.done, *plan.state.retried, *plan.state.begun))
         for receipt in plan.state.begun:
             replacing.settle(layout, receipt)
         if plan.state.retried:
             retry_failures.write_marker(layout, plan.todo)
         if plan.listing is not None and (plan.todo or not door.exists(layout.listing)):
             door.write_atomic(layout.listing, plan.listing)
-        if layout.request in plan.state.stale:
+        if plan.class_names is not None and door.read_if_there(layout.class_names) != plan.class_names:
+            door.write_atomic(layout.class_names, plan.class_names)
+        if is_taken_over:
             request.enter(*note)
-    except request.OutputInUse as error:
+        if plan.todo:
+            request.keep(layout, plan.request)
+    except (request.OutputInUse, arrays.OtherWeights) as error:
         raise RequestError(str(error)) from error
     except (OSError, BeamIOError, ValueError, ImportError) as error:
         if is_transient(error):
@@ -51,7 +58,7 @@ def prepare(plan: Plan) -> None:
 
 def _check_writable(layout: Layout) -> None:
     """Raises a storage error if files cannot be written to the output folder, or those in it cannot be replaced."""
-    probe = f"{layout.request}.probe"
+    probe = f"{layout.running}.probe"
     door.write_atomic(probe, b"")
     door.delete([probe])
     for folder in filter(door.is_local, (layout.folder, layout.receipts)):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import abc
-import sys
 import time
 from dataclasses import dataclass, replace
-from typing import TextIO
 
+from pipeline import console
+from pipeline.console import counted
 from pipeline.plan import Plan
 from transforms import counters
 from transforms.commit import receipts, retry_failures
@@ -16,6 +16,8 @@ from transforms.storage import door
 
 _LIVE_SECONDS = 0.5
 _PLAIN_SECONDS = 10.0
+_LONG_SECONDS = 600.0  # for one shard
+_BATCHES = 2  # after the first one, before anything is said about the pace
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Snapshot:
     fraction: float  # of the input, 0 to 1
     seconds: float  # since the first batch was done, if that is known, else since the start
     first: int = 0  # images of the first batch, which the rate leaves out
-    doing: str = ""  # what happens before the first batch is done
+    doing: str = "starting"  # what happens before the first batch is done
 
     @property
     def rate(self) -> float:
@@ -41,11 +43,11 @@ class Snapshot:
         """As shown to the user."""
         if not self.images:
             return self.doing
-        total = f"/{self.images_total}" if self.images_total else ""
+        total = f"/{self.images_total:,}" if self.images_total else ""
         parts = [
-            f"{self.images}{total} images",
+            counted(self.images, "image") if not total else f"{self.images:,}{total} images",
             *([speed(self.rate)] if self.rate else []),
-            f"{self.failures} failed",
+            f"{self.failures:,} failed",
             f"shard {self.shards}/{self.shards_total}",
         ]
         if 0 < self.fraction < 1 and self.rate:
@@ -65,13 +67,49 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
-class Display(abc.ABC):
-    """Shows how far a run has come, from time to time."""
+@dataclass(frozen=True)
+class Pace:
+    """How long a shard takes. `at_once`: shards that are done side by side."""
 
-    def __init__(self, in_process: bool, out: TextIO | None = None):
-        self._in_process = in_process  # whether the workers count in this process
-        self._out = out or sys.stderr
-        self._live = self._out.isatty()
+    plan: Plan
+    at_once: int
+    batch_size: int
+
+    def warning(self, now: Snapshot) -> str:
+        """What a user should know if a shard takes long, once the first batches have passed; else ''."""
+        largest = max(
+            (shard for shard in self.plan.todo if not shard.retry), key=lambda s: s.units, default=None
+        )
+        done = max(0, now.images - now.first)
+        if largest is None or done < _BATCHES * max(now.first, self.batch_size) or not now.rate:
+            return ""
+        # Of a file of records it is only known how much of it the images were.
+        images = largest.source.inputs or largest.units * now.images / max(
+            1.0, now.fraction * self.plan.units
+        )
+        rate = now.rate / min(self.at_once, len(self.plan.todo))  # of one shard
+        if images / rate <= _LONG_SECONDS or images <= self.batch_size:
+            return ""
+        cut_by = largest.source.cut_by
+        if cut_by == "--images_per_shard":
+            batches = max(1, int(_LONG_SECONDS * rate / self.batch_size))
+            advice = f"{cut_by}={batches * self.batch_size} with another --output"
+        elif cut_by:
+            mebibytes = largest.units * _LONG_SECONDS * rate / images / 2**20
+            advice = f"{cut_by}={max(1, int(mebibytes))}MiB with another --output"
+        else:
+            advice = "an input of smaller files"
+        return (
+            f"a shard of about {counted(round(images), 'image')} takes {duration(images / rate)} at this rate, and a run that "
+            f"is stopped loses what it has done of one: {advice} would save more often"
+        )
+
+
+class Display(abc.ABC):
+    """Shows how far a run has come, from time to time. `in_process`: whether the workers count in this process."""
+
+    def __init__(self, in_process: bool):
+        self._in_process = in_process
         self._began = self._drawn = time.monotonic()
 
     @abc.abstractmethod
@@ -81,7 +119,7 @@ class Display(abc.ABC):
     @property
     def interval_seconds(self) -> float:
         """The shortest time between two lines; longer where each has to read receipts."""
-        return _LIVE_SECONDS if self._live and self._in_process else _PLAIN_SECONDS
+        return _LIVE_SECONDS if console.is_live() and self._in_process else _PLAIN_SECONDS
 
     def draw(self) -> None:
         """Shows the state of the run, at most once per interval."""
@@ -92,25 +130,19 @@ class Display(abc.ABC):
             line = self.line()
         except Exception as error:  # a store that does not answer must not end a healthy run
             line = f"progress unknown: {error}"
-        self._out.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
-        self._out.flush()
-
-    def clear(self) -> None:
-        """Erases the live line, so that the next text starts on a line of its own."""
-        if self._live:
-            self._out.write("\r\x1b[K")
-            self._out.flush()
+        console.show(line)
 
 
 class Progress(Display):
     """Follows the job: by this process's counts if the workers are in it, else by the receipts that appear."""
 
-    def __init__(self, plan: Plan, in_process: bool, out: TextIO | None = None):
-        super().__init__(in_process, out)
+    def __init__(self, plan: Plan, in_process: bool, at_once: int = 1, batch_size: int = 1):
+        super().__init__(in_process)
         self._plan = plan
+        self._pace = Pace(plan, at_once, batch_size)
+        self._warned = not in_process
         self._before = counters.PROCESS.counts()
-        is_known = all(shard.source.inputs is not None for shard in plan.todo)
-        self._images_total = plan.units if is_known else 0
+        self._images_total = plan.images or 0
         self._weights = {shard.label: shard.units for shard in plan.todo}
         self._retries = {shard.label: shard.retry for shard in plan.todo if shard.retry}
         self._counted: dict[str, receipts.Receipt] = {}
@@ -163,5 +195,9 @@ class Progress(Display):
         return replace(receipt, failures=failed, features=self._retries[receipt.shard].inputs - failed)
 
     def line(self) -> str:
-        """The state of the run now, as shown to the user."""
-        return self.snapshot().line()
+        """The state of the run now, as shown to the user, who is told once, in a line above, if a shard takes long."""
+        snapshot = self.snapshot()
+        if not self._warned and (warning := self._pace.warning(snapshot)):
+            self._warned = True
+            console.say(warning)
+        return snapshot.line()

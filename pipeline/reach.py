@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 import threading
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -14,6 +15,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import runners
 from pipeline.console import say
+from pipeline.flags import RequestError
+from transforms.fetching import proxies
+from transforms.fetching.settings import FetchSettings
 from transforms.fetching.uris import public_uri
 from transforms.storage import door
 
@@ -34,8 +38,12 @@ class Endpoint:
     named_by: str
 
 
-def check(options: PipelineOptions, runner: str, paths: Iterable[str]) -> None:
-    """Connects once to each host that the engine and the `paths` need. Raises Unreachable for the first that fails."""
+def check(options: PipelineOptions, runner: str, paths: Sequence[str], fetch: FetchSettings) -> None:
+    """Connects once to each host that the engine and the `paths` need. Raises Unreachable for the first that fails.
+
+    Raises RequestError if the environment names a proxy that the clients of stores, or of images, cannot use.
+    """
+    _check_proxies(options, paths, fetch)
     for endpoint in endpoints(options, runner, paths):
         _connect(endpoint)
 
@@ -54,6 +62,23 @@ def endpoints(options: PipelineOptions, runner: str, paths: Iterable[str]) -> li
 def _endpoint(url: str, named_by: str) -> Endpoint:
     parts = urlsplit(url if "://" in url else f"http://{url}")
     return Endpoint(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), named_by)
+
+
+def _check_proxies(options: PipelineOptions, paths: Sequence[str], fetch: FetchSettings) -> None:
+    used: list[tuple[str, str, bool]] = []  # scheme, what needs it, and whether its client knows all_proxy
+    if fetch.trust_env_proxies:
+        used += [(scheme, "--trust_env_proxies", True) for scheme in ("http", "https")]
+    for path in paths:
+        url = urlsplit(door.endpoint(path, options))
+        is_google = path.startswith("gs://")  # whose client speaks SOCKS if PySocks is installed
+        can_speak_socks = is_google and importlib.util.find_spec("socks")
+        if url.scheme and not can_speak_socks and not urllib.request.proxy_bypass(url.netloc):
+            used.append((url.scheme, public_uri(path), is_google))
+    for scheme, named_by, or_all in used:
+        try:
+            proxies.proxy_for(scheme, or_all)
+        except proxies.BadProxy as error:
+            raise RequestError(f"{named_by}: {error}") from error
 
 
 def _behind_proxy(url: str) -> bool:

@@ -8,17 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pipeline import failures as failed_inputs
 from pipeline import progress
 from pipeline.bottleneck import Bottleneck, stage_seconds
-from pipeline.console import say
+from pipeline.console import counted, say
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
+from pipeline.signals import Stopped
 from transforms import counters
 from transforms.commit import receipts
 from transforms.counters import Counts
 from transforms.fetching.uris import public_uri
 from transforms.sources import finding
-from transforms.storage import door
+from transforms.storage import door, retrying
 
 DONE, FAILED, WRONG_REQUEST, TOO_MANY_FAILURES = 0, 1, 2, 3
 
@@ -35,7 +37,7 @@ class Report:
         self._left_out = paths
         if paths:
             listed = "; --report_file lists them" if not self._path else ""
-            say(f"left out {len(paths)} file{'s' * (len(paths) != 1)}: {finding.summary(paths)}{listed}")
+            say(f"left out {counted(len(paths), 'file')}: {finding.summary(paths)}{listed}")
 
     def refused(self, reason: str) -> int:
         """The request is wrong, and nothing was started."""
@@ -48,26 +50,28 @@ class Report:
             say(line)
         return self._end(DONE, {"status": "dry_run", "found": list(lines)})
 
-    def failed(self, error: BaseException, plan: Plan | None = None) -> int:
-        """The run ended with an error; `plan` if it got that far."""
+    def failed(self, error: BaseException, plan: Plan | None = None, seconds: float = 0.0) -> int:
+        """The run ended with an error; `plan` if it got that far, and how long it ran."""
         reason = root_cause(error)
         say(f"error: {reason}")
         state: dict[str, Any] = {}
         if plan:
             try:
-                state = _shards(plan)
+                with retrying.hurried(retrying.AFTER_A_FAILURE_SECONDS):
+                    state = {**_shards(plan), "seconds": round(seconds, 3)}
             except Exception as second:  # the store that failed the run may fail here too
                 state = {"shards": len(plan.shards), "shards_done_unknown": str(second)}
         return self._end(FAILED, {"status": "failed", "error": reason, **state})
 
-    def stopped(self, name: str, plan: Plan) -> int:
-        """The signal `name` stopped the run."""
+    def stopped(self, error: Stopped, plan: Plan, seconds: float) -> int:
+        """A signal stopped the run after `seconds`."""
         state = _shards(plan)
         say(
-            f"stopped by {name}: {state['shards_done']} of {state['shards']} shards are committed; "
-            "run the same command again to resume"
+            f"stopped by {error} after {progress.duration(seconds)} and {counted(error.images, 'image')}: "
+            f"{state['shards_done']} of {counted(state['shards'], 'shard')} committed; run the same command again to resume"
         )
-        return self._end(FAILED, {"status": "stopped", "error": name, **state})
+        reason = {"error": str(error), "images": error.images, "seconds": round(seconds, 3)}
+        return self._end(FAILED, {"status": "stopped", **reason, **state})
 
     def submitted(self, runner: str) -> int:
         """The engine has accepted the job; the launcher does not wait for its end."""
@@ -91,7 +95,7 @@ class Report:
         if manifest["shards_done"] != len(plan.shards):
             missing = len(plan.shards) - manifest["shards_done"]
             lost = RuntimeError(
-                f"{missing} of {len(plan.shards)} shards have no receipt in {config.output} although {runner} ended "
+                f"{missing} of {counted(len(plan.shards), 'shard')} without a receipt in {config.output} although {runner} ended "
                 "without an error: run the same command again to do them"
             )
             return self.failed(lost, plan)
@@ -104,7 +108,7 @@ class Report:
         too_many = rate > config.max_failure_rate or (inputs > 0 and features == 0)
         if plan.todo:
             speed = (inputs - earlier) / seconds if seconds else 0.0
-            say(f"{inputs - earlier} images in {seconds:.1f} s ({progress.speed(speed)})")
+            say(f"{counted(inputs - earlier, 'image')} in {seconds:.1f} s ({progress.speed(speed)})")
             if bottleneck:
                 say(bottleneck.line())
             if smaller_batch:
@@ -116,19 +120,20 @@ class Report:
             say("nothing to do: there is no failure that could be retried")
         else:
             say("nothing to do: all shards are committed already")
-        codes = ", ".join(f"{code}: {count}" for code, count in manifest["failures_by_code"].items())
-        say(f"{config.output}: {features} features, {failures} failures{f' ({codes})' if codes else ''}")
+        say(f"{config.output}: {counted(features, 'feature')}, {counted(failures, 'failure')}")
+        for line in failed_inputs.lines(config, plan.layout, runner, manifest["failures_by_code"]):
+            say(line)
         if unfit := manifest.get("unfit_values"):
             say(
-                f"{unfit} value{'s' * (unfit != 1)} of --pass_through did not fit the type of the column and "
+                f"{counted(unfit, 'value')} of --pass_through did not fit the type of the column and "
                 f"{'are' if unfit != 1 else 'is'} left empty: --pass_through=NAME:bytes with a new --output keeps any value"
             )
         if manifest["untrained"]:
             say("the weights are untrained: the features have the right shape but no meaning")
         if too_many:
             say(
-                f"error: {failures} of {inputs} images failed, more than --max_failure_rate={config.max_failure_rate} "
-                f"allows; the ledgers {plan.layout.failures('*')} say why"
+                f"error: {failures:,} of {counted(inputs, 'image')} failed, more than "
+                f"--max_failure_rate={config.max_failure_rate} allows; the ledgers {plan.layout.failures('*')} say why"
             )
         summary = {
             "status": "too_many_failures" if too_many else "done",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +18,11 @@ from transforms.commit import replace as replacing
 from transforms.commit.layout import LISTING, Layout, is_data
 from transforms.commit.receipts import Receipt
 from transforms.elements import Shard
+from transforms.sources.base import Source
 from transforms.storage import door
 from transforms.storage.errors import is_transient
+
+_BEFORE = 1000  # images per shard where no flag said so, in versions before 0.2
 
 
 @dataclass(frozen=True)
@@ -33,20 +36,75 @@ class State:
     retried: tuple[Receipt, ...] = ()  # of shards of which only the failures are processed
 
 
+def read(layout: Layout) -> list[Receipt]:
+    """The receipts in the output folder. Raises RequestError if it cannot be read."""
+    with _readable(layout):
+        return receipts.read_receipts(layout)
+
+
+@contextlib.contextmanager
+def _readable(layout: Layout) -> Iterator[None]:
+    """A context in which the output folder is read, and what is wrong with its content becomes RequestError."""
+    try:
+        yield
+    except (BeamIOError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
+        if is_transient(error):
+            raise
+        raise RequestError(
+            f"--output={layout.folder} cannot be read: {door.explain(layout.folder, error)}"
+        ) from error
+
+
+def shard_sizes(
+    config: JobConfig, layout: Layout, existing: Sequence[Receipt], kept: Mapping[str, Any]
+) -> Iterator[int | None]:
+    """The images per shard by which the output's shards may have been cut, the likeliest first; None: by the rows.
+
+    `kept`: the request of the output, as it would be kept of this run but for the images per shard.
+    """
+    if config.images_per_shard or config.overwrite:
+        yield config.images_per_shard
+        return
+    rows = [receipt.input["rows"] for receipt in existing if "rows" in receipt.input]
+    with _readable(layout):
+        is_begun = not existing and request.is_begun(layout)
+        earlier = request.kept(layout) if rows or is_begun else None
+    if earlier and (rows or earlier["input"] == kept["input"]) and "images_per_shard" in earlier:
+        yield earlier["images_per_shard"]
+    elif rows:
+        yield max(rows)  # all but the last shard of a list have as many as can be
+    if not earlier and (rows or is_begun):
+        yield _BEFORE
+    yield None
+
+
+def is_cut_like(existing: Sequence[Receipt], sources: Sequence[Source]) -> bool:
+    """Whether an input is cut into as many shards, of as many rows, as it was for these receipts."""
+    rows = {
+        Shard(index, len(sources), source, "").label: source.inputs for index, source in enumerate(sources)
+    }
+    return all(
+        receipt.shard in rows and rows[receipt.shard] == receipt.input.get("rows") for receipt in existing
+    )
+
+
 def find(
     config: JobConfig,
     layout: Layout,
     shards: tuple[Shard, ...],
     fingerprint: dict[str, Any],
     listing: bytes | None,
+    existing: Sequence[Receipt],
+    class_names: bytes | None = None,
 ) -> State:
-    """The state of the output folder of a request. Raises RequestError if it belongs to another request."""
-    with _readable(config):
-        existing = receipts.read_receipts(layout)
+    """The state of the output folder of a request. Raises RequestError if it belongs to another request.
+
+    `existing`: the receipts in the folder."""
+    with _readable(layout):
         marker = retry_failures.read_marker(layout) if existing else None
         files = {file.path: file.size_in_bytes for file in door.match(layout.data)}
     if not existing:
-        _check_foreign(layout, listing)
+        _check_foreign(layout, listing, class_names)
     if config.overwrite:
         old = [layout.receipt(receipt.shard) for receipt in existing]
         kept = [file.path for file in door.match(layout.manifest)]
@@ -89,7 +147,7 @@ def find(
 
 
 def kinds(
-    config: JobConfig, layout: Layout, settled: tuple[tuple[str, str], ...]
+    config: JobConfig, layout: Layout, existing: Sequence[Receipt], settled: tuple[tuple[str, str], ...]
 ) -> tuple[tuple[str, str], ...]:
     """The types of the columns that are passed through: those of what the folder holds already, else those `settled` now.
 
@@ -98,27 +156,14 @@ def kinds(
     """
     if config.overwrite or not settled:
         return settled
-    with _readable(config):
-        before = receipts.first_fingerprint(layout) or request.fingerprint(layout)
+    with _readable(layout):
+        before = existing[0].fingerprint if existing else request.fingerprint(layout)
     if before is None:
         return settled
     old = before.get("schema", {}).get("pass_through_types", {})
     requested = config.read.kinds_by_name
     names = [name for name in config.read.pass_through if name in {**old, **requested}]
     return tuple((name, requested.get(name) or old[name]) for name in names)
-
-
-@contextlib.contextmanager
-def _readable(config: JobConfig) -> Iterator[None]:
-    """A context in which the output folder is read, and what is wrong with its content becomes RequestError."""
-    try:
-        yield
-    except (BeamIOError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
-        if is_transient(error):
-            raise
-        raise RequestError(
-            f"--output={config.output} cannot be read: {door.explain(config.output, error)}"
-        ) from error
 
 
 def check_inputs(layout: Layout, files: Iterable[FileMetadata], listing: bytes | None) -> None:
@@ -132,14 +177,19 @@ def check_inputs(layout: Layout, files: Iterable[FileMetadata], listing: bytes |
             )
 
 
-def _check_foreign(layout: Layout, listing: bytes | None) -> None:
+def _check_foreign(layout: Layout, listing: bytes | None, class_names: bytes | None) -> None:
     """Raises RequestError if a folder without receipts has files with this job's names that are not its."""
     foreign = ""
     if b'"shards_done"' not in (door.read_if_there(layout.manifest) or b'"shards_done"'):
         foreign = layout.manifest
-    if listing is not None and door.read_if_there(layout.listing) not in (None, listing):
-        foreign = layout.listing
-    if foreign and not door.exists(layout.request):
+    for path, content in ((layout.listing, listing), (layout.class_names, class_names)):
+        if content is not None and door.read_if_there(path) not in (None, content):
+            foreign = path
+    try:
+        request.kept(layout)
+    except request.NotARequest:
+        foreign = layout.request
+    if foreign and not request.is_begun(layout):
         raise RequestError(
             f"--output={layout.folder} holds {foreign}, which this job did not write, and would write over it: move it "
             "elsewhere, or use another --output"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -12,7 +15,8 @@ from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from apache_beam.runners.runner import PipelineResult
 
 from bit.models import UnusableModel
-from pipeline import console, graph, runners
+from pipeline import console, graph, runners, workers
+from pipeline import fleet as fleets
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
@@ -25,21 +29,28 @@ from transforms.infer import BitModelHandler
 from transforms.manifest import WriteManifest
 from transforms.read import ReadShards
 from transforms.storage import door
+from transforms.storage.door import StoreSettings
+from transforms.storage.errors import StorageFailed
 from transforms.write import WriteShards
 
 _POLL_SECONDS = 0.25
 
 
-def define(config: JobConfig, plan: Plan, pipeline: beam.Pipeline) -> None:
-    """Adds the job's graph for `plan` to `pipeline`."""
+def define(
+    config: JobConfig,
+    plan: Plan,
+    pipeline: beam.Pipeline,
+    stores: StoreSettings = StoreSettings(),  # noqa: B008  # frozen
+) -> None:
+    """Adds the job's graph for `plan` to `pipeline`; `stores` are those that the workers are to use."""
     graph.define(
         pipeline,
         plan.todo,
-        ReadShards(plan.read, Due(plan.layout)),
+        ReadShards(plan.read, Due(plan.layout), stores),
         DecodeImages(config.decode),
-        BitModelHandler(config.model),
-        WriteShards(plan.layout, plan.fingerprint),
-        WriteManifest(plan.layout, plan.fingerprint, len(plan.shards)),
+        BitModelHandler(config.model, stores),
+        WriteShards(plan.layout, plan.fingerprint, stores),
+        WriteManifest(plan.layout, plan.fingerprint, len(plan.shards), stores),
     )
 
 
@@ -60,30 +71,48 @@ def check_model(config: JobConfig, beam_options: PipelineOptions, runner: str) -
 
 def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: str) -> PipelineResult | None:
     """Runs the plan as `follow` does. Raises RequestError if the model cannot do what was requested."""
-    progress = Progress(plan, runners.in_process(beam_options, runner))
+    crew = runners.workers(beam_options, runner)
+    progress = Progress(plan, crew.in_process, crew.at_once, config.model.batch_size)
+    paths = (*config.inputs, config.output, config.model.model.uri)
     try:
-        return follow(lambda pipeline: define(config, plan, pipeline), progress, beam_options, runner)
+        return follow(partial(define, config, plan), progress, paths, beam_options, runner)
+    except Stopped as stopped:
+        with contextlib.suppress(Exception):  # a store that does not answer
+            stopped.images = progress.snapshot().images
+        raise
     except Exception as error:
         for cause in _causes(error):
             if isinstance(cause, UnusableModel):
                 raise RequestError(f"--model={config.model.model.name}: {cause}") from error
-        if not isinstance(error, Stopped):
-            console.show_traceback()
         raise
 
 
 def follow(
-    define: Callable[[beam.Pipeline], None], progress: Display, beam_options: PipelineOptions, runner: str
+    define: Callable[[beam.Pipeline, StoreSettings], None],
+    progress: Display,
+    paths: Iterable[str],
+    beam_options: PipelineOptions,
+    runner: str,
 ) -> PipelineResult | None:
     """Runs a graph to its end, or only submits it where the engine accepts no more than a description of the job.
 
+    Args:
+      define: adds the graph to a pipeline; its steps are to use the stores given.
+      progress: is shown meanwhile.
+      paths: those that the steps read and write, by which their stores are known.
+      beam_options: loses the secrets of stores.
+      runner: as `runners.name_of` gives it.
+
     Returns the engine's result of a job that has ended, None for one that was only submitted. Raises Stopped on a signal,
-    else what the run raises.
+    else what the run raises, after showing the last traceback if the error does not say all.
     """
     if beam_options.view_as(SetupOptions).save_main_session is None:
         beam_options.view_as(SetupOptions).save_main_session = False
-    pipeline = beam.Pipeline(runner=runner, options=beam_options)
-    define(pipeline)
+    stores = door.of_launcher(beam_options, paths)
+    runners.talk_directly()
+    pipeline = beam.Pipeline(runner=runner, options=door.without_secrets(beam_options))
+    door.adopt(stores)  # the pipeline has set its own
+    define(pipeline, stores)
     outcome: dict[str, Any] = {}
 
     def work() -> None:
@@ -96,7 +125,7 @@ def follow(
 
     counters.PROCESS.drain()  # counts of an earlier, failed run in this process
     counters.PROCESS.does("starting")
-    with Signals() as signals:
+    with Signals() as signals, counters.PROCESS.run(), workers.watched() as fleet:
         if runner != runners.LOCAL:
             # Beam starts job servers on the main thread only, and installs its own SIGINT handler there.
             with signals.raised():
@@ -106,17 +135,31 @@ def follow(
                 return None
         thread = threading.Thread(target=work, name="run", daemon=True)
         thread.start()
-        while thread.is_alive() and not signals.received:
+        while thread.is_alive() and not signals.received and not _is_overdue(fleet):
             thread.join(_POLL_SECONDS)
             progress.draw()
-        progress.clear()
+        console.show("")
         console.log_warnings_only()
         if signals.received:
             _cancel(outcome.get("result"), beam_options, runner)
             raise signals.stopped()
-    if error := outcome.get("error"):
+    if isinstance(fleet.error, fleets.WorkerDied):  # what else was logged follows from it
+        raise fleet.error
+    if error := outcome.get("error", fleet.error):
+        if not _says_all(error):
+            console.show_traceback()
         raise error
     return outcome["result"]
+
+
+def _is_overdue(fleet: fleets.Fleet) -> bool:
+    """Whether a run of which a bundle has failed should have ended: another worker is in the middle of its own."""
+    return bool(fleet.error) and time.monotonic() > fleet.failed_at + 2 * fleets.GRACE_SECONDS
+
+
+def _says_all(error: BaseException) -> bool:
+    """Whether the message of an error leaves nothing that a traceback could tell."""
+    return StorageFailed.__name__ in str(error) or any(isinstance(c, UnusableModel) for c in _causes(error))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 class Stopped(Exception):
     """A signal stopped the run; the text is its name."""
 
+    images = 0  # that the run had done
+
 
 class Signals:
     """Collects SIGINT and SIGTERM in `received`, in place of an exception at an arbitrary point."""

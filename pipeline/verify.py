@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 
 from apache_beam.io.filesystem import BeamIOError
 
-from pipeline.console import say
-from transforms.commit import receipts
+from bit.command import exit_with
+from pipeline.console import counted, say
+from transforms.commit import arrays, receipts, request
 from transforms.commit.audit import Problem, check_shard
-from transforms.commit.layout import MANIFEST, OF_SHARDS, Layout, label_of, receipt_name
+from transforms.commit.layout import MANIFEST, OF_SHARDS, REQUEST, Layout, label_of, receipt_name
 from transforms.commit.receipts import Receipt
 from transforms.manifest import manifest
 from transforms.sources import kinds
@@ -51,13 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return NO_OUTPUT
     if count:
         say(
-            f"error: {folder}: {count} problem{'s' * (count > 1)}; delete the receipts of the shards named, "
+            f"error: {folder}: {counted(count, 'problem')}; delete the receipts of the shards named, "
             "then run the job again: it redoes those shards"
         )
         return BROKEN
-    say(
-        f"{folder}: {totals['shards']} shards, {totals['features']} features, {totals['failures']} failures: complete"
-    )
+    counts = [counted(totals[name], name.removesuffix("s")) for name in ("shards", "features", "failures")]
+    say(f"{folder}: {', '.join(counts)}: complete")
     if arguments.json:
         print(json.dumps(totals))
     return COMPLETE
@@ -93,6 +92,11 @@ def check_folder(layout: Layout) -> Iterator[Problem]:
         yield from check_shard(layout, receipt, kinds.keys(receipt.name, receipt.input, layout.listing))
     yield from _between(layout, done)
     yield from _manifest(layout, done, MANIFEST in present)
+    if REQUEST in present:
+        try:
+            request.kept(layout)
+        except request.NotARequest as error:
+            yield Problem(layout.request, str(error).removeprefix(f"{layout.request} "))
     of_shards = {receipt_name(label) for label in labels}
     of_shards |= {file.name for receipt in done for file in receipt.files}
     yield from _stray(layout, present - of_shards)
@@ -114,6 +118,10 @@ def _between(layout: Layout, done: Sequence[Receipt]) -> Iterator[Problem]:
         for name, (old, new) in receipts.conflicts(first.fingerprint, receipt.fingerprint).items():
             path = layout.receipt(receipt.shard)
             yield Problem(path, f"{name} is {new!r}, but {old!r} in shard {first.shard}")
+    try:
+        arrays.check(layout, done)
+    except arrays.OtherWeights as error:
+        yield Problem(layout.receipts, str(error))
     sizes = {name: size for receipt in done for name, size in receipt.outputs.items()}
     for receipt in done:
         if receipt.features and dict(receipt.outputs) != sizes:
@@ -149,4 +157,4 @@ def _stray(layout: Layout, names: set[str]) -> Iterator[Problem]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

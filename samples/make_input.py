@@ -8,6 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bit.command import exit_with
+from transforms.records import examples, tfrecord
+
 PHOTOS = Path(__file__).resolve().parent / "photos"
 SHARDS = 3
 FORMATS = {".gif": "gif", ".jpg": "jpeg", ".png": "png", ".tiff": "tiff", ".webp": "webp"}
@@ -24,19 +27,15 @@ def encode_example(path: Path, label: int) -> bytes:
     `image/encoded`, `image/format`, `image/filename`, `image/class/text`: one bytes value each;
     `image/class/label`: one int64.
     """
-    import tensorflow as tf
-
-    def bytes_feature(value: bytes) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-    features = {
-        "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-        "image/class/text": bytes_feature(path.stem.replace("_", " ").encode()),
-        "image/encoded": bytes_feature(path.read_bytes()),
-        "image/filename": bytes_feature(path.name.encode()),
-        "image/format": bytes_feature(FORMATS[path.suffix].encode()),
+    values = {
+        "image/class/label": label,
+        "image/class/text": path.stem.replace("_", " "),
+        "image/encoded": path.read_bytes(),
+        "image/filename": path.name,
+        "image/format": FORMATS[path.suffix],
     }
-    example = tf.train.Example(features=tf.train.Features(feature=features))
+    example = examples.Example()
+    example.features.MergeFromString(examples.from_columns(values))
     return example.SerializeToString(deterministic=True)
 
 
@@ -46,17 +45,13 @@ def write_input(folder: Path) -> None:
     The photographs are in the order of their names; the label is the position in that order. The bytes of the
     shards are the same in each call; `photos.txt` depends on where the project is.
     """
-    import tensorflow as tf
-
     photos = photo_paths()
-    examples = [encode_example(path, label) for label, path in enumerate(photos)]
+    records = [tfrecord.frame(encode_example(path, label)) for label, path in enumerate(photos)]
     (folder / "tfrecords").mkdir(parents=True, exist_ok=True)
     for shard in range(SHARDS):
-        first, end = (len(examples) * i // SHARDS for i in (shard, shard + 1))
+        first, end = (len(records) * i // SHARDS for i in (shard, shard + 1))
         name = f"photos-{shard:05d}-of-{SHARDS:05d}.tfrecord"
-        with tf.io.TFRecordWriter(str(folder / "tfrecords" / name)) as writer:
-            for example in examples[first:end]:
-                writer.write(example)
+        (folder / "tfrecords" / name).write_bytes(b"".join(records[first:end]))
     (folder / "photos.txt").write_text("".join(f"{path}\n" for path in photos), encoding="utf-8")
 
 
@@ -73,4 +68,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -14,6 +14,7 @@ import socket
 import ssl
 import struct
 import threading
+import zlib
 from collections import Counter
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -288,6 +289,42 @@ class HttpServer:
     async def _do_encoding(self, ask):
         """A body under the Content-Encoding `name` that is not in it."""
         ask.writer.write(answer(Content_Encoding=ask.query["name"]))
+
+    async def _do_deflate(self, ask):
+        """A good answer as deflate without zlib's header, as some servers send it, or with `zlib`."""
+        compressor = zlib.compressobj(wbits=15 if "zlib" in ask.query else -15)
+        body = compressor.compress(IMAGE) + compressor.flush()
+        ask.writer.write(answer(body, Content_Encoding="deflate"))
+
+    async def _do_gzip_as(self, ask):
+        """A good answer, compressed `times` times, under the Content-Encoding `name`."""
+        body = IMAGE
+        for _ in range(int(ask.query.get("times", 1))):
+            body = gzip.compress(body)
+        ask.writer.write(answer(body, Content_Encoding=ask.query["name"]))
+
+    async def _do_hints(self, ask):
+        """Interim answers with `code` before a good one."""
+        interim = f"HTTP/1.1 {ask.query['code']} Wait\r\nLink: </style.css>; rel=preload\r\n\r\n"
+        ask.writer.write(interim.encode() * 3 + answer())
+
+    async def _do_part(self, ask):
+        """Status 206 with the Content-Range `range`, if given."""
+        range_ = {"Content-Range": ask.query["range"]} if "range" in ask.query else {}
+        ask.writer.write(answer(IMAGE, "206 Partial Content", **range_))
+
+    async def _do_head(self, ask):
+        """A good answer whose head is `head`, with \\n as the end of lines; chunked if that says so."""
+        head = ask.query["head"].replace("SIZE", str(len(IMAGE))).encode("latin-1")
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(IMAGE), IMAGE) if b"chunked" in head.lower() else IMAGE
+        ask.writer.write(head + b"\n\n" + body)
+
+    async def _do_location(self, ask):
+        """A redirect with `to` as raw Latin-1 in `times` headers."""
+        location = b"Location: " + ask.query.get("to", "").encode("latin-1") + b"\r\n"
+        ask.writer.write(
+            b"HTTP/1.1 302\r\nContent-Length: 0\r\n" + location * int(ask.query.get("times", 1)) + b"\r\n"
+        )
 
     async def _do_garbage(self, ask):
         """Not HTTP."""

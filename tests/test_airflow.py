@@ -189,7 +189,6 @@ def test_the_template_gets_every_param_as_text(airflow):
         "model": "untrained/tiny",
         "input_format": "auto",
         "key_feature": "image/filename",
-        "images_per_shard": "1000",
         "image_size": str(helpers.SIDE),
         "batch_size": "32",
         "precision": "float32",

@@ -40,6 +40,21 @@ def test_a_quote_inside_a_field_swallows_no_rows(tmp_path, photo):
     assert failed == []
 
 
+def test_an_unclosed_quote_is_one_ledger_line_and_a_retry_finds_its_place(tmp_path, photo):
+    lines = [f"{photo},{number}\n" for number in range(20)]
+    lines[5], lines[12] = f'{photo},"5\n', f"{tmp_path}/b.jpg,12\n"
+    path = tmp_path / "list.csv"
+    path.write_text("\ufeffuri,n\n" + "".join(lines), encoding="utf-16")
+    flags = (f"--input={path}", "--pass_through=n", "--images_per_shard=8")
+    records, failed = run(tmp_path, *flags)
+    assert [record["n"] for record in records] == [[b"%d" % n] for n in range(20) if n not in (5, 12)]
+    assert [(line["position"], line["code"]) for line in failed] == [(5, "bad_row"), (4, "not_found")]
+    (tmp_path / "b.jpg").write_bytes(helpers.encoded(1))
+    records, failed = run(tmp_path, *flags, "--retry_failures")
+    assert [record["n"] for record in records] == [[b"%d" % n] for n in range(20) if n != 5]
+    assert [(line["position"], line["code"]) for line in failed] == [(5, "bad_row")]
+
+
 def test_a_uri_that_cannot_be_stored_is_a_ledger_line(tmp_path, photo):
     path = tmp_path / "list.jsonl"
     lines = [{"uri": str(photo), "n": 1}, {"uri": "/\ud800.jpg", "n": 1}]

@@ -109,6 +109,7 @@ FOREIGN = {
     "features-00000-of-00002.tfrecord": ("records", "would write over"),
     "manifest.json": ("photos", "this job did not write"),
     "inputs.txt": ("photos", "this job did not write"),
+    "request.json": ("photos", "this job did not write"),
 }
 
 

@@ -6,11 +6,12 @@ holds is in the receipts and the manifest.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -89,9 +90,18 @@ class Tally:
         self._sums: dict[str, Any] = asdict(Counts())
         self._failures: Counter[str] = Counter()
         self._drained: dict[str, int] = {}
-        self.doing = ""  # what the process does before its first batch is done
+        self.doing = "starting"  # what the process does before its first batch is done
         self.first: tuple[float, int] | None = None  # when that was, a time.monotonic(), and its inputs
         self.batch_fitted = 0  # images per call, where the device's memory does not hold --batch_size
+        self.runs_ended = 0  # in this process, if it launches runs
+
+    @contextlib.contextmanager
+    def run(self) -> Iterator[None]:
+        """A context after which steps that still work for the run that it is about stop: see ReadShards."""
+        try:
+            yield
+        finally:
+            self.runs_ended += 1
 
     def add(self, **amounts: float) -> None:
         """Adds each amount to the field of Counts with that name."""

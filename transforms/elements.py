@@ -53,6 +53,7 @@ class Failure:
     stage: str  # 'read' | 'fetch' | 'decode' | 'infer'
     code: str
     message: str
+    http_status: int | None = None  # of the answer that ended a fetch
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from transforms.model.fitting import Fitted, ModelFailed, OutOfMemory
 from transforms.model.loaded import LoadedModel, Outputs
 from transforms.model.loading import Loading
 from transforms.storage import copying, door
+from transforms.storage.door import StoreSettings
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,14 @@ class ModelSettings:
     precision: str = "float32"
     outputs: tuple[str, ...] = ("embedding",)  # from bit.outputs.OUTPUTS, in that order
     top_k: int = 5
+    outputs_map: tuple[tuple[str, str], ...] = ()  # (ours, the SavedModel's) names of outputs
+    class_names: tuple[str, ...] = ()  # of a tuned head, as far as the launcher knows them
+    offline: bool = False  # whether the model must be on this machine already
+
+    @property
+    def uses_head(self) -> bool:
+        """Whether any output needs the head."""
+        return self.outputs != ("embedding",)
 
 
 class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
@@ -42,31 +51,39 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
     (apache/beam#30288), and batch elements across shards.
     """
 
-    def __init__(self, settings: ModelSettings):
+    def __init__(
+        self,
+        settings: ModelSettings,
+        stores: StoreSettings = StoreSettings(),  # noqa: B008  # frozen
+    ):
         super().__init__()
         self._settings = settings
+        self._stores = stores
 
     def load_model(self) -> Loading:
         """Starts to download the model if needed, claim a GPU and load the weights. Called once per process.
 
         What fails is raised where the model is first needed.
         """
+        compiled.set_environment()
         return Loading(self._load)
 
     def _load(self) -> Fitted:
         counters.PROCESS.does("loading the model")
-        compiled.set_flags()  # before TensorFlow is imported
+        door.adopt(self._stores)
         from bit import download, load
 
         settings = self._settings
         model = settings.model
         if model.kind != "untrained" and not door.is_local(model.uri) and not model.uri.startswith("http"):
+            if settings.offline:
+                raise download.WeightsUnreachable(download.not_local(model))
             # The checksum is part of the name: a model after further training has the same file names and often sizes.
             folder = f"{_folder_name(model.uri)}-{copying.checksum(model.uri)[:16]}"
             path = copying.copy_to_local(model.uri, os.path.join(download.cache_folder(), folder))
             path = download.local_path(replace(model, uri=path))  # unpacks a tarball
         else:
-            path = download.local_path(model)
+            path = download.local_path(model, head=settings.uses_head, offline=settings.offline)
         devices.take_one()  # before TensorFlow touches a GPU
         gpu_check.check()
         kept = compiled.keep(os.path.join(download.cache_folder(), "compiled"))
@@ -78,6 +95,8 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
             precision=settings.precision,
             outputs=settings.outputs,
             top_k=settings.top_k,
+            outputs_map=dict(settings.outputs_map),
+            class_names=settings.class_names,
         )
         fitted = compiled.compile_first(loaded, kept) if loaded.device else Fitted(loaded)
         counters.PROCESS.loaded()

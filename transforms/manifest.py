@@ -8,11 +8,12 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms.commit import claim, receipts
+from transforms.commit import arrays, claim, receipts
 from transforms.commit.claim import LostCommit
 from transforms.commit.layout import Layout
 from transforms.commit.receipts import Receipt
 from transforms.storage import door
+from transforms.storage.door import StoreSettings
 
 
 def manifest(done: Sequence[Receipt], fingerprint: Mapping[str, Any], shards: int) -> bytes:
@@ -57,7 +58,8 @@ def _agreed(mappings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) -> None:
     """Ends a run: writes the manifest from all receipts, those of earlier runs included, and deletes temporary files.
 
-    Raises LostCommit if the receipts are not those of this run, as when another job uses the same output folder.
+    Raises LostCommit if the receipts are not those of this run, as when another job uses the same output folder, and
+    OtherWeights if they are of different weights.
     """
     done = receipts.read_receipts(layout)
     of_this_run = [
@@ -72,6 +74,7 @@ def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) 
             f"{layout.folder} holds {len(of_this_run)} of this run's {shards} shards and {len(done) - len(of_this_run)} "
             "of another run: two jobs write to one output; stop one of them, then run the other with --overwrite"
         )
+    arrays.check(layout, done)
     content = manifest(done, fingerprint, shards)
     if door.read_if_there(layout.manifest) != content:
         door.delete([layout.retrying])  # or a run killed before its sweep would retry again
@@ -82,10 +85,21 @@ def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) 
 class WriteManifest(beam.DoFn):
     """One arbitrary element, once all shards are committed -> the manifest's path."""
 
-    def __init__(self, layout: Layout, fingerprint: Mapping[str, Any], shards: int):
+    def __init__(
+        self,
+        layout: Layout,
+        fingerprint: Mapping[str, Any],
+        shards: int,
+        stores: StoreSettings = StoreSettings(),  # noqa: B008  # frozen
+    ):
         self._arguments = (layout, fingerprint, shards)
+        self._stores = stores
+
+    def setup(self):
+        """Finds the stores of the launcher."""
+        door.adopt(self._stores)
 
     def process(self, _) -> Iterator[str]:
-        """Writes the manifest. Raises LostCommit."""
+        """Writes the manifest. Raises LostCommit or OtherWeights."""
         write_manifest(*self._arguments)
         yield self._arguments[0].manifest

@@ -20,9 +20,11 @@ from transforms.elements import EncodedChunk, Failure, Shard
 from transforms.fetching.fetcher import Fetcher
 from transforms.fetching.settings import FetchSettings
 from transforms.sources.base import Item, Reading, ReadSettings, Source
+from transforms.storage import door
+from transforms.storage.door import StoreSettings
 
 
-def chunks(shard: Shard, items: Iterable[Item], batch_size: int) -> Iterator[EncodedChunk]:
+def chunks(shard: Shard, items: Iterable[Item], batch_size: int) -> Generator[EncodedChunk, None, None]:
     """Groups items into chunks of `batch_size` images; the last chunk has `is_last` set.
 
     Failures keep their place and do not count as images; a chunk holds at most 8 * batch_size items. The shard of
@@ -54,19 +56,30 @@ class ReadShards(beam.DoFn):
     Args:
       settings: how to read.
       due: the positions in a shard that are to be processed, or None if it is committed.
+      stores: those of the launcher.
     """
 
-    def __init__(self, settings: ReadSettings, due: Callable[[Shard], Container[int] | None]):
+    def __init__(
+        self,
+        settings: ReadSettings,
+        due: Callable[[Shard], Container[int] | None],
+        stores: StoreSettings = StoreSettings(),  # noqa: B008  # frozen
+    ):
         self._settings = settings
         self._due = due
+        self._stores = stores
 
     def setup(self):
         """Starts the thread that reads ahead; the client and its pool are shared by the process."""
+        door.adopt(self._stores)
         self._fetcher, self._pool = _fetching(self._settings.fetch)
         self._thread = ThreadPoolExecutor(1, "read")
+        self._chunks: Generator[EncodedChunk, None, None] | None = None
 
     def start_bundle(self):
         """Drops what a failed bundle left."""
+        self._close()
+        self._runs_ended = counters.PROCESS.runs_ended
         self._ready: EncodedChunk | None = None
 
     def process(self, shard: Shard) -> Iterator[EncodedChunk]:
@@ -75,14 +88,19 @@ class ReadShards(beam.DoFn):
         if due is None:
             return
         reading = Reading(shard.name, self._settings, due, self._fetcher.fetch, self._pool)
-        shard_chunks = chunks(shard, shard.source.items(reading), self._settings.batch_size)
+        self._chunks = chunks(shard, shard.source.items(reading), self._settings.batch_size)
         while True:
-            following = self._thread.submit(_next, shard_chunks)
+            if (
+                counters.PROCESS.runs_ended != self._runs_ended
+            ):  # another worker's bundle has failed, or a signal came
+                raise RuntimeError("the run that this bundle belongs to has ended")
+            following = self._thread.submit(_next, self._chunks)
             yield from self._pass_on()
             began = time.monotonic()
             self._ready = following.result()
             counters.PROCESS.waited("read", began)
             if self._ready.is_last:
+                self._close()
                 return
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
@@ -92,7 +110,14 @@ class ReadShards(beam.DoFn):
 
     def teardown(self):
         """Ends the reading thread once its read has returned."""
+        self._close()
         self._thread.shutdown(wait=False)
+
+    def _close(self) -> None:
+        """Has the reading thread close the files of a shard that is read no further: no finalizer should."""
+        if self._chunks:
+            self._thread.submit(self._chunks.close)
+            self._chunks = None
 
     def _pass_on(self) -> Iterator[EncodedChunk]:
         chunk, self._ready = self._ready, None

@@ -15,9 +15,12 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import counters, metrics
+from transforms.commit import arrays
 from transforms.commit.layout import Layout
 from transforms.commit.writer import ShardWriter
 from transforms.elements import Failure, FeatureChunk, Pending
+from transforms.storage import door
+from transforms.storage.door import StoreSettings
 
 
 class WriteShards(beam.DoFn):
@@ -30,13 +33,24 @@ class WriteShards(beam.DoFn):
     A chunk with pending outputs waits behind another one, so that the device can be given a third.
     """
 
-    def __init__(self, layout: Layout, fingerprint: Mapping[str, Any]):
+    def __init__(
+        self,
+        layout: Layout,
+        fingerprint: Mapping[str, Any],
+        stores: StoreSettings = StoreSettings(),  # noqa: B008  # frozen
+    ):
         self._layout = layout
+        self._stores = stores
         self._fingerprint = fingerprint
         self._writers: dict[str, ShardWriter] = {}
+        self._agreed: Mapping[str, str] = {}
         self._threads: tuple[ThreadPoolExecutor, ThreadPoolExecutor] | None = None
         self._writing: deque[tuple[Pending | None, Future[Future[str] | None]]] = deque()
         self._committing: deque[Future[str]] = deque()
+
+    def setup(self):
+        """Finds the stores of the launcher."""
+        door.adopt(self._stores)
 
     def start_bundle(self):
         """Drops the unfinished shards of a failed bundle."""
@@ -73,8 +87,15 @@ class WriteShards(beam.DoFn):
         if chunk.position == 0 and label in self._writers:
             self._writers.pop(label).abort()
         if label not in self._writers:
+            if chunk.model != self._agreed:
+                arrays.agree(self._layout, chunk.model)
+                self._agreed = chunk.model
             self._writers[label] = ShardWriter(self._layout, chunk.shard, self._fingerprint)
-        self._writers[label].append(chunk)
+        try:
+            self._writers[label].append(chunk)
+        except BaseException:
+            self._writers.pop(label).abort()
+            raise
         codes = Counter(item.code for item in chunk.items if isinstance(item, Failure))
         counters.PROCESS.failed(codes)
         counters.PROCESS.batch_done(len(chunk.items))

@@ -38,7 +38,7 @@ REQUEST = {
         "bit/m-r101x3",
         type="string",
         minLength=1,
-        description="A name that `python -m bit.models` lists, a TF-Hub handle, or the path of an .npz file or SavedModel",
+        description="A name that `python -m bit.models` lists, on TF-Hub, Kaggle or timm, or the path of an .npz or SavedModel",
     ),
     "input_format": Param(
         "auto", pattern=r"^[a-z_]+$", description="Kind of the input files; auto: by name and first bytes"
@@ -71,7 +71,11 @@ REQUEST = {
         "or NAME:bytes sets the type",
     ),
     "images_per_shard": Param(
-        1000, type="integer", minimum=1, description="Images per shard of lists, image files and Parquet"
+        None,
+        type=["null", "integer"],
+        minimum=1,
+        description="Images per shard of lists, image files and Parquet. Default: about 200 shards of whole batches, of at "
+        "most 1024 images; a resumed output keeps its shards",
     ),
     "image_size": Param(
         None,

@@ -8,22 +8,25 @@ import math
 import statistics
 import time
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.dry_run.estimate import NOTHING, Cost, ShardSample, total
 from pipeline.options import JobConfig
 from transforms import counters
-from transforms.elements import Decoded, Encoded, Failure, Shard
+from transforms.elements import EVERY, Decoded, Encoded, Failure, Shard
 from transforms.feeding import feeders
 from transforms.fetching.fetcher import Fetcher
 from transforms.imaging.formats import format_of
 from transforms.records import images as records
 from transforms.sources.base import Item, Reading, ReadSettings
+from transforms.sources.tfrecord import RecordFile
 from transforms.storage import door
 
 IMAGES_PER_SHARD = 16
+_SPREAD_BYTES = 16 << 20  # 16 MiB: files of records below this are read from their start
+_PARTS = 4  # of a file of records
 _DECODE_SECONDS = 0.2  # per shard, at least
 
 
@@ -64,7 +67,7 @@ class Sampler:
         feeders.release(self._feeders)
 
     def sample(self, shard: Shard, represented_units: float) -> tuple[list[Image], ShardSample]:
-        """The first images of a shard, and their cost. `represented_units`: of the shard and its neighbors."""
+        """A few images of a shard, and their cost. `represented_units`: of the shard and its neighbors."""
         read, cost, image_units = self._read(shard)
         items = list(map(records.encoded, read))
         encoded = [item for item in items if isinstance(item, Encoded)]
@@ -76,7 +79,21 @@ class Sampler:
         return images, ShardSample(represented_units, image_units, cost, decoding)
 
     def _read(self, shard: Shard) -> tuple[list[Item], Cost, float]:
-        """The first images of a shard, the cost of reading one, and the units of one.
+        """A few images spread over a shard, the cost of reading one, and the units of one.
+
+        Of a compressed file, a tar or a small file they are the first ones."""
+        parts = _parts(shard)
+        if len(parts) == 1:
+            return self._read_part(shard, IMAGES_PER_SHARD)
+        read = [self._read_part(part, IMAGES_PER_SHARD // len(parts)) for part in parts]
+        read = [(items, cost, units) for items, cost, units in read if items]
+        if not read:
+            return [], NOTHING, 1.0
+        cost = total(cost for _, cost, _ in read).times(1 / len(read))
+        return [item for items, _, _ in read for item in items], cost, statistics.mean(u for _, _, u in read)
+
+    def _read_part(self, shard: Shard, most: int) -> tuple[list[Item], Cost, float]:
+        """At most so many images of a shard, the cost of reading one, and the units of one.
 
         A file is read in blocks and opened with the first, so the images of a block share that cost. For fetched images,
         the cost is how long one keeps the reader waiting while others are fetched in parallel.
@@ -93,13 +110,14 @@ class Sampler:
                 fetch_seconds.append(time.perf_counter() - began)
 
         settings = self._read_settings
-        reading = Reading(shard.name, settings, fetch=fetch, pool=self._fetching, limit=IMAGES_PER_SHARD)
+        due, limit = _due(shard, most)
+        reading = Reading(shard.name, settings, due, fetch=fetch, pool=self._fetching, limit=limit)
         before = counters.PROCESS.counts()
         with contextlib.closing(shard.source.items(reading)) as source:
             with Stopwatch() as opening:
                 items = list(itertools.islice(source, 1))
             with Stopwatch() as going_on:
-                items += itertools.islice(source, IMAGES_PER_SHARD - 1)
+                items += itertools.islice(source, most - 1)
         if not items:
             return [], NOTHING, 1.0
         after = counters.PROCESS.counts()
@@ -114,7 +132,8 @@ class Sampler:
             return items, Cost(wall / len(items), cpu / len(items)), image_units
         block = door.block_bytes(shard.source.uri) if shard.source.inputs is None else shard.units
         share = min(1.0, image_units / max(1, min(shard.units, block)))
-        cost = total([opening.cost.times(share), going_on.cost.times(1 / max(1, len(items) - 1))])
+        read = limit if shard.source.inputs else len(items)  # with those passed over
+        cost = total([opening.cost.times(share), going_on.cost.times(1 / max(1, read - 1))])
         return items, cost, image_units
 
     def _decoding_cost(self, encoded: Sequence[Encoded]) -> Cost:
@@ -136,6 +155,30 @@ class Sampler:
         parts = [encoded[start : start + size] for start in range(0, len(encoded), size)]
         batches = list(map(self._feeders.submit, parts))  # all, so that each feeder has something to do
         return [result for batch in batches for result in batch.wait()]
+
+
+def _parts(shard: Shard) -> list[Shard]:
+    """Parts of a shard that is a large file of records, spread over it; else the shard itself."""
+    source = shard.source
+    if not isinstance(source, RecordFile) or source.units < _SPREAD_BYTES:
+        return [shard]
+    with door.open_input(source.uri) as stream:
+        if door.is_compressed(stream):
+            return [shard]
+    end, step = source.start + source.units, source.units // _PARTS
+    later = [source.start + part * step for part in range(1, _PARTS)]
+    parts = [source, *(replace(source, start=start, end=end, first=None) for start in later)]
+    return [replace(shard, source=part) for part in parts]
+
+
+def _due(shard: Shard, most: int) -> tuple[Container[int], int]:
+    """The positions of the images to sample, and how many inputs have to be read for them."""
+    inputs = shard.source.inputs
+    if not inputs:
+        return EVERY, most
+    count = min(inputs, most)
+    due = {index * (inputs - 1) // max(1, count - 1) for index in range(count)}
+    return due, max(due) + 1
 
 
 def _image_units(shard: Shard, items: Sequence[Item], units_read: int) -> float:

@@ -2,6 +2,7 @@
 
 import hashlib
 
+import numpy as np
 import pytest
 
 from bit import digests
@@ -43,3 +44,43 @@ def test_only_the_graph_and_the_variables_identify_what_a_saved_model_computes(f
     assert digests.of_saved_model(path) == computing
     (folder / "variables" / "variables.index").write_bytes(b"other index")
     assert digests.of_saved_model(path) != computing
+
+
+ARRAYS = {
+    "block1/kernel": np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4),
+    "group_norm/gamma": np.ones(4, np.float32),
+    "head/conv2d/bias": np.zeros(5, np.float32),
+}
+
+
+def of_arrays(arrays, head=True):
+    digest = digests.OfArrays()
+    for name, value in arrays.items():
+        digest.add(name, value)
+    return digest.hexdigest(head)
+
+
+def test_the_digest_of_arrays_never_changes():
+    assert of_arrays(ARRAYS) == "4f495ef9f95505114d60f7173ec6a0f753640b9d69aa8c5c159147c05cab12db"
+    assert of_arrays(ARRAYS, head=False) == "369b78c4cb2da004ce9c82663c23fb081ff905a0aae23013f9fd66fb433de997"
+
+
+def test_arrays_count_by_their_numbers_however_they_are_stored():
+    stored = {
+        "head/conv2d/bias": np.zeros(5, ">f4"),
+        "group_norm/gamma": np.ones(8, np.float32)[::2],
+        "block1/kernel": np.asfortranarray(ARRAYS["block1/kernel"]),
+    }
+    assert of_arrays(stored) == of_arrays(ARRAYS)
+    del stored["head/conv2d/bias"]
+    assert of_arrays(stored) == of_arrays(ARRAYS, head=False)
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_one_bit_one_name_and_one_shape_make_another_digest(name):
+    value = ARRAYS[name]
+    bit = value.copy()
+    bit.view(np.uint32).reshape(-1)[-1] ^= 1
+    for other in ({name: bit}, {name: value.reshape(-1, 1)}, {name: value[..., :-1]}, {name + "x": value}):
+        rest = {n: v for n, v in ARRAYS.items() if n != name}
+        assert of_arrays(rest | other) != of_arrays(ARRAYS)

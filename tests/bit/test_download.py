@@ -32,7 +32,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.cuts, self.hashes = content, list(cuts), list(hashes)
         self.etag, self.ranges, self.status = etag, ranges, status
-        self.requests = []
+        self.requests, self.paths, self.agents = [], [], []
 
     def __enter__(self):
         threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
@@ -52,6 +52,8 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         byte_range = self.headers.get("Range")
         server.requests.append(byte_range)
+        server.paths.append(self.path)
+        server.agents.append(self.headers["User-Agent"])
         start = 0
         if server.status != 200:
             self.send_error(server.status)
@@ -134,7 +136,9 @@ def test_a_failed_download_leaves_nothing(tmp_path, options, message):
     assert isinstance(raised.value, WeightsUnreachable) is not reached
     assert ("pass --model=PATH" in str(raised.value)) is not reached
     assert ("--model=untrained/r50x1" in str(raised.value)) is not reached
-    assert files(tmp_path) == []
+    assert [path for path in files(tmp_path) if "partial" not in path] == []
+    if "broke" not in message:  # then the next attempt goes on where this one stopped
+        assert files(tmp_path) == []
 
 
 def test_what_a_killed_download_left_is_not_taken(tmp_path):
@@ -159,7 +163,7 @@ def test_a_host_that_refuses_is_unreachable_at_once(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/BiT-M-R50x1.npz?token=secret"
-    with pytest.raises(WeightsUnreachable, match=r"could not be fetched from .*: .*refused") as raised:
+    with pytest.raises(WeightsUnreachable, match=r"could not be fetched:\n.*: .*refused") as raised:
         local_path(resolve(url), str(tmp_path))
     assert str(raised.value).count("secret") == 0
 
@@ -188,7 +192,7 @@ def tarball(tmp_path_factory):
     module = tf.Module()
     module.scale = tf.Variable(2.0)
     spec = tf.TensorSpec((None, None, None, 3), tf.float32)
-    call = tf.function(lambda x: tf.reduce_mean(x, [1, 2]) * module.scale, [spec])
+    call = tf.function(lambda x: {"embedding": tf.reduce_mean(x, [1, 2]) * module.scale}, [spec])
     tf.saved_model.save(module, str(folder / "m"), signatures=call)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
@@ -198,6 +202,22 @@ def tarball(tmp_path_factory):
 
 def embedding_size(path):
     return load(resolve(path), path, image_size=32, batch_size=1).outputs["embedding"]
+
+
+def test_tf_hub_is_asked_for_the_archive_with_a_name_that_it_knows(tarball, tmp_path, monkeypatch):
+    monkeypatch.delenv("TFHUB_CACHE_DIR", raising=False)
+    with Server(content=tarball) as server:
+        path = fetch(server, tmp_path, "google/other/1")
+        assert server.paths == ["/google/other/1?tf-hub-format=compressed"]
+        assert server.agents == ["bit-features"]
+    assert embedding_size(path) == 3
+
+
+def test_a_refusal_says_what_to_do(tmp_path):
+    with Server(status=403) as server, pytest.raises(WeightsUnreachable) as raised:
+        fetch(server, tmp_path, "m.tar.gz")
+    assert "HTTP 403 Forbidden; 127.0.0.1 serves this to some clients only" in str(raised.value)
+    assert "pass --model=PATH" in str(raised.value)
 
 
 def test_a_tarball_over_http_goes_through_tf_hubs_cache(tarball, tmp_path, monkeypatch):
@@ -217,7 +237,8 @@ def test_an_official_handle_is_taken_from_tf_hubs_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("BIT_CACHE_DIR", str(tmp_path / "ours"))
     folder = str(tmp_path / hashlib.sha1(handle.encode()).hexdigest())  # where TF-Hub keeps what it fetched
     export(Untrained(ARCHITECTURES["r50x1"]), folder, side=32)
-    assert local_path(resolve(handle)) == folder
+    assert local_path(resolve(handle), head=False, offline=True) == folder
+    assert local_path(resolve("bit/m-r50x1"), head=False, offline=True) == folder
     extractor = load(resolve(handle), folder, image_size=32, batch_size=1)
     assert extractor.identity["route"] == "folded_saved_model"
     assert extractor.outputs["embedding"] == 2048

@@ -1,6 +1,7 @@
 """bit.load: parity with the authors' network, every route, every refusal."""
 
 import gc
+import os
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bit.check import check
 from bit.load import load
 from bit.models import UnusableModel, resolve
 from tests import checkpoints
@@ -186,8 +188,10 @@ def saved(module, folder, **signatures):
     return str(folder)
 
 
-def from_folder(path, image_size=32, **options):
-    return load(resolve(path), path, image_size=image_size, batch_size=4, **options)
+def from_folder(path, image_size=32, output="output_0", **options):
+    """The features of a SavedModel from elsewhere."""
+    named = {"outputs_map": {"embedding": output}, **options}
+    return load(resolve(path), path, image_size=image_size, batch_size=4, **named)
 
 
 def hub_call(side=None):
@@ -204,6 +208,24 @@ def test_a_saved_model_is_called_with_pixels_in_0_1(tmp_path):
     np.testing.assert_allclose(extractor(batch)["embedding"], expected, rtol=1e-5)
     assert dict(extractor.outputs) == {"embedding": 6}
     assert extractor.identity["route"] == "saved_model"
+
+
+@pytest.mark.parametrize("name", ["[a]", "b*?", "{c,d}", "e\\f"])
+def test_a_saved_model_below_a_folder_that_is_named_like_a_pattern(tmp_path, name):
+    plain = saved(hub_call(), tmp_path / "hub")
+    expected = from_folder(plain)
+    (tmp_path / name).mkdir()
+    os.rename(plain, tmp_path / name / "model")
+    extractor = from_folder(str(tmp_path / name / "model"))
+    assert extractor.identity == expected.identity
+    np.testing.assert_array_equal(extractor(pixels(4))["embedding"], expected(pixels(4))["embedding"])
+
+
+def test_a_checkpoint_below_a_folder_that_is_named_like_a_pattern(tmp_path):
+    (tmp_path / "[a]*{b,c}").mkdir()
+    path = R50X1_ODD.checkpoint(tmp_path / "[a]*{b,c}")
+    assert check(path, "r50x1") == 1000
+    assert load(resolve(path), path, image_size=97, batch_size=2).identity["route"] == "npz"
 
 
 def test_the_identity_follows_the_variables(tmp_path):
@@ -233,8 +255,8 @@ def test_no_usable_signature_lists_what_there_is(tmp_path):
         from_folder(path)
     text = str(raised.value)
     assert text.startswith(f"{path} has no usable signature; a SavedModel needs a function of float32 images")
-    assert "signature 'maps': returns float32 (None, 32, 32, 3)" in text
-    assert "signature 'sums': takes float32 (), float32 (), returns float32 ()" in text
+    assert "signature 'maps': returns output_0 float32 (None, 32, 32, 3)" in text
+    assert "signature 'sums': takes float32 (), float32 (), returns output_0 float32 ()" in text
 
 
 def test_a_fixed_image_size_names_both_sizes(tmp_path):

@@ -130,11 +130,11 @@ def test_the_order_asked_for_does_not_matter():
         (["--model=bit/m-r50x1", "--outputs="], "no output requested"),
         (["--model=untrained/tiny", "--outputs=logits"], "untrained/tiny has no head, so no logits"),
         (
-            ["--model=https://tfhub.dev/google/bit/m-r101x3/1", "--outputs=logits,top_k"],
+            ["--model=untrained/r101x3", "--outputs=logits,top_k"],
             "has no head, so no logits and no top_k: use --outputs=embedding",
         ),
         (
-            ["--model=vtab/BiT-M-R50x1-run0-patch_camelyon.npz", "--outputs=top_k"],
+            ["--model=vtab/BiT-M-R50x1-run0-patch_camelyon.npz", "--outputs=top_k", "--top_k=5"],
             "has 2 classes: --top_k=5 is more than that",
         ),
         (["--model=bit/m-r50x1", "--top_k=3"], "--top_k=3 sets the number of classes for --outputs=top_k"),

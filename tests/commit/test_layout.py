@@ -17,6 +17,8 @@ OURS = [
     f"manifest.json.{HEX}.tmp",
     "inputs.txt",
     ".tmp/request.json",
+    ".tmp/running.json",
+    "request.json",
     f".tmp/{LABEL}-{HEX}.tfrecord",
 ]
 OF_OTHERS = [
@@ -64,7 +66,7 @@ def test_every_path_below_the_folder_is_one_of_ours():
     attempt = layout.new_attempt(LABEL, "base")
     written = [
         *(paths.features(LABEL), paths.failures(LABEL), paths.receipt(LABEL), paths.manifest, paths.listing),
-        *(paths.request, paths.retrying, paths.claim(LABEL, 0)),
+        *(paths.request, paths.running, paths.retrying, paths.claim(LABEL, 0)),
         *(paths.final_receipt(attempt), paths.marked_receipt(attempt)),
         paths.unfinished(attempt, layout.features_name(LABEL)),
     ]

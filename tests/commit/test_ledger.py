@@ -1,6 +1,7 @@
 """Ledger lines, and which failures a retry processes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +19,13 @@ def test_a_line_holds_the_documented_fields_whatever_bytes_the_key_has():
     assert values["key"] == r"k\xff"
     assert values["stage"] in ledger.STAGES
     assert ledger.parse(raw) == ledger.Line(3, "not_found", raw)
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_the_status_of_an_answer_is_a_number(status):
+    values = json.loads(ledger.encode(replace(FAILURE, http_status=status)))
+    assert tuple(values) == (*ledger.FIELDS, *ledger.OPTIONAL)
+    assert values["http_status"] == status
 
 
 @pytest.mark.parametrize("raw", [b"{", b"{}", b"[]", b"3", b"\xff"])

@@ -115,9 +115,21 @@ def test_overwrite_takes_the_folder_over_and_the_other_job_cannot_commit(tmp_pat
     assert helpers.contents(output) == helpers.contents(tmp_path / "fresh")
 
 
+def test_the_note_of_a_job_of_an_earlier_version_counts(tmp_path, request_of, capsys):
+    flags, whole = request_of
+    output = tmp_path / "out"
+    begin(flags, output)
+    (output / ".tmp" / "running.json").rename(output / ".tmp" / "request.json")
+    (output / "request.json").unlink()
+    helpers.job(*flags, "--image_size=48", output=output, expect=2)
+    assert "is in use by a job with preprocessing.image_size = 32" in capsys.readouterr().err
+    helpers.job(*flags, output=output)
+    assert helpers.contents(output) == whole
+
+
 def test_the_note_of_a_job_goes_with_it(tmp_path, request_of):
     flags, _ = request_of
     planned = begin(flags, tmp_path / "out")
-    assert (tmp_path / "out" / ".tmp" / "request.json").exists()
+    assert (tmp_path / "out" / ".tmp" / "running.json").exists()
     claim.sweep_all(planned.layout)
     assert not (tmp_path / "out" / ".tmp").exists()

@@ -51,7 +51,7 @@ def test_urls_that_work_now_join_their_shards(server, tmp_path, capsys):
     server.files = {name: data for name, data in pictures.items() if name not in missing}
     output = tmp_path / "out"
     helpers.job(*flags, output=output)
-    assert helpers.manifest(output)["failures_by_code"] == {"http_4xx": 8, "not_image": 1}
+    assert helpers.manifest(output)["failures_by_code"] == {"not_found": 8, "not_image": 1}
     untouched = (output / "features-00001-of-00003.tfrecord").stat().st_mtime_ns
 
     server.files = {**pictures, names[4]: b"neither", **dict.fromkeys(names[12:14], b"")}

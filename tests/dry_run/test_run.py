@@ -4,6 +4,8 @@ import json
 import re
 import tempfile
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from pipeline.dry_run import measure, sample
@@ -60,7 +62,7 @@ def test_what_it_finds_in_a_folder_and_a_report(tmp_path, capsys):
     report = tmp_path / "report.json"
     flags = (f"--input={tmp_path}/photos", "--images_per_shard=2", f"--report_file={report}")
     lines = dry_run(capsys, *flags, output=tmp_path / "out")
-    assert lines["dry run"] == "dry run: 4 of about 4 images, in 2 of 2 shards"
+    assert lines["dry run"] == "dry run: 4 of 4 images, in 2 of 2 shards"
     assert lines["formats"] == "PNG 2, JPEG 1, BMP 1"
     assert "cost" not in lines
     assert json.loads(report.read_text())["status"] == "dry_run"
@@ -69,7 +71,7 @@ def test_what_it_finds_in_a_folder_and_a_report(tmp_path, capsys):
 def test_nothing_that_can_be_decoded(tmp_path, capsys):
     path = helpers.write_tfrecord(tmp_path / "in.tfrecord", [helpers.example({"image/encoded": b"bad"})] * 3)
     lines = dry_run(capsys, f"--input={path}", output=tmp_path / "out")
-    assert lines["dry run"] == "dry run: none of 3 images in 1 shards could be decoded (not_image: 3)"
+    assert lines["dry run"] == "dry run: none of 3 images in 1 shard could be decoded (not_image: 3)"
 
 
 def test_the_sample_is_bounded_and_spread_over_the_shards(tmp_path, monkeypatch):
@@ -94,8 +96,54 @@ def test_no_more_rows_of_a_list_are_fetched_than_are_sampled(tmp_path, monkeypat
     listing.write_text("".join(f"/nowhere/{index}.jpg\n" for index in range(200)))
     flags = (f"--input={listing}", "--images_per_shard=100")
     lines = dry_run(capsys, *flags, output=tmp_path / "out")
-    assert lines["dry run"] == "dry run: 32 of about 200 images, in 2 of 2 shards"
-    assert len(fetched) == 32
+    assert lines["dry run"] == "dry run: 32 of 200 images, in 2 of 2 shards"
+    rows = [int(uri.split("/")[-1].split(".")[0]) for uri in sorted(fetched)]
+    assert len(rows) == 32
+    expected = [first + index * 99 // 15 for first in (0, 100) for index in range(16)]  # not only the head
+    assert sorted(rows) == expected
+
+
+def test_rows_of_parquet_are_spread_over_the_shard_too(tmp_path, capsys):
+    """The first half cannot be decoded."""
+    rows = [{"bytes": b"no image" if row < 50 else helpers.encoded(row), "path": ""} for row in range(100)]
+    pyarrow.parquet.write_table(pyarrow.table({"image": rows}), tmp_path / "in.parquet")
+    lines = dry_run(capsys, f"--input={tmp_path}/in.parquet", output=tmp_path / "out")
+    assert lines["dry run"] == "dry run: 16 of 100 images, in 1 of 1 shard"
+    assert lines["failures"] == "8 of 16 (not_image: 8)"
+
+
+def test_records_are_spread_over_the_file(tmp_path, monkeypatch, capsys):
+    """The second half cannot be decoded."""
+    monkeypatch.setattr(sample, "_SPREAD_BYTES", 1000)
+    good = [helpers.image_example(seed) for seed in range(60)]
+    bad = [helpers.example({"image/encoded": b"no image" * 100})] * 60
+    path = helpers.write_tfrecord(tmp_path / "in.tfrecord", good + bad)
+    lines = dry_run(capsys, f"--input={path}", output=tmp_path / "out")
+    assert re.fullmatch(r"dry run: 16 of about \d+ images, in 1 of 1 shard", lines["dry run"])
+    failed, count = re.match(r"(\d+) of (\d+) ", lines["failures"]).groups()
+    assert (4 <= int(failed) <= 12, count) == (True, "16")
+
+
+def test_it_says_what_is_done_already_and_how_far_it_is(tmp_path, capsys):
+    for seed in range(6):
+        (tmp_path / f"{seed}.jpg").write_bytes(helpers.encoded(seed))
+    flags, output = (f"--input={tmp_path}/*.jpg", "--images_per_shard=2"), tmp_path / "out"
+    helpers.job(*flags, output=output)
+    (output / "receipts" / "00001-of-00003.json").unlink()
+    capsys.readouterr()
+    helpers.job(*flags, "--dry_run", output=output)
+    said = capsys.readouterr().err.splitlines()
+    assert "dry run: 2 of 2 images, in 1 of 1 shard" in said
+    assert "done      2 of 3 shards, with 4 images: the estimate is of the others" in said
+    assert said[:2] == ["sampling shard 1 of 1", "loading and measuring the model"]
+    helpers.job(*flags, output=output)
+    capsys.readouterr()
+    helpers.job(*flags, "--dry_run", output=output)
+    said = capsys.readouterr().err.splitlines()
+    assert "dry run: 6 of 6 images, in 3 of 3 shards" in said
+    assert any(
+        line.startswith("done      all of 3 shards, with 6 images: there is nothing to do") for line in said
+    )
 
 
 @pytest.mark.parametrize("fails", [False, True])

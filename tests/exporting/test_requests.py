@@ -1,5 +1,6 @@
 """An export resumes, has the same bytes on every runner, and refuses what cannot be."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -12,6 +13,7 @@ import pytest
 from pipeline import export_plan
 from tests import engines, helpers, stores
 from tests.exporting.conftest import run
+from tests.storage.test_workers_stores import worker_pool
 from transforms.exporting import steps
 from transforms.storage import door
 
@@ -211,7 +213,7 @@ def slow(layout, part, schema):
             time.sleep(60)
         yield batch
 parquet.batches = slow
-console.leave(export.main(sys.argv[1:]))
+console.leave(export.main)
 """
     flags = [str(output), f"--to={tmp_path}/to", "--format=parquet"]
     process = subprocess.Popen(
@@ -271,6 +273,29 @@ def test_from_a_store_to_a_store(output, tmp_path, whole, kind):
             assert {n: d for n, d in written.items() if not n.startswith(".export/")} == whole[format]
             assert format == "tensorboard" or not [name for name in written if name.startswith(".export")]
             run(*flags)
+
+
+@pytest.mark.xdist_group("stores")
+@pytest.mark.parametrize("workers", ["processes", "a pool"])
+def test_flags_for_a_store_reach_the_workers(output, tmp_path, whole, workers):
+    """Processes that know no store: a pool does not even get Beam's options."""
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(stores.s3())
+        store.use()
+        features, to = store.folder(), store.folder()
+        stores.upload(features, helpers.contents(output))
+        engine = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+        if workers == "a pool":
+            port = stack.enter_context(worker_pool())
+            engine = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=EXTERNAL"]
+            engine.append(f"--environment_config=localhost:{port}")
+        command = [sys.executable, "-m", "pipeline.export", features, f"--to={to}", "--format=parquet"]
+        done = subprocess.run(
+            [*command, *engine, *store.flags], cwd=helpers.REPO, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, done.stderr
+        assert "secret" not in done.stderr
+        assert stores.contents(to) == whole["parquet"]
 
 
 def test_an_attempt_that_comes_late_changes_nothing(output, tmp_path, whole):

@@ -28,8 +28,8 @@ SETTINGS = Preprocessing(image_size=16)
 def made():
     all_made: list[Feeders] = []
 
-    def make(processes=2, batch_size=8) -> Feeders:
-        all_made.append(Feeders(DecodeSettings(SETTINGS, batch_size, processes)))
+    def make(processes=2, batch_size=8, seconds=60.0) -> Feeders:
+        all_made.append(Feeders(DecodeSettings(SETTINGS, batch_size, processes, seconds)))
         return all_made[-1]
 
     yield make
@@ -76,6 +76,16 @@ def test_an_image_after_which_a_feeder_answers_with_garbage_fails_alone(lethal, 
     assert (failure.key, failure.stage, failure.code) == (b"k5", "decode", "decoder_crash")
     reason = "exit code 3" if how == "half" else "it answered with garbage"
     assert reason in failure.message
+    check(feeding.submit(images(*GOOD)))
+
+
+@pytest.mark.parametrize("then", ["silence", "a hang", "no time limit"])
+def test_half_an_answer_is_not_waited_for_beyond_the_time_limit(lethal, made, then):
+    datas = [*GOOD[:5], f"LETHALgarble:half, then {then}".encode(), *GOOD[6:]]
+    feeding = made(1, seconds=3.0)
+    failure = check(feeding.submit(images(*datas)), 5)
+    assert (failure.key, failure.code) == (b"k5", "decoder_crash")
+    assert "only in part" in failure.message
     check(feeding.submit(images(*GOOD)))
 
 

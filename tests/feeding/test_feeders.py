@@ -258,6 +258,26 @@ def test_the_key_of_a_lethal_record_is_the_one_it_holds(lethal, made):
     assert made().submit([record]).wait()[0].key == b"mine"
 
 
+@pytest.mark.parametrize("how", ["abort", "sleep"])
+def test_a_record_whose_parsing_is_lethal_costs_this_process_nothing(
+    lethal, made, monkeypatch, tmp_path, how
+):
+    """The process that looks for its key dies, or is ended, too, and the record gets the default key."""
+    deadly = {"abort": "os.abort()", "sleep": "time.sleep(900)"}[how]
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        "from transforms.records import examples\n"
+        f"def parse(data): {deadly}\n"
+        "examples.parse = parse\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{helpers.REPO}")
+    record = Record(
+        b"default", 3, helpers.example({"img": b"", "id": b"mine"}), b"", Fields("img", "id"), "in", 0
+    )
+    result = made(seconds=3.0).submit([record]).wait()[0]
+    assert (result.key, result.position, result.stage) == (b"default", 3, "decode")
+
+
 def test_lethal_images_cost_a_job_themselves(tmp_path):
     lethal = {
         1: (b"LETHALabort", "decoder_crash"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from apache_beam.io.localfilesystem import LocalFileSystem
 
+from pipeline.flags import parser
 from tests.http_server import HttpServer
 from transforms.errors import ItemError
 from transforms.fetching.fetcher import Fetcher
@@ -171,8 +172,29 @@ def test_the_docs_list_every_code_and_every_limit():
     text = (root / "docs/fetching.md").read_text()
     listed = set(re.findall(r"^\| `(\w+)`", text.partition("## Codes")[2], re.MULTILINE))
     assert listed == raised | {"http_4xx", "http_5xx"}  # derived from the status
-    for name, value in vars(FetchSettings()).items():
-        assert f"`{name}" in text
+    settings = FetchSettings()
+    flags = {
+        "timeout_seconds": "--timeout",
+        "concurrency": "--fetch_threads",
+        "honour_opt_out": "--no_opt_out",
+    }
+    constants = {
+        "max_redirects": f"{settings.max_redirects} redirects",
+        "backoff_seconds": f"first retry is {settings.backoff_seconds} s",
+    }
+    for name, value in vars(settings).items():
+        assert f"`{name}`" not in text
+        if name in constants:
+            assert constants[name] in text
+            continue
+        flag = flags.get(name, f"--{name}")
+        assert f"`{flag}" in text
         if type(value) in (int, float):
             shown = f"{value >> 20} MiB" if name == "max_bytes" else str(value)
-            assert f"| `{name}` | {shown} |" in text
+            assert f"| `{flag}` | {shown} |" in text
+
+
+def test_each_flag_that_the_page_names_is_one():
+    text = (Path(__file__).parents[2] / "docs/fetching.md").read_text()
+    own = {option for action in parser()._actions for option in action.option_strings}
+    assert set(re.findall(r"`(--\w+)", text)) - own <= {"--s3_"}

@@ -1,5 +1,6 @@
 """http(s) against a server that produces each failure."""
 
+import contextlib
 import gc
 import json
 import logging
@@ -14,6 +15,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from urllib.parse import quote
 
 import pytest
 import trustme
@@ -90,10 +92,91 @@ def test_good_answers(server, make, path):
 
 
 @pytest.mark.parametrize(
+    "path",
+    [f"/hints?code={code}" for code in (100, 102, 103, 199)]
+    + [f"/encoding?name={name}" for name in ("utf-8", "none", "binary", "identity", "aws-chunked", "UTF-8,%20identity")]
+    + ["/deflate", "/deflate?zlib=1", "/gzip-as?name=identity,gzip", "/gzip-as?name=GZIP;q=1", "/gzip-as?name=x-gzip",
+       "/gzip-as?name=gzip,gzip&times=2", "/gzip-as?name=deflate"]
+    + [f"/part?range=bytes%200-{len(IMAGE) - 1}/{len(IMAGE)}"]
+    + ["/head?head=" + quote(head) for head in (
+        "HTTP/1.1 200\nContent-Length: SIZE",
+        "\nHTTP/1.1 200 OK\nContent-Length: SIZE",
+        "HTTP/1.1 200 OK\nContent-Length: SIZE\nContent-Length: SIZE",
+        "HTTP/1.1 200 OK\nContent-Length: SIZE, SIZE",
+        "HTTP/1.1 200 OK\nTransfer-Encoding: CHUNKED",
+        "HTTP/1.1 200 OK\nTransfer-Encoding: identity, chunked",
+        "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nTransfer-Encoding: chunked",
+        "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nContent-Length: 7",
+        "HTTP/1.1 200 OK\nTransfer-Encoding: identity\nContent-Length: SIZE",
+        "HTTP/1.1 200 OK\nno header\nContent-Length: SIZE",
+        "HTTP/1.1 200 OK\n folded\nContent-Length : SIZE",
+        "HTTP/1.1 200 OK\n\xe9: 1\nContent-Length:\n SIZE",
+    )]
+    + [f"/location?to={to}" for to in ("/image%3Fa b", "%2F%2F127.0.0.1:PORT/image", "%5Cimage", "image%23fragment",
+                                     "http:%5C%5C127.0.0.1:PORT%5Cimage", "../../image", "./a/%252e%252E/image")]
+    + ["/location?to=/image&times=2"],
+)  # fmt: skip
+def test_what_browsers_take_is_taken(server, make, path):
+    """The connection stays usable: two images in a row, without a wait for its end."""
+    fetcher, accepted = make(timeout_seconds=5), server.accepted
+    url = server.url(path.replace("PORT", str(server.port)))
+    assert [fetcher.fetch(url), fetcher.fetch(url)] == [IMAGE, IMAGE]
+    assert server.accepted == accepted + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/image/100%.jpg", "/image/100%.jpg"),
+        ("/image/100%/a%20b%c3%A9.jpg", "/image/100%/a%20b%c3%A9.jpg"),
+        ("/image/%zz?%=%", "/image/%zz?%=%"),
+        ("/image/a b\u00fc\u2603?q=a b", "/image/a%20b%C3%BC%E2%98%83?q=a%20b"),
+        ("/image/\udce9.jpg", "/image/%E9.jpg"),  # Latin-1 in a list
+        ('/image/"<>[]{}|^`', "/image/%22%3C%3E%5B%5D%7B%7D%7C%5E%60"),
+        ("/image\\a\\b?c\\d", "/image/a/b?c%5Cd"),
+        ("/image/a\tb\nc  ", "/image/abc"),
+        ("/image#fragment?no=query", "/image"),
+        ("/image?", "/image?"),
+        ("/image/./a/../b/%2E%2e/c/", "/image/c/"),
+        ("/image/a?b/../c", "/image/a?b/../c"),
+        ("/image//a", "/image//a"),
+        ("/image/%2F%25", "/image/%2F%25"),
+        ("/location?to=/image/50%2525/%25e9 ", "/image/50%25/%e9"),
+        ("/location?to=/image/\u00e9", "/image/%E9"),
+        ("/location?to=/image/50%25%20of%20it", "/image/50%%20of%20it"),
+        ("/location/%/x?to=../../image/b%25", "/image/b%"),
+    ],
+)
+def test_paths_are_asked_for_as_they_are_written(server, make, path, sent):
+    before = server.requests[sent]
+    assert make().fetch(server.url(path)) == IMAGE
+    assert server.requests[sent] == before + 1
+
+
+def test_half_a_character_is_no_url(server, make):
+    assert failure(make(), server.url("/image/\ud83d")).code == "bad_uri"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/status?code=404", 404), ("/status?code=503", 503), ("/no-location", 302), ("/robots?tag=noai", 200),
+     ("/gzip-cut", 200), ("/short", 200), ("/huge", 200), ("/redirect?to=file:///etc/hostname", 302),
+     ("/close", None), ("/garbage", None)],
+)  # fmt: skip
+def test_an_answer_that_ends_a_fetch_leaves_its_status(server, make, path, status):
+    path += "&again" if "?" in path else "?again"
+    assert failure(make(), server.url(path)).http_status == status
+
+
+@pytest.mark.parametrize(
     ("path", "code", "requests"),
     [
         ("/status?code=400", "http_4xx", 1),
-        ("/status?code=404&n=1", "http_4xx", 1),
+        ("/status?code=404&n=1", "not_found", 1),
+        ("/status?code=410", "not_found", 1),
+        ("/status?code=401", "forbidden", 1),
+        ("/status?code=403", "forbidden", 1),
+        ("/status?code=451", "http_4xx", 1),
         ("/status?code=408", "http_4xx", 3),
         ("/status?code=429", "http_4xx", 3),
         ("/status?code=500", "http_5xx", 3),
@@ -101,12 +184,22 @@ def test_good_answers(server, make, path):
         ("/status?code=501", "http_5xx", 1),
         ("/status?code=204", "bad_response", 1),
         ("/status?code=304", "bad_response", 1),
+        ("/status?code=205", "bad_response", 1),
+        ("/status?code=101", "bad_response", 1),
+        ("/part", "bad_response", 1),
+        ("/part?range=bytes%200-99/2056", "bad_response", 1),
+        ("/part?range=bytes%201-2055/2056", "bad_response", 1),
+        ("/location?to=", "bad_response", 1),
+        ("/head?head=HTTP/1.1%20200%0AContent-Length:%20SIZE%0AContent-Length:%207", "bad_response", 1),
         ("/no-location", "bad_response", 1),
         ("/garbage", "bad_response", 1),
         ("/endless-headers", "bad_response", 1),
         ("/encoding?name=gzip", "bad_response", 1),
         ("/encoding?name=br", "bad_response", 1),
         ("/encoding?name=gzip,gzip", "bad_response", 1),
+        ("/encoding?name=deflate", "bad_response", 1),
+        ("/encoding?name=utf-8,zstd", "bad_response", 1),
+        ("/gzip-as?name=gzip,gzip,gzip,gzip,gzip&times=5", "bad_response", 1),
         ("/huge", "too_large", 1),
         ("/endless", "too_large", 1),
         ("/endless-trailer", "too_large", 1),
@@ -188,7 +281,7 @@ def test_connections_are_kept_and_a_smuggled_answer_is_not(server, make):
     before = server.accepted
     for _ in range(5):
         assert fetcher.fetch(server.url("/image")) == IMAGE
-        assert failure(fetcher, server.url("/status?code=404")).code == "http_4xx"
+        assert failure(fetcher, server.url("/status?code=404")).code == "not_found"
     assert server.accepted == before + 1
     assert fetcher.fetch(server.url("/long")) == IMAGE
     assert json.loads(fetcher.fetch(server.url("/echo")))["host"] == f"127.0.0.1:{server.port}"
@@ -317,6 +410,60 @@ def test_proxies_are_ignored_unless_asked_for(server, make, monkeypatch):
     assert failure(make(trust_env_proxies=True), "http://nowhere.invalid/image").code == "dns"
 
 
+def test_a_proxy_without_a_scheme_and_stray_percent_signs_through_it(server, make, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("all_proxy", f"127.0.0.1:{server.port}")
+    fetcher = make(trust_env_proxies=True)
+    assert fetcher.fetch("http://nowhere.invalid/image/50% of it#no") == IMAGE
+    assert server.requests["http://nowhere.invalid/image/50%%20of%20it"] == 1
+    monkeypatch.setenv("no_proxy", f"127.0.0.0/8:{server.port}, 127.0.0.1:{server.port}")
+    assert fetcher.fetch(server.url("/image?direct")) == IMAGE
+    assert server.requests["/image?direct"] == 1
+
+
+@contextlib.contextmanager
+def tunnel_to(port):
+    """A proxy that answers each CONNECT with a tunnel to a port of this machine; gives its own port."""
+
+    def pump(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    head += client.recv(1)
+                asked.append(head.split(b" HTTP/")[0])
+                client.sendall(b"HTTP/1.1 200 Connected\r\nVia: here\r\n\r\n")
+                server = socket.create_connection(("127.0.0.1", port))
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1], asked
+
+
+def test_tls_goes_through_a_proxy(server, make, authority, monkeypatch, tmp_path):
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    for name in ("all_proxy", "ALL_PROXY", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with tunnel_to(server.tls_port) as (port, asked):
+        monkeypatch.setenv("https_proxy", f"127.0.0.1:{port}")
+        assert make(trust_env_proxies=True).fetch("https://good.test/image/100%#a") == IMAGE
+        assert make(trust_env_proxies=True).fetch("https://good.test/hints?code=103") == IMAGE
+    assert asked == [b"CONNECT good.test:443"] * 2
+    assert server.requests["/image/100%"] == 1
+
+
 def traceback_of(fetcher, url):
     try:
         fetcher.fetch(url)
@@ -358,7 +505,7 @@ def test_no_secret_and_no_spam_in_messages_and_logs(server, make, caplog, capfd)
 def test_ten_thousand_urls(server, make):
     """Every URL has the expected outcome; sockets, threads and memory stay bounded. About 10 s."""
     outcomes = {
-        "/status?code=404": ("http_4xx", 1000),
+        "/status?code=404": ("not_found", 1000),
         "/status?code=500": ("http_5xx", 300),
         "/status?code=429": ("http_4xx", 100),
         "/robots?tag=noai": ("opted_out", 500),

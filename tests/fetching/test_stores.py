@@ -22,6 +22,33 @@ from transforms.fetching.settings import FetchSettings
 QUICK = {"timeout_seconds": 20, "retries": 2, "backoff_seconds": 0.01, "max_bytes": 1 << 20}
 
 
+def raw_deflate(data):
+    compressor = zlib.compressobj(wbits=-15)
+    return compressor.compress(data) + compressor.flush()
+
+
+ENCODED = {  # object -> the bytes that are stored, and their Content-Encoding
+    "gzip": (gzip.compress(IMAGE[:9]) + gzip.compress(IMAGE[9:]), "gzip"),
+    "twice": (gzip.compress(gzip.compress(IMAGE)), "gzip, gzip"),
+    "deflate": (raw_deflate(IMAGE), "deflate"),
+    "zlib": (zlib.compress(IMAGE), "deflate"),
+    "chunked": (IMAGE, "aws-chunked"),
+    "charset": (IMAGE, "utf-8"),
+    "empty": (b"", "gzip"),
+    "bomb": (gzip.compress(bytes(64 << 20)), "gzip"),
+    "not-gzip": (IMAGE, "gzip"),
+    "brotli": (IMAGE, "br"),
+    "cut": (gzip.compress(IMAGE)[:-20], "gzip"),
+}
+
+
+def checksums(data):
+    return {
+        "x-goog-hash": "crc32c=" + base64.b64encode(google_crc32c.Checksum(data).digest()).decode(),
+        "x-amz-checksum-crc32": base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode(),
+    }
+
+
 class FailingStore(HttpServer):
     """An object store whose object names say how reading them fails; serves reads of both APIs."""
 
@@ -33,10 +60,7 @@ class FailingStore(HttpServer):
 
     async def _object(self, ask, name):
         times = sum(count for target, count in self.requests.items() if f"/{name}" in target)
-        checksum = {
-            "x-goog-hash": "crc32c=" + base64.b64encode(google_crc32c.Checksum(IMAGE).digest()).decode(),
-            "x-amz-checksum-crc32": base64.b64encode(zlib.crc32(IMAGE).to_bytes(4, "big")).decode(),
-        }
+        checksum = checksums(IMAGE)
         good = answer(**checksum)
         if name.startswith("flaky-") and times <= 2:
             ask.writer.write(answer(b"", f"{name[6:]} Later"))
@@ -49,9 +73,9 @@ class FailingStore(HttpServer):
             ask.writer.write(answer(IMAGE[::-1], **checksum))
         elif name == "silent":
             await ask.reader.read()
-        elif name == "bomb":
-            body = gzip.compress(bytes(64 << 20))
-            ask.writer.write(answer(body, Content_Encoding="gzip"))
+        elif name in ENCODED:
+            body, encoding = ENCODED[name]
+            ask.writer.write(answer(body, Content_Encoding=encoding, **checksums(body)))
         else:
             ask.writer.write(good)
 
@@ -153,6 +177,7 @@ def test_s3_emulator(use, s3, caplog):
         ("status-401", "forbidden"),
         ("status-403", "forbidden"),
         ("status-404", "not_found"),
+        ("status-410", "not_found"),
         ("status-400", "http_4xx"),
         ("status-429", "http_4xx"),
         ("status-500", "http_5xx"),
@@ -162,6 +187,41 @@ def test_s3_emulator(use, s3, caplog):
 )
 def test_a_store_that_fails(use, failing, scheme, name, code):
     assert code_of(use(failing.url("")), f"{scheme}://{BUCKET}/{name}") == code
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [(name, IMAGE) for name in ("gzip", "twice", "deflate", "zlib", "chunked", "charset")]
+    + [("empty", b""), ("bomb", "too_large"), ("not-gzip", "bad_response"), ("brotli", "bad_response"),
+       ("cut", "truncated")],
+)  # fmt: skip
+def test_objects_that_are_stored_encoded(use, failing, scheme, name, outcome):
+    fetcher = use(failing.url(""))
+    if isinstance(outcome, bytes):
+        assert fetcher.fetch(f"{scheme}://{BUCKET}/{name}") == outcome
+    else:
+        assert code_of(fetcher, f"{scheme}://{BUCKET}/{name}") == outcome
+
+
+def test_the_limit_of_an_encoded_object_is_exact(use, failing):
+    assert use(failing.url(""), max_bytes=len(IMAGE)).fetch(f"s3://{BUCKET}/gzip") == IMAGE
+    assert code_of(use(failing.url(""), max_bytes=len(IMAGE) - 1), f"gs://{BUCKET}/gzip") == "too_large"
+
+
+def test_s3_keeps_an_encoding(use, s3):
+    client = boto3.client("s3", **s3_login(s3))
+    client.put_object(Bucket=BUCKET, Key="packed", Body=gzip.compress(IMAGE), ContentEncoding="gzip")
+    assert use(s3).fetch(f"s3://{BUCKET}/packed") == IMAGE
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_a_status_of_a_store_is_kept_as_a_number(use, failing, scheme):
+    fetcher = use(failing.url(""))
+    for name, status in (("status-403", 403), ("status-503", 503), ("corrupt", None)):
+        with pytest.raises(ItemError) as raised:
+            fetcher.fetch(f"{scheme}://{BUCKET}/{name}")
+        assert raised.value.http_status == status
 
 
 @pytest.mark.parametrize("scheme", ["gs", "s3"])

@@ -126,9 +126,9 @@ def test_flags_of_xla_that_the_user_set_stay():
 
 def test_flags_are_set_where_there_is_a_gpu(monkeypatch, tmp_path):
     monkeypatch.setenv("XLA_FLAGS", "--mine=1")
-    compiled.set_flags([str(tmp_path / "absent")])
+    compiled.set_environment([str(tmp_path / "absent")])
     assert os.environ["XLA_FLAGS"] == "--mine=1"
-    compiled.set_flags([str(tmp_path / "absent"), str(tmp_path)])
+    compiled.set_environment([str(tmp_path / "absent"), str(tmp_path)])
     assert os.environ["XLA_FLAGS"] == compiled.with_ours("--mine=1")
 
 
@@ -189,3 +189,21 @@ def test_a_later_process_uses_what_an_earlier_one_compiled(tmp_path):
     assert again[0].endswith("False")
     assert again[1] == first[1]
     assert b"damaged" not in {path.read_bytes() for path in tmp_path.rglob("xla_compile_cache*")}
+
+
+def test_the_import_of_tensorflow_adds_nothing_to_the_environment():
+    """It runs on a thread, and what another thread reads meanwhile would move."""
+    program = """
+import os, sys
+from transforms.model import compiled
+compiled.set_environment([])
+before = dict(os.environ)
+added = []
+sys.addaudithook(lambda event, arguments: added.append(arguments[0]) if event == "os.putenv" else None)
+import tensorflow
+print([name for name in added if name.decode() not in before])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=helpers.REPO, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -182,7 +182,8 @@ ROWS = [Shard(index, 4, UriSlice("a.txt", "txt", 0, 9000, 1000, ""), "a") for in
 def bottleneck_of(counts, *flags, shards=RECORDS):
     config, beam_options = options.parse([*helpers.TINY, "--input=a", "--output=b", *flags])
     workers = runners.workers(beam_options, runners.name_of(beam_options))
-    return bottleneck.find(counts, config, SimpleNamespace(todo=shards), workers)
+    plan = SimpleNamespace(todo=shards, images_per_shard=config.images_per_shard or 1000)
+    return bottleneck.find(counts, config, plan, workers)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ CONTENT = {
         "it is packed as zip",
         "unpack it, or pack it with gzip",
     ),
+    "plain.txt.xz": (b"/a.jpg\n", "its name says that it is compressed", "make or copy it again"),
     "empty.txt": (b"", "lists no image", "nothing to do"),
     "empty.txt.gz": (gzip.compress(b""), "lists no image", "nothing to do"),
     "empty.jsonl": (b"\xef\xbb\xbf\n", "lists no image", "nothing to do"),

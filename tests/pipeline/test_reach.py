@@ -8,6 +8,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipeline import reach
 from pipeline.main import main
 from tests import engines, helpers
+from transforms.fetching.settings import FetchSettings
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +50,37 @@ def test_what_goes_through_a_proxy_is_left_out(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("variable", "value", "flag", "refused"),
+    [
+        ("HTTPS_PROXY", "socks5://u:SECRET@proxy:1080", "--output=gs://b/out", True),
+        ("https_proxy", "socks5h://proxy", "--output=gs://b/out", True),
+        ("ALL_PROXY", "SOCKS4://proxy", "--output=gs://b/out", True),
+        ("all_proxy", "socks5://proxy", "--trust_env_proxies", True),
+        ("http_proxy", "socks5://proxy", "--trust_env_proxies", True),
+        ("http_proxy", "ftp://proxy", "--trust_env_proxies", True),
+        ("http_proxy", "http://", "--trust_env_proxies", True),
+        ("all_proxy", "socks5://proxy", "--batch_size=1", False),
+        ("http_proxy", "proxy:3128", "--trust_env_proxies", False),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_refused_by_its_variable(
+    tmp_path, capsys, monkeypatch, variable, value, flag, refused
+):
+    monkeypatch.setenv(variable, value)
+    command = [*helpers.TINY, f"--input={tmp_path}/none", f"--output={tmp_path / 'out'}", flag]
+    assert main(command) == 2
+    text = capsys.readouterr().err
+    assert (f": {variable} " in text and "http://HOST:PORT" in text) is refused
+    assert "SECRET" not in text
+
+
+def test_no_proxy_spares_a_store(monkeypatch):
+    monkeypatch.setenv("https_proxy", "socks5://proxy")
+    monkeypatch.setenv("no_proxy", "storage.googleapis.com")
+    reach._check_proxies(PipelineOptions([]), ["gs://b/in"], FetchSettings())
+
+
+@pytest.mark.parametrize(
     "flags",
     [
         ("--runner=PortableRunner", "--job_endpoint=localhost:{}"),
@@ -87,7 +119,7 @@ def test_a_host_that_keeps_silent_is_named_while_it_is_waited_for(capsys, monkey
             connection.connect_ex(("127.0.0.1", port))
         options = PipelineOptions([f"--job_endpoint=127.0.0.1:{port}"])
         with pytest.raises(reach.Unreachable, match="timed out"):
-            reach.check(options, "PortableRunner", ())
+            reach.check(options, "PortableRunner", (), FetchSettings())
         for connection in waiting:
             connection.close()
     flag = f"--job_endpoint=127.0.0.1:{port}"

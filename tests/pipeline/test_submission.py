@@ -8,9 +8,10 @@ import sys
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
-from pipeline import options, progress, runners
+from pipeline import console, options, progress, runners
 from pipeline.plan import make
 from pipeline.progress import Progress, Snapshot
+from pipeline.terminal import Terminal
 from tests import helpers
 from transforms import counters
 
@@ -47,7 +48,7 @@ assert "tensorflow" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=helpers.REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "0 of 1 shards to do" in done.stderr
+    assert "0 of 1 shard to do" in done.stderr
 
 
 def test_importing_the_launcher_leaves_the_process_as_it_was():
@@ -147,22 +148,18 @@ def test_a_line_of_progress():
     assert Snapshot(40, 120, 2, 1, 4, 0.25, 10.0, first=10).line().startswith("40/120 images, 3.0/s, ")
     assert Snapshot(8, 0, 0, 0, 4, 0.1, 0.1, first=8).line() == "8 images, 0 failed, shard 0/4"
     assert Snapshot(0, 120, 0, 0, 4, 0.0, 30.0, doing="compiling for a GPU").line() == "compiling for a GPU"
+    assert Snapshot(0, 120, 0, 0, 4, 0.0, 30.0).line() == "starting"
     assert Snapshot(10, 0, 0, 1, 2, 0.5, 7265.0).line().endswith("about 2h01m left")
 
 
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
 @pytest.mark.parametrize("in_process", [True, False])
-def test_progress_follows_the_run(tmp_path, monkeypatch, in_process):
+def test_progress_follows_the_run(tmp_path, monkeypatch, capsys, in_process):
     pattern = helpers.write_shards(tmp_path / "in", (3, 2))
     argv = [*helpers.TINY, f"--input={pattern}", f"--output={tmp_path / 'out'}"]
     config, _ = options.parse(argv)
     plan = make(config, "weights")
     counters.PROCESS.does("loading the model")
-    live, plain = Progress(plan, in_process, Terminal()), Progress(plan, in_process, io.StringIO())
+    live = Progress(plan, in_process)
     assert (live.snapshot().images, live.snapshot().fraction) == (0, 0)
     assert live.snapshot().line().startswith("loading the model" if in_process else "waiting for the first")
     helpers.job(f"--input={pattern}", output=tmp_path / "out")
@@ -170,10 +167,12 @@ def test_progress_follows_the_run(tmp_path, monkeypatch, in_process):
     assert (end.images, end.failures, end.shards, end.shards_total, end.fraction) == (5, 0, 2, 2, 1.0)
     monkeypatch.setattr(progress, "_LIVE_SECONDS", 0)
     monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0)
-    for drawn in (live, plain):
-        drawn.draw()
-    live.clear()
-    assert live._out.getvalue().startswith("\r\x1b[K5 images, ")
-    assert live._out.getvalue().endswith("\r\x1b[K")
-    assert plain._out.getvalue().startswith("5 images, ")
-    assert plain._out.getvalue().endswith("\n")
+    capsys.readouterr()
+    live.draw()
+    assert capsys.readouterr().err.startswith("5 images, ")
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", Terminal(screen))
+    live.draw()
+    console.show("")
+    assert screen.getvalue().startswith("5 images, ")
+    assert screen.getvalue().endswith("\r\x1b[K")

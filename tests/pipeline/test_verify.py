@@ -104,7 +104,7 @@ def test_lists_and_image_files_and_the_command_itself(tmp_path, capsys):
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == f"{output}: 3 shards, 4 features, 1 failures: complete\n"
+    assert done.stderr == f"{output}: 3 shards, 4 features, 1 failure: complete\n"
     listing = (output / "inputs.txt").read_text()
     (output / "inputs.txt").write_text(listing.replace("4.jpg", "7.jpg"))
     assert "inputs.txt is not the list" in problems(output, capsys, verify.BROKEN)

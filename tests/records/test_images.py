@@ -19,7 +19,7 @@ def test_the_image_its_key_and_what_is_passed_through():
     image = images.find(EXAMPLE, CRC, Fields("img", "id", ("label", "absent")))
     assert (image.data, image.key) == (b"bytes", b"one")
     assert image.passed == examples.from_columns({"label": [1, 2]})
-    assert images.find(EXAMPLE, b"", Fields("img")) == (b"bytes", None, b"")
+    assert images.find(EXAMPLE, b"", Fields("img")) == (b"bytes", None, b"", 0)
     assert images.find(EXAMPLE, CRC, Fields("img", "number")).key == b"-7"
 
 

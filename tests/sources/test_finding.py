@@ -47,6 +47,58 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
+# names that look like patterns
+
+
+ODD = [
+    "[a].jpg",
+    "*.jpg",
+    "a?.jpg",
+    "{0..3}.jpg",
+    "{9..1}.jpg",
+    "a,b.jpg",
+    ",.jpg",
+    "a,[b],{c}.jpg",
+    "[a]{0..1},x*.jpg",
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_file_that_is_named_like_a_pattern(tmp_path, name):
+    put(tmp_path / name, helpers.encoded(0))
+    put(tmp_path / "other.jpg.txt", b"https://h/a.jpg\n")
+    assert [file.path for file in find(tmp_path / name).files] == [f"{tmp_path}/{name}"]
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("rest", ["", "/", "/in/*.jpg", "/**", "/in/a.jpg", "/in/{a..b}.jpg"])
+def test_a_folder_that_is_named_like_a_pattern(tmp_path, name, rest):
+    put(tmp_path / name / "in" / ("{a..b}.jpg" if "{" in rest else "a.jpg"), helpers.encoded(0))
+    put(tmp_path / "z" / "in" / "a.jpg.d", helpers.encoded(1))
+    (file,) = find(f"{tmp_path}/{name}{rest}").files
+    assert os.path.dirname(file.path) == f"{tmp_path}/{name}/in"
+
+
+def test_a_pattern_that_matches_is_a_pattern(tmp_path):
+    for name in ("[a].jpg", "a.jpg", "0.jpg", "1.jpg", "{0..1}.jpg", "a.jpg,0.jpg"):
+        put(tmp_path / name, helpers.encoded(0))
+    assert names(find(tmp_path / "[a].jpg"), tmp_path) == ["a.jpg"]
+    assert names(find(tmp_path / "{0..1}.jpg"), tmp_path) == ["0.jpg", "1.jpg"]
+    assert names(find(f"{tmp_path}/a.jpg,{tmp_path}/0.jpg"), tmp_path) == ["a.jpg", "0.jpg"]
+
+
+def test_names_with_commas_in_a_list_of_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a,b.jpg", "c.jpg", "d", "d,[e].jpg", "f{0..1},g.jpg"):
+        put(tmp_path / name, helpers.encoded(0))
+    inputs = find("a,b.jpg,c.jpg,d,[e].jpg,f{0..1},g.jpg,,c.jpg")
+    assert [file.path for file in inputs.files] == ["a,b.jpg", "c.jpg", "d,[e].jpg", "f{0..1},g.jpg"]
+    with pytest.raises(BadInput, match=r"--input=b.jpg: no file matches"):
+        find("c.jpg,b.jpg")
+    with pytest.raises(BadInput, match=r"\{9..1\} is not a range"):
+        find("c.jpg,{9..1}")
+
+
 # files recognized by their first bytes
 
 

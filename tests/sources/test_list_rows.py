@@ -92,6 +92,16 @@ def test_a_field_that_is_never_closed_is_looked_at_no_further_than_the_limit(tmp
     assert (len(found), found[1:41], found[41]) == (42, ["b"] * 40, "c")
 
 
+@pytest.mark.parametrize(
+    "uri", ["/b.jpg", "b.jpg", "https://h/b", "data:,b%2Cc", "DATA:image/png;base64,AA=="]
+)
+def test_an_unclosed_quote_ends_before_an_address_of_any_form(tmp_path, uri):
+    lines = ["uri,text", '/a.jpg,"open', f'"{uri}",x', '/c.jpg,"d" ']
+    path = written(tmp_path, "list.csv", "\n".join(lines) + '\n"/e.jpg","y"\n')
+    found = rows(path, "csv", PASSED)
+    assert (len(found), found[1], found[3]) == (4, uri, "/e.jpg")
+
+
 def test_a_header_with_an_unclosed_quote_is_refused(tmp_path):
     path = written(tmp_path, "list.csv", 'uri,"text\n/a.jpg,x\n')
     with pytest.raises(BadInput, match=r"list\.csv: the first row, which names the columns, is not CSV"):
@@ -203,13 +213,3 @@ def test_compression_that_is_not_read_is_refused_by_name(tmp_path, name):
         BadInput, match=rf"{name} cannot be read: it is packed as (deflate|lz4|zip), .*unpack it"
     ):
         rows(path, name.split(".")[1])
-
-
-# the job's own list
-
-
-def test_a_path_with_a_carriage_return_is_one_line_of_the_jobs_own_list():
-    from transforms.sources import text_rows
-
-    listing = b"/a\rb.jpg\n/\xff\xfec.jpg\n"
-    assert [piece[:3] for piece in text_rows.cut_listing(listing, 1)] == [(0, 9, 1), (9, 18, 1)]

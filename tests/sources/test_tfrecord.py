@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
 import dataclasses
+import gzip
+import lzma
 import pickle
 import re
 
 import google_crc32c
 import pytest
+from backports import zstd
 
 from tests import helpers
 from transforms.elements import Encoded, Failure, Fields, Record
@@ -143,7 +147,7 @@ def test_a_file_is_recognized_by_its_name_or_its_first_record():
 def test_each_file_is_one_shard_named_below_the_common_folder(tmp_path):
     for name in ("x/a.tfrecord", "y/b.tfrecord"):
         helpers.write_tfrecord(tmp_path / name, [helpers.example(GOOD)])
-    sources, names, notes, listing = cut(tmp_path / "*/*")
+    sources, names, notes, listing, *_ = cut(tmp_path / "*/*")
     assert [file.uri for file in sources] == [f"{tmp_path}/x/a.tfrecord", f"{tmp_path}/y/b.tfrecord"]
     assert (list(names), notes, listing) == (["x/a.tfrecord", "y/b.tfrecord"], (), None)
 
@@ -177,6 +181,22 @@ def test_a_file_whose_beginning_alone_is_damaged_is_not_refused(tmp_path):
     (tmp_path / "a.tfrecord").write_bytes(data)
     (whole,) = cut(tmp_path / "a.tfrecord").sources
     assert [type(item) for item in items(whole)] == [Failure, Encoded, Encoded]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstd.compress])
+def test_members_of_a_compressed_file_are_one_file_and_damage_is_a_line(tmp_path, pack):
+    frames = [tfrecord.frame(helpers.example({**GOOD, "label": number})) for number in range(4)]
+    members = [pack(b"".join(frames[:2]) + frames[2][:9]), pack(b""), pack(frames[2][9:] + frames[3])]
+    path = tmp_path / "in"
+    for data, codes in ((b"".join(members), []), (b"".join(members) + b"junk", ["damaged_record"])):
+        path.write_bytes(data)
+        found = items(RecordFile(str(path), len(data), 5.0))
+        assert [item.data for item in found[:4]] == [b"bytes"] * 4
+        assert [(item.position, item.code) for item in found[4:]] == [(4, code) for code in codes]
+    path.write_bytes(b"".join(members)[:-6])
+    found = items(RecordFile(str(path), path.stat().st_size, 5.0))
+    assert [item.data for item in found[:2]] == [b"bytes"] * 2
+    assert {item.code for item in found if isinstance(item, Failure)} == {"damaged_record"}
 
 
 def test_a_file_that_is_not_compressed_as_its_name_says_is_refused(tmp_path):

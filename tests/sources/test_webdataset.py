@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import random
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import google_crc32c
 import pytest
+from backports import zstd
 
 from pipeline import verify
 from tests import engines, helpers
@@ -33,7 +36,14 @@ LENIENT = "--max_failure_rate=1"
 def write(path: Path, members, **how) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     data = archive(members, **how)
-    path.write_bytes(gzip.compress(data) if path.suffix in (".gz", ".tgz") else data)
+    packers = {
+        ".gz": gzip.compress,
+        ".tgz": gzip.compress,
+        ".bz2": bz2.compress,
+        ".txz": lzma.compress,
+        ".zst": zstd.compress,
+    }
+    path.write_bytes(packers.get(path.suffix, bytes)(data))
     return path
 
 
@@ -69,7 +79,7 @@ def passed(item):
     return {name: feature.bytes_list.value[0] for name, feature in features.feature.items()}
 
 
-@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tgz"])
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tgz", "a.tar.bz2", "a.txz", "a.tar.zst"])
 def test_samples_in_order_with_what_is_passed_through(tmp_path, name):
     path = write(tmp_path / name, [*sample("0", 0), *sample("1", 1)[:2], *sample("2", 2, "png")])
     found = items(path, pass_through=("json", "txt"))

@@ -9,7 +9,7 @@ import zlib
 import pytest
 from backports import zstd
 
-from transforms.storage import compression
+from transforms.storage import compression, packing
 
 PACKERS = {
     "gzip": gzip.compress,
@@ -56,6 +56,20 @@ def test_what_precedes_a_cut_is_read_and_then_it_raises(pack, at):
         opened(packed[: int(len(packed) * at)]).read()
 
 
+def test_damage_at_the_start_is_met_again(pack):
+    stream = opened(pack(DATA)[:10] + b"\xff" * 1000)
+    said = []
+    for _ in range(2):
+        assert compression.head(stream, 100) == b""
+        stream.seek(0)
+        with pytest.raises(compression.DAMAGED) as caught:
+            stream.read()
+        said.append(str(caught.value))
+        stream.seek(0)
+    assert said[0] == said[1]
+    assert "early" not in said[0]
+
+
 @pytest.mark.parametrize("junk", [b"junk behind it", b"\0\0\0junk"])
 def test_what_is_behind_the_last_member_is_damage(pack, junk):
     stream = opened(pack(DATA) + junk)
@@ -77,7 +91,7 @@ def test_a_flipped_bit_is_noticed(pack):
 
 @pytest.mark.parametrize("data", [b"", b"a\n", b"BZh", b"http://a/b\n", b"\x1f\x9d\x90\0\0\0\0\0" * 9])
 def test_plain_bytes_are_left_alone(data):
-    compression.check_bytes(data)
+    packing.check_bytes(data)
     assert opened(data).read() == data
     assert not compression.is_compressed(opened(data))
 
@@ -96,16 +110,28 @@ def test_plain_bytes_are_left_alone(data):
     ],
 )
 def test_what_is_not_read_is_named_by_its_first_bytes(head, name):
-    with pytest.raises(compression.NotRead, match=f"packed as {name}.*pack it with gzip"):
-        compression.check_bytes(head[: compression.HEAD_BYTES])
+    with pytest.raises(packing.NotRead, match=f"packed as {name}.*pack it with gzip"):
+        packing.check_bytes(head[: packing.HEAD_BYTES])
 
 
 @pytest.mark.parametrize("suffix", ["deflate", "lz4", "snappy", "Z", "zip", "7z", "br", "lzma"])
 def test_what_is_not_read_is_named_by_its_suffix(suffix):
-    with pytest.raises(compression.NotRead, match="is packed as"):
-        compression.check_name(f"/data/list.txt.{suffix}")
+    with pytest.raises(packing.NotRead, match="is packed as"):
+        packing.check_name(f"/data/list.txt.{suffix}")
+
+
+@pytest.mark.parametrize("data", [b"plain", PACKERS["zstd"](b"x")])
+def test_a_name_that_says_too_much_is_refused_but_for_gzip(data):
+    for suffix in (".bz2", ".xz", ".zst", ".zstd"):
+        if data == b"plain":
+            with pytest.raises(ValueError, match="its name says that it is compressed"):
+                packing.check_is_as_named(f"a.txt{suffix}", data)
+        else:
+            packing.check_is_as_named(f"a.txt{suffix}", data)  # another compression, which is read as well
+        packing.check_is_as_named(f"a.txt{suffix}", b"")
+    packing.check_is_as_named("a.txt.gz", data)
 
 
 @pytest.mark.parametrize("suffix", ["", *compression.SUFFIXES])
 def test_a_suffix_that_is_read_is_not_refused(suffix):
-    compression.check_name(f"gs://bucket/x.zip/list.txt{suffix}")
+    packing.check_name(f"gs://bucket/x.zip/list.txt{suffix}")

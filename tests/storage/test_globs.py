@@ -23,10 +23,8 @@ NAMES = ("a.jpg", "a/b.jpg", "a/b/c.jpg", "a/b.png", "a/[1].jpg", "a/1.jpg", "a/
         ("*/b.*", "", "", ["a/b.jpg", "a/b.png"]),
         ("a?b.jpg", "a", "", ["a/b.jpg"]),  # Beam's ? matches a slash
         ("a/[0-9].jpg", "a/", "", ["a/1.jpg"]),
-        pytest.param(
-            *("a/[[]1].jpg", "a/", "", ["a/[1].jpg"]),
-            marks=pytest.mark.filterwarnings("ignore:Possible nested set:FutureWarning"),
-        ),
+        ("a/[[]1].jpg", "a/[1].jpg", "", ["a/[1].jpg"]),
+        ("a/[[]*].jpg", "a/[", "/", ["a/[1].jpg"]),
         ("a/[!0-9].jpg", "a/", "", ["a/b.jpg"]),
         ("a/", "a/", "/", ["a/b.jpg", "a/b.png", "a/[1].jpg", "a/1.jpg", "a/two\nlines.jpg"]),
         ("", "", "/", ["a.jpg"]),
@@ -46,6 +44,24 @@ def test_a_pattern_matches_what_it_matches_in_beam(pattern, prefix, delimiter, e
 def test_a_name_without_glob_characters_is_that_of_one_object():
     assert globs.parse("s3://bucket/a/b.jpg") == ("s3://bucket/", "bucket", "a/b.jpg", "", None)
     assert globs.parse("s3://bucket") == ("s3://bucket/", "bucket", "", "", None)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["a[1].jpg", "[", "*?[]{}", "{0..3}", "a\nb[", "[[]", "[a-z]/**", "plain"])
+def test_an_escaped_name_matches_itself_alone(name):
+    pattern = globs.escape(name)
+    assert globs.literal(pattern) == name
+    assert globs.regex(pattern).match(name)
+    assert globs.parse(f"s3://bucket/{pattern}") == ("s3://bucket/", "bucket", name, "", None)
+    below = globs.parse(f"s3://bucket/{pattern}/**")
+    assert (below.prefix, below.delimiter) == (f"{name}/", "")
+    assert below.names.match(f"{name}/b.jpg")
+    assert not below.names.match("a/b.jpg")
+
+
+@pytest.mark.parametrize("pattern", ["*", "a?", "[a]", "a[[]*", "[[][a]"])
+def test_a_glob_is_no_name(pattern):
+    assert globs.literal(pattern) is None
 
 
 def test_times_are_seconds_since_the_epoch_in_any_time_zone():

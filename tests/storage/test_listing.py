@@ -5,11 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
-from tests import faulty_proxy, stores
+from tests import faulty_proxy, helpers, stores
+from transforms.fetching.fetcher import Fetcher
+from transforms.fetching.settings import FetchSettings
+from transforms.sources import finding
+from transforms.sources.base import BadInput, Cutting, Reading, ReadSettings
 from transforms.storage import copying, door, globs, retrying
 from transforms.storage.errors import StorageFailed
 from transforms.storage.retrying import Limits
@@ -134,3 +139,59 @@ def test_a_missing_bucket_and_a_refusal_are_explained(store, proxy):
         assert f"with bucket {stores.BUCKET}" in door.explain(pattern, raised.value) or (
             "no Google credentials were found" in door.explain(pattern, raised.value)
         )
+
+
+ODD = [
+    "a[1].jpg",
+    "*.jpg",
+    "{0..1}.jpg",
+    "a,b.jpg",
+    "c#?%20%.jpg",
+    " d.jpg ",
+    "e\tf.jpg",
+    '"g".jpg',
+    "h\ni.jpg",
+    "[j]/k?.jpg",
+]
+
+
+def test_whatever_a_folder_of_a_bucket_holds_is_one_input(store, tmp_path):
+    folder = store.folder()
+    # moto's server knows no line breaks in names.
+    names = [name for name in ODD if "\n" not in name or store.root.startswith("gs:")]
+    images = {name: helpers.encoded(seed) for seed, name in enumerate(names)}
+    stores.upload(folder, images)
+    found = finding.find([folder], "images", ReadSettings(4))
+    assert [file.path for file in found.files] == sorted(f"{folder}/{name}" for name in names)
+    cutting = Cutting(ReadSettings(4), 100, None, str(tmp_path / "inputs.txt"))
+    cut = found.kind.cut(found.files, cutting)
+    (tmp_path / "inputs.txt").write_bytes(cut.listing)
+    fetcher = Fetcher(FetchSettings(retries=0))
+    with ThreadPoolExecutor(4) as pool:
+        reading = Reading("shard", cutting.read, fetch=fetcher.fetch, pool=pool)
+        items = [item for source in cut.sources for item in source.items(reading)]
+    fetcher.close()
+    assert [(item.key.decode(), item.data) for item in items] == [
+        (f"{folder}/{name}", images[name]) for name in sorted(names)
+    ]
+
+
+@pytest.mark.filterwarnings("error:::transforms")
+def test_names_in_a_bucket_that_look_like_patterns(store):
+    folder = store.folder()
+    stores.upload(folder, dict.fromkeys(("a[1].jpg", "a,b.jpg", "[j]/k?.jpg", "0.jpg", "c.txt"), b"x"))
+    stores.upload(f"{folder}/[x]*", dict.fromkeys(("a.jpg", "b.jpg"), b"x"))
+
+    def find(text):
+        return [file.path for file in finding.find([f"{folder}/{text}"], "images", ReadSettings(4)).files]
+
+    assert find("a[1].jpg") == [f"{folder}/a[1].jpg"]
+    assert find("a,b.jpg") == [f"{folder}/a,b.jpg"]
+    assert find("[j]") == find("[j]/") == find("[j]/k?.jpg") == [f"{folder}/[j]/k?.jpg"]
+    assert find("[x]*/b*") == [f"{folder}/[x]*/b.jpg"]
+    assert find("[0].jpg") == [f"{folder}/0.jpg"]
+    with pytest.raises(BadInput, match="no file matches"):
+        find("[z].jpg")
+    copied = copying.checksum(f"{folder}/[x]*")
+    stores.upload(f"{folder}/[x]*", {"b.jpg": b"y"})
+    assert copying.checksum(f"{folder}/[x]*") != copied

@@ -58,13 +58,15 @@ def _vector_problems(name: str, values: Any, size: int) -> Iterator[str]:
 
 def line_problem(values: Mapping[str, Any], receipt: Receipt, key_at: KeyAt, before: int) -> str:
     """What is wrong with a ledger line, '' if nothing; `before` is the position of the previous line, -1 for the first."""
-    if set(values) != set(ledger.FIELDS):
+    if set(values) - set(ledger.OPTIONAL) != set(ledger.FIELDS):
         return f"fields {sorted(values)}, expected {sorted(ledger.FIELDS)}"
     position = values["position"]
     if not isinstance(position, int) or not before < position < receipt.inputs:
         return f"position {position!r} is not between {before} and {receipt.inputs}"
     if values["stage"] not in ledger.STAGES or not re.fullmatch(r"[a-z][a-z0-9_]*", str(values["code"])):
         return f"stage {values['stage']!r} and code {values['code']!r} are not a known stage and a valid code"
+    if type(values.get("http_status", 0)) is not int:
+        return f"http_status {values['http_status']!r} is not a number"
     key = key_at(position)
     if key is not None and values["key"] != key.decode("utf-8", "backslashreplace"):
         return f"key {values['key']!r}, expected {key!r}"

@@ -16,7 +16,8 @@ from transforms.storage import door
 
 _LABEL = r"\d{5,}-of-\d{5,}"
 _FEATURES, _FAILURES, _RECEIPTS, _TEMPORARY = "features-", "failures-", "receipts", ".tmp"
-MANIFEST, LISTING = "manifest.json", "inputs.txt"
+MANIFEST, LISTING, REQUEST = "manifest.json", "inputs.txt", "request.json"
+CLASS_NAMES = "class_names.txt"
 
 # Prefixes of the names, below the output folder, of files that belong to a single shard.
 OF_SHARDS = (_FEATURES, _FAILURES, f"{_RECEIPTS}/", f"{_TEMPORARY}/")
@@ -42,7 +43,8 @@ _DATA = re.compile(rf"{_FEATURES}{_LABEL}{re.escape(features.SUFFIX)}|{_FAILURES
 _OURS = (
     re.compile(rf"(.*)(?:^|/){re.escape(_TEMPORARY)}/[^/]+", re.DOTALL),
     re.compile(
-        rf"(.*?)(?:^|/)(?:{_DATA.pattern}|{_RECEIPTS}/{_LABEL}\.json|{re.escape(MANIFEST)}|{re.escape(LISTING)})",
+        rf"(.*?)(?:^|/)(?:{_DATA.pattern}|{_RECEIPTS}/{_LABEL}\.json|"
+        rf"{'|'.join(map(re.escape, (MANIFEST, LISTING, REQUEST, CLASS_NAMES)))})",
         re.DOTALL,
     ),
 )
@@ -117,14 +119,34 @@ class Layout:
         return door.join(self.folder, LISTING)
 
     @property
+    def class_names(self) -> str:
+        """The names of a tuned head's classes, one per line, in the order of the logits; the manifest has its digest."""
+        return door.join(self.folder, CLASS_NAMES)
+
+    @property
     def temporary(self) -> str:
         """The folder of all temporary files; deleted at the end of a run."""
         return door.join(self.folder, _TEMPORARY)
 
     @property
     def request(self) -> str:
-        """The request of the job that is using this output folder."""
+        """The request of the output, by which a command that names only the output repeats it."""
+        return door.join(self.folder, REQUEST)
+
+    @property
+    def running(self) -> str:
+        """The note of the job that is using this output folder."""
+        return door.join(self.temporary, "running.json")
+
+    @property
+    def running_before(self) -> str:
+        """Where versions before 0.2 left that note."""
         return door.join(self.temporary, "request.json")
+
+    @property
+    def arrays(self) -> str:
+        """The digest of the weights that a run uses."""
+        return door.join(self.temporary, "arrays")
 
     @property
     def retrying(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from transforms.elements import Failure
 
 FIELDS = ("key", "position", "stage", "code", "message")
+OPTIONAL = ("http_status",)  # only where an answer over HTTP ended a fetch
 STAGES = ("read", "fetch", "decode", "infer")
 _FINAL = "damaged_record"  # the same input bytes would fail again
 
@@ -29,13 +30,15 @@ class Line:
 
 def encode(failure: Failure) -> bytes:
     """The ledger line of a failure."""
-    values = {
+    values: dict[str, object] = {
         "key": failure.key.decode("utf-8", "backslashreplace"),
         "position": failure.position,
         "stage": failure.stage,
         "code": failure.code,
         "message": failure.message,
     }
+    if failure.http_status is not None:
+        values["http_status"] = failure.http_status
     return json.dumps(values).encode() + b"\n"
 
 

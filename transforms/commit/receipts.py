@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from bit import mirrors
 from transforms.commit.files import FileSummary
 from transforms.commit.layout import Layout, label_of
 from transforms.storage import door
@@ -77,14 +78,6 @@ def read_receipts(layout: Layout) -> list[Receipt]:
     return [_parsed(path, data) for path, data in zip(paths, contents, strict=True) if data is not None]
 
 
-def first_fingerprint(layout: Layout) -> Mapping[str, Any] | None:
-    """The fingerprint of the first shard that is done; None if none is. Raises ValueError if its receipt is damaged."""
-    for path in _paths(layout)[:1]:
-        data = door.read_if_there(path)
-        return None if data is None else _parsed(path, data).fingerprint
-    return None
-
-
 def _parsed(path: str, data: bytes) -> Receipt:
     try:
         return Receipt.from_json(data)
@@ -122,11 +115,24 @@ def differences(
         before, after = old.get(name), new.get(name)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             out |= differences(before, after, f"{prefix}{name}.")
-        elif before != after:
+        elif before != after and not (name == "weights" and _same_checkpoint(old, new)):
             out[f"{prefix}{name}"] = (before, after)
     if f"{prefix}precision" in out:
         out.pop(f"{prefix}numerics", None)  # the version of another precision
     return out
+
+
+def _same_checkpoint(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether both models are the same official checkpoint.
+
+    Earlier versions identified it by TF-Hub's handle, or by the checksum of the copy at gs://bit_models, if it was named so.
+    """
+
+    def bucket_url(model: Mapping[str, Any]) -> str:
+        weights = str(model.get("weights"))
+        return mirrors.bucket_url(str(model.get("name")) if weights.startswith("checksums:") else weights)
+
+    return bool(bucket_url(old)) and bucket_url(old) == bucket_url(new)
 
 
 def same_bytes(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

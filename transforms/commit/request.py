@@ -1,5 +1,6 @@
-"""Two jobs on one output folder: harmless for equal requests; otherwise the second is refused, and the difference named.
+"""The request of an output, kept so that it can be repeated; and the note of the job that is using the output folder.
 
+Two jobs on one output folder are harmless for equal requests; otherwise the second is refused, and the difference named.
 A job that starts leaves a note of its request in the temporary folder. It is deleted at the end of the run, or when a run
 ends early without having committed anything.
 """
@@ -18,6 +19,39 @@ from transforms.storage import door
 _LIST = "list of images"
 
 
+class NotARequest(ValueError):
+    """A file that has the name of the kept request, and is none."""
+
+
+def content(flags: Mapping[str, Any]) -> bytes:
+    """What is kept of a request: the values of the flags that decide what the output holds, by their names, sorted."""
+    return json.dumps(flags, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def kept(layout: Layout) -> dict[str, Any] | None:
+    """The flags of the request that made the output; None where there is none. Raises NotARequest."""
+    data = door.read_if_there(layout.request)
+    return None if data is None else parse(data, layout.request)
+
+
+def parse(data: bytes, path: str) -> dict[str, Any]:
+    """The inverse of `content`. Raises NotARequest, with `path`."""
+    try:
+        flags = json.loads(data)
+        if isinstance(flags, dict) and {"input", "model"} <= flags.keys():
+            return flags
+        reason = "it has no input and model"
+    except ValueError as error:
+        reason = str(error)
+    raise NotARequest(f"{path} is not the request of a job ({reason})")
+
+
+def keep(layout: Layout, data: bytes) -> None:
+    """Writes the request of a run that has something to do."""
+    if door.read_if_there(layout.request) != data:
+        door.write_atomic(layout.request, data)
+
+
 class OutputInUse(RuntimeError):
     """A job with another request is using the output folder, or was killed while using it."""
 
@@ -28,38 +62,57 @@ def enter(layout: Layout, fingerprint: Mapping[str, Any], shards: int, listing: 
     if listing is not None:
         now[_LIST] = _sum(listing)
     data = json.dumps(now, sort_keys=True).encode() + b"\n"
-    while not door.create_only(layout.request, data):
-        note = door.read_if_there(layout.request)
+    if note := door.read_if_there(layout.running_before):
+        _check_same(layout, layout.running_before, note, now)
+    while not door.create_only(layout.running, data):
+        note = door.read_if_there(layout.running)
         if note is None:  # a job that ended has deleted it
             continue
-        try:
-            noted = json.loads(note)
-        except ValueError:
-            raise OutputInUse(
-                f"{layout.request} is not the note of a running job: if no job runs there, delete it, or use --overwrite"
-            ) from None
-        for name, (old, new) in receipts.differences(noted, now).items():
-            if name != f"request.{receipts.NAME_ONLY}":  # the same weights by another name
-                raise OutputInUse(
-                    f"--output={layout.folder} is in use by a job with {name.removeprefix('request.')} = {old!r}, "
-                    f"this run asks for {new!r}: let that job end, or stop it and use --overwrite, which deletes its work; "
-                    "or use another --output"
-                )
+        _check_same(layout, layout.running, note, now)
         return
 
 
-def leave(layout: Layout, listing: bytes | None) -> None:
-    """After a run that ended early: deletes the note and the list of images if no shard was or is being committed."""
+def _check_same(layout: Layout, path: str, note: bytes, now: Mapping[str, Any]) -> None:
+    try:
+        noted = json.loads(note)
+    except ValueError:
+        raise OutputInUse(
+            f"{path} is not the note of a running job: if no job runs there, delete it, or use --overwrite"
+        ) from None
+    for name, (old, new) in receipts.differences(noted, now).items():
+        if name != f"request.{receipts.NAME_ONLY}":  # the same weights by another name
+            raise OutputInUse(
+                f"--output={layout.folder} is in use by a job with {name.removeprefix('request.')} = {old!r}, "
+                f"this run asks for {new!r}: let that job end, or stop it and use --overwrite, which deletes its work; "
+                "or use another --output"
+            )
+
+
+def leave(layout: Layout, listing: bytes | None, data: bytes) -> None:
+    """After a run that ended early: deletes its notes, request and list of images if no shard was or is being committed."""
     if not door.match(layout.claim("*", "*")) and not receipts.labels(layout):
-        if listing is not None and door.read_if_there(layout.listing) == listing:
-            door.delete([layout.listing])
-        door.delete([layout.request])
+        for path, own in ((layout.listing, listing), (layout.request, data)):
+            if own is not None and door.read_if_there(path) == own:
+                door.delete([path])
+        door.delete([layout.running, layout.running_before, layout.arrays])
+
+
+def is_begun(layout: Layout) -> bool:
+    """Whether a job is using the output folder, or was killed while using it."""
+    return any(map(door.exists, notes(layout)))
+
+
+def notes(layout: Layout) -> tuple[str, ...]:
+    """Where the note of a job may be."""
+    return layout.running, layout.running_before
 
 
 def fingerprint(layout: Layout) -> Mapping[str, Any] | None:
     """The fingerprint in the note; None if there is no note, or one that was cut short."""
     try:
-        noted = json.loads(door.read_if_there(layout.request) or b"{}")
+        noted = json.loads(
+            door.read_if_there(layout.running) or door.read_if_there(layout.running_before) or b"{}"
+        )
         return noted.get("request")
     except (ValueError, AttributeError):
         return None
@@ -67,7 +120,7 @@ def fingerprint(layout: Layout) -> Mapping[str, Any] | None:
 
 def is_of_other_input(layout: Layout, shards: int, listing: bytes | None) -> bool:
     """Whether there is a note of a request with another number of shards or another list of images."""
-    data = door.read_if_there(layout.request)
+    data = next(filter(None, map(door.read_if_there, notes(layout))), None)
     if data is None:
         return False
     try:

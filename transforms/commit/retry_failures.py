@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 
 from transforms.commit import ledger, receipts, replace
 from transforms.commit.files import CheckedStream, FileSummary
@@ -57,7 +57,7 @@ def current_receipt(layout: Layout, shard: Shard, retry: Retry) -> Receipt:
     return receipt
 
 
-def committed_items(layout: Layout, receipt: Receipt) -> Iterator[Line | bytes]:
+def committed_items(layout: Layout, receipt: Receipt) -> Generator[Line | bytes, None, None]:
     """A committed shard's records, framed as stored, and ledger lines, in the order of positions.
 
     Raises ChangedMeanwhile, at the latest at the end, if the files do not match the receipt.

@@ -110,7 +110,23 @@ class ShardWriter:
     def commit(self) -> Receipt:
         """Commits this attempt, or what another attempt has claimed or committed first; returns the receipt in place.
 
+        What fails before the claim deletes this attempt's files; from then on whoever finds the claim needs them.
         Raises BrokenShard, LostCommit or ChangedMeanwhile."""
+        try:
+            receipt = self._close()
+        except BaseException:
+            self.abort()
+            raise
+        if self._old is None:
+            return claim.commit(self._layout, Claim(self._attempt, receipt))
+        # All inputs failed again, in the same way.
+        if dataclasses.replace(receipt, versions=self._old.versions) == self._old:
+            self.abort()
+            return receipt
+        return replace.replace(self._layout, self._old.digest, Claim(self._attempt, receipt))
+
+    def _close(self) -> Receipt:
+        """Closes the files, and returns the receipt that they deserve."""
         label, source = self._shard.label, self._shard.source
         if self._old and self._committed:
             self._keep(self._old.inputs)
@@ -124,7 +140,7 @@ class ShardWriter:
             what = f"{self._written} features and {failed} failures"
             raise self._broken(f"{what} do not add up to {expected} inputs")
         current = versions.current()
-        receipt = Receipt(
+        return Receipt(
             shard=label,
             name=self._shard.name,
             input=self._input(),
@@ -139,13 +155,6 @@ class ShardWriter:
             versions=versions.merged(self._old.versions, current) if self._old else current,
             unfit_values=self._unfit,
         )
-        if self._old is None:
-            return claim.commit(self._layout, Claim(self._attempt, receipt))
-        # All inputs failed again, in the same way.
-        if dataclasses.replace(receipt, versions=self._old.versions) == self._old:
-            self.abort()
-            return receipt
-        return replace.replace(self._layout, self._old.digest, Claim(self._attempt, receipt))
 
     def _input(self) -> Mapping[str, Any]:
         identity = self._shard.source.identity()
@@ -156,7 +165,9 @@ class ShardWriter:
         return self._old.input
 
     def abort(self) -> None:
-        """Deletes this attempt's files."""
+        """Deletes this attempt's files, and closes the committed ones that it reads."""
+        if self._committed:
+            self._committed.close()
         for file in (self._features, self._ledger):
             if file:
                 file.discard()

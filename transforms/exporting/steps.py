@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
+import pyarrow as pa
 
 from transforms import counters, metrics
 from transforms.commit import committed
@@ -14,15 +15,29 @@ from transforms.exporting.base import Export, Part
 from transforms.exporting.files import sweep
 from transforms.records import columns
 from transforms.storage import door
+from transforms.storage.door import StoreSettings
 
 _COUNTED = 256  # records between two counts of progress
 
 
-class SummarizeRecords(beam.DoFn):
-    """Part -> what its records hold, by feature name."""
+class _Step(beam.DoFn):
+    """A step of an export; `stores` are those of the launcher."""
 
-    def __init__(self, export: Export):
+    def __init__(
+        self,
+        export: Export,
+        stores: StoreSettings = StoreSettings(),  # noqa: B008  # frozen
+    ):
         self._export = export
+        self._stores = stores
+
+    def setup(self) -> None:
+        """Finds the stores of the launcher."""
+        door.adopt(self._stores)
+
+
+class SummarizeRecords(_Step):
+    """Part -> what its records hold, by feature name."""
 
     def process(self, part: Part) -> Iterator[dict]:
         """Reads the part once. Raises Damaged."""
@@ -64,11 +79,16 @@ class Merge(beam.CombineFn):
         return accumulator
 
 
-class DecideColumns(beam.DoFn):
+class DecideColumns(_Step):
     """The summary of all records -> the parts that are to be written, once the columns are."""
 
-    def __init__(self, export: Export, todo: Sequence[Part]):
-        self._export = export
+    def __init__(
+        self,
+        export: Export,
+        todo: Sequence[Part],
+        stores: StoreSettings = StoreSettings(),  # noqa: B008  # frozen
+    ):
+        super().__init__(export, stores)
         self._todo = todo
 
     def process(self, seen: dict) -> Iterator[Part]:
@@ -85,12 +105,10 @@ def write_columns(export: Export, seen: dict) -> None:
     door.write_atomic(export.place.columns, schema.serialize().to_pybytes())
 
 
-class WriteParts(beam.DoFn):
+class WriteParts(_Step):
     """Part -> its label, once its files are there."""
 
-    def __init__(self, export: Export):
-        self._export = export
-        self._schema = None
+    _schema: pa.Schema | None = None
 
     def process(self, part: Part) -> Iterator[str]:
         """Writes the part, unless another attempt has. Raises Damaged, BadExport."""
@@ -105,11 +123,8 @@ class WriteParts(beam.DoFn):
         yield part.label
 
 
-class Finish(beam.DoFn):
+class Finish(_Step):
     """One arbitrary element, once all parts are done -> the folder."""
-
-    def __init__(self, export: Export):
-        self._export = export
 
     def process(self, _) -> Iterator[str]:
         """Writes what is made of all parts, and deletes what attempts that were killed have left."""

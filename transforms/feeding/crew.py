@@ -14,6 +14,7 @@ import os
 import selectors
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -82,6 +83,21 @@ class Crew:
             if len(handle.pieces) == 2:
                 return
             handle.give(self.todo.popleft())
+
+    def seconds_left(self) -> float | None:
+        """Until a reply that has begun must be complete; None if there is none."""
+        begun = [h.halting_since for h in self._handles.values() if h.halting_since is not None]
+        return max(0.0, min(begun) + self._settings.timeout_seconds - time.monotonic()) if begun else None
+
+    def end_halting(self) -> None:
+        """Ends the feeders that have begun a reply and not completed it in time."""
+        for number, handle in self._handles.items():
+            began = handle.halting_since
+            if began is not None and time.monotonic() > began + self._settings.timeout_seconds:
+                handle.give_up()
+                if self._forking:
+                    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                        self._forking.kill(number)
 
     def close(self) -> None:
         """Ends all feeders and lets go of batches; returns once the processes are gone."""
@@ -165,6 +181,8 @@ class Crew:
                 pass
         with contextlib.suppress(KeyError):
             self._selector.unregister(handle.connection)
+        if handle.halting_since is not None and deaths.is_timeout(status):
+            handle.is_garbled = True  # it hung while it answered, for whichever of its images
         if status == forker.NOT_FORKED and self._handles:
             self._settle_for_fewer(deaths.how(status))
         suspects = [] if status is None else deaths.suspects(handle)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 
-from transforms.elements import Failure
+from transforms.elements import Failure, Record
 from transforms.feeding import forker
-from transforms.feeding.batches import Piece
+from transforms.feeding.batches import Image, Piece
+from transforms.feeding.forking import python
 from transforms.feeding.handle import Handle
-from transforms.records import images
 
 
 def suspects(handle: Handle) -> list[Piece]:
@@ -34,15 +36,34 @@ def tries(status: int) -> int:
 def failure(piece: Piece, status: int, is_garbled: bool, timeout_seconds: float) -> Failure:
     """The failure of the image of a piece, which has ended its feeders."""
     (image,) = piece.images
-    item = images.encoded(image)  # the key may be in its record
-    if _signal_of(status) == signal.SIGALRM and not is_garbled:
+    key = _key(image, timeout_seconds)
+    if is_timeout(status) and not is_garbled:
         code = "decode_timeout"
         message = f"decoding did not end within {timeout_seconds:g} s; if the picture is genuine, raise --decode_timeout"
     else:
         code = "decoder_crash"
-        why = "it answered with garbage" if is_garbled else how(status)
+        why = "it answered with garbage, or only in part" if is_garbled else how(status)
         message = f"the decoder's process died of it ({why}); keep the file for a report, or convert it"
-    return Failure(item.key, item.position, "decode", code, message)
+    return Failure(key, image.position, "decode", code, message)
+
+
+def _key(image: Image, seconds: float) -> bytes:
+    """Its key. One that is in the record is read by another process: parsing may be what kills, or takes for ever."""
+    if not isinstance(image, Record) or not image.fields.key:
+        return image.key
+    program = "from transforms.records import images; images.print_key(*sys.argv[1:])"
+    command = [*python(program), image.fields.key, image.crc.hex()]
+    with contextlib.suppress(subprocess.SubprocessError, OSError):
+        done = subprocess.run(
+            command, input=bytes(image.data), capture_output=True, timeout=seconds, check=True
+        )
+        return done.stdout[1:] if done.stdout else image.key
+    return image.key
+
+
+def is_timeout(status: int | None) -> bool:
+    """Whether the time limit has ended it."""
+    return status is not None and _signal_of(status) == signal.SIGALRM
 
 
 def _signal_of(status: int) -> int:

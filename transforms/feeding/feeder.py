@@ -34,7 +34,7 @@ def serve(
     Args:
       inboxes: descriptors of the files with the encoded images.
       pixels_of: number of a slot -> its batch, float32 (batch_size, side, side, 3); a row that fails is set to zero.
-      limit: called with True when the time for an image begins, with False when the last one's ends.
+      limit: called with True when the time for an image or the answer begins, with False when the answer is sent.
     """
     while head := _received(connection, HEAD.size):
         number, slot, inbox, count, fields_bytes = HEAD.unpack(head)
@@ -49,8 +49,9 @@ def serve(
             read = functools.partial(os.pread, inboxes[inbox], size, offset)
             outcomes.append(_decode(read, fields if is_record else None, crc, preprocessing, pixels[row]))
         reply = messages.reply(number, outcomes, time.monotonic() - began)
-        limit(False)
+        limit(True)  # answering is bounded as decoding is: what an image has damaged may show only now
         connection.sendall(reply)
+        limit(False)
 
 
 def _decode(

@@ -81,8 +81,9 @@ class Feeders:
             self._crew.start()
             while not self._is_closing:
                 self._crew.hand_out()
-                for key, _ in self._selector.select():
+                for key, _ in self._selector.select(self._crew.seconds_left()):
                     key.data()
+                self._crew.end_halting()
         except BaseException as raised:
             error = raised
         self._fail(error)

@@ -24,7 +24,9 @@ from transforms.imaging import preprocess
 from transforms.imaging.preprocess import Preprocessing
 
 READY = b"R"
-ORDER = struct.Struct("<Q")  # the number of a feeder to be forked
+ORDER = struct.Struct(
+    "<Q"
+)  # the number of a feeder: to be forked if descriptors come with it, else to be killed
 EXIT = struct.Struct("<Qi")  # the number of a feeder that ended, and how, as os.waitpid reports it
 NOT_FORKED = -1
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
@@ -94,11 +96,15 @@ def main(settings: str) -> None:
 
 
 def _fork(options: dict, control: socket.socket, feeders: dict[int, int]) -> bool:
-    """Carries out the next order; False if there will be none."""
+    """Carries out the next order; False if there will be none. Who is in `feeders` has not been waited for."""
     order, descriptors, _, _ = socket.recv_fds(control, ORDER.size, 8)
     if not order:
         return False
     (number,) = ORDER.unpack(order)
+    if not descriptors:
+        for process in [process for process, its_number in feeders.items() if its_number == number]:
+            os.kill(process, signal.SIGKILL)
+        return True
     try:
         process = os.fork()
     except OSError:

@@ -16,7 +16,16 @@ from transforms.feeding.forker import EXIT, ORDER, READY
 from transforms.feeding.settings import DecodeSettings
 from transforms.feeding.slots import Slots, memory_file
 
+_START_SECONDS = 60.0
 _PACKAGES = str(Path(__file__).resolve().parents[2])  # where that process, too, can import this package
+
+
+def python(program: str) -> list[str]:
+    """The command that runs a program with `sys` and this process's packages."""
+    # -c, not -m: this package need not be in the job's working directory. With -c Python looks for modules there first,
+    # which this process may not do.
+    path = sys.path if _PACKAGES in sys.path else [*sys.path, _PACKAGES]
+    return [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}; {program}"]
 
 
 class CannotStart(RuntimeError):
@@ -40,13 +49,10 @@ class Forking:
             "preprocessing": asdict(decoding.preprocessing),
             "timeout_seconds": decoding.timeout_seconds,
         }
-        # -c, not -m: this package need not be in the job's working directory. With -c Python looks for modules there first,
-        # which this process may not do.
-        path = sys.path if _PACKAGES in sys.path else [*sys.path, _PACKAGES]
-        program = f"import sys; sys.path[:] = {path!r}; from transforms.feeding import forker; forker.main(sys.argv[1])"
+        program = "from transforms.feeding import forker; forker.main(sys.argv[1])"
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", program, json.dumps(settings)],
+                [*python(program), json.dumps(settings)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), slots.file, lock],
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
@@ -57,7 +63,16 @@ class Forking:
         finally:
             theirs.close()
             os.close(lock)
-        if self.control.recv(1) != READY:
+        self.control.settimeout(_START_SECONDS)
+        try:
+            answer = self.control.recv(1)
+        except TimeoutError:
+            self._process.kill()
+            self.control.close()
+            self._process.wait()
+            raise CannotStart(f"{sys.executable} did not come up within {_START_SECONDS:g} s") from None
+        self.control.settimeout(None)
+        if answer != READY:
             self.control.close()
             code = self._process.wait()
             if code == -signal.SIGKILL:
@@ -69,6 +84,10 @@ class Forking:
 
         Raises OSError if the forking process has ended."""
         socket.send_fds(self.control, [ORDER.pack(number)], descriptors)
+
+    def kill(self, number: int) -> None:
+        """Orders the end of the feeder `number`, which `ended` reports. Raises OSError if the forking process has ended."""
+        self.control.send(ORDER.pack(number))
 
     def ended(self) -> Iterator[tuple[int, int]]:
         """Number and exit status of feeders that have ended; waits for one.

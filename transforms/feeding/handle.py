@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -25,6 +26,7 @@ class Handle:
     Attributes:
       theirs: the feeder's end of the connection.
       is_garbled: it has sent what no working feeder sends. Its connection is shut down, at which it ends.
+      halting_since: when it began the reply of which the end has not come yet, by time.monotonic; None if there is none.
     """
 
     def __init__(self):
@@ -32,6 +34,7 @@ class Handle:
         self.inboxes = memory_file("inbox"), memory_file("inbox")
         self.pieces: deque[Piece] = deque()
         self.is_garbled = False
+        self.halting_since: float | None = None
         self._given = self._done = 0
         self._received = bytearray()
 
@@ -63,17 +66,24 @@ class Handle:
             while self.pieces:
                 reply = messages.take_reply(self._received, self._done + 1, self.pieces[0].images)
                 if not reply:
+                    if self._received and self.halting_since is None:
+                        self.halting_since = time.monotonic()
                     return completed
+                self.halting_since = None
                 completed.append((self.pieces.popleft(), reply))
                 self._done += 1
                 self._shrink(self.inboxes[self._done % 2])
             if self._received:
                 raise Garbled
         except Garbled:
-            self.is_garbled = True
-            with contextlib.suppress(OSError):
-                self.connection.shutdown(socket.SHUT_RDWR)
+            self.give_up()
         return completed
+
+    def give_up(self) -> None:
+        """Takes nothing more from it: what it sent, or that it sent no more, no working feeder does."""
+        self.is_garbled, self.halting_since = True, None
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def suspects(self) -> Sequence[int]:
         """Rows of its first piece, one of which has ended it if an image has: the one begun last; after garbage, all."""

@@ -25,6 +25,20 @@ _REFUSED = tuple(
         "2002::/16", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
     )
 )  # fmt: skip
+_OF_USERS = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "127.0.0.0/8",
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "100.64.0.0/10",
+            "::1/128",
+            "fc00::/7",
+        ),
+    )
+)
 _EMBEDS_IN_LAST_32_BITS = tuple(map(ipaddress.ip_network, ("::/96", "::ffff:0:0/96", "64:ff9b::/96")))
 
 
@@ -50,12 +64,17 @@ class AddressGuard:
             raise blocked(host, [address])
 
 
+def private_network(address: Address) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """The private network that an address is of, if it is one that a user may have images on."""
+    return next((network for network in _OF_USERS if _in_any(address, [network])), None)
+
+
 def blocked(host: str, addresses: Iterable[Address]) -> ItemError:
     """The error for a host whose addresses are refused."""
     return ItemError(
         "blocked_address",
         f"{host} leads to {', '.join(map(str, addresses))}, not a public address; "
-        "allow_private_networks can permit it",
+        "--allow_private_networks can permit it",
     )
 
 

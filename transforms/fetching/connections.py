@@ -8,12 +8,14 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import certifi
 import urllib3
 
 from transforms.errors import ItemError
 from transforms.fetching.addresses import AddressGuard, Resolver, blocked
+from transforms.fetching.answers import Answer
 from transforms.fetching.deadline import Deadline, TransientError
 
 
@@ -23,13 +25,16 @@ class _Exchange(threading.local):
     deadline: Deadline
     silence_seconds: float
     bytes_left: int
+    target: str
 
 
 _exchange = _Exchange()
 
 
 @contextlib.contextmanager
-def exchange(deadline: Deadline, silence_seconds: float, max_wire_bytes: int) -> Iterator[None]:
+def exchange(
+    deadline: Deadline, silence_seconds: float, max_wire_bytes: int, target: str = ""
+) -> Iterator[None]:
     """Bounds each receive of this thread's request.
 
     urllib3's timeouts bound only the silence between packets, so a header or body that arrives byte by byte would last
@@ -39,16 +44,19 @@ def exchange(deadline: Deadline, silence_seconds: float, max_wire_bytes: int) ->
       deadline: of the image.
       silence_seconds: the longest wait for a packet.
       max_wire_bytes: how many bytes may be received, framing included.
+      target: the path and query to send as they are; urllib3 would encode each '%' of a path that has a stray one.
     """
-    _exchange.deadline, _exchange.silence_seconds, _exchange.bytes_left = (
-        deadline,
-        silence_seconds,
-        max_wire_bytes,
-    )
+    values = {
+        "deadline": deadline,
+        "silence_seconds": silence_seconds,
+        "bytes_left": max_wire_bytes,
+        "target": target,
+    }
+    vars(_exchange).update(values)
     try:
         yield
     finally:
-        del _exchange.deadline, _exchange.silence_seconds, _exchange.bytes_left
+        vars(_exchange).clear()
 
 
 def _before_receive(sock: socket.socket) -> None:
@@ -143,16 +151,27 @@ class Connector:
 def pool_classes(connect: Callable[[str, int], socket.socket]) -> dict[str, type]:
     """urllib3's pool classes by scheme, with sockets opened by `connect(host, port)`.
 
-    urllib3 has no public hook for this; `_new_conn` is the method that its own SOCKS support overrides.
+    urllib3 has no public hook for this; `_new_conn` is the method that its own SOCKS support overrides. What they send
+    and receive is bounded by the `exchange` around the request.
     """
 
-    class Connection(urllib3.connection.HTTPConnection):
-        def _new_conn(self) -> socket.socket:
-            return connect(self._dns_host, self.port)
+    class Lenient:
+        response_class: Any = Answer
 
-    class TlsConnection(urllib3.connection.HTTPSConnection):
         def _new_conn(self) -> socket.socket:
-            return connect(self._dns_host, self.port)
+            return connect(self._dns_host, self.port)  # type: ignore[attr-defined]
+
+        def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+            # To a proxy the URL goes as a whole.
+            origin = "" if url.startswith("/") else "/".join(url.split("/", 3)[:3])
+            target = f"{origin}{_exchange.target}" if _exchange.target else url
+            super().putrequest(method, target, *args, **kwargs)  # type: ignore[misc]
+
+    class Connection(Lenient, urllib3.connection.HTTPConnection):
+        pass
+
+    class TlsConnection(Lenient, urllib3.connection.HTTPSConnection):
+        pass
 
     class Pool(urllib3.HTTPConnectionPool):
         ConnectionCls = Connection

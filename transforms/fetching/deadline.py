@@ -18,8 +18,8 @@ _LONGEST_BACKOFF_SECONDS = 16.0
 class TransientError(ItemError):
     """A transient failure. `retry_after` is the pause that the server asked for, in seconds."""
 
-    def __init__(self, code: str, message: str, retry_after: float = 0.0):
-        super().__init__(code, message)
+    def __init__(self, code: str, message: str, http_status: int | None = None, retry_after: float = 0.0):
+        super().__init__(code, message, http_status)
         self.retry_after = retry_after
 
 
@@ -36,7 +36,7 @@ class Deadline:
     def check(self) -> None:
         """Raises ItemError 'timeout' when no time is left."""
         if not self.left():
-            raise ItemError("timeout", "the image's time ran out (timeout_seconds)")
+            raise ItemError("timeout", "the image's time ran out (--timeout)")
 
 
 def with_retries(
@@ -63,4 +63,4 @@ def _least_pause(error: Exception) -> float | None:
 def _give_up(error: Exception, attempts: int) -> None:
     if isinstance(error, TransientError):
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        raise ItemError(error.code, f"{error} ({tries})") from None
+        raise ItemError(error.code, f"{error} ({tries})", error.http_status) from None

@@ -1,4 +1,4 @@
-"""The bytes of an image by its URI: http(s) through a client of its own, all other schemes through `storage.door`."""
+"""The bytes of an image by its URI: http(s) through a client of its own, data: at once, all others through `storage.door`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from urllib.parse import unquote, urlsplit
 
 from transforms.errors import ItemError
+from transforms.fetching import data_urls
 from transforms.fetching.deadline import Deadline, TransientError, with_retries
 from transforms.fetching.hosts import wait_or_stop
 from transforms.fetching.http import HttpClient
@@ -43,12 +44,23 @@ class Fetcher:
             raise ItemError("scheme_not_allowed", f"{scheme}: is not among the allowed schemes ({allowed})")
         if scheme in ("http", "https"):
             return self._http.get(uri)
+        if scheme == "data":
+            return self._within(uri)
         return self._stored(f"file://{_local_path(uri)}" if scheme == "file" else uri)
 
     def close(self) -> None:
         """Ends waits and connections; fetches in progress raise RuntimeError."""
         self._closed.set()
         self._http.close()
+
+    def _within(self, uri: str) -> bytes:
+        try:
+            data = data_urls.decode(uri)
+        except ValueError as error:
+            raise ItemError("bad_uri", str(error)) from None
+        if len(data) > (most := self._settings.max_bytes):
+            raise ItemError("too_large", f"the URL holds {len(data)} bytes, above max_bytes={most}")
+        return data
 
     def _stored(self, path: str) -> bytes:
         settings = self._settings
@@ -61,7 +73,7 @@ class Fetcher:
                 return door.read_capped(path, settings.max_bytes, deadline.left(), settings.read_seconds)
             except Fault as fault:
                 kind = TransientError if fault.transient else ItemError
-                raise kind(fault.code, str(fault)) from None
+                raise kind(fault.code, str(fault), fault.http_status) from None
 
         return with_retries(attempt, settings, deadline, self._pause)
 

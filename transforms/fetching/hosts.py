@@ -42,7 +42,7 @@ class Turn:
         """
         while (left := self._host.resume_at - time.monotonic()) > 0:
             if not deadline.left():
-                raise ItemError("host_busy", f"{self._name} asked for a pause that outlasts timeout_seconds")
+                raise ItemError("host_busy", f"{self._name} asked for a pause that outlasts --timeout")
             wait_or_stop(min(left, deadline.left()), self._closed)
 
     def pause(self, seconds: float) -> None:

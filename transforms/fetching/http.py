@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import email.utils
 import http.client
+import re
 import threading
 import time
-import urllib.request
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, LocationValueError
-from urllib3.util import Url, parse_url
+from urllib3.exceptions import HTTPError
+from urllib3.util import parse_url
 
 from transforms.errors import ItemError
+from transforms.fetching import proxies, urls
 from transforms.fetching.addresses import AddressGuard, Resolver
 from transforms.fetching.connections import Connector, exchange, pool_classes, tls_context
 from transforms.fetching.deadline import Deadline, TransientError, with_retries
 from transforms.fetching.failures import classified
 from transforms.fetching.hosts import HostGate, Turn, wait_or_stop
-from transforms.fetching.inflate import Inflater
 from transforms.fetching.robots import opt_out
 from transforms.fetching.settings import AGENT_TOKEN, FetchSettings
+from transforms.storage.decoding import Decoder
+from transforms.storage.errors import Fault, code_of_status
 
 _RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _READ_BYTES = 64 << 10
 _DRAINED_BYTES = 16 << 10  # reading an unwanted body up to this size is cheaper than a new connection
-
-
-class _Target(NamedTuple):
-    scheme: str
-    host: str
-    port: int | None
-    url: str  # without userinfo and fragment
-    auth: str | None
 
 
 class HttpClient:
@@ -62,15 +55,15 @@ class HttpClient:
         if settings.trust_env_proxies:
             everywhere = AddressGuard(("0.0.0.0/0", "::/0"))
             via_proxy = pool_classes(Connector(everywhere, self._resolver, settings.connect_seconds))
-            for scheme, proxy in urllib.request.getproxies().items():
-                if scheme in ("http", "https"):
-                    self._proxies[scheme] = _proxy_manager(proxy, pool_options)
+            for scheme in ("http", "https"):
+                if proxy := proxies.proxy_for(scheme):
+                    self._proxies[scheme] = _proxy_manager(proxy.url, pool_options)
                     self._proxies[scheme].pool_classes_by_scheme = via_proxy
 
     def get(self, url: str) -> bytes:
         """The body behind a URL. Raises ItemError; docs/fetching.md lists the codes."""
-        target = _parse(url)
-        authorization = _basic_auth(target)
+        target = urls.parse(url)
+        authorization = target.authorization
         deadline = None
         for _ in range(self._settings.max_redirects + 1):
             headers = {"User-Agent": self._settings.user_agent, "Accept": "image/*,*/*;q=0.5"}
@@ -94,9 +87,9 @@ class HttpClient:
         self._resolver.close()
 
     def _request(
-        self, target: _Target, headers: dict[str, str], turn: Turn, deadline: Deadline
-    ) -> bytes | _Target:
-        def attempt() -> bytes | _Target:
+        self, target: urls.Target, headers: dict[str, str], turn: Turn, deadline: Deadline
+    ) -> bytes | urls.Target:
+        def attempt() -> bytes | urls.Target:
             turn.wait(deadline)
             try:
                 return self._attempt(target, headers, turn, deadline)
@@ -106,36 +99,47 @@ class HttpClient:
         return with_retries(attempt, self._settings, deadline, lambda wait: wait_or_stop(wait, self._closed))
 
     def _attempt(
-        self, target: _Target, headers: dict[str, str], turn: Turn, deadline: Deadline
-    ) -> bytes | _Target:
+        self, target: urls.Target, headers: dict[str, str], turn: Turn, deadline: Deadline
+    ) -> bytes | urls.Target:
         settings = self._settings
         # Room for the framing of a body of many small chunks.
         max_wire_bytes = settings.max_bytes + settings.max_bytes // 8 + (1 << 20)
-        with exchange(deadline, settings.read_seconds, max_wire_bytes):
+        with exchange(deadline, settings.read_seconds, max_wire_bytes, target.path):
             response = self._manager(target).request(
                 "GET", target.url, headers=headers, redirect=False, retries=False, preload_content=False,
                 timeout=urllib3.Timeout(connect=settings.connect_seconds, read=settings.read_seconds),
             )  # fmt: skip
             try:
                 return self._evaluate(response, target, turn)
+            except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+                raise _with_status(classified(error, target.host), response.status) from None
+            except ItemError as error:
+                raise _with_status(error, response.status) from None
+            except Fault as fault:
+                kind = TransientError if fault.transient else ItemError
+                raise kind(fault.code, f"{target.host} sent {fault}", response.status) from None
             finally:
                 response.close()  # no effect on a response read to its end, whose connection is back in its pool
                 response.release_conn()
 
-    def _manager(self, target: _Target) -> urllib3.PoolManager:
+    def _manager(self, target: urls.Target) -> urllib3.PoolManager:
         proxy = self._proxies.get(target.scheme)
-        if proxy is None or urllib.request.proxy_bypass(target.host):
+        port = target.port or (443 if target.scheme == "https" else 80)
+        if proxy is None or proxies.is_bypassed(target.host, port):
             return self._direct
         self._guard.check_literal(target.host)
         return proxy
 
-    def _evaluate(self, response: urllib3.BaseHTTPResponse, target: _Target, turn: Turn) -> bytes | _Target:
+    def _evaluate(
+        self, response: urllib3.BaseHTTPResponse, target: urls.Target, turn: Turn
+    ) -> bytes | urls.Target:
         status = response.status
         answered = f"{target.host} answered {status} {http.client.responses.get(status, '')}".rstrip()
-        if status in _REDIRECTS and (location := response.headers.get("Location")):
+        locations = set(response.headers.getlist("Location"))
+        if status in _REDIRECTS and len(locations) == 1 and "" not in locations:
             _drain(response)
-            return self._redirected(target, location)
-        if status in (200, 203):
+            return self._redirected(target, locations.pop())
+        if status in (200, 203) or (status == 206 and _is_whole(response)):
             if self._settings.honour_opt_out:
                 directive = opt_out(response.headers.getlist("X-Robots-Tag"), AGENT_TOKEN)
                 if directive:
@@ -146,55 +150,45 @@ class HttpClient:
             retry_after = _retry_after(response)
             if retry_after or status == 429:
                 turn.pause(retry_after or self._settings.backoff_seconds)
-            raise TransientError(f"http_{status // 100}xx", answered, retry_after)
-        raise ItemError(f"http_{status // 100}xx" if status >= 400 else "bad_response", answered)
+            raise TransientError(code_of_status(status), answered, retry_after=retry_after)
+        raise ItemError(code_of_status(status) if status >= 400 else "bad_response", answered)
 
-    def _redirected(self, target: _Target, location: str) -> _Target:
-        # http.client reads header bytes as Latin-1; what servers send beyond ASCII is UTF-8.
-        location = location.encode("latin-1", "replace").decode("utf-8", "replace")
+    def _redirected(self, target: urls.Target, location: str) -> urls.Target:
+        # http.client reads header bytes as Latin-1; what servers send beyond ASCII is UTF-8, as a rule.
+        location = location.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
         try:
-            url = urljoin(target.url, location)
+            url = urljoin(target.url, urls.with_slashes(location))
             scheme = urlsplit(url).scheme
         except ValueError:
             raise ItemError("bad_uri", f"{target.host} redirects to something that is no URL") from None
         if scheme not in ("http", "https") or scheme not in self._settings.uri_schemes:
             raise ItemError("scheme_not_allowed", f"{target.host} redirects to a {scheme}: URL")
-        return _parse(url)
+        return urls.parse(url)
 
     def _body(self, response: urllib3.BaseHTTPResponse, host: str) -> bytes:
         max_bytes = self._settings.max_bytes
         length = getattr(response, "length_remaining", None)
         if length is not None and length > max_bytes:
             raise ItemError("too_large", f"{host} announces {length} bytes, above max_bytes={max_bytes}")
-        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
-            raise ItemError("bad_response", f"{host} sent Content-Encoding {encoding[:40]!r} unasked")
-        inflater = Inflater(max_bytes) if encoding not in ("", "identity") else None
+        decoder = Decoder(response.headers.get("Content-Encoding", ""), max_bytes)
         body = bytearray()
         while part := response.read(_READ_BYTES, decode_content=False):
-            body += inflater.inflate(part) if inflater else part
+            body += decoder.decode(part)
             if len(body) > max_bytes:
                 raise ItemError("too_large", f"{host} sent more than max_bytes={max_bytes}")
-        if inflater and not inflater.complete:
-            raise TransientError("truncated", f"{host} sent a compressed body that ends early")
+        decoder.finish()
         return bytes(body)
 
 
-def _parse(url: str) -> _Target:
-    try:
-        parsed = parse_url(url.strip())
-    except LocationValueError:
-        parsed = Url()
-    if not parsed.host or not parsed.scheme:
-        raise ItemError("bad_uri", "not a URL with a host and a valid port")
-    bare = parsed._replace(auth=None, fragment=None).url
-    return _Target(parsed.scheme, parsed.host, parsed.port, bare, parsed.auth)
+def _is_whole(response: urllib3.BaseHTTPResponse) -> bool:
+    """Whether an answer 206, for which nobody asked, holds the complete image."""
+    match = re.fullmatch(r"bytes 0-(\d+)/(\d+)", response.headers.get("Content-Range", "").strip())
+    return match is not None and int(match[1]) + 1 == int(match[2])
 
 
-def _basic_auth(target: _Target) -> str | None:
-    if not target.auth:
-        return None
-    return "Basic " + base64.b64encode(unquote(target.auth).encode()).decode()
+def _with_status(error: ItemError, status: int) -> ItemError:
+    error.http_status = status
+    return error
 
 
 def _proxy_manager(proxy: str, pool_options: dict) -> urllib3.ProxyManager:

@@ -35,7 +35,7 @@ class FetchSettings:
     concurrency: int = 32
     per_host: int = 8
     max_redirects: int = 5
-    uri_schemes: tuple[str, ...] = (*SCHEMES, "http", "https")
+    uri_schemes: tuple[str, ...] = (*SCHEMES, "http", "https", "data")
     allow_private_networks: tuple[str, ...] = ()
     user_agent_contact: str = ""
     honour_opt_out: bool = True

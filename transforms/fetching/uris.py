@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, unquote, unquote_plus
 
+from transforms.fetching import data_urls
 from transforms.storage.stores import SCHEMES
 
 _SCHEME = re.compile(r"\s*(data(?=:)|https?(?=:)|file(?=:/)|[a-z][a-z0-9+.-]*(?=://)):", re.IGNORECASE)
@@ -51,9 +52,11 @@ def public_uri(uri: str) -> str:
 
     Userinfo, fragment and the query parameters that sign a URL or carry a token are removed, also those of a URL nested
     in a parameter. The rest stays byte for byte, so `?id=1` and `?id=2` stay distinct, and an image whose URL is signed
-    again keeps its key.
+    again keeps its key. A data: URL becomes the checksum of its bytes.
     """
     scheme = scheme_of(uri)
+    if scheme == "data":
+        return data_urls.short(uri)
     if scheme in _PLAIN_NAMES and "://" not in uri[len(scheme) + 1 :].lstrip():
         return uri
     match = _AUTHORITY.fullmatch(uri.strip())

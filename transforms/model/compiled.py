@@ -28,6 +28,16 @@ _VARIABLE = "TF_XLA_FLAGS"
 # Measured on an H200 (`benchmarks/README.md`): matrix products are faster in cuBLAS than as XLA's own Triton kernels, and
 # operations whose result does not depend on what was tried first, in each process, cost nothing.
 _XLA_FLAGS = ("--xla_gpu_enable_triton_gemm=false", "--xla_gpu_deterministic_ops=true")
+# By TensorFlow, and by h5py, OpenCV and scikit-learn, which Keras brings along.
+_SET_BY_IMPORT = {
+    "ENABLE_RUNTIME_UPTIME_TELEMETRY": "1",
+    "HDF5_PLUGIN_PATH": "disable",
+    "KMP_DUPLICATE_LIB_OK": "True",
+    "KMP_INIT_AT_FORK": "FALSE",
+    "LD_LIBRARY_PATH": "",
+    "TF2_BEHAVIOR": "1",
+    "TPU_ML_PLATFORM": "Tensorflow",
+}
 _DEVICE_FILES = (
     "/dev/nvidiactl",
     "/dev/nvidia0",
@@ -52,8 +62,14 @@ def keep(folder: str) -> str:
     return keep_for(device, tf.__version__, folder)
 
 
-def set_flags(device_files: Sequence[str] = _DEVICE_FILES) -> None:
-    """Sets XLA's flags where there is a GPU. XLA reads them once, so it must happen before TensorFlow is imported."""
+def set_environment(device_files: Sequence[str] = _DEVICE_FILES) -> None:
+    """Sets what the import of TensorFlow sets, and XLA's flags where there is a GPU, which are read once.
+
+    To be called before TensorFlow is imported on a thread: a new variable moves the environment in memory, and the process
+    dies if another thread, such as one that sets up TLS, is reading it."""
+    for name, value in _SET_BY_IMPORT.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("TPU_ML_PLATFORM_VERSION", metadata.version("tensorflow"))
     if any(map(os.path.exists, device_files)):
         os.environ["XLA_FLAGS"] = with_ours(os.environ.get("XLA_FLAGS", ""))
 

@@ -7,7 +7,9 @@ the process, however that ends. A process that sees only one GPU uses it without
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import glob
 import logging
 import os
 import re
@@ -44,6 +46,18 @@ def take_one(config: Any = None) -> None:
         _locks.append(lock)
         config.set_visible_devices([gpus[index]], "GPU")
         _log.info("process %d works on GPU %s of %d", os.getpid(), names[index], len(gpus))
+
+
+def expected() -> str:
+    """What a model will run on here, for people: 'the CPU', or the name of a GPU. Does not load TensorFlow."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not os.path.exists("/dev/nvidia0") or visible in ("", "-1"):
+        return "the CPU"
+    for path in sorted(glob.glob("/proc/driver/nvidia/gpus/*/information")):
+        with contextlib.suppress(OSError), open(path, encoding="utf-8") as stream:
+            if name := re.search(r"^Model:\s*(.+)$", stream.read(), re.MULTILINE):
+                return name[1].strip()
+    return "a GPU"
 
 
 def gpus_in_use() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 from transforms.elements import Encoded, Failure, Fields, Record
@@ -54,6 +55,19 @@ def failure(record: Record, key: bytes | None, code: str, message: str) -> Failu
 def damaged(reason: str, length: int, offset: int, uri: str) -> str:
     """The message of damage in a TFRecord file."""
     return f"{reason}: {length} bytes at offset {offset} of {uri}"
+
+
+def print_key(name: str, crc: str) -> None:
+    """Writes to stdout what the record on stdin has as its key feature `name`; after a "="; nothing if it has none.
+
+    `crc` is the record's checksum in hexadecimal."""
+    fields = Fields(image="", key=name, passed=())
+    try:
+        key = find(sys.stdin.buffer.read(), bytes.fromhex(crc), fields).key
+    except Unusable as error:
+        key = error.key
+    if key is not None:
+        sys.stdout.buffer.write(b"=" + key)
 
 
 def encoded(item: Encoded | Record | Failure) -> Encoded | Failure:

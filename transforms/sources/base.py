@@ -119,19 +119,24 @@ class Cutting:
     """How files are cut into sources. `listing` is the path at which a list of image files will be written."""
 
     read: ReadSettings
-    images_per_shard: int
+    images_per_shard: int | None  # None: as `shard_size` has it
     split_bytes: int | None
     listing: str
 
 
 class Cut(NamedTuple):
-    """The sources of a request's files, in order, with their shards' names and notes for the user."""
+    """The sources of a request's files, in order, with their shards' names and notes for the user.
+
+    `problem` says why no run that has something to do can go well; '' if there is no such reason.
+    """
 
     sources: Sequence[Source]
     names: Sequence[str]
     notes: tuple[str, ...] = ()
     listing: bytes | None = None  # what is to be written to `Cutting.listing`
+    images_per_shard: int | None = None  # at most; None for kinds that are not cut by rows
     kinds: tuple[tuple[str, str], ...] = ()  # the type of each column that is passed through
+    problem: str = ""
 
 
 def always(path: str, settings: ReadSettings) -> bool:

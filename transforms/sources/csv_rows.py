@@ -109,7 +109,9 @@ def _is_row_by_itself(line: bytes, count: int, uri: int) -> bool:
         return False
     address = values[uri]
     return not any(sign.isspace() for sign in address) and (
-        "://" in address or address.startswith("/") or address.lower().endswith(formats.SUFFIXES)
+        "://" in address
+        or address.lower().startswith(("/", "data:"))
+        or address.lower().endswith(formats.SUFFIXES)
     )
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
+from apache_beam.io.filesystem import BeamIOError, FileMetadata
 
 from transforms.fetching.uris import public_uri
-from transforms.sources import left_out, local_files
+from transforms.sources import left_out, local_files, patterns
 from transforms.sources.base import BadInput, Kind, ReadSettings, as_bad_input
 from transforms.sources.kinds import KINDS
-from transforms.storage import door
+from transforms.storage import door, globs
 from transforms.storage.errors import is_transient
 
 AUTO = "auto"
@@ -32,23 +34,33 @@ class Found:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def find(patterns: Iterable[str], input_format: str, settings: ReadSettings) -> Found:
-    """The input files. Raises BadInput if there are none, they are of several kinds, or they cannot be read."""
-    files, skipped = all_files(patterns, input_format, settings)
+def find(texts: Iterable[str], input_format: str, settings: ReadSettings) -> Found:
+    """The input files of values of --input. Raises BadInput if there are none, they are of several kinds, or unreadable."""
+    files, skipped = all_files(texts, input_format, settings)
     kind = _one_kind((file.path, kind) for file, kind in files.values())
     return Found(kind, [file for file, _ in files.values()], skipped)
 
 
 def all_files(
-    patterns: Iterable[str], input_format: str, settings: ReadSettings
+    texts: Iterable[str], input_format: str, settings: ReadSettings
 ) -> tuple[dict[str, tuple[FileMetadata, Kind]], dict[str, str]]:
-    """The input files with their kinds by path, and the reason for each file left out. Raises BadInput."""
+    """The input files with their kinds by path, and the reason for each file left out. Raises BadInput.
+
+    What matches nothing as a pattern is taken for a name, with its glob characters, braces and commas.
+    """
     files: dict[str, tuple[FileMetadata, Kind]] = {}
     skipped: dict[str, str] = {}
-    for pattern in patterns:
-        for file, kind in _of_pattern(pattern, _by_name(input_format), settings, skipped):
-            files[file.path] = file, kind
+    of_pattern = functools.partial(_of_pattern, kind=_by_name(input_format), settings=settings)
+    for text in texts:
+        for matches in patterns.resolved(text, of_pattern):
+            files |= {file.path: (file, kind) for file, kind in matches.files}
+            skipped |= matches.left_out
     return files, {path: why for path, why in skipped.items() if path not in files}
+
+
+class _Matches(NamedTuple):
+    files: list[tuple[FileMetadata, Kind]]
+    left_out: dict[str, str]
 
 
 def kind_of_all(files: Iterable[FileMetadata], input_format: str, settings: ReadSettings) -> Kind:
@@ -58,8 +70,8 @@ def kind_of_all(files: Iterable[FileMetadata], input_format: str, settings: Read
 
 
 def is_glob(pattern: str) -> bool:
-    """Whether a path holds one of the glob characters *, ? and [."""
-    return any(sign in pattern for sign in "*?[")
+    """Whether a pattern holds one of the glob characters *, ? and [, not escaped."""
+    return globs.literal(pattern) is None
 
 
 def _by_name(input_format: str) -> Kind | None:
@@ -87,47 +99,43 @@ def summary(skipped: Mapping[str, str]) -> str:
     return ", ".join(f"{len(paths)} {reason} ({public_uri(min(paths))})" for reason, paths in parts)
 
 
-def _of_pattern(
-    pattern: str, kind: Kind | None, settings: ReadSettings, skipped: dict[str, str]
-) -> list[tuple[FileMetadata, Kind]]:
+def _of_pattern(pattern: str, kind: Kind | None, settings: ReadSettings) -> _Matches:
     if pattern.startswith(("http://", "https://")):
         raise BadInput(
             f"--input={public_uri(pattern)}: put URLs into a text file, one per line, and name that file"
         )
-    skipped_here: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    shown = globs.literal(pattern) or pattern
     try:
         # For a path that ends in a slash, Beam matches the files directly in that folder.
         named = [] if is_glob(pattern) or pattern.endswith("/") else door.match(pattern)
-        files = (
-            _named(pattern, named, kind, settings)
-            if named
-            else _expanded(pattern, kind, settings, skipped_here)
-        )
+        files = _named(shown, named, kind, settings) if named else _expanded(pattern, kind, settings, skipped)
         if door.is_local(pattern):
             for file, _ in files:
                 local_files.check_readable(door.local(file.path))
     except (BeamIOError, ValueError, ImportError) as error:
         if isinstance(error, BadInput) or is_transient(error):
             raise
-        raise BadInput(f"--input={pattern} cannot be read: {door.explain(pattern, error)}") from error
-    if not files:
-        raise BadInput(_no_files(pattern, skipped_here))
-    skipped |= skipped_here
-    return files
-
-
-def _no_files(pattern: str, skipped: Mapping[str, str]) -> str:
-    if skipped and set(skipped.values()) == {left_out.OURS}:
-        return f"--input={pattern} holds only files that this job wrote ({summary(skipped)}): name its input instead"
-    if skipped and is_glob(pattern):
-        return f"--input={pattern}: all that matches is left out: {summary(skipped)}; files named without a glob are not"
-    if skipped:
-        return (
-            f"--input={pattern}: no input in this folder, which is searched for "
-            f"{', '.join(kind.name for kind in KINDS if kind.from_folders)} (left out: {summary(skipped)}); use a glob "
-            "for other files"
+        raise BadInput(f"--input={shown} cannot be read: {door.explain(pattern, error)}") from error
+    if not files and not skipped:
+        raise patterns.NoFiles(
+            f"--input={shown}: no file matches; check the path, and quote globs for the shell"
         )
-    return f"--input={pattern}: no file matches; check the path, and quote globs for the shell"
+    if not files:
+        raise BadInput(_all_left_out(shown, is_glob(pattern), skipped))
+    return _Matches(files, skipped)
+
+
+def _all_left_out(shown: str, is_pattern: bool, skipped: Mapping[str, str]) -> str:
+    if set(skipped.values()) == {left_out.OURS}:
+        return f"--input={shown} holds only files that this job wrote ({summary(skipped)}): name its input instead"
+    if is_pattern:
+        return f"--input={shown}: all that matches is left out: {summary(skipped)}; files named without a glob are not"
+    return (
+        f"--input={shown}: no input in this folder, which is searched for "
+        f"{', '.join(kind.name for kind in KINDS if kind.from_folders)} (left out: {summary(skipped)}); use a glob "
+        "for other files"
+    )
 
 
 def _named(
@@ -158,9 +166,10 @@ def _expanded(
 
 def _listed(pattern: str, skipped: dict[str, str]) -> list[FileMetadata]:
     is_pattern = is_glob(pattern)
-    root = (
-        re.split(r"[*?[]", pattern, maxsplit=1)[0].rpartition("/")[0] if is_pattern else pattern.rstrip("/")
-    )
+    if is_pattern:
+        root = re.split(r"[*?[]", pattern, maxsplit=1)[0].rpartition("/")[0]
+    else:
+        root = (globs.literal(pattern) or pattern).rstrip("/")
     rest = pattern[len(root) :].lstrip("/")
     with_hidden = is_pattern and any(part.startswith(".") for part in rest.split("/"))
     if door.is_local(pattern):
@@ -169,7 +178,7 @@ def _listed(pattern: str, skipped: dict[str, str]) -> list[FileMetadata]:
         skipped |= walk.skipped
         return files
     files = []
-    for file in door.match(pattern if is_pattern else door.join(root, "**")):
+    for file in door.match(pattern if is_pattern else door.join(pattern.rstrip("/"), "**")):
         reason = left_out.by_name(file.path[len(root) :].strip("/"), with_hidden)
         if reason:
             skipped[file.path] = reason
@@ -185,12 +194,8 @@ def _walk(pattern: str, root: str, glob: str, with_hidden: bool) -> local_files.
     *folders, _ = glob.split("/")
     levels = list(itertools.takewhile(lambda part: "**" not in part, folders))
     return local_files.Walk(
-        root, _regex(pattern), [_regex(part) for part in levels], "**" in glob, with_hidden
+        root, globs.regex(pattern), [globs.regex(part) for part in levels], "**" in glob, with_hidden
     )
-
-
-def _regex(glob: str) -> re.Pattern[str]:
-    return re.compile(FileSystem.translate_pattern(glob))
 
 
 def _in_folder(

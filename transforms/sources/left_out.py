@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 
+from transforms.commit import request
 from transforms.commit.layout import Layout, folder_of
 from transforms.storage import door
 
@@ -51,12 +52,12 @@ def ours(paths: Iterable[str]) -> set[str]:
         folder = folder_of(path)
         if folder is not None:
             if folder not in outputs:
-                outputs[folder] = _is_output(Layout(folder))
+                outputs[folder] = _is_output(folder)
             if outputs[folder]:
                 written.add(path)
     return written
 
 
-def _is_output(layout: Layout) -> bool:
-    named = any(folder_of(file.path) for file in door.match(layout.receipt("*")))
-    return named or door.exists(layout.request)
+def _is_output(folder: str) -> bool:
+    receipts = door.match(Layout(door.escape(folder)).receipt("*"))
+    return any(folder_of(file.path) for file in receipts) or request.is_begun(Layout(folder))

@@ -14,7 +14,7 @@ from typing import Any
 
 from apache_beam.io.filesystem import FileMetadata
 
-from transforms.sources import column_kinds, parquet_columns
+from transforms.sources import column_kinds, parquet_columns, shard_size
 from transforms.sources.base import BadInput, Cut, Cutting, KeyAt, Kind, ReadSettings, as_bad_input
 from transforms.sources.names import short_names
 from transforms.sources.parquet_image_rows import ImageRows, default_key
@@ -63,35 +63,37 @@ def _ranges(group_rows: Iterable[int], rows_per_shard: int) -> Iterator[tuple[in
 
 def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
     with ThreadPoolExecutor(_THREADS) as pool:  # a request or two each
-        cuts = list(pool.map(partial(_cut_file, cutting), files))
-    sources, names, largest = [], [], 0
+        looked_into = list(pool.map(partial(_look_into, cutting.read), files))
+    groups = [rows for _, of_file, _ in looked_into for rows in of_file]
+    largest = max(groups, default=0)
+    # Each part of a row group costs reading it from its start.
+    by_default = shard_size.rows_per_shard(sum(groups), cutting.read.batch_size, at_least=largest)
+    rows = cutting.images_per_shard or by_default
+    sources, names = [], []
     seen: dict[str, list[str | None]] = {name: [] for name in cutting.read.pass_through}
-    for name, (of_file, group_rows, schema) in zip(short_names([f.path for f in files]), cuts, strict=True):
+    for name, (whole, of_file, schema) in zip(short_names([f.path for f in files]), looked_into, strict=True):
         for column in seen:
             seen[column].append(column_kinds.of_arrow(parquet_columns.type_of(schema, column)))
-        sources += of_file
-        names += [name] * len(of_file)
-        largest = max(largest, group_rows)
+        ranges = [replace(whole, start=start, end=end) for start, end in _ranges(of_file, rows)]
+        sources += ranges
+        names += [name] * len(ranges)
     note = (
-        f"row groups hold up to {largest} rows, more than --images_per_shard={cutting.images_per_shard}: each shard that is "
+        f"row groups hold up to {largest} rows, more than --images_per_shard={rows}: each shard that is "
         f"cut from one reads it from its start; --images_per_shard={largest} reads every row group once"
     )
-    notes = (note,) if largest > cutting.images_per_shard else ()
-    return Cut(sources, names, notes, kinds=column_kinds.settled(cutting.read, seen))
+    notes = (note,) if largest > rows else ()
+    return Cut(sources, names, notes, images_per_shard=rows, kinds=column_kinds.settled(cutting.read, seen))
 
 
-def _cut_file(cutting: Cutting, file: FileMetadata) -> tuple[list[ImageRows], int, Any]:
-    """The sources of a file, the rows of its largest row group, and its Arrow schema."""
-    settings = cutting.read
+def _look_into(settings: ReadSettings, file: FileMetadata) -> tuple[ImageRows, list[int], Any]:
+    """A file as a source without rows, the rows of each of its row groups, and its Arrow schema."""
     with as_bad_input(file.path), open_parquet(file.path) as parquet:
         schema, about = parquet.schema_arrow, parquet.metadata
     image = parquet_columns.image_column(file.path, schema, settings)
     parquet_columns.check_others(file.path, schema, settings)
     others = tuple(dict.fromkeys((*filter(None, [settings.key_feature]), *settings.pass_through)))
     whole = ImageRows(file.path, image, others, 0, 0, file.size_in_bytes, file.last_updated_in_seconds)
-    rows = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
-    ranges = _ranges(rows, cutting.images_per_shard)
-    return [replace(whole, start=start, end=end) for start, end in ranges], max(rows, default=0), schema
+    return whole, [about.row_group(group).num_rows for group in range(about.num_row_groups)], schema
 
 
 KIND = Kind(

@@ -61,6 +61,7 @@ class Summed(io.RawIOBase):
 
     def __init__(self, reader: Reader, uri: str, size_bytes: int, start: int = 0, end: int | None = None):
         if reader.size != size_bytes:
+            reader.close()
             raise changed_since_planned(uri, size_bytes, reader.size)
         self._reader = reader
         self._summed_to = start
@@ -119,3 +120,6 @@ class Summed(io.RawIOBase):
         if not self.closed:
             self._reader.close()
             super().close()
+
+    def __del__(self) -> None:
+        """Closes nothing; see Reader."""

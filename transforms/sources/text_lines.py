@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import codecs
 import io
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from transforms.sources.base import BadInput
@@ -92,7 +91,7 @@ class _Transcoded(io.RawIOBase):
         if whence == io.SEEK_END:
             raise io.UnsupportedOperation("the size in UTF-8 is known only once all has been read")
         target = offset + (self._position if whence == io.SEEK_CUR else 0)
-        if target < self._position:
+        if target <= self._position:  # also where it stands: what is no text there has been read already
             self._restart()
         while self._position < target and self.read(min(_READ_BYTES, target - self._position)):
             pass
@@ -105,19 +104,8 @@ class _Transcoded(io.RawIOBase):
             super().close()
 
 
-def _split(data: bytes) -> list[bytes]:
-    return data.splitlines(keepends=True)  # of bytes: at LF, CRLF and CR alone
-
-
-_split_at_lf: Callable[[bytes], list[bytes]] = re.compile(rb"[^\n]*\n|[^\n]+").findall
-
-
-def lines(stream: Any, limit: int | None = None, only_lf: bool = False) -> Iterator[bytes]:
-    """The lines of the next `limit` bytes of a stream, with their ends: LF, CRLF or CR alone.
-
-    `only_lf`: a CR is a character like any other, as in a list of file names that the job has written itself.
-    """
-    split = _split_at_lf if only_lf else _split
+def lines(stream: Any, limit: int | None = None) -> Iterator[bytes]:
+    """The lines of the next `limit` bytes of a stream, with their ends: LF, CRLF or CR alone."""
     pieces: list[bytes] = []  # of a line whose end has not been read
     while block := stream.read1(_READ_BYTES if limit is None else min(_READ_BYTES, limit)):
         if limit is not None:
@@ -125,7 +113,7 @@ def lines(stream: Any, limit: int | None = None, only_lf: bool = False) -> Itera
         if b"\n" not in block and b"\r" not in block and not (pieces and pieces[-1].endswith(b"\r")):
             pieces.append(block)
             continue
-        complete = split(b"".join((*pieces, block)))
+        complete = b"".join((*pieces, block)).splitlines(keepends=True)  # of bytes: at LF, CRLF and CR alone
         # A CR at the end may be half of CRLF.
         pieces = [] if complete[-1].endswith(b"\n") else [complete.pop()]
         yield from complete

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import io
 import itertools
 import json
 from collections.abc import Iterator
@@ -20,7 +20,6 @@ from transforms.storage import door
 from transforms.storage.compression import DAMAGED
 
 _LINES_SAMPLED = 1000
-LISTING = "listing"  # plain text that the job has written itself, one path per line
 
 
 def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator[Slice]:
@@ -51,16 +50,25 @@ def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator
             ) from error
 
 
-def cut_listing(content: bytes, rows_per_slice: int) -> Iterator[Slice]:
-    """The slices of a list that the job has written itself."""
-    lines = text_lines.lines(io.BytesIO(content), only_lf=True)
-    return slices(((raw, len(raw), _is_input(raw)) for raw in lines), 0, rows_per_slice)
+def count(path: str, kind: str, columns: Columns, most: int) -> int:
+    """How many rows of a list are inputs, up to `most`, as far as it can be read. Raises BadInput."""
+    inputs = 0
+    with as_bad_input(path), contextlib.suppress(*DAMAGED):
+        door.check_compression(path)
+        with text_lines.opened(path) as stream:
+            text_lines.check_encoding(path, stream)
+            names, _ = _header(path, stream, kind)
+            for raw in _raw_rows(kind, stream, None, names, columns.uri):
+                inputs += _is_input(raw)
+                if inputs == most:
+                    break
+    return inputs
 
 
 def read(path: str, kind: str, columns: Columns, start: int, end: int) -> Iterator[Row | str]:
     """The rows of a slice, then, as the last item, the SHA-256 of what was read."""
     digest = hashlib.sha256()
-    with door.open_input(path) if kind == LISTING else text_lines.opened(path) as stream:
+    with text_lines.opened(path) as stream:
         names, _ = _header(path, stream, kind)
         stream.seek(start)
         for raw in _raw_rows(kind, stream, end - start, names, columns.uri):
@@ -107,14 +115,12 @@ def _header(path: str, stream: BinaryIO, kind: str) -> tuple[list[str], int]:
 
 def _raw_rows(kind: str, stream: BinaryIO, limit: int | None, names: list[str], uri: str) -> Iterator[bytes]:
     """The rows in the next `limit` bytes, as bytes."""
-    lines = text_lines.lines(stream, limit, only_lf=kind == LISTING)
+    lines = text_lines.lines(stream, limit)
     return csv_rows.rows(lines, names, uri) if kind == "csv" else lines
 
 
 def _parse(raw: bytes, kind: str, names: list[str], columns: Columns) -> Row:
     try:
-        if kind == LISTING:
-            return row_of({columns.uri: raw.removesuffix(b"\n").decode("utf-8", "surrogateescape")}, columns)
         if kind == "csv":
             return row_of(dict(zip(names, csv_rows.fields(raw, len(names)), strict=True)), columns)
         if kind == "txt":

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,8 @@ from transforms.elements import Encoded, Failure
 from transforms.errors import ItemError
 from transforms.fetching.uris import public_uri
 from transforms.records import examples, values
-from transforms.sources import column_kinds, parquet_rows, text_rows
-from transforms.sources.base import Cut, Cutting, Item, KeyAt, Kind, Reading, ReadSettings
+from transforms.sources import column_kinds, listing, parquet_rows, relative, shard_size, text_rows
+from transforms.sources.base import Cut, Cutting, Item, KeyAt, Kind, Reading, ReadSettings, as_bad_input
 from transforms.sources.rows import Columns, Row
 from transforms.storage import compression
 from transforms.storage.errors import StorageFailed
@@ -30,15 +30,17 @@ from transforms.storage.errors import StorageFailed
 class UriSlice:
     """Consecutive rows of a list of image URIs.
 
-    `start` and `end` are byte offsets of complete rows; for Parquet they are row numbers.
+    `start` and `end` are byte offsets of complete rows; for Parquet they are row numbers. `folder` is what relative names
+    are relative to; "" for the worker's own working directory.
     """
 
     uri: str
-    format: str  # 'txt' | 'csv' | 'jsonl' | 'parquet' | text_rows.LISTING
+    format: str  # 'txt' | 'csv' | 'jsonl' | 'parquet' | listing.FORMAT
     start: int
     end: int
     rows: int
     sha256: str  # of the slice's rows, so that a changed list is noticed on resume
+    folder: str = ""
 
     cut_by = "--images_per_shard"
 
@@ -77,11 +79,7 @@ class UriSlice:
 
     def read(self, columns: Columns) -> Iterator[Row]:
         """The rows, in order, each with its error if it has one. Raises StorageFailed if the list has changed."""
-        if self.format == "parquet":
-            rows = parquet_rows.read(self.uri, columns, self.start, self.end)
-        else:
-            rows = text_rows.read(self.uri, self.format, columns, self.start, self.end)
-        for row in rows:
+        for row in _rows(self.uri, self.format, columns, self.start, self.end):
             if isinstance(row, Row):
                 yield row
             elif row != self.sha256:
@@ -99,7 +97,7 @@ class UriSlice:
         try:
             if row.error:
                 raise row.error
-            key = _key(row, settings)
+            key = listing.key(row.uri) if self.format == listing.FORMAT else _key(row, settings)
             columns = {name: row.columns[name] for name in settings.pass_through if name in row.columns}
             passed, unfit = examples.typed(columns, settings.kinds_by_name)
         except ItemError as error:
@@ -109,12 +107,15 @@ class UriSlice:
         assert reading.fetch is not None, "a list of URIs needs a way to fetch them"
         began = time.monotonic()
         try:
-            data = reading.fetch(row.uri)
+            data = reading.fetch(self._address(row.uri))
         except ItemError as error:
-            return Failure(key, position, "fetch", error.code, str(error))
+            return Failure(key, position, "fetch", error.code, str(error), error.http_status)
         finally:
             counters.PROCESS.add(fetch_seconds=time.monotonic() - began)
         return Encoded(key, position, data, passed, unfit)
+
+    def _address(self, uri: str) -> str:
+        return listing.address(uri) if self.format == listing.FORMAT else relative.address(self.folder, uri)
 
     def identity(self) -> dict[str, Any]:
         """The place in the list and the checksum of the rows; not what the URIs lead to."""
@@ -123,6 +124,15 @@ class UriSlice:
     def change(self, before: Mapping[str, Any]) -> str:
         """Reads nothing: planning has read the list already."""
         return next((name for name, value in self.identity().items() if before.get(name) != value), "")
+
+
+def _rows(path: str, kind: str, columns: Columns, start: int, end: int) -> Iterator[Row | str]:
+    """The rows of a slice, then the SHA-256 of what was read."""
+    if kind == listing.FORMAT:
+        return listing.read(path, start, end)
+    if kind == "parquet":
+        return parquet_rows.read(path, columns, start, end)
+    return text_rows.read(path, kind, columns, start, end)
 
 
 def columns_of(settings: ReadSettings) -> Columns:
@@ -152,8 +162,9 @@ def _key(row: Row, settings: ReadSettings) -> bytes:
 
 
 def key_of_uri(text: str) -> bytes:
-    """A URI as a key, without credentials and signatures."""
-    return (public_uri(text) if "://" in text else text).encode("utf-8", "surrogateescape")
+    """A URI as a key, without credentials and signatures; a data: URL as the checksum of its bytes."""
+    is_url = "://" in text or text.lstrip()[:5].lower() == "data:"
+    return (public_uri(text) if is_url else text).encode("utf-8", "surrogateescape")
 
 
 def slices(path: str, kind: str, settings: ReadSettings, rows_per_slice: int) -> Iterator[UriSlice]:
@@ -173,11 +184,44 @@ def shard_name(source: UriSlice) -> str:
 
 
 def _cut(kind: str, files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
-    sources = [
-        source for file in files for source in slices(file.path, kind, cutting.read, cutting.images_per_shard)
-    ]
+    paths = [file.path for file in files]
+    rows = cutting.images_per_shard or shard_size.rows_per_shard(
+        _count(kind, paths, cutting.read), cutting.read.batch_size
+    )
+    sources: list[UriSlice] = []
+    problems: list[str] = []
+    for path in paths:
+        of_file = list(slices(path, kind, cutting.read, rows))
+        if of_file:
+            base = _base(of_file, cutting.read)
+            sources += [replace(source, folder=base.folder) for source in of_file]
+            problems += [base.problem] if base.problem else []
     names = [shard_name(source) for source in sources]
-    return Cut(sources, names, kinds=_kinds(kind, [file.path for file in files], cutting.read))
+    kinds = _kinds(kind, paths, cutting.read)
+    return Cut(sources, names, images_per_shard=rows, kinds=kinds, problem=next(iter(problems), ""))
+
+
+def _count(kind: str, paths: Sequence[str], settings: ReadSettings) -> int:
+    """How many rows the lists have; of many rows, so many that more make no difference."""
+    rows = 0
+    for path in paths:
+        most = shard_size.COUNTED - rows
+        if most:
+            rows += (
+                parquet_rows.count(path, most)
+                if kind == "parquet"
+                else text_rows.count(path, kind, columns_of(settings), most)
+            )
+    return rows
+
+
+def _base(of_file: Sequence[UriSlice], settings: ReadSettings) -> relative.Base:
+    first, last = of_file[0], of_file[-1]
+    rows = _rows(first.uri, first.format, columns_of(settings), first.start, last.end)
+    head = itertools.islice(rows, relative.ROWS_READ)
+    only_rows = (row for row in head if isinstance(row, Row))
+    with as_bad_input(first.uri):
+        return relative.find(first.uri, only_rows, settings.fetch.uri_schemes)
 
 
 def _kinds(kind: str, paths: Sequence[str], settings: ReadSettings) -> tuple[tuple[str, str], ...]:

@@ -17,7 +17,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 from backports import zstd
 
-HEAD_BYTES = 4 << 10  # 4 KiB: enough to tell zlib's streams, which have no real magic, from other bytes
+from transforms.storage.reading import Buffered
+
+_MAGIC_BYTES = 16
 _READ_BYTES = 256 << 10  # 256 KiB, compressed
 _XZ_MEMORY_BYTES = 1 << 30  # 1 GiB: what a file may ask for; `xz -9` needs 65 MiB
 
@@ -28,10 +30,6 @@ class Damaged(EOFError):
 
 # What reading a compressed stream raises for its content.
 DAMAGED = (zlib.error, EOFError, gzip.BadGzipFile)
-
-
-class NotRead(ValueError):
-    """A compression or archive format that is not read; the message names it and says what to do."""
 
 
 class _Format(NamedTuple):
@@ -53,34 +51,11 @@ _FORMATS = (
 )
 _GZIP_MAGIC = b"\x1f\x8b\x08"
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zstd")
-_NOT_READ_MAGIC = (
-    (b"\x04\x22\x4d\x18", "lz4"),
-    (b"\x02\x21\x4c\x18", "lz4"),
-    (b"\xff\x06\0\0sNaPpY", "snappy"),
-    (b"\x1f\x9d", "compress (.Z)"),
-    (b"PK\x03\x04", "zip"),
-    (b"PK\x05\x06", "zip"),
-    (b"7z\xbc\xaf\x27\x1c", "7z"),
-    (b"Rar!\x1a\x07", "rar"),
-    (b"LZIP", "lzip"),
-    (b"\x89LZO\0\r\n", "lzop"),
-)
-_NOT_READ_SUFFIXES = {
-    ".deflate": "deflate",
-    ".zlib": "zlib",
-    ".zz": "zlib",
-    ".lz4": "lz4",
-    ".snappy": "snappy",
-    ".sz": "snappy",
-    ".z": "compress (.Z)",
-    ".zip": "zip",
-    ".7z": "7z",
-    ".rar": "rar",
-    ".lz": "lzip",
-    ".lzma": "lzma",
-    ".lzo": "lzop",
-    ".br": "brotli",
-}
+
+
+def is_magic(head: bytes) -> bool:
+    """Whether the first bytes of a file say that it is compressed in a way that is read."""
+    return head.startswith(_GZIP_MAGIC) or any(format.magic.match(head) for format in _FORMATS)
 
 
 def decompressed(stream: BinaryIO) -> Any:
@@ -88,7 +63,7 @@ def decompressed(stream: BinaryIO) -> Any:
 
     Reading raises one of DAMAGED where the data is damaged or cut short, after all that precedes it has been read.
     """
-    head = stream.read(HEAD_BYTES)
+    head = stream.read(_MAGIC_BYTES)
     stream.seek(0)
     if head.startswith(_GZIP_MAGIC):
         return _Gzip(fileobj=stream)
@@ -96,43 +71,6 @@ def decompressed(stream: BinaryIO) -> Any:
         if format.magic.match(head):
             return Decompressed(_Members(stream, format), _READ_BYTES)
     return stream
-
-
-def check_name(path: str) -> None:
-    """Raises NotRead if the name of a file is that of a format that is not read."""
-    name = path.rpartition("/")[2].lower()
-    for suffix, format in _NOT_READ_SUFFIXES.items():
-        if name.endswith(suffix):
-            raise _not_read(format)
-
-
-def check_bytes(head: bytes) -> None:
-    """Raises NotRead if the first bytes of a file, as they are, are those of a format that is not read."""
-    if head[4:8] == bytes(4):  # as in the length of a TFRecord, which may begin like any short magic
-        return
-    for magic, format in _NOT_READ_MAGIC:
-        if head.startswith(magic):
-            raise _not_read(format)
-    if _is_zlib(head):
-        raise _not_read("zlib")
-
-
-def _not_read(format: str) -> NotRead:
-    return NotRead(
-        f"it is packed as {format}, which this job does not read: unpack it, or pack it with gzip, bzip2, xz or zstd"
-    )
-
-
-def _is_zlib(head: bytes) -> bool:
-    """Whether bytes begin a stream of zlib: its header, which other bytes may have, and data that unpacks."""
-    if len(head) < 8 or head[0] & 15 != 8 or head[0] >> 4 > 7 or (head[0] << 8 | head[1]) % 31:
-        return False
-    stream = zlib.decompressobj()
-    try:
-        data = stream.decompress(head, HEAD_BYTES)
-        return bool(data) and (stream.eof or len(data) == HEAD_BYTES or len(head) >= 64)
-    except zlib.error:
-        return False
 
 
 class _Gzip(gzip.GzipFile):
@@ -144,8 +82,11 @@ class _Gzip(gzip.GzipFile):
         if below:
             below.close()
 
+    def __del__(self) -> None:
+        """Closes nothing; see Reader."""
 
-class Decompressed(io.BufferedReader):
+
+class Decompressed(Buffered):
     """The decompressed bytes of a file's members."""
 
 
@@ -207,7 +148,7 @@ class _Members(io.RawIOBase):
         if whence == io.SEEK_END:
             raise io.UnsupportedOperation("the size of compressed data is known only once it has been read")
         target = offset + (self._position if whence == io.SEEK_CUR else 0)
-        if target < self._position:
+        if target <= self._position:  # also where it stands: what is damaged there has been read already
             self._stream.seek(0)
             self._decompressor, self._position, self._is_over = self._format.decompressor(), 0, False
         while self._position < target and (data := self._next(min(target - self._position, _READ_BYTES))):
@@ -219,6 +160,9 @@ class _Members(io.RawIOBase):
         if not self.closed:
             self._stream.close()
             super().close()
+
+    def __del__(self) -> None:
+        """Closes nothing; see Reader."""
 
 
 def is_compressed(stream: Any) -> bool:

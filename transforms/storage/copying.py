@@ -8,7 +8,18 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from transforms.storage.door import join, match, open_binary, stored_checksum
+from apache_beam.io.filesystem import FileMetadata
+
+from transforms.storage.door import (
+    close_durably,
+    create,
+    discard,
+    escape,
+    join,
+    match,
+    open_binary,
+    stored_checksum,
+)
 
 
 def checksum(source: str) -> str:
@@ -16,7 +27,7 @@ def checksum(source: str) -> str:
 
     Raises FileNotFoundError if there are none.
     """
-    files = match(source) or match(join(source.rstrip("/"), "**"))
+    files = _files(source)
     if not files:
         raise FileNotFoundError(f"no such file or folder; check the path and the permissions of {source}")
     digest = hashlib.sha256()
@@ -31,7 +42,7 @@ def copy_to_local(source: str, folder: str) -> str:
     A file gets its final name only once it is complete, so an interrupted copy is continued. The path depends on the
     files' sizes and times, so a source that has changed is copied again. Raises FileNotFoundError if there is none.
     """
-    files = match(source) or match(join(source.rstrip("/"), "**"))
+    files = _files(source)
     if not files:
         raise FileNotFoundError(f"no file or folder at {source}")
     root = source.rstrip("/")
@@ -44,13 +55,23 @@ def copy_to_local(source: str, folder: str) -> str:
         target = os.path.join(folder, relative)
         if os.path.exists(target):
             continue
-        os.makedirs(os.path.dirname(target), exist_ok=True)
         partial = f"{target}.{uuid.uuid4().hex}.part"
-        with open_binary(metadata.path) as stream, open(partial, "wb") as out:
-            for block in _blocks(stream):
-                out.write(block)
+        out = create(partial)
+        try:
+            with open_binary(metadata.path) as stream:
+                for block in _blocks(stream):
+                    out.write(block)
+            close_durably(out, partial)
+        except BaseException:
+            discard(out, partial)
+            raise
         os.replace(partial, target)
     return os.path.join(folder, os.path.basename(root)) if files[0].path == root else folder
+
+
+def _files(source: str) -> list[FileMetadata]:
+    path = escape(source)
+    return match(path) or match(join(path.rstrip("/"), "**"))
 
 
 def _blocks(stream: Any, size: int = 16 << 20) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -14,6 +15,7 @@ from apache_beam.io.filesystem import BeamIOError, FileMetadata
 from apache_beam.io.localfilesystem import LocalFileSystem
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from transforms.storage import globs
 from transforms.storage.errors import CutShort, Fault
 from transforms.storage.sink import Sink
 
@@ -44,6 +46,13 @@ class Disk:
         """'': no network."""
         return ""
 
+    def is_configured(self, options: PipelineOptions) -> bool:
+        """False."""
+        return False
+
+    def adopt(self, url: str, options: PipelineOptions) -> None:
+        """Does nothing."""
+
     def fault(self, error: Any) -> Fault | None:
         """Another host may well have a file that is missing here; `plain_fault` knows the system's other errors."""
         if isinstance(error, (FileNotFoundError, NotADirectoryError)):
@@ -56,6 +65,12 @@ class Disk:
 
     def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
         """All in one page, by Beam's rules for globs. Raises BeamIOError if a folder cannot be listed."""
+        name = None if pattern.endswith("/") else globs.literal(local(pattern))
+        if name is not None:
+            return _file(name), ""
+        if folder := globs.folder(local(pattern)):  # Beam would list all from the first escape on
+            matches = globs.regex(local(pattern)).match
+            return [file for file in _list(folder) if matches(file.path)], ""
         files = _listing.match([local(pattern)])[0].metadata_list
         return [file for file in files if not os.path.isdir(local(file.path))], ""
 
@@ -162,10 +177,6 @@ class DiskOutput:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
                 self._fd = os.open(self._path, flags, 0o666)
 
-    def fileno(self) -> int:
-        """The file descriptor."""
-        return self._fd
-
     def write_at(self, offset: int, data: bytes) -> int:
         """Writes at `offset`; returns how many of the bytes were written."""
         return os.pwrite(self._fd, data, offset)
@@ -177,8 +188,10 @@ class DiskOutput:
             raise CutShort(f"{self._path} does not have the {size} bytes that were written")
 
     def close(self) -> None:
-        """Closes the descriptor; only `make_durable` makes the bytes durable."""
-        os.close(self._fd)
+        """Closes the descriptor, once; only `make_durable` makes the bytes durable."""
+        descriptor, self._fd = self._fd, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _check(status: os.stat_result, into: Sink) -> int:
@@ -211,6 +224,19 @@ def _make_names_durable(folder: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _file(path: str) -> list[FileMetadata]:
+    """The file of this very name, if there is one that is no folder."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return []
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return []
+        raise
+    return [] if stat.S_ISDIR(status.st_mode) else [FileMetadata(path, status.st_size, status.st_mtime)]
 
 
 def _list(folder: str) -> Iterator[FileMetadata]:

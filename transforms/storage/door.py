@@ -12,13 +12,12 @@ import os
 import posixpath
 
 from apache_beam.io.filesystem import FileMetadata
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from transforms.storage import retrying
-from transforms.storage.compression import check_name as check_compression_by_name  # noqa: F401
 from transforms.storage.compression import head, is_compressed  # noqa: F401
 from transforms.storage.disk import is_temporary, local  # noqa: F401
+from transforms.storage.globs import escape  # noqa: F401
 from transforms.storage.opening import (  # noqa: F401
     block_bytes,
     check_compression,
@@ -27,6 +26,9 @@ from transforms.storage.opening import (  # noqa: F401
     open_unbuffered,
     read_head,
 )
+from transforms.storage.packing import check_name as check_compression_by_name  # noqa: F401
+from transforms.storage.settings import StoreSettings, adopt, of_launcher, without_secrets  # noqa: F401
+from transforms.storage.settings import use as configure  # noqa: F401
 from transforms.storage.stores import is_local, store_of
 from transforms.storage.whole import (  # noqa: F401
     create_only,
@@ -38,11 +40,6 @@ from transforms.storage.whole import (  # noqa: F401
     write_atomic,
 )
 from transforms.storage.writing import close_durably, create, discard  # noqa: F401
-
-
-def configure(options: PipelineOptions) -> None:
-    """Sets the options of the stores and of Beam's file systems before there is a pipeline."""
-    FileSystems.set_options(options)
 
 
 def connect(path: str) -> None:

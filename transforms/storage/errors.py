@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,17 +43,28 @@ def changed_since_planned(path: str, size_bytes: int, size_now: int) -> StorageF
     )
 
 
+def elsewhere(scheme: str, here: str, launcher: str, variable: str) -> StorageFailed:
+    """The error of a worker that would reach a store at another address than the launcher."""
+    return StorageFailed(
+        f"worker {socket.gethostname()} would reach {scheme} at {here}, the launcher at {launcher}: set {variable} to the "
+        "same on both, or leave it out on the worker, then run the same command again",
+        scheme,
+        None,
+    )
+
+
 class Fault(Exception):
     """The meaning of an error of storage; a store may also raise it directly.
 
     Attributes:
       code: its code in the ledger where it costs an image; docs/fetching.md lists the codes.
       transient: whether another try may succeed.
+      http_status: of the answer that it stands for, if there was one.
     """
 
-    def __init__(self, code: str, message: str, transient: bool = False):
+    def __init__(self, code: str, message: str, transient: bool = False, http_status: int | None = None):
         super().__init__(message)
-        self.code, self.transient = code, transient
+        self.code, self.transient, self.http_status = code, transient, http_status
 
 
 class CutShort(OSError):
@@ -96,11 +108,16 @@ def status_of(cause: Any) -> int | None:
     return None
 
 
+def code_of_status(status: int) -> str:
+    """The code of an HTTP status of 400 or more, of stores and other servers alike."""
+    codes = {404: "not_found", 410: "not_found", 401: "forbidden", 403: "forbidden"}
+    return codes.get(status) or ("http_5xx" if status >= 500 else "http_4xx")
+
+
 def status_fault(status: int, message: str) -> Fault:
     """The meaning of an HTTP status of a store."""
-    code = {404: "not_found", 401: "forbidden", 403: "forbidden"}.get(status)
     transient = status in (408, 425, 429) or (status >= 500 and status not in (501, 505))
-    return Fault(code or ("http_5xx" if status >= 500 else "http_4xx"), message, transient)
+    return Fault(code_of_status(status), message, transient, status)
 
 
 _TRANSIENT_ERRORS = (

@@ -18,6 +18,7 @@ from transforms.storage.errors import Changed, CutShort, Fault, cause_of, status
 from transforms.storage.sink import Sink
 
 _EMULATOR = "STORAGE_EMULATOR_HOST"
+_GOOGLE = "https://storage.googleapis.com"
 
 
 class GcsStore:
@@ -35,11 +36,23 @@ class GcsStore:
 
     def endpoint(self, options: PipelineOptions) -> str:
         """The emulator of STORAGE_EMULATOR_HOST, or Google's."""
-        return os.environ.get(_EMULATOR) or "https://storage.googleapis.com"
+        return os.environ.get(_EMULATOR) or _GOOGLE
+
+    def is_configured(self, options: PipelineOptions) -> bool:
+        """True: it costs nothing to compare."""
+        return True
+
+    def adopt(self, url: str, options: PipelineOptions) -> None:
+        """Sets STORAGE_EMULATOR_HOST, which Google's client reads, unless it is set already."""
+        if url != _GOOGLE:
+            os.environ.setdefault(_EMULATOR, url)
+        if self.endpoint(options) != url:
+            raise errors.elsewhere("gs://", self.endpoint(options), url, _EMULATOR)
 
     def fault(self, error: Any) -> Fault | None:
         """Knows the errors of google-cloud-storage and of its HTTP client."""
         import requests
+        import urllib3
         from google.api_core.exceptions import GoogleAPICallError, RetryError
         from google.auth.exceptions import GoogleAuthError, TransportError
         from google.cloud.storage.exceptions import DataCorruption
@@ -57,7 +70,9 @@ class GcsStore:
             return Fault("truncated", "the object's bytes do not match its checksum", transient=True)
         if isinstance(error, (requests.exceptions.ChunkedEncodingError, ConnectionError)):
             return Fault("truncated", "Cloud Storage ended the answer early", transient=True)
-        if isinstance(error, (requests.exceptions.Timeout, RetryError)):
+        if isinstance(error, urllib3.exceptions.ProtocolError):  # while a body is read as stored
+            return Fault("truncated", "Cloud Storage ended the answer early", transient=True)
+        if isinstance(error, (requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError, RetryError)):
             return Fault("timeout", "Cloud Storage was silent too long", transient=True)
         if isinstance(error, requests.exceptions.RequestException):
             transient = not isinstance(error, ValueError)  # such as a malformed address
@@ -110,8 +125,11 @@ class GcsStore:
         return str(blob.crc32c)
 
     def read(self, path: str, into: Sink) -> None:
-        """One request, checked against the object's checksum."""
-        self._blob(path).download_to_file(into, retry=None)
+        """One request, checked against the object's checksum. Its Content-Encoding, if any, is undone."""
+        blob = self._blob(path)
+        # As stored: the client would undo gzip without a limit, and nothing else.
+        blob.download_to_file(into, raw_download=True, retry=None)
+        into.undo(blob.content_encoding or "")
 
     def open(self, path: str) -> GcsFile:
         """One request for the object's size and generation."""

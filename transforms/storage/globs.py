@@ -10,6 +10,9 @@ from typing import NamedTuple
 from apache_beam.io.filesystem import FileMetadata, FileSystem
 
 PAGE_OBJECTS = 1000  # per request; no store lists more at once
+_SPECIAL = re.compile(r"[*?[{]")
+_ESCAPED = re.compile(r"\[([*?[{])\]")
+_START = re.compile(rf"(?s)(?:[^*?[]|{_ESCAPED.pattern})*")  # of a pattern, up to its first glob character
 _PATTERN = re.compile(r"(?s)(\s*[a-z0-9]+://([^/*?[]+))(?:/(.*))?", re.IGNORECASE)
 
 
@@ -51,12 +54,45 @@ def parse(pattern: str) -> Glob:
     root, bucket, names = parts[1] + "/", parts[2], parts[3] or ""
     if pattern.endswith("/"):
         names += "*"
-    prefix = re.split(r"[*?[]", names, maxsplit=1)[0]
-    if prefix == names:
+    prefix, rest = _split(names)
+    if not rest:
         return Glob(root, bucket, prefix, "", None)
-    may_cross_folders = re.search(r"\*\*|[/?[]", names[len(prefix) :])
+    may_cross_folders = re.search(r"\*\*|[/?[]", rest)
     delimiter = "" if may_cross_folders else "/"
-    return Glob(root, bucket, prefix, delimiter, re.compile(FileSystem.translate_pattern(names)))
+    return Glob(root, bucket, prefix, delimiter, regex(names))
+
+
+def escape(path: str) -> str:
+    """A pattern that matches only `path`, whatever glob characters and braces it has."""
+    return _SPECIAL.sub(r"[\g<0>]", path)
+
+
+def literal(pattern: str) -> str | None:
+    """The only path that a pattern can match; None for a glob."""
+    return _unescaped(pattern) if _START.fullmatch(pattern) else None
+
+
+def folder(pattern: str) -> str:
+    """The deepest folder below which everything lies that a pattern with escaped names matches; '' without such names."""
+    start, rest = _split(pattern)
+    return start.rpartition("/")[0] if start + rest != pattern else ""
+
+
+def regex(pattern: str) -> re.Pattern[str]:
+    """What paths must match, by Beam's rules."""
+    # Python warns of a '[' in a set.
+    return re.compile(FileSystem.translate_pattern(pattern).replace("[[]", r"\["))
+
+
+def _split(pattern: str) -> tuple[str, str]:
+    """What all matches begin with, and the rest, from the first glob character on."""
+    start = _START.match(pattern)
+    assert start is not None
+    return _unescaped(start[0]), pattern[start.end() :]
+
+
+def _unescaped(pattern: str) -> str:
+    return _ESCAPED.sub(r"\1", pattern)
 
 
 def _seconds(time: datetime) -> float:

@@ -6,8 +6,8 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from transforms.storage import compression
-from transforms.storage.reading import Reader
+from transforms.storage import compression, packing
+from transforms.storage.reading import Buffered, Reader
 from transforms.storage.stores import is_local, store_of
 
 _DISK_BLOCK_BYTES = (
@@ -22,7 +22,7 @@ def open_input(path: str, start: int = 0, watch: Callable[[Reader], io.RawIOBase
     `watch` may wrap the raw stream below the decompression.
     """
     reader = open_unbuffered(path)
-    raw: Any = io.BufferedReader(watch(reader) if watch else reader)
+    raw: Any = Buffered(watch(reader) if watch else reader)
     stream = compression.decompressed(raw)
     if start:
         stream.seek(start)
@@ -30,9 +30,11 @@ def open_input(path: str, start: int = 0, watch: Callable[[Reader], io.RawIOBase
 
 
 def check_compression(path: str) -> None:
-    """Raises compression.NotRead if a file is compressed in a way that is not read, by its name or its first bytes."""
-    compression.check_name(path)
-    compression.check_bytes(read_head(path, compression.HEAD_BYTES))
+    """Raises ValueError if a file is compressed in a way that is not read, by its name or its first bytes."""
+    packing.check_name(path)
+    head = read_head(path, packing.HEAD_BYTES)
+    packing.check_bytes(head)
+    packing.check_is_as_named(path, head)
 
 
 def open_unbuffered(path: str, block: int = 0) -> Reader:
@@ -56,4 +58,4 @@ def block_bytes(path: str) -> int:
 
 def open_binary(path: str) -> io.BufferedReader:
     """Opens a file for buffered reading of its raw bytes."""
-    return io.BufferedReader(open_unbuffered(path))
+    return Buffered(open_unbuffered(path))

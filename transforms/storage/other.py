@@ -35,6 +35,13 @@ class OtherStore:
         """'': not known."""
         return ""
 
+    def is_configured(self, options: PipelineOptions) -> bool:
+        """False: Beam's options are all that is known."""
+        return False
+
+    def adopt(self, url: str, options: PipelineOptions) -> None:
+        """Does nothing."""
+
     def fault(self, error: Any) -> Fault | None:
         """None: nothing is known of its client."""
         return None

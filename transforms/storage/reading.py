@@ -22,8 +22,7 @@ class Reader(io.RawIOBase):
 
     def __init__(self, path: str, open_file: Callable[[], Opened], block_bytes: int):
         self._path, self._open_file, self._block_bytes = path, open_file, block_bytes
-        self._file: Opened | None = None  # in case opening fails: the finalizer calls close()
-        self._file = retrying.call("opening", path, open_file)
+        self._file: Opened | None = retrying.call("opening", path, open_file)
         self.size, self._version = self._file.size, self._file.version
         self._position = self._start = 0  # of the next byte to read, and of the block in memory
         self._block = b""
@@ -96,3 +95,13 @@ class Reader(io.RawIOBase):
             if self._file:
                 retrying.call("closing", self._path, self._drop)  # through `call`, as it may hang
             super().close()
+
+    def __del__(self) -> None:
+        """Closes nothing: a finalizer must not wait for storage. The system closes a file that nobody has closed."""
+
+
+class Buffered(io.BufferedReader):
+    """A buffer on a Reader. Its finalizer, too, leaves the file alone."""
+
+    def __del__(self) -> None:
+        """Closes nothing; see Reader."""

@@ -30,6 +30,7 @@ class Limits(NamedTuple):
 
 
 LIMITS = Limits()  # for the job's own files
+AFTER_A_FAILURE_SECONDS = 5.0  # for what only tidies up or tells
 _BEFORE_THE_START_SECONDS = 30.0  # a user is waiting, and a host name is easily mistyped
 
 
@@ -67,11 +68,11 @@ def repeat(
 
 
 @contextlib.contextmanager
-def hurried() -> Iterator[None]:
+def hurried(seconds: float | None = None) -> Iterator[None]:
     """A context in which operations are tried for at most 30 s: before the start of a job, a user is waiting."""
     global LIMITS
     before = LIMITS
-    LIMITS = before._replace(seconds=min(before.seconds, _BEFORE_THE_START_SECONDS))
+    LIMITS = before._replace(seconds=min(before.seconds, seconds or _BEFORE_THE_START_SECONDS))
     try:
         yield
     finally:
@@ -79,7 +80,12 @@ def hurried() -> Iterator[None]:
 
 
 def call(
-    what: str, path: str, action: Callable[[], T], beat: Beat | None = None, tries: float = math.inf
+    what: str,
+    path: str,
+    action: Callable[[], T],
+    beat: Beat | None = None,
+    tries: float = math.inf,
+    seconds: float = math.inf,
 ) -> T:
     """The value of `action`, an operation on the store of `path`, with retries.
 
@@ -89,11 +95,13 @@ def call(
       action: safe to repeat.
       beat: called by a long action whenever it makes progress.
       tries: the largest number of tries.
+      seconds: the longest time without progress, if it is less than usual.
 
     Raises:
       StorageFailed: for errors of storage. Other errors are raised unchanged.
     """
-    limits, progress = LIMITS._replace(tries=tries), beat or Beat()
+    limits = LIMITS._replace(tries=tries, seconds=min(LIMITS.seconds, seconds))
+    progress = beat or Beat()
     began, progressing = time.monotonic(), 0.0
 
     def attempt() -> T:
@@ -117,11 +125,8 @@ def call(
                 None,
                 is_transient=True,
             ) from None
-        if fault := fault_of(path, error):
-            cause, count = cause_of(error), f" ({tries} tries)" if tries > 1 else ""
-            text = f"{what} {path} failed{count}: {describe(cause)}{advice(cause, fault)}"
-            may_pass = fault.transient or isinstance(cause, Changed)
-            raise StorageFailed(text, path, error, may_pass) from error
+        if fault_of(path, error):
+            raise failed(what, path, error, tries) from error
 
     def left() -> float:
         return limits.seconds - (time.monotonic() - began - progressing)
@@ -129,6 +134,14 @@ def call(
     return repeat(attempt, limits, least_pause=least_pause, left=left, give_up=give_up)
 
 
-def once(what: str, path: str, action: Callable[[], T]) -> T:
+def failed(what: str, path: str, error: Exception, tries: int = 1) -> StorageFailed:
+    """The error for an operation on `path` that failed for good."""
+    fault, cause, count = fault_of(path, error), cause_of(error), f" ({tries} tries)" if tries > 1 else ""
+    text = f"{what} {path} failed{count}: {describe(cause)}{advice(cause, fault) if fault else ''}"
+    may_pass = isinstance(cause, Changed) or bool(fault and fault.transient)
+    return StorageFailed(text, path, error, may_pass)
+
+
+def once(what: str, path: str, action: Callable[[], T], seconds: float = math.inf) -> T:
     """The value of `action`, tried only once: for operations that must not or need not be retried."""
-    return call(what, path, action, tries=1)
+    return call(what, path, action, tries=1, seconds=seconds)

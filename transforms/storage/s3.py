@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
-from transforms.storage import clients, globs
+from transforms.storage import clients, errors, globs
 from transforms.storage.clients import Clients, bucket_of, split
 from transforms.storage.errors import Changed, Fault, cause_of, describe, status_fault, status_of
 from transforms.storage.sink import Sink
 
 _READ_BYTES = 64 << 10  # per read: each read counts as progress
 _TRIES_OF_A_PART = 4
+_AMAZON = re.compile(r"\.amazonaws\.com$")
 _TRANSIENT_CODES = frozenset(
     ("SlowDown", "RequestTimeout", "InternalError", "Throttling", "ServiceUnavailable",
      "ConditionalRequestConflict", "OperationAborted")  # the last two: another write is under way
@@ -39,8 +43,26 @@ class S3Store:
         self._clients.get()
 
     def endpoint(self, options: PipelineOptions) -> str:
-        """The value of --s3_endpoint_url; Amazon's depends on the region."""
-        return options.view_as(S3Options).s3_endpoint_url or ""
+        """That of --s3_endpoint_url, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile; '' for Amazon's own."""
+        import botocore
+        from botocore.config import Config
+
+        unsigned = Config(signature_version=botocore.UNSIGNED)  # searches for no credentials
+        url = str(_client(options.view_as(S3Options), unsigned).meta.endpoint_url)
+        return "" if _AMAZON.search(urlsplit(url).hostname or "") else url
+
+    def is_configured(self, options: PipelineOptions) -> bool:
+        """Whether a flag or a variable names an endpoint; a profile may, too."""
+        by_variable = any(name.startswith("AWS_ENDPOINT_URL") for name in os.environ)
+        return by_variable or bool(options.view_as(S3Options).s3_endpoint_url)
+
+    def adopt(self, url: str, options: PipelineOptions) -> None:
+        """Uses the launcher's endpoint where this process has none of its own."""
+        own = self.endpoint(options)
+        if own and own != url:
+            raise errors.elsewhere("s3://", own, url or "Amazon's own address", "AWS_ENDPOINT_URL")
+        if url and not own:
+            options.view_as(S3Options).s3_endpoint_url = url
 
     def fault(self, error: Any) -> Fault | None:
         """Knows the errors of boto3, botocore and s3transfer."""
@@ -118,13 +140,14 @@ class S3Store:
         return str(self._client.head_object(**_object(path))["ETag"])
 
     def read(self, path: str, into: Sink) -> None:
-        """One request, checked against the object's checksum if it was stored with one."""
+        """One request, checked against the object's checksum if it was stored with one. Its Content-Encoding is undone."""
         answer = self._client.get_object(**_object(path))
         # closing, not `with`: `with` on a StreamingBody gives the underlying stream, which checks nothing.
         with contextlib.closing(answer["Body"]) as body:
             into.expect(answer["ContentLength"])
             while part := body.read(_READ_BYTES):
                 into.write(part)
+        into.undo(answer.get("ContentEncoding", ""))
 
     def open(self, path: str) -> S3File:
         """One request for the object's size and entity tag."""
@@ -201,24 +224,36 @@ def _missing_suppressed():
 
 
 def _connect(all_options: PipelineOptions) -> tuple[Any, bool]:
-    import boto3
     import botocore
     from botocore.config import Config
 
     options = all_options.view_as(S3Options)
-    session = boto3.session.Session(
-        aws_access_key_id=options.s3_access_key_id,
-        aws_secret_access_key=options.s3_secret_access_key,
-        aws_session_token=options.s3_session_token,
-        region_name=options.s3_region_name,
-    )
+    session = _session(options)
     anonymous = session.get_credentials() is None
     config = Config(
         max_pool_connections=clients.POOLED_CONNECTIONS,
         retries={"total_max_attempts": 1},  # `retrying` retries
         signature_version=botocore.UNSIGNED if anonymous else None,
     )
-    client = session.client(
+    client = _client(options, config, session)
+    for operation in ("UploadPart", "UploadPartCopy"):
+        client.meta.events.register(f"needs-retry.s3.{operation}", _seconds_until_a_part_is_sent_again)
+    return client, anonymous
+
+
+def _session(options: S3Options) -> Any:
+    import boto3
+
+    return boto3.session.Session(
+        aws_access_key_id=options.s3_access_key_id,
+        aws_secret_access_key=options.s3_secret_access_key,
+        aws_session_token=options.s3_session_token,
+        region_name=options.s3_region_name,
+    )
+
+
+def _client(options: S3Options, config: Any, session: Any = None) -> Any:
+    return (session or _session(options)).client(
         "s3",
         config=config,
         endpoint_url=options.s3_endpoint_url,
@@ -226,9 +261,6 @@ def _connect(all_options: PipelineOptions) -> tuple[Any, bool]:
         use_ssl=not options.s3_disable_ssl,
         verify=options.s3_verify,
     )
-    for operation in ("UploadPart", "UploadPartCopy"):
-        client.meta.events.register(f"needs-retry.s3.{operation}", _seconds_until_a_part_is_sent_again)
-    return client, anonymous
 
 
 def _seconds_until_a_part_is_sent_again(response: Any = None, attempts: int = 1, **_: Any) -> float | None:

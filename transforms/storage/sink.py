@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from transforms.storage.decoding import Decoder
 from transforms.storage.errors import Fault
 from transforms.storage.watching import Beat
 
@@ -39,11 +40,12 @@ class Sink:
             raise Fault("too_large", f"the {self._noun} holds more than max_bytes={self._max_bytes}")
         return len(data)
 
-    def seek(self, offset: int) -> int:
-        """Drops what lies beyond `offset`: the client of Cloud Storage restarts a transcoded object this way."""
-        self._parts = [self.data()[:offset]]
-        self._size = len(self._parts[0])
-        return offset
+    def undo(self, content_encoding: str) -> None:
+        """Undoes the Content-Encoding of what was written. Raises Fault 'bad_response', 'too_large' or 'truncated'."""
+        decoder = Decoder(content_encoding, self._max_bytes)
+        if decoder:
+            self._parts = [decoder.decode(part) for part in self._parts]
+            decoder.finish()
 
     def data(self) -> bytes:
         """All bytes written so far."""

@@ -49,6 +49,12 @@ class Store(Protocol):
     def endpoint(self, options: PipelineOptions) -> str:
         """The URL of the store, for the launcher to check that it answers; '' if it is not known."""
 
+    def is_configured(self, options: PipelineOptions) -> bool:
+        """Whether flags or environment may name another address than the store's own, as far as is known without a search."""
+
+    def adopt(self, url: str, options: PipelineOptions) -> None:
+        """Uses the store at the launcher's `endpoint`. Raises StorageFailed if this process has been told to use another."""
+
     def fault(self, error: Any) -> Fault | None:
         """The meaning of an error of the client or of an HTTP status; None if it is not specific to the store."""
 

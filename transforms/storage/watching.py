@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -31,8 +32,11 @@ def watched(action: Callable[[], T], beat: Beat, silence_seconds: float, seconds
     """The value of `action`; an action that is given up goes on in its thread.
 
     Raises:
-      Silent: it made no progress for `silence_seconds`, or had not returned after `seconds`.
+      Silent: it made no progress for `silence_seconds`, or had not returned after `seconds`; or the interpreter is being
+        finalized, when no thread runs any more.
     """
+    if sys.is_finalizing():
+        raise Silent
     began = time.monotonic()
     try:
         runner = _idle.pop()

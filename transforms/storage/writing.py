@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import tempfile
+from functools import partial
 from typing import Any
 
 from transforms.storage import retrying
@@ -17,51 +17,54 @@ _BLOCK_BYTES = 1 << 20  # 1 MiB
 _IN_MEMORY_BYTES = 32 << 20  # 32 MiB; a larger upload is kept in a temporary file
 
 
-class DiskWriter(io.RawIOBase):
-    """A file written sequentially; a write that failed or was cut short is resumed where it stopped."""
+class DiskStream:
+    """A file on a disk, written sequentially in blocks; a write that failed or was cut short is resumed where it stopped.
+
+    It has no finalizer, unlike the streams of `io`: what nobody closes is never written, so that no garbage collection waits
+    for a disk.
+    """
 
     def __init__(self, path: str):
         self._path = path
         self._output = retrying.call("creating", path, lambda: DiskOutput(path))
         self._at = 0
+        self._kept = bytearray()
 
-    def writable(self) -> bool:
-        return True
+    def write(self, data: bytes) -> None:
+        """Appends; small bytes are kept until there is a block of them. Raises StorageFailed."""
+        if len(data) < _BLOCK_BYTES:
+            self._kept += data
+        if len(self._kept) >= _BLOCK_BYTES or len(data) >= _BLOCK_BYTES:
+            self.flush()
+        if len(data) >= _BLOCK_BYTES:  # as they are: a copy of them takes longer than their checksum
+            self._put(data)
 
-    def fileno(self) -> int:
-        return self._output.fileno()
+    def flush(self) -> None:
+        """Passes on what is kept. Raises StorageFailed."""
+        kept, self._kept = bytes(self._kept), bytearray()
+        self._put(kept)
 
-    def write(self, data) -> int:
-        """Returns how many bytes were written, as io.RawIOBase does. Raises StorageFailed."""
-        block = bytes(data)
-        written = retrying.call("writing", self._path, lambda: self._output.write_at(self._at, block))
-        self._at += written
-        return written
-
-    def make_durable(self) -> None:
-        """Forces the bytes to the disk. Not retried: after an error the system takes lost pages for written."""
-        retrying.once("writing", self._path, lambda: self._output.make_durable(self._at))
+    def _put(self, data: bytes) -> None:
+        while data:
+            written = retrying.call("writing", self._path, partial(self._output.write_at, self._at, data))
+            self._at += written
+            data = data[written:]
 
     def close(self) -> None:
-        """Closes the file; only `make_durable` makes its bytes durable."""
-        if not self.closed:
-            super().close()
-            self._output.close()
+        """Forces the bytes to the disk and closes the file. Raises StorageFailed.
 
-
-class _Buffered(io.BufferedWriter):
-    """Passes large bytes on as they are: a copy of them takes longer than their checksum."""
-
-    def write(self, data) -> int:
-        """Returns the number of bytes, all of which are written or kept."""
-        if not isinstance(data, bytes) or len(data) < _BLOCK_BYTES:
-            return super().write(data)
+        Not retried: after an error the system takes lost pages for written."""
         self.flush()
-        raw: Any = self.raw
-        count = raw.write(data)
-        while count < len(data):
-            count += raw.write(data[count:])
-        return count
+        retrying.once("writing", self._path, self._finish)
+
+    def _finish(self) -> None:
+        self._output.make_durable(self._at)
+        self._output.close()
+
+    def discard(self) -> None:
+        """Closes the file without what was not yet written."""
+        self._kept.clear()
+        self._output.close()
 
 
 class Upload:
@@ -72,8 +75,12 @@ class Upload:
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115
 
     def write(self, data: bytes) -> None:
-        """Appends; sends nothing yet."""
-        self._file.write(data)
+        """Appends; sends nothing yet. Raises StorageFailed if there is no room to keep it here."""
+        try:
+            self._file.write(data)
+        except OSError as error:  # tried no more: how much of it was written is not known
+            where = tempfile.gettempdir()
+            raise retrying.failed("keeping an upload in", where, error) from error
 
     def close(self) -> None:
         """Uploads the file. Raises StorageFailed."""
@@ -110,24 +117,22 @@ class _Beating:
         return getattr(self._file, name)
 
 
-def create(path: str):
+def create(path: str) -> DiskStream | Upload:
     """Opens `path` for writing raw bytes; missing parent folders are created. End with close_durably or discard."""
-    return _Buffered(DiskWriter(path), _BLOCK_BYTES) if is_local(path) else Upload(path)
+    return DiskStream(path) if is_local(path) else Upload(path)
 
 
-def close_durably(stream: Any, path: str) -> None:
-    """Closes a stream of `create` and forces its bytes to the disk; an object store's files are durable once uploaded."""
-    if is_local(path):
-        stream.flush()
-        stream.raw.make_durable()
+def close_durably(stream: DiskStream | Upload, path: str) -> None:
+    """Closes a stream of `create`; its bytes are durable then. Raises StorageFailed."""
     stream.close()
 
 
-def discard(stream: Any, path: str) -> None:
-    """Closes a stream of `create` and deletes its file, if possible: a sweep deletes what is left."""
-    if isinstance(stream, Upload):
+def discard(stream: DiskStream | Upload, path: str) -> None:
+    """Closes a stream of `create` and deletes its file, if that is possible at once: a sweep deletes what is left."""
+
+    def drop() -> None:
         stream.discard()
-    else:
-        stream.raw.close()  # without flushing the buffer
+        store_of(path).delete(path)
+
     with contextlib.suppress(StorageFailed):
-        retrying.once("deleting", path, lambda: store_of(path).delete(path))
+        retrying.once("deleting", path, drop, retrying.AFTER_A_FAILURE_SECONDS)
