@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import figures, machine, memory
+from bit.command import exit_with
 from transforms.commit.files import CheckedBlocks, FileWriter
 from transforms.commit.layout import Layout, features_name
 from transforms.commit.receipts import Receipt
@@ -254,4 +255,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -16,7 +16,7 @@ os.environ.update(home.settled())  # before Beam is imported, which has a folder
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import console, export_plan, flags, options, progress, reach, run, runners
-from pipeline.console import say
+from pipeline.console import counted, say
 from pipeline.flags import RequestError
 from pipeline.report import DONE, FAILED, WRONG_REQUEST, root_cause
 from pipeline.signals import Stopped
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as error:
         assert plan
         say(
-            f"stopped by {error}: {len(plan.parts) - len(plan.left())} of {len(plan.parts)} shards are exported; "
+            f"stopped by {error}: {len(plan.parts) - len(plan.left())} of {counted(len(plan.parts), 'shard')} exported; "
             "run the same command again to resume"
         )
         return FAILED
@@ -132,7 +132,7 @@ def _run(plan: export_plan.Plan, paths: Sequence[str], beam_options: PipelineOpt
     """Carries the plan out, and says what came of it."""
     export, began = plan.export, time.monotonic()
     if plan.todo:
-        say(f"{len(plan.todo)} of {len(plan.parts)} shards to export with {runner}")
+        say(f"{len(plan.todo)} of {counted(len(plan.parts), 'shard')} to export with {runner}")
         display = ExportProgress(plan, runners.in_process(beam_options, runner))
         if run.follow(plan.define, display, paths, beam_options, runner) is None:
             say(f"submitted to {runner}")
@@ -141,15 +141,16 @@ def _run(plan: export_plan.Plan, paths: Sequence[str], beam_options: PipelineOpt
         steps.finish(export)
     if left := plan.left():
         raise RuntimeError(
-            f"{len(left)} of {len(plan.parts)} shards are not exported although {runner} ended without an error: run the "
+            f"{len(left)} of {counted(len(plan.parts), 'shard')} not exported although {runner} ended without an error: run the "
             "same command again to do them"
         )
     if plan.todo:
         rows, seconds = sum(part.rows for part in plan.todo), time.monotonic() - began
-        say(f"{rows} records in {seconds:.1f} s ({progress.speed(rows / seconds)})")
+        say(f"{counted(rows, 'record')} in {seconds:.1f} s ({progress.speed(rows / seconds)})")
     else:
         say("nothing to do: all shards are exported already")
-    say(f"{export.place.folder}: {min(export.limit, export.rows) if plan.is_sample else export.rows} records")
+    rows = min(export.limit, export.rows) if plan.is_sample else export.rows
+    say(f"{export.place.folder}: {counted(rows, 'record')}")
     return DONE
 
 
@@ -191,11 +192,11 @@ class ExportProgress(progress.Display):
         now, before = counters.PROCESS.counts(), self._before
         rows, read = now.out_features - before.out_features, now.in_images - before.in_images
         if not rows:
-            return f"{read}/{self._plan.export.rows} records read for the types of their columns"
+            return f"{read:,}/{self._plan.export.rows:,} records read for the types of their columns"
         seconds = time.monotonic() - self._began
         rest = progress.duration(seconds * (self._rows - rows) / rows)
         shards = now.shards - before.shards
-        return f"{rows}/{self._rows} records, {progress.speed(rows / seconds)}, shard {shards}/{total}, about {rest} left"
+        return f"{rows:,}/{self._rows:,} records, {progress.speed(rows / seconds)}, shard {shards}/{total}, about {rest} left"
 
 
 if __name__ == "__main__":

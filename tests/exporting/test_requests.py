@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import export_plan
-from tests import engines, helpers, stores
+from tests import engines, helpers, stores, terminals
 from tests.exporting.conftest import run
 from tests.storage.test_workers_stores import worker_pool
 from transforms.exporting import steps
@@ -224,9 +225,30 @@ console.leave(export.main)
     process.send_signal(signal.SIGINT)
     rest = process.stderr.read()
     assert process.wait(60) == 1
-    assert "stopped by SIGINT: 2 of 3 shards are exported" in rest
+    assert "stopped by SIGINT: 2 of 3 shards exported" in rest
     run(*flags)
     assert visible(tmp_path / "to") == whole["parquet"]
+
+
+def test_on_a_terminal_one_live_line_shows_how_far_it_is(output, tmp_path):
+    program = """
+import sys, time
+from pipeline import console, export
+from transforms.exporting import base, parquet
+batches = base.batches
+def slow(layout, part, schema):
+    for batch in batches(layout, part, schema):
+        time.sleep(1)
+        yield batch
+parquet.batches = slow
+console.leave(export.main)
+"""
+    command = [sys.executable, "-c", program, str(output), "--to=to", "--format=parquet"]
+    code, written = terminals.run(command, tmp_path)
+    assert code == 0, written
+    assert re.search(r"\d+/10 records, [\d.]+/s, shard \d/3, about \d+s left", written)
+    lines = [re.sub(r"[\d.]+", "N", line) for line in terminals.screen(written) if line]
+    assert lines == ["N of N shards to export with FnApiRunner", "N records in N s (N/s)", "to: N records"]
 
 
 @pytest.mark.parametrize("format", FORMATS)
