@@ -18,7 +18,8 @@ PEERS = {
     "img2dataset": ("img2dataset==1.47.0",),
     # Only its reader is used, which runs in torch's environment.
     "clip-retrieval": ("--no-deps", "clip-retrieval==2.45.0"),
-    "autofaiss": ("autofaiss==2.18.0", "embedding-reader==1.8.1", "fire"),
+    # autofaiss asks for NumPy 1, and PyArrow's later versions for NumPy 2, which pip does not see.
+    "autofaiss": ("autofaiss==2.18.0", "embedding-reader==1.8.1", "fire", "pyarrow==19.0.1"),
     "embedding-atlas": ("embedding-atlas==0.26.0",),
 }
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -11,8 +11,6 @@ import argparse
 import io
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks import figures, machine
+from benchmarks import figures, machine, memory
 from transforms.commit.files import CheckedBlocks, FileWriter
 from transforms.commit.layout import Layout, features_name
 from transforms.commit.receipts import Receipt
@@ -177,17 +175,7 @@ def output_of(folder: Path, rows: int, dimensions: int) -> Path:
     return folder
 
 
-def peak_mib(output: Path, to: Path, format: str) -> float:
-    """The largest memory of an export's process, in MiB."""
-    command = [sys.executable, "-m", "pipeline.export", str(output), f"--to={to}", f"--format={format}"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
-    return usage.ru_maxrss / 1024
-
-
-def memory(dimensions: int) -> None:
+def growth(dimensions: int) -> None:
     """Prints the memory of exports of one shard, by its size."""
     sizes = (_WRITTEN, 4 * _WRITTEN, 16 * _WRITTEN)
     print(f"\n| peak MiB of an export | {' | '.join(f'{rows} records' for rows in sizes)} |")
@@ -195,7 +183,13 @@ def memory(dimensions: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         outputs = [output_of(Path(name) / str(rows), rows, dimensions) for rows in sizes]
         for format in ("parquet", "npy", "tensorboard"):
-            peaks = [peak_mib(output, Path(name) / f"{format}-{output.name}", format) for output in outputs]
+            peaks = [
+                memory.peak_mib(
+                    [str(output), f"--to={name}/{format}-{output.name}", f"--format={format}"],
+                    "pipeline.export",
+                )
+                for output in outputs
+            ]
             print(f"| {format} | {' | '.join(f'{peak:.0f}' for peak in peaks)} |", flush=True)
 
 
@@ -256,7 +250,7 @@ def main() -> None:
         )
         figures.report(**{f"over {other}": ratio})
     if args.memory:
-        memory(args.dimensions)
+        growth(args.dimensions)
 
 
 if __name__ == "__main__":

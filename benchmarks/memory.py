@@ -20,10 +20,10 @@ from benchmarks import figures, inputs, machine
 _SAMPLE_SECONDS = 0.05
 
 
-def peak_mib(argv: list[str]) -> float:
-    """Peak resident memory of a run of the job with its feeders, in MiB: what they share counts once."""
+def peak_mib(argv: list[str], module: str = "pipeline.main") -> float:
+    """Peak resident memory of a run of the job, or of another command, with its feeders, in MiB: what they share counts once."""
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen([sys.executable, "-m", "pipeline.main", *argv], stderr=errors)
+        process = subprocess.Popen([sys.executable, "-m", module, *argv], stderr=errors)
         peak = 0.0
         while process.poll() is None:
             peak = max(
@@ -32,7 +32,7 @@ def peak_mib(argv: list[str]) -> float:
             time.sleep(_SAMPLE_SECONDS)
         errors.seek(0)
         if process.returncode:
-            raise RuntimeError(f"the job failed:\n{errors.read().decode()}")
+            raise RuntimeError(f"{module} failed:\n{errors.read().decode()}")
     return peak
 
 

@@ -31,7 +31,7 @@ reader = EmbeddingReader(
     embeddings_folder=sys.argv[1] + "/img_emb",
     metadata_folder=sys.argv[1] + "/metadata",
     meta_columns=["key"],
-    file_format="npy_parquet",
+    file_format="parquet_npy",
 )
 rows, keys = [], []
 for vectors, metadata in reader(batch_size=32, start=0, end=reader.count, show_progress=False):

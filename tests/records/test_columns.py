@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from tests import helpers
-from transforms.records import columns
+from transforms.errors import ItemError
+from transforms.records import columns, examples, features
 
 KEY = {"key": b"k", "image/width": 4, "image/height": 3, "image/sha256": "ab"}
 
@@ -110,3 +111,54 @@ def test_a_record_that_does_not_fit_the_columns_is_refused():
     schema = columns.schema(columns.summarize([record(x=1)], ()), 1, {}, ["x"])
     with pytest.raises(ValueError, match="record 0: 2 values in 'x', expected one"):
         columns.batch([record(x=[1, 2])], schema)
+
+
+VECTOR = np.arange(5, dtype=np.float32)
+
+
+def the_same(data, name="v"):
+    """What `split` makes of a record is what parsing it gives."""
+    found, rest = features.split(data, ((name, 5),))
+    expected = features.Record(0, bytes(data)).values()
+    assert {
+        **{n: v.tolist() for n, v in found.items()},
+        **{n: list(features.values_of(f)) for n, f in rest.items()},
+    } == {n: list(v) for n, v in expected.items()}
+    return found
+
+
+@pytest.mark.parametrize("wrap", [bytes, memoryview])
+def test_vectors_are_found_without_parsing(wrap):
+    data = helpers.example({"a": b"x", "v": VECTOR.tolist(), "z": 1})
+    assert np.shares_memory(the_same(wrap(data))["v"], np.frombuffer(data, np.uint8)) or wrap is memoryview
+    assert the_same(wrap(helpers.example({"v": VECTOR.tolist()})))["v"].tolist() == VECTOR.tolist()
+
+
+def test_records_of_other_writers_are_parsed():
+    example = examples.Example()
+    example.features.feature["v"].float_list.value.extend(VECTOR.tolist())
+    example.features.feature["z"].int64_list.value.append(1)
+    data = example.SerializeToString()
+    unpacked = b"".join(b"\x0d" + value.tobytes() for value in VECTOR)  # as proto2 writes repeated floats
+    feature = b"\x12" + bytes([len(unpacked)]) + unpacked
+    entry = b"\x0a\x01v\x12" + bytes([len(feature)]) + feature
+    features_ = b"\x0a" + bytes([len(entry)]) + entry
+    for record in (data, b"\x0a" + bytes([len(features_)]) + features_):
+        assert the_same(record)["v"].tolist() == VECTOR.tolist()
+
+
+def test_bytes_that_look_like_a_vector_are_not_taken_for_one():
+    bait = features._head("v", features._FLOATS, 20) + b"\0" * 20
+    found = the_same(helpers.example({"a": bait, "v": VECTOR.tolist()}))
+    assert found["v"].tolist() == VECTOR.tolist()
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"\x0a\x05\x0a", b"\x0a\x03\x0a\x01\xff", b"\x12\x00\xff"])
+def test_what_is_no_example_is_an_error(data):
+    with pytest.raises(ItemError, match=r"not a tf\.Example"):
+        features.split(data, (("v", 5),))
+
+
+def test_a_vector_of_another_size_stays_among_the_others():
+    found, rest = features.split(helpers.example({"v": [1.0, 2.0]}), (("v", 5),))
+    assert (found, list(rest)) == ({}, ["v"])

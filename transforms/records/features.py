@@ -171,15 +171,15 @@ def split(data: bytes | memoryview, vectors: Vectors) -> tuple[dict[str, np.ndar
                     kept = after
             at = after
         rest.append(data[kept:])
-        return found, examples.Features.FromString(b"".join(rest)).feature
+        others = examples.Features.FromString(b"".join(rest)).feature
     except (IndexError, ValueError, message.DecodeError):
-        pass
-    others = dict(examples.parse(bytes(data)).features.feature)
-    for name, size in vectors:
-        if name in others and len(values := values_of(others[name])) == size:
+        found, others = {}, examples.parse(bytes(data)).features.feature
+    if len(found) == len(vectors):
+        return found, others
+    for name, size in vectors:  # in another form, as other writers leave it
+        if name not in found and name in others and len(values := values_of(others[name])) == size:
             found[name] = np.asarray(values, "<f4")
-            del others[name]
-    return found, others
+    return found, {name: feature for name, feature in others.items() if name not in found}
 
 
 @functools.lru_cache(64)
