@@ -66,7 +66,10 @@ def facts(output: str, committed: Committed, report: Report | None) -> list[tupl
         ("Precision", str(manifest["precision"])),
         ("Model input", f"{images['image_size']} × {images['image_size']} pixels"),
         ("Values per picture", ", ".join(f"{name} {size}" for name, size in manifest["dimensions"].items())),
-        ("Inputs", f"{inputs:,} in {_shards(committed)}: {names[0]}{' … ' + names[-1] if len(names) > 1 else ''}"),
+        (
+            "Inputs",
+            f"{inputs:,} in {_shards(committed)}: {names[0]}{' … ' + names[-1] if len(names) > 1 else ''}",
+        ),
         ("Features", f"{manifest['features']:,}, {_bytes(manifest['bytes'])}"),
         ("Failures", f"{manifest['failures']:,}{_percent(manifest['failures'], inputs)}"),
     ]
@@ -92,7 +95,9 @@ def _of_run(report: Report, inputs: int) -> list[tuple[str, str]]:
     else:
         out.append(("Held back by", "unknown: the run was too short to say"))
     if before:
-        out.append(("Earlier runs", f"{before:,} of {report['shards']:,} shards; the time is that of the last run"))
+        out.append(
+            ("Earlier runs", f"{before:,} of {report['shards']:,} shards; the time is that of the last run")
+        )
     return out
 
 
@@ -102,7 +107,9 @@ def notes(committed: Committed, report: Report | None, has_pictures: bool) -> li
     if manifest["untrained"]:
         out.append("The weights are untrained: similarities, map and duplicates have no meaning.")
     if manifest["shards_done"] < manifest["shards"]:
-        out.append(f"The job is not finished: this page shows {manifest['shards_done']} of {manifest['shards']} shards.")
+        out.append(
+            f"The job is not finished: this page shows {manifest['shards_done']} of {manifest['shards']} shards."
+        )
     if not has_pictures:
         out.append("Without pictures: --input, as for the job, says where to read them again.")
     if report is None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from apache_beam.io.filesystem import BeamIOError
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import console, flags, options, outputs, reach, runners
@@ -17,6 +19,7 @@ from pipeline.console import say
 from pipeline.flags import RequestError
 from pipeline.look import about, alike, contents, doubles, labels, page, projection, scan, thumbnails
 from pipeline.report import DONE, FAILED, WRONG_REQUEST, root_cause
+from transforms.exporting.files import Output, placed
 from transforms.sources import finding, pictures
 from transforms.sources.base import BadInput
 from transforms.storage import door, retrying
@@ -121,24 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.configure_logging(runner)
         reach.check(beam_options, runner, (arguments.output, arguments.to))
         door.configure(beam_options)
-        with retrying.hurried():
-            committed = outputs.committed(arguments.output, arguments.partial)
-            report = about.read_report(arguments.report_file, committed)
-            try:
-                found = pictures.find(
-                    committed.layout,
-                    committed.receipts,
-                    arguments.input,
-                    arguments.input_format,
-                    arguments.fetch,
-                )
-            except BadInput as error:
-                raise RequestError(str(error)) from error
-            labels.check(arguments.label, committed)
-            vector = scan.vector_of(committed)
-        content = make(arguments, committed, report, found, vector)
-        door.write_atomic(arguments.to, content)
-        say(f"{arguments.to}: {len(content) / 1e6:.1f} MB; open it in a browser")
+        _run(arguments)
         return DONE
     except RequestError as error:
         say(f"error: {error}")
@@ -150,6 +136,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.show_traceback()
         say(f"error: {root_cause(error)}")
         return FAILED
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    """Writes the page. Raises RequestError."""
+    with retrying.hurried():
+        committed = outputs.committed(arguments.output, arguments.partial)
+        report = about.read_report(arguments.report_file, committed)
+        labels.check(arguments.label, committed)
+        vector = scan.vector_of(committed)
+        try:
+            found = pictures.find(
+                committed.layout, committed.receipts, arguments.input, arguments.input_format, arguments.fetch
+            )
+        except BadInput as error:
+            raise RequestError(str(error)) from error
+    with _writable(arguments.to) as out:
+        size = out.write(make(arguments, committed, report, found, vector))
+    say(f"{arguments.to}: {size / 1e6:.1f} MB; open it in a browser")
+
+
+@contextlib.contextmanager
+def _writable(path: str) -> Iterator[Output]:
+    """A file that is created at once, and has its name once it is complete. Raises RequestError if it cannot be created."""
+    with contextlib.ExitStack() as stack:
+        try:
+            with retrying.hurried():
+                out = stack.enter_context(placed(path))
+        except (BeamIOError, OSError, ValueError, ImportError) as error:
+            raise RequestError(f"--to={path} cannot be written: {door.explain(path, error)}") from error
+        yield out
 
 
 def make(

@@ -59,7 +59,9 @@ def describe(shown: Shown) -> dict[str, Any]:
                 "count": one.count,
                 "meaning": one.meaning,
                 "remedy": one.remedy,
-                "examples": [[clipped(key, _LONGEST), clipped(message, 500)] for key, message in one.examples],
+                "examples": [
+                    [clipped(key, _LONGEST), clipped(message, 500)] for key, message in one.examples
+                ],
             }
             for one in shown.failures
         ],
@@ -109,7 +111,9 @@ def _texts(rows: Sequence[Row], passed: Sequence[str]) -> tuple[list[str], list[
     """Keys, and the values of the passed-through features, as long as there is room for."""
     for longest in _LENGTHS:
         keys = [clipped(text(row.key), longest) for row in rows]
-        values = [[clipped(", ".join(map(text, row.passed[name])), longest) for name in passed] for row in rows]
+        values = [
+            [clipped(", ".join(map(text, row.passed[name])), longest) for name in passed] for row in rows
+        ]
         if len(page.as_json([keys, values]).encode()) <= _TEXT_BYTES:
             break
     return keys, values

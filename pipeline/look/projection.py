@@ -9,7 +9,7 @@ import numpy as np
 _COMPONENTS = 50
 _OVERSAMPLED = 10
 _ITERATIONS = 8
-_FEWEST = 8  # vectors that t-SNE has something to say about
+_FEWEST = 8  # different vectors that t-SNE has something to say about
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,22 @@ class Map:
 def project(unit: np.ndarray) -> Map:
     """A map of vectors of length 1, float32 (rows, dimensions). The same vectors give the same map on one machine."""
     scores, share = principal_components(unit, _COMPONENTS)
-    if len(unit) < _FEWEST:
-        return _plane(scores, share, f"t-SNE needs {_FEWEST} pictures")
+    # scikit-learn crashes on vectors that are all the same.
+    if len(np.unique(np.round(scores, 4), axis=0)) < _FEWEST:
+        return _plane(scores, share, f"t-SNE needs {_FEWEST} different vectors")
     try:
         from sklearn.manifold import TSNE
         from threadpoolctl import threadpool_limits
     except ImportError:
-        return _plane(scores, share, "scikit-learn, which makes better maps, is missing: pip install scikit-learn")
+        return _plane(
+            scores, share, "scikit-learn, which makes better maps, is missing: pip install scikit-learn"
+        )
+    start = (1e-4 / scores[:, 0].std() * scores[:, :2]).astype(np.float32)
     with threadpool_limits(1):  # sums over threads depend on their order
         perplexity = min(30, (len(unit) - 1) / 3)
-        points = TSNE(init="pca", random_state=0, perplexity=perplexity).fit_transform(scores)
-    kept = min(_COMPONENTS, scores.shape[1])
-    return Map(_fitted(points), f"PCA to {kept} dimensions, {share[:kept].sum():.0%} of the variance, then t-SNE")
+        points = TSNE(init=start, random_state=0, perplexity=perplexity).fit_transform(scores)
+    kept = f"{scores.shape[1]} dimensions, {share.sum():.0%} of the variance"
+    return Map(_fitted(points), f"PCA to {kept}, then t-SNE")
 
 
 def _plane(scores: np.ndarray, share: np.ndarray, why: str) -> Map:
@@ -56,7 +60,9 @@ def principal_components(vectors: np.ndarray, count: int) -> tuple[np.ndarray, n
         basis, _ = np.linalg.qr(vectors.T @ (vectors @ basis - mean @ basis))
     left, singular, _ = np.linalg.svd(vectors @ basis - mean @ basis, full_matrices=False)
     left *= np.sign(left[np.abs(left).argmax(axis=0), np.arange(size)])  # whose sign is arbitrary
-    variance = np.square(vectors, dtype=np.float64).sum() - len(vectors) * np.square(mean, dtype=np.float64).sum()
+    variance = (
+        np.square(vectors, dtype=np.float64).sum() - len(vectors) * np.square(mean, dtype=np.float64).sum()
+    )
     share = np.square(singular, dtype=np.float64) / variance if variance > 0 else np.zeros(size)
     return left[:, :count] * singular[:count], share[:count]
 

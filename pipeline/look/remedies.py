@@ -25,12 +25,18 @@ REMEDIES: dict[str, tuple[str, str]] = {
     ),
     "connect": ("the host refused or dropped the connection", "--retry_failures later"),
     "tls": ("the host's certificate or handshake failed", "drop the host, or --retry_failures later"),
-    "timeout": ("the answer took too long", "--retry_failures, with a longer --timeout or fewer --fetch_threads"),
+    "timeout": (
+        "the answer took too long",
+        "--retry_failures, with a longer --timeout or fewer --fetch_threads",
+    ),
     "http_4xx": ("the host refuses the request", "drop dead links; 403 and 429: fewer --per_host, later"),
     "http_5xx": ("the host failed", "--retry_failures later"),
     "host_busy": ("the host asked for a longer pause", "--retry_failures later, with a smaller --per_host"),
     "too_many_redirects": ("the link leads in circles", "drop it from the list"),
-    "bad_response": ("the answer is not what HTTP allows", "drop it from the list, or --retry_failures later"),
+    "bad_response": (
+        "the answer is not what HTTP allows",
+        "drop it from the list, or --retry_failures later",
+    ),
     "too_large": ("the file is larger than --max_bytes", "raise --max_bytes, then --retry_failures"),
     "opted_out": ("the publisher opts out of such use", "respect it, or see --no_opt_out"),
     # decode, and `truncated` of fetch

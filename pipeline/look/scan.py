@@ -126,7 +126,9 @@ def read(committed: Committed, vector: str, limit: int) -> Scan:
             inside = wanted[(wanted >= start) & (wanted < start + len(batch))] - start
             kept[len(rows) : len(rows) + len(inside)] = vectors[inside]
             rows += _rows(part, start, batch, inside.tolist())
-            heads = np.array([int(text[:16], 16) for text in batch.column(features.SHA256).to_pylist()], np.uint64)
+            heads = np.array(
+                [int(text[:16], 16) for text in batch.column(features.SHA256).to_pylist()], np.uint64
+            )
             at = np.flatnonzero(heads <= below)
             digests.append(heads[at])
             digest_rows.append(part.first + start + at)
@@ -180,7 +182,10 @@ def _batches(committed: Committed, part: Part, schema: pa.Schema) -> Iterator[tu
 
 def _rows(part: Part, start: int, batch: pa.RecordBatch, wanted: Sequence[int]) -> Iterator[Row]:
     taken = batch.take(pa.array(wanted, pa.int64())) if wanted else batch.slice(0, 0)
-    standard = [taken.column(name).to_pylist() for name in (features.KEY, features.SHA256, features.WIDTH, features.HEIGHT)]
+    standard = [
+        taken.column(name).to_pylist()
+        for name in (features.KEY, features.SHA256, features.WIDTH, features.HEIGHT)
+    ]
     names = [field.name for field in batch.schema if pa.types.is_list(field.type)]
     passed = [taken.column(name).to_pylist() for name in names]
     for at, row, (key, sha256, width, height) in zip(itertools.count(), wanted, zip(*standard, strict=True)):

@@ -2,11 +2,11 @@
 // All text reaches the page as text nodes: nothing in the data is ever parsed as markup.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const COLOURS = ["#4e79a7", "#f28e2b", "#e15759", "#59a14f", "#b07aa1", "#76b7b2", "#edc948", "#ff9da7", "#9c755f", "#86bcb6"];
+const COLOURS = ["#4e79a7", "#f28e2b", "#e15759", "#59a14f", "#b07aa1", "#76b7b2", "#edc948", "#ff9da7", "#9c755f", "#b6992d"];
 const OTHER = "#8d939c";
 
 function element(name, properties = {}, ...children) {
-  const svg = ["svg", "rect", "text", "line", "title"].includes(name);
+  const svg = ["svg", "rect", "line", "title"].includes(name);
   const out = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
     if (key.startsWith("on")) out.addEventListener(key.slice(2), value);
@@ -36,16 +36,24 @@ function percent(share) {
 
 // A picture in its own shape, fitted into a square; its key where it cannot be read any more.
 function frame(index) {
-  const thumbnail = data.thumbnails[index];
-  if (!thumbnail) {
+  if (!data.thumbnails[index]) {
     return element("div", { class: "frame empty" }, element("span", { class: "key" }, data.keys[index]));
   }
-  const [width, height] = data.sizes[index];
-  const largest = Math.max(width, height);
-  const image = element("img", { src: `data:image/webp;base64,${thumbnail}`, alt: "", loading: "lazy", decoding: "async" });
-  image.style.width = `${Math.max(4, (100 * width) / largest)}%`;
-  image.style.height = `${Math.max(4, (100 * height) / largest)}%`;
+  const image = element("img", { src: source(index), alt: "", decoding: "async" });
+  const [width, height] = fitted(index, 100);
+  image.style.width = `${width}%`;
+  image.style.height = `${height}%`;
   return element("div", { class: "frame" }, image);
+}
+
+function source(index) {
+  return `data:image/webp;base64,${data.thumbnails[index]}`;
+}
+
+// Width and height of a picture whose longer side is `side`.
+function fitted(index, side) {
+  const largest = Math.max(...data.sizes[index]);
+  return data.sizes[index].map((size) => Math.max(side / 25, (side * size) / largest));
 }
 
 function picture(index, cosine = null) {
@@ -55,7 +63,7 @@ function picture(index, cosine = null) {
     { class: "picture", type: "button", title: key, "data-picture": index, onclick: () => open_picture(index) },
     frame(index),
     cosine === null ? null : element("span", { class: "cosine" }, cosine.toFixed(3)),
-    element("span", { class: "name" }, key),
+    element("span", { class: "name" }, key.split("/").pop() || key),
   );
 }
 

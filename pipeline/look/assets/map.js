@@ -1,10 +1,22 @@
 // The map of vectors: a canvas with the picture under the pointer.
 
+const MOST_TILES = 100;
+const TILE = 44; // pixels
+
+function image_of(index) {
+  if (!data.thumbnails[index]) return null;
+  const out = new Image();
+  out.src = source(index);
+  return out;
+}
+
 function show_map() {
   const { points, steps, method } = data.map;
   const label = data.label;
   const canvas = element("canvas", { tabindex: 0, role: "img", "aria-describedby": "map-help" });
   const tip = element("div", { class: "tip", hidden: "" });
+  // A few pictures are shown themselves, many as dots.
+  const tiles = points.length > MOST_TILES ? [] : points.map((_, index) => image_of(index));
   const view = { zoom: 1, x: 0.5, y: 0.5 }; // what is in the middle
   let chosen = -1, only = null, drag = null;
 
@@ -26,6 +38,12 @@ function show_map() {
       const [x, y] = at(index);
       pen.globalAlpha = only === null || label.of[index] === only ? 0.85 : 0.12;
       pen.fillStyle = colour(index);
+      if (tiles[index] && tiles[index].complete) {
+        const [width, height] = fitted(index, TILE);
+        pen.fillRect(x - width / 2 - 2, y - height / 2 - 2, width + 4, height + 4);
+        pen.drawImage(tiles[index], x - width / 2, y - height / 2, width, height);
+        return;
+      }
       pen.beginPath();
       pen.arc(x, y, radius, 0, 7);
       pen.fill();
@@ -37,9 +55,10 @@ function show_map() {
     pen.strokeStyle = getComputedStyle(canvas).color;
     pen.lineWidth = 2;
     pen.beginPath();
-    pen.arc(x, y, radius + 4, 0, 7);
+    pen.arc(x, y, tiles[chosen] ? TILE * 0.72 : radius + 4, 0, 7);
     pen.stroke();
-    const left = x + 14 + tip.offsetWidth > canvas.clientWidth ? x - 14 - tip.offsetWidth : x + 14;
+    const gap = tiles[chosen] ? 38 : 14;
+    const left = x + gap + tip.offsetWidth > canvas.clientWidth ? x - gap - tip.offsetWidth : x + gap;
     tip.style.left = `${Math.max(0, left)}px`;
     tip.style.top = `${Math.max(0, Math.min(y - 20, canvas.clientHeight - tip.offsetHeight))}px`;
   }
@@ -117,6 +136,7 @@ function show_map() {
     event.preventDefault();
   });
   canvas.addEventListener("blur", () => choose(-1));
+  tiles.forEach((tile) => tile && tile.addEventListener("load", draw));
   new ResizeObserver(draw).observe(canvas);
 
   const legend = element("ul", { class: "legend" });

@@ -1,6 +1,6 @@
 // The contact sheet, a picture with its neighbours, and duplicates.
 
-const SHOWN = 200;
+const SHOWN = 96;
 
 function show_pictures() {
   const holder = element("div");
@@ -25,6 +25,10 @@ const dialog = document.querySelector("dialog");
 
 function show_picture(index) {
   const turn = (step) => open_picture((index + step + data.keys.length) % data.keys.length);
+  dialog.onkeydown = (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (step) turn(step);
+  };
   const facts = [["Size", data.sizes[index].join(" × ") + " pixels"]];
   data.passed.forEach((name, at) => facts.push([name, data.values[index][at]]));
   const list = element("dl");
@@ -48,11 +52,8 @@ function show_picture(index) {
     element("h3", {}, near.length ? `Nearest by cosine similarity, ${among}` : "There is no other picture to compare with"),
     sheet(near, data.cosines[index], true),
   );
-  dialog.onkeydown = (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (step) turn(step);
-  };
   if (!dialog.open) dialog.showModal();
+  dialog.focus(); // the button that had it is gone
   dialog.scrollTop = 0;
 }
 

@@ -36,20 +36,23 @@ function show_failures() {
 }
 
 function histogram({ edges, counts }) {
-  const width = 640, height = 170, base = 140, most = Math.max(...counts);
+  const width = 640, base = 140, most = Math.max(...counts);
   const step = width / counts.length;
   const bars = counts.map((count, at) => {
-    const tall = count ? Math.max(1, (count / most) * (base - 18)) : 0;
+    const tall = count ? Math.max(1, (count / most) * base) : 0;
     const label = `${edges[at]} to ${edges[at + 1]}: ${plural(count, "vector")}`;
     return element("rect", { x: at * step + 0.5, y: base - tall, width: Math.max(1, step - 1), height: tall }, element("title", {}, label));
   });
-  const low = element("text", { x: 0, y: base + 18 }, String(edges[0]));
-  const high = element("text", { x: width, y: base + 18, "text-anchor": "end" }, String(edges[edges.length - 1]));
-  const middle = element("text", { x: width / 2, y: base + 18, "text-anchor": "middle" }, "L2 norm");
-  const top = element("text", { x: 0, y: 12 }, `${plural(most, "vector")} in the tallest bar`);
   const axis = element("line", { x1: 0, x2: width, y1: base, y2: base });
-  const label = `Histogram of the norms, from ${edges[0]} to ${edges[edges.length - 1]}`;
-  return element("svg", { class: "histogram", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, ...bars, axis, low, middle, high, top);
+  const ends = [edges[0], edges[edges.length - 1]].map(String);
+  const label = `Histogram of the norms, from ${ends[0]} to ${ends[1]}, with ${plural(most, "vector")} in the tallest bar`;
+  return element(
+    "figure",
+    {},
+    element("div", { class: "quiet" }, `${plural(most, "vector")} in the tallest bar`),
+    element("svg", { viewBox: `0 0 ${width} ${base + 1}`, preserveAspectRatio: "none", role: "img", "aria-label": label }, ...bars, axis),
+    element("div", { class: "axis quiet" }, element("span", {}, ends[0]), element("span", {}, "L2 norm"), element("span", {}, ends[1])),
+  );
 }
 
 function listed({ count, first }) {
