@@ -64,7 +64,7 @@ def facts(output: str, committed: Committed, report: Report | None) -> list[tupl
         ("Output", public_uri(output)),
         ("Model", str(model["name"])),
         ("Precision", str(manifest["precision"])),
-        ("Model input", f"{images['image_size']} × {images['image_size']} pixels"),
+        ("Model input", f"{images['image_size']} by {images['image_size']} pixels"),
         ("Values per picture", ", ".join(f"{name} {size}" for name, size in manifest["dimensions"].items())),
         (
             "Inputs",

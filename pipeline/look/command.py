@@ -17,7 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipeline import console, flags, options, outputs, reach, runners
 from pipeline.console import say
 from pipeline.flags import RequestError
-from pipeline.look import about, alike, contents, doubles, labels, page, projection, scan, thumbnails
+from pipeline.look import about, compose, labels, scan
 from pipeline.report import DONE, FAILED, WRONG_REQUEST, root_cause
 from transforms.exporting.files import Output, placed
 from transforms.sources import finding, pictures
@@ -152,7 +152,7 @@ def _run(arguments: argparse.Namespace) -> None:
         except BadInput as error:
             raise RequestError(str(error)) from error
     with _writable(arguments.to) as out:
-        size = out.write(make(arguments, committed, report, found, vector))
+        size = out.write(compose.page_of(arguments, committed, report, found, vector))
     say(f"{arguments.to}: {size / 1e6:.1f} MB; open it in a browser")
 
 
@@ -166,42 +166,3 @@ def _writable(path: str) -> Iterator[Output]:
         except (BeamIOError, OSError, ValueError, ImportError) as error:
             raise RequestError(f"--to={path} cannot be written: {door.explain(path, error)}") from error
         yield out
-
-
-def make(
-    arguments: argparse.Namespace,
-    committed: outputs.Committed,
-    report: about.Report | None,
-    found: dict[str, pictures.ShardPictures],
-    vector: str,
-) -> bytes:
-    """The page. Equal outputs and inputs give equal bytes on one machine."""
-    say(f"reading {committed.rows} features")
-    scanned = scan.read(committed, vector, arguments.limit)
-    exact = doubles.find(scanned, committed, vector)
-    rows = exact.rows  # of the sample, then those of duplicates that are not in it
-    unit = alike.normalized(exact.vectors)
-    say(f"comparing {len(rows)} pictures")
-    near = alike.near_duplicates(unit[: len(scanned.rows)], rows, arguments.threshold)
-    shown = contents.Shown(
-        facts=about.facts(arguments.output, committed, report),
-        notes=about.notes(committed, report, bool(found)),
-        failures=about.failures(committed),
-        rows=rows,
-        sampled=len(scanned.rows),
-        statistics=scanned.statistics,
-        neighbours=alike.neighbours(unit),
-        exact=exact,
-        near=near,
-        threshold=arguments.threshold,
-        map=projection.project(unit[: len(scanned.rows)]),
-        label=labels.choose(arguments.label, rows[: len(scanned.rows)]),
-    )
-    text = contents.describe(shown)
-    if found:
-        say(f"reading {len(rows)} pictures again")
-    text["thumbnails"] = thumbnails.read(rows, found, page.room(text))
-    missing = sum(not thumbnail for thumbnail in text["thumbnails"])
-    if found and missing:
-        say(f"{missing} of {len(rows)} pictures cannot be read any more, or are not those that were computed")
-    return page.render(text, title=f"Features in {text['output']}")

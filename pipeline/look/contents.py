@@ -13,7 +13,8 @@ from pipeline.look.about import Failures
 from pipeline.look.doubles import GROUPS, MEMBERS, Exact
 from pipeline.look.labels import Labels
 from pipeline.look.projection import Map
-from pipeline.look.scan import Row, Statistics
+from pipeline.look.scan import Row
+from pipeline.look.statistics import Statistics
 
 _BINS = 40
 _MAP_STEPS = 4095  # per axis

@@ -11,6 +11,7 @@ import pytest
 from pipeline.look import command, scan
 from pipeline.outputs import committed
 from tests import helpers, stores
+from tests.golden.output.make import RUNS
 from tests.look.conftest import FAILED, KEPT, KEYS, data_of, look
 from transforms.storage import door
 
@@ -203,6 +204,14 @@ def test_a_damaged_file_ends_it_and_leaves_an_older_page_as_it_was(mine, capsys)
     assert "pipeline.verify" in error
     assert (mine / "look.html").read_text() == "older"
     assert not [path for path in mine.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("run", sorted(RUNS))
+def test_outputs_of_earlier_versions(tmp_path, run):
+    output = helpers.REPO / "tests" / "golden" / "output" / "outputs" / run
+    assert command.main([str(output), f"--to={tmp_path}/look.html"]) == 0
+    data = data_of(tmp_path / "look.html")
+    assert data["features"] == helpers.manifest(output)["features"]
 
 
 @pytest.mark.parametrize("kind", [stores.gcs, stores.s3])

@@ -21,6 +21,8 @@ from pipeline.look import (
     scan,
     thumbnails,
 )
+from pipeline.look import statistics as statistics_module
+from pipeline.look.statistics import Statistics
 from pipeline.outputs import committed
 from tests import helpers
 from transforms.fetching.settings import FetchSettings
@@ -31,7 +33,7 @@ def row(number, sha256="", **passed):
 
 
 def statistics(vectors, batch=7):
-    out = scan.Statistics(vectors.shape[1], len(vectors))
+    out = Statistics(vectors.shape[1], len(vectors))
     for start in range(0, len(vectors), batch):
         out.add(vectors[start : start + batch])
     return out
@@ -53,7 +55,7 @@ def test_statistics_of_all_vectors():
 
 @pytest.mark.parametrize("batch", [1, 7, 50])
 def test_norms_are_evenly_spread_where_there_are_too_many(monkeypatch, batch):
-    monkeypatch.setattr(scan, "_NORMS", 20)
+    monkeypatch.setattr(statistics_module, "_NORMS", 20)
     vectors = np.arange(50, dtype=np.float32)[:, np.newaxis]
     assert statistics(vectors, batch).norms.tolist() == list(range(0, 50, 3))
 
@@ -204,7 +206,7 @@ def test_the_label_is_the_first_feature_that_sorts_the_pictures():
 def test_no_page_is_larger_than_promised(count):
     """The longest keys and values of the worst characters, and noise for pictures."""
     noise = np.random.RandomState(6).randint(0, 256, (64, 64, 3), dtype=np.uint8)
-    rows = [row(i, **{name: (b"<" * 2000,) for name in "abcdefgh"}) for i in range(count)]
+    rows = [row(i, **dict.fromkeys("abcdefgh", (b"<" * 2000,))) for i in range(count)]
     vectors = np.random.RandomState(7).randn(count, 8).astype(np.float32)
     shown = contents.Shown(
         facts=[("Output", "<" * 5000)],

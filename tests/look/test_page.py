@@ -242,7 +242,8 @@ def test_without_pictures_keys_stand_in_their_place(page, bare):
 def test_exact_and_near_duplicates_are_shown(page, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "mine")
     fresh(page, look(tmp_path / "mine", "--threshold=0.2"))
-    groups = "[...document.querySelectorAll('#duplicates .group')].map((g) => [...g.querySelectorAll('.picture')].map((e) => e.title))"
+    titles = "[...group.querySelectorAll('.picture')].map((picture) => picture.title)"
+    groups = f"[...document.querySelectorAll('#duplicates .group')].map((group) => {titles})"
     exact, *near = page.evaluate(groups)
     assert exact == [SHOWN[0], SHOWN[19]]
     assert sum(map(len, near)) > 4
