@@ -99,6 +99,21 @@ def test_the_pictures_of_some_rows(tmp_path, kind):
     assert next(good, None) is None
 
 
+@pytest.mark.parametrize("kind", [k for k in KINDS if k is not tars], ids=lambda kind: kind.__name__)
+def test_the_pictures_of_an_unfinished_output(tmp_path, kind):
+    """Of a shard after one that is not committed."""
+    layout, done, inputs = made(kind, tmp_path)
+    label = done[1].shard
+    rows = rows_of(layout, label)
+    whole = list(pictures.find(layout, done, inputs)[label].read(rows))
+    assert len(whole) == len(rows) > 0
+    # Lists are cut by the largest shard that is known.
+    left = done[1:] if kind is not image_files else [done[1]]
+    found = pictures.find(layout, left, inputs if kind is not image_files else ())
+    assert list(found) == [receipt.shard for receipt in left]
+    assert list(found[label].read(rows)) == whole
+
+
 def test_image_files_need_no_input(tmp_path):
     layout, done, _ = made(image_files, tmp_path)
     found = pictures.find(layout, done)

@@ -94,7 +94,7 @@ def find(
 
     Args:
       layout: the output.
-      receipts: of all its shards, in order.
+      receipts: of its committed shards, in order.
       inputs: paths, folders and globs, as for --input of the job; not needed if its inputs were image files.
       input_format: as --input_format of the job.
       fetch: limits of fetching images by URI.
@@ -128,26 +128,32 @@ def _cut(
     largest = max(1, *(receipt.inputs for receipt in receipts))
     split = receipts[0].fingerprint.get("split_bytes")
     cut = found.kind.cut(found.files, Cutting(settings, largest, split, layout.listing))
-    if list(cut.names) != [receipt.name for receipt in receipts]:
+    of = _place(receipts[0])[1]
+    names, sources = list(cut.names), list(cut.sources)
+    if len(names) != of or any(names[_place(receipt)[0]] != receipt.name for receipt in receipts):
         raise BadInput(
-            f"--input={','.join(inputs)} is not the input of {layout.folder}: it has {len(cut.names)} shards, "
-            f"from {cut.names[0] if cut.names else 'none'} on; the output has {len(receipts)}, from {receipts[0].name} on"
+            f"--input={','.join(inputs)} is not the input of {layout.folder}: it has {len(names)} shards, "
+            f"from {names[0] if names else 'none'} on; the output has {of}, from {receipts[0].name} on"
         )
-    pairs = zip(cut.sources, cut.names, strict=True)
-    return [Shard(index, len(receipts), source, name) for index, (source, name) in enumerate(pairs)]
+    return [Shard(index, of, sources[index], names[index]) for index, _ in map(_place, receipts)]
+
+
+def _place(receipt: Receipt) -> tuple[int, int]:
+    """(index, of) of a shard: not all shards of an unfinished output have a receipt."""
+    index, of = map(int, receipt.shard.split("-of-"))
+    return index, of
 
 
 def _listed(layout: Layout, receipts: Sequence[Receipt]) -> Iterator[Shard]:
     """The shards, if their inputs are image files: the list of these is a part of the output."""
     if not door.exists(layout.listing):
         return
-    for index, receipt in enumerate(receipts):
+    for receipt in receipts:
         if not receipt.name.startswith(f"{LISTING}["):
             return
         start, end, rows, digest = (receipt.input[name] for name in ("start", "end", "rows", "sha256"))
-        yield Shard(
-            index, len(receipts), UriSlice(layout.listing, "txt", start, end, rows, digest), receipt.name
-        )
+        source = UriSlice(layout.listing, "txt", start, end, rows, digest)
+        yield Shard(*_place(receipt), source, receipt.name)
 
 
 def thumbnail(data: bytes, side: int) -> np.ndarray:

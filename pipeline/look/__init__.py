@@ -1,0 +1,1 @@
+"""`python -m pipeline.look OUTPUT`: one HTML page that shows people what a job has made."""

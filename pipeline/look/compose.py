@@ -1,0 +1,49 @@
+"""From an output to its page."""
+
+from __future__ import annotations
+
+import argparse
+
+from pipeline import outputs
+from pipeline.console import say
+from pipeline.look import about, alike, contents, doubles, labels, page, projection, scan, thumbnails
+from transforms.sources import pictures
+
+
+def page_of(
+    arguments: argparse.Namespace,
+    committed: outputs.Committed,
+    report: about.Report | None,
+    found: dict[str, pictures.ShardPictures],
+    vector: str,
+) -> bytes:
+    """The page. Equal outputs and inputs give equal bytes on one machine."""
+    say(f"reading {committed.rows} features")
+    scanned = scan.read(committed, vector, arguments.limit)
+    exact = doubles.find(scanned, committed, vector)
+    rows = exact.rows  # of the sample, then those of duplicates that are not in it
+    unit = alike.normalized(exact.vectors)
+    say(f"comparing {len(rows)} pictures, and drawing their map")
+    near = alike.near_duplicates(unit[: len(scanned.rows)], rows, arguments.threshold)
+    shown = contents.Shown(
+        facts=about.facts(arguments.output, committed, report),
+        notes=about.notes(committed, report, bool(found)),
+        failures=about.failures(committed),
+        rows=rows,
+        sampled=len(scanned.rows),
+        statistics=scanned.statistics,
+        neighbours=alike.neighbours(unit),
+        exact=exact,
+        near=near,
+        threshold=arguments.threshold,
+        map=projection.project(unit[: len(scanned.rows)]),
+        label=labels.choose(arguments.label, rows[: len(scanned.rows)]),
+    )
+    text = contents.describe(shown)
+    if found:
+        say(f"reading {len(rows)} pictures again")
+    text["thumbnails"] = thumbnails.read(rows, found, page.room(text))
+    missing = sum(not thumbnail for thumbnail in text["thumbnails"])
+    if found and missing:
+        say(f"{missing} of {len(rows)} pictures cannot be read any more, or are not those that were computed")
+    return page.render(text, title=f"Features in {text['output']}")
