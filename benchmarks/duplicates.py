@@ -12,6 +12,7 @@ import argparse
 import multiprocessing
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -29,25 +30,24 @@ _FACTORS = 64
 _BLOCK = 1000
 
 
-def vectors(rows: int, dimensions: int) -> Vectors:
+def vectors(file, rows: int, dimensions: int) -> Vectors:
     """The vectors of a run, the same for all methods."""
     random = np.random.default_rng(0)
-    weights = random.standard_normal((_FACTORS, dimensions), np.float32)
-    out = Vectors(dimensions)
+    weights = random.standard_normal((_FACTORS, dimensions), np.float32) / _FACTORS**0.5
+    out, kept = Vectors(file, dimensions), np.empty((0, dimensions), np.float32)
     for start in range(0, rows, _BLOCK):
         count = min(_BLOCK, rows - start)
-        hidden = random.standard_normal((count, _FACTORS), np.float32) @ weights / _FACTORS**0.5
+        hidden = random.standard_normal((count, _FACTORS), np.float32) @ weights
         block = np.maximum(hidden + 0.3 * random.standard_normal((count, dimensions), np.float32), 0)
-        copies = np.arange(count - 1, -1, -10)[: count // 10]
-        sources = (
-            out.block(np.sort(random.integers(0, start, len(copies)))).raw if start else block[: len(copies)]
-        )
-        noise = random.standard_normal((len(copies), dimensions), np.float32)
+        kept = np.concatenate([kept[-_BLOCK:], block[:100]])
+        copies = np.arange(100, count, 9)
+        sources = kept[random.integers(0, len(kept), len(copies))]
+        noise = random.standard_normal(sources.shape, np.float32)
         noise *= norms(sources)[:, None].astype(np.float32) / dimensions**0.5
         block[copies] = sources + noise * random.uniform(0.04, 0.36, (len(copies), 1)).astype(np.float32)
         for vector, norm in zip(block, norms(block), strict=True):
             out.append(vector, norm)
-        out.freeze()
+    out.freeze()
     return out
 
 
@@ -71,7 +71,9 @@ METHODS: dict[str, Callable] = {"exact": exact.search, "faiss": index.search, "u
 
 def measure(method: str, rows: int, dimensions: int, results) -> None:
     """In a process of its own: seconds, peak MiB, share of the pairs of a sample that are in one group."""
-    given, groups, peak, ended = vectors(rows, dimensions), Groups(rows), [0.0], threading.Event()
+    with tempfile.TemporaryFile() as file:
+        given = vectors(file, rows, dimensions)
+    groups, peak, ended = Groups(rows), [0.0], threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.05):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -38,7 +39,11 @@ def collect(
     batches: Iterable[pa.RecordBatch], dimensions: int, tick: Callable[[int], None] = lambda rows: None
 ) -> Pictures:
     """Reads all records; the vectors go to a temporary file. `tick` is called with the rows read so far."""
-    vectors = Vectors(dimensions)
+    with tempfile.TemporaryFile(prefix="bit-features-") as file:
+        return _collect(batches, Vectors(file, dimensions), tick)
+
+
+def _collect(batches: Iterable[pa.RecordBatch], vectors: Vectors, tick: Callable[[int], None]) -> Pictures:
     by_bytes: dict[str, int] = {}
     by_vector: dict[bytes, int] = {}
     numbers: list[int] = []

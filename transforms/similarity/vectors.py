@@ -1,8 +1,7 @@
-"""The distinct vectors of an output in a temporary file, so that memory does not grow with their number."""
+"""The distinct vectors of an output in a file, so that memory does not grow with their number."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +24,10 @@ class Block:
 
 
 class Vectors:
-    """Vectors that are appended one by one, then read in blocks. A vector that has no direction becomes zero."""
+    """Vectors that are appended to an empty file one by one, then read in blocks. One that has no direction becomes zero."""
 
-    def __init__(self, dimensions: int):
-        self._dimensions = dimensions
-        self._file: Any = tempfile.TemporaryFile(prefix="bit-features-")  # noqa: SIM115, gone with this object
+    def __init__(self, file: Any, dimensions: int):
+        self._file, self._dimensions = file, dimensions
         self._norms: list[float] = []
         self._mapped: np.ndarray | None = None
 
@@ -51,7 +49,7 @@ class Vectors:
         return len(self._norms) - 1
 
     def freeze(self) -> None:
-        """Ends the appending."""
+        """Ends the appending; now there are blocks. The file may be closed: it stays mapped, even if it has no name."""
         self._file.flush()
         self._mapped = np.memmap(self._file, np.float32, "r", shape=self.shape)
         self._all_norms = np.array(self._norms)
