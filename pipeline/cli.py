@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
         (),
         "judge an output's features by classifiers of a few images per class",
     ),
+    "look": ("pipeline.look", (), "write a page that shows an output"),
+    "duplicates": ("pipeline.duplicates", (), "find pictures that are the same, or nearly so"),
     "models": ("bit.models", (), "list the models by name"),
     "download": ("bit.download", (), "download a model's weights"),
     "model-export": ("bit.export", (), "write a model as a TF-Hub SavedModel"),

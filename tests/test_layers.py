@@ -25,6 +25,7 @@ LAYERS = (
     ("transforms.sources", "transforms.feeding"),
     ("transforms.read", "transforms.decode", "transforms.infer", "transforms.write", "transforms.manifest"),
     ("transforms.exporting",),
+    ("transforms.similarity",),
     ("pipeline",),
 )
 MODULES = {

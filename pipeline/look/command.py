@@ -20,7 +20,7 @@ from pipeline.flags import RequestError
 from pipeline.look import about, compose, labels, scan
 from pipeline.report import DONE, FAILED, WRONG_REQUEST, root_cause
 from transforms.exporting.files import Output, placed
-from transforms.sources import finding, pictures
+from transforms.sources import finding, patterns, pictures
 from transforms.sources.base import BadInput
 from transforms.storage import door, retrying
 
@@ -78,7 +78,6 @@ def parser() -> flags.Parser:
     group.add_argument(
         "--input",
         action="append",
-        type=flags.paths,
         default=[],
         metavar="PATH,...",
         help="the --input of the job, to read the pictures again; not needed if it was a folder or glob of images",
@@ -106,7 +105,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, PipelineOptions]:
         raise RequestError("missing OUTPUT, the --output folder of the job; see --help")
     arguments.output = options.folder("OUTPUT", arguments.output)
     arguments.to = options.path(arguments.to)
-    arguments.input = [options.path(pattern) for group in arguments.input for pattern in group]
+    arguments.input = options.input_texts(arguments.input)
     arguments.fetch = options.fetch_settings(arguments)
     if not arguments.to.lower().endswith((".html", ".htm")):
         raise RequestError(f"--to={arguments.to}: name the page, a file that ends in .html")
@@ -122,7 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, beam_options = parse(argv)
         runner = runners.name_of(beam_options)
         console.configure_logging(runner)
-        reach.check(beam_options, runner, (arguments.output, arguments.to))
+        inputs = [pattern for text in arguments.input for pattern in patterns.expand(text)]
+        reach.check(beam_options, runner, (arguments.output, arguments.to, *inputs), arguments.fetch)
         door.configure(beam_options)
         _run(arguments)
         return DONE

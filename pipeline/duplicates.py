@@ -1,0 +1,210 @@
+"""`python -m pipeline.duplicates OUTPUT --to=duplicates.parquet`: pictures that are the same, or nearly so."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipeline import console, duplicates_plan, flags, options, progress, runners
+from pipeline.console import say
+from pipeline.duplicates_plan import SUFFIX
+from pipeline.flags import RequestError
+from pipeline.report import DONE, FAILED, WRONG_REQUEST, root_cause
+from pipeline.signals import Signals, Stopped
+from transforms.similarity import exact, index, pictures, table
+from transforms.similarity.groups import Groups
+from transforms.storage import door, retrying
+
+_EPILOG = """\
+examples:
+  python -m pipeline.duplicates local/features --to=local/duplicates.parquet
+  python -m pipeline.duplicates gs://bucket/features --to=gs://bucket/duplicates.parquet --threshold=0.9
+
+Beside duplicates.parquet it writes duplicates.drop.jsonl, the keys to drop, each as a JSON string.
+It runs in this process, and takes Beam's options for the access to stores. All messages go to stderr.
+
+exit codes: 0 done, 1 failed or stopped, 2 the request is wrong, and nothing was started
+"""
+
+
+def parser() -> flags.Parser:
+    """The parser of this command's own flags."""
+    out = flags.Parser(
+        prog="python -m pipeline.duplicates",
+        usage="%(prog)s OUTPUT --to=FILE.parquet [flags]",
+        description="Finds pictures of equal bytes, and pictures whose embeddings have a high cosine similarity.",
+        epilog=_EPILOG,
+        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=29),
+        allow_abbrev=False,
+    )
+    out.add_argument("output", metavar="OUTPUT", nargs="?", default="", help="the --output folder of the job")
+    out.add_argument("--to", default="", metavar="FILE.parquet", help="file to write to (required)")
+    out.add_argument(
+        "--threshold",
+        type=_threshold,
+        default=0.95,
+        metavar="COSINE",
+        help="least cosine similarity of pictures that are alike (default: %(default)s)",
+    )
+    out.add_argument(
+        "--exact_limit",
+        type=flags.positive,
+        default=200_000,
+        metavar="N",
+        help="compare all pairs of up to N distinct vectors; of more, those that an index proposes (default: %(default)s)",
+    )
+    out.add_argument("--partial", **flags.SWITCH, help="take the committed shards of an unfinished job")
+    return out
+
+
+def _threshold(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a cosine above 0 and up to 1")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Finds duplicates; returns the exit code: 0 done, 2 wrong request, 1 any other error."""
+    try:
+        arguments, beam_options = parse(sys.argv[1:] if argv is None else argv)
+        console.configure_logging(runners.LOCAL)
+        door.configure(beam_options)
+        with retrying.hurried():
+            plan = duplicates_plan.make(arguments)
+        if plan.is_done:
+            say(f"nothing to do: {plan.to} is there already")
+            return DONE
+        with Signals() as signals:
+            _run(plan, Display(signals))
+        return DONE
+    except RequestError as error:
+        say(f"error: {error}")
+        return WRONG_REQUEST
+    except Stopped as error:
+        say(f"stopped by {error}: nothing was written; the same command starts again")
+        return FAILED
+    except Exception as error:
+        console.show_traceback()
+        say(f"error: {root_cause(error)}")
+        return FAILED
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, PipelineOptions]:
+    """Parses a command line. Raises RequestError if it is wrong."""
+    own = parser()
+    arguments, rest = own.parse_known_args(list(argv))
+    beam_options = options.of_beam(rest, own)
+    if (runner := runners.name_of(beam_options)) != runners.LOCAL:
+        raise RequestError(f"--runner={runner}: duplicates are searched for in this process; omit --runner")
+    for name, value in (("OUTPUT", arguments.output), ("--to", arguments.to)):
+        if not value:
+            raise RequestError(f"missing {name}; see --help")
+    arguments.output = options.folder("OUTPUT", arguments.output)
+    arguments.to = options.folder("--to", arguments.to)
+    if not arguments.to.endswith(SUFFIX):
+        raise RequestError(f"--to={arguments.to} is not the name of a Parquet file: let it end with {SUFFIX}")
+    return arguments, beam_options
+
+
+class Display(progress.Display):
+    """Shows which step is under way and how far it is. Raises Stopped after a signal."""
+
+    def __init__(self, signals: Signals):
+        super().__init__(in_process=True)
+        self._signals = signals
+        self._step, self._done, self._total, self._since = "", 0, 0, 0.0
+
+    def begin(self, step: str) -> None:
+        """Names the step that begins."""
+        self._step, self._done, self._total, self._since = step, 0, 0, time.monotonic()
+
+    def tick(self, done: int, total: int) -> None:
+        """Called from time to time."""
+        self._done, self._total = int(done), total
+        if self._signals.received:
+            console.show("")
+            raise self._signals.stopped()
+        self.draw()
+
+    def line(self) -> str:
+        """The state of the run now, as shown to the user."""
+        seconds = time.monotonic() - self._since
+        rest = progress.duration(seconds * (self._total - self._done) / max(1, self._done))
+        return f"{self._step}: {self._done / max(1, self._total):.1%}, about {rest} left"
+
+
+def _run(plan: duplicates_plan.Plan, display: Display) -> None:
+    """Reads, searches and writes, and says what was found."""
+    began, committed = time.monotonic(), plan.committed
+    display.begin(f"reading {committed.rows} records")
+    every = pictures.collect(plan.batches(), plan.dimensions, lambda n: display.tick(n, committed.rows))
+    groups, how = _search(plan, every, display)
+    console.show("")
+    found = table.members(every, groups.all())
+    parts = [part for part in committed.parts if part.rows]
+    firsts = np.array([part.first for part in parts])
+    rows = table.table(every, found, [part.label for part in parts], firsts)
+    keys, by_row_only = table.drop_keys(every, found)
+    about = {"duplicates": plan.request, "search": how, "manifest": json.loads(committed.manifest)}
+    table.write(rows, keys, about, plan.to, plan.list_path)
+    _tell(rows, len(found.dropped), plan.request["threshold"])
+    if every.without_direction:
+        say(
+            f"{every.without_direction} vectors are zero or not finite: only the pictures' bytes were compared"
+        )
+    if by_row_only:
+        say(
+            f"{by_row_only} records to drop share their key with a record to keep: the list leaves them out, the table has them "
+            "by shard and row"
+        )
+    if json.loads(committed.manifest)["model"]["name"].startswith("untrained/"):
+        say("the weights are untrained: similarities say little about pictures")
+    seconds = progress.duration(time.monotonic() - began)
+    say(f"{len(every)} records in {seconds}: {plan.to}, {plan.list_path}")
+
+
+def _search(
+    plan: duplicates_plan.Plan, every: pictures.Pictures, display: Display
+) -> tuple[Groups, dict[str, Any]]:
+    """The groups of distinct vectors, and how they were found."""
+    vectors, threshold, groups = every.vectors, plan.request["threshold"], Groups(len(every.vectors))
+    if len(vectors) <= plan.request["exact_limit"]:
+        display.begin(f"comparing all pairs of {len(vectors)} distinct vectors")
+        exact.search(vectors, threshold, groups, display.tick)
+        return groups, {"method": "exact"}
+    display.begin(f"searching {len(vectors)} distinct vectors with an index")
+    index.search(vectors, threshold, groups, display.tick)
+    display.begin("measuring the recall")
+    recall = exact.recall(vectors, threshold, groups, display.tick)
+    console.show("")
+    say(
+        f"recall against exact search: {recall.share:.4f} ({recall.found} of the {recall.pairs} pairs of {recall.vectors} evenly "
+        "spread vectors are in one group)"
+    )
+    return groups, {"method": "faiss", "recall": recall.share}
+
+
+def _tell(rows: pa.Table, dropped: int, threshold: float) -> None:
+    """Says what was found."""
+    groups = len(rows) - dropped
+    same = int(np.count_nonzero(rows["same_bytes"].to_numpy() & ~rows["is_representative"].to_numpy()))
+    found = f"{console.counted(groups, 'group')} with {console.counted(len(rows), 'picture')}"
+    say(f"{found}: {dropped} to drop, {same} of them with the bytes of their representative")
+    if chained := int(np.count_nonzero(rows["similarity"].to_numpy() < threshold)):
+        say(
+            f"{chained} of these are alike through others only: less than {threshold:g} similar to their representative"
+        )
+
+
+if __name__ == "__main__":
+    console.leave(main)
