@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from transforms.infer import ModelSettings
 from transforms.records import features, values
 from transforms.sources import patterns
 from transforms.sources.base import ReadSettings
+from transforms.storage import door
 from transforms.storage.other import OTHER
 
 _RENAMED = {"--decode_threads": "--decode_processes"}
@@ -58,7 +60,8 @@ class JobConfig:
         return self.decode.preprocessing
 
 
-# The flags of the request that made an output, by name. Raises RequestError.
+DIRECTORY = "working_directory"  # what relative paths of a kept request are relative to
+# The flags of the request that made an output, by name, and its DIRECTORY. Raises RequestError.
 Kept = Callable[[str, PipelineOptions], Mapping[str, Any]]
 
 
@@ -70,11 +73,15 @@ def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, Pip
     flags, rest = parser().parse_known_args(list(argv))
     beam_options = of_beam(rest, parser())
     if kept and flags.output and not flags.input and not flags.model:
-        values = kept(folder("--output", flags.output), beam_options)
+        values = dict(kept(folder("--output", flags.output), beam_options))
+        texts, directory = values.pop("input"), values.pop(DIRECTORY, "")
         repeated = parser()
-        repeated.set_defaults(**{name: value for name, value in values.items() if name != "input"})
+        repeated.set_defaults(**values)
         flags, _ = repeated.parse_known_args(list(argv))
-        flags.input = values["input"]
+        flags.input = texts
+        if directory and directory != os.getcwd():
+            flags.output = _absolute(flags.output)
+            _work_in(directory, flags.output)
     flags.input = [text for text in flags.input or [] if text.strip(",")]
     missing = [name for name in ("input", "output", "model") if not getattr(flags, name)]
     if missing:
@@ -214,13 +221,29 @@ def fetch_settings(flags: argparse.Namespace) -> FetchSettings:
         raise RequestError(f"{_flag_named(str(error))}; see --help") from error
 
 
+def _absolute(text: str) -> str:
+    return os.path.abspath(door.local(text)) if door.is_local(text) else text
+
+
+def _work_in(directory: str, output: str) -> None:
+    """Goes where the first run of a request was. Raises RequestError."""
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise RequestError(
+            f"--output={output} was begun in {directory}, which its relative paths start from, and that cannot be entered "
+            f"({error.strerror}): name --input, --model and the other flags of its first run"
+        ) from error
+
+
 def report_file(argv: Sequence[str]) -> str:
-    """The value of --report_file, even if the rest of the command line is wrong."""
+    """The value of --report_file as an absolute path, even if the rest of the command line is wrong."""
     finder = Parser(add_help=False, allow_abbrev=False)
     finder.add_argument("--report_file", default="")
     try:
-        return finder.parse_known_args(list(argv))[0].report_file
-    except RequestError:
+        path = finder.parse_known_args(list(argv))[0].report_file
+        return path and _absolute(home.expanded(path))
+    except (RequestError, home.NoHome):
         return ""
 
 

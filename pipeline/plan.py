@@ -139,6 +139,7 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
     read = replace(config.read, kinds=resume.kinds(config, layout, existing, cut.kinds))
     class_names = tuned.format_names(config.model.class_names) if config.model.class_names else None
     fingerprint = _fingerprint(config, weights, read, class_names)
+    names_here = any(source.identity().get("folder", ".") != "." for source in cut.sources)
     state = resume.find(config, layout, shards, fingerprint, cut.listing, existing, class_names)
     if cut.problem and state.todo:
         raise RequestError(cut.problem)
@@ -149,7 +150,7 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
         read,
         cut.listing,
         state,
-        request.content(repeat.flags_of(config, cut.images_per_shard)),
+        request.content(repeat.flags_of(config, cut.images_per_shard, names_here)),
         cut.images_per_shard,
         cut.notes,
         matches.left_out,

@@ -11,29 +11,35 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import reach, runners
 from pipeline.flags import KEPT, RequestError
-from pipeline.options import JobConfig
+from pipeline.options import DIRECTORY, JobConfig
 from transforms.commit import request
 from transforms.commit.layout import REQUEST, Layout
 from transforms.fetching.settings import FetchSettings
 from transforms.fetching.uris import public_uri
-from transforms.sources import patterns
 from transforms.storage import door, retrying
 
 
-def flags_of(config: JobConfig, images_per_shard: int | None) -> dict[str, Any]:
+def flags_of(config: JobConfig, images_per_shard: int | None, names_here: bool = False) -> dict[str, Any]:
     """The flags that decide what the output holds; nothing of runner, workers or report.
 
-    Local paths are absolute, so that a command in another folder means the same; signatures of URLs are left out.
-    `images_per_shard`: by which the input was cut, None where it is not cut by rows.
+    Paths are as they were given, since keys are made of them; the working directory stands beside them if one is relative to
+    it. Signatures of URLs are left out.
+
+    Args:
+      images_per_shard: by which the input was cut, None where it is not cut by rows.
+      names_here: whether a list has names that are relative to the working directory.
     """
     model = config.model.model
     is_file = model.kind != "untrained" and door.is_local(model.uri)
+    paths = [*config.inputs, *([model.uri] if is_file else [])]
+    is_relative = any(door.is_local(path) and not os.path.isabs(door.local(path)) for path in paths)
     values = {
         **config.flags,
-        "input": [_place(path) for text in config.input_texts for path in _paths(text)],
-        "model": _place(model.uri) if is_file else public_uri(model.name),
+        "input": [text if door.is_local(text) else public_uri(text) for text in config.input_texts],
+        "model": model.uri if is_file else public_uri(model.name),
         "image_size": config.model.image_size,
         "images_per_shard": images_per_shard,
+        DIRECTORY: os.getcwd() if is_relative or names_here else None,
     }
     return {name: value for name, value in values.items() if value is not None}
 
@@ -52,22 +58,9 @@ def kept_in(folder: str, beam_options: PipelineOptions) -> Mapping[str, Any]:
             f"missing --input and --model: --output={folder} has no {REQUEST}, which would say them, as no run has begun "
             "there, or one of an earlier version; name both, and the other flags of its first run; see --help"
         )
-    if unknown := sorted(set(flags) - {*KEPT}):
+    if unknown := sorted(set(flags) - {*KEPT, DIRECTORY}):
         raise RequestError(
             f"{Layout(folder).request} names --{unknown[0]}, which this version does not know: use the version that made it, "
             "or name --input, --model and the other flags here"
         )
     return flags
-
-
-def _paths(text: str) -> list[str]:
-    """The patterns in a value of --input; one that is a name with commas stays whole."""
-    is_name = door.is_local(text) and os.path.lexists(door.local(text))
-    return [text] if is_name else patterns.expand(text)
-
-
-def _place(path: str) -> str:
-    if not door.is_local(path):
-        return public_uri(path)
-    slash = "/" if path.endswith("/") and len(path) > 1 else ""
-    return os.path.abspath(door.local(path)) + slash

@@ -1,6 +1,7 @@
 """An output keeps its request, so that a command that names only the output resumes or retries it."""
 
 import json
+import os
 
 import pytest
 
@@ -147,8 +148,8 @@ def test_signatures_of_urls_are_not_kept(tmp_path):
     config, _ = parse(["--input=gs://b/in.txt,photos/", f"--model={model}", "--output=out"])
     flags = repeat.flags_of(config, 7)
     assert flags["model"] == "https://example.com/m.npz?v=1"
-    assert flags["input"][0] == "gs://b/in.txt"
-    assert flags["input"][1].endswith("/photos/")
+    assert flags["input"] == ["gs://b/in.txt,photos/"]
+    assert flags["working_directory"] == os.getcwd()
     assert flags["images_per_shard"] == 7
 
 
@@ -184,3 +185,71 @@ def test_an_output_of_an_earlier_version_keeps_its_shards_of_a_thousand(tmp_path
         (output / name).unlink()
     helpers.job(*flags, output=output)
     assert helpers.contents(output) == before
+
+
+def test_relative_inputs_mean_the_same_from_anywhere(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    helpers.job("--input=photos/", "--max_failure_rate=1", output="out")
+    (tmp_path / "elsewhere").mkdir()
+    before = helpers.contents(tmp_path / "out")
+    for folder, output in ((".", "out"), ("elsewhere", "../out"), ("/", f"{tmp_path}/out")):
+        monkeypatch.chdir(tmp_path / folder)
+        assert alone(output) == 0
+        assert helpers.contents(tmp_path / "out") == before
+    next((tmp_path / "out" / "receipts").iterdir()).unlink()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert alone("../out", "--report_file=report.json") == 0
+    assert helpers.contents(tmp_path / "out") == before
+    assert json.loads((tmp_path / "elsewhere" / "report.json").read_text())["features"] == 11
+
+
+@pytest.mark.parametrize("name", ["a,b.jpg,c.jpg", "with,comma/*", "link/../a,b.jpg"])
+def test_names_with_commas_and_links_are_kept_as_they_were_given(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for seed, path in enumerate(("a,b.jpg", "c.jpg", "with,comma/d.jpg", "far/folder/e.jpg", "far/a,b.jpg")):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(helpers.encoded(seed))
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "folder")
+    helpers.job(f"--input={name}", output="out")
+    before = helpers.contents(tmp_path / "out")
+    monkeypatch.chdir("/")
+    assert alone(tmp_path / "out") == 0
+    assert helpers.contents(tmp_path / "out") == before
+
+
+def test_a_directory_that_is_gone_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "a.jpg").write_bytes(helpers.encoded(1))
+    monkeypatch.chdir(tmp_path / "work")
+    helpers.job("--input=a.jpg", output=tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "work").rename(tmp_path / "moved")
+    assert alone(tmp_path / "out") == 2
+    assert f"was begun in {tmp_path}/work" in capsys.readouterr().err
+
+
+def test_relative_names_of_a_list_are_not_taken_from_another_folder(tmp_path, monkeypatch, capsys):
+    for folder, seeds in (("list", ()), ("A", (0, 1)), ("B", (5, 6, 7))):
+        (tmp_path / folder).mkdir()
+        for name, seed in zip("abc", seeds, strict=False):
+            (tmp_path / folder / f"{name}.jpg").write_bytes(helpers.encoded(seed))
+    (tmp_path / "list" / "l.txt").write_text("a.jpg\nb.jpg\nc.jpg\n")
+    monkeypatch.chdir(tmp_path / "A")
+    flags = (f"--input={tmp_path}/list/l.txt", "--max_failure_rate=1")
+    helpers.job(*flags, output=tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "B")
+    helpers.job(*flags, "--retry_failures", output=tmp_path / "out", expect=2)
+    assert "folder differs" in capsys.readouterr().err
+    (tmp_path / "A" / "c.jpg").write_bytes(helpers.encoded(2))
+    assert alone(tmp_path / "out", "--retry_failures") == 0  # where it was begun
+    assert [record["key"] for record in helpers.read_all(tmp_path / "out")] == [b"a.jpg", b"b.jpg", b"c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("input_", "model"), [([1], "untrained/tiny"), ("abc", "untrained/tiny"), (["a"], 5), (None, "x")]
+)
+def test_a_request_of_wrong_types_is_refused_by_its_path(tmp_path, capsys, input_, model):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "request.json").write_text(json.dumps({"input": input_, "model": model}))
+    assert alone(tmp_path / "out") == 2
+    assert "request.json is not the request of a job" in capsys.readouterr().err

@@ -56,7 +56,9 @@ def folders(tmp_path, monkeypatch):
 
 def base(folders, *uris, **options):
     rows = [Row(uri, {}) if uri else Row("", {}, ItemError("bad_row", "none")) for uri in uris]
-    return relative.find(f"{folders[0]}/list.txt", rows, options.get("schemes", SCHEMES))
+    found = relative.find(f"{folders[0]}/list.txt", rows, options.get("schemes", SCHEMES))
+    assert found.kept in ("", "." if found.folder == str(folders[0]) else found.folder)
+    return found.folder, found.problem
 
 
 def test_the_first_name_that_exists_decides(folders):
@@ -84,8 +86,8 @@ def test_what_decides_nothing(folders):
 def test_a_list_of_which_nothing_exists_is_refused(folders):
     lists, cwd = folders
     for uris in (["a\0.jpg"] * 3, ["none.jpg"] * 100 + ["https://h/a"], ["x" * 9999]):
-        assert base(folders, *uris).problem
-    assert base(folders, "none.jpg", "no.jpg").problem == (
+        assert base(folders, *uris)[1]
+    assert base(folders, "none.jpg", "no.jpg")[1] == (
         f"{lists}/list.txt: none of its first 2 relative names exists: 'none.jpg' was looked for as "
         f"'{lists}/none.jpg' and '{cwd}/none.jpg', in the list's folder and in the working directory: put the list "
         "beside its images, start where they are, or write complete paths or URIs"

@@ -38,9 +38,11 @@ def parse(data: bytes, path: str) -> dict[str, Any]:
     """The inverse of `content`. Raises NotARequest, with `path`."""
     try:
         flags = json.loads(data)
-        if isinstance(flags, dict) and {"input", "model"} <= flags.keys():
+        inputs = flags.get("input") if isinstance(flags, dict) else None
+        is_list = isinstance(inputs, list) and all(isinstance(text, str) for text in inputs)
+        if is_list and inputs and isinstance(flags.get("model"), str):
             return flags
-        reason = "it has no input and model"
+        reason = "it has no list of texts as input, or no text as model"
     except ValueError as error:
         reason = str(error)
     raise NotARequest(f"{path} is not the request of a job ({reason})")

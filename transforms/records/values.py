@@ -76,6 +76,8 @@ def _as_int64(value: Any) -> int:
 
 
 def _as_float(value: Any) -> float:
+    if isinstance(value, str) and ("_" in value or not value.isascii()):  # which float() takes
+        raise ValueError(f"{value!r} is not a number")
     number = float(value)
     struct.pack("<f", number)  # OverflowError for what 32 bits do not hold
     return number

@@ -21,9 +21,16 @@ _ROOT = re.compile(r"([a-z][a-z0-9+.-]*://[^/]*)/?(.*)", re.IGNORECASE | re.DOTA
 
 
 class Base(NamedTuple):
-    """The folder of a list's relative names; `problem` says why none can be meant, '' if one can."""
+    """The folder of a list's relative names.
+
+    Attributes:
+      folder: as it is now.
+      kept: as receipts keep it: "." for the list's own folder, which may move with the list; "" if there are no such names.
+      problem: why no folder can be meant; "" if one can.
+    """
 
     folder: str
+    kept: str = ""
     problem: str = ""
 
 
@@ -65,12 +72,12 @@ def find(path: str, rows: Iterable[Row], schemes: Container[str]) -> Base:
             continue
         for folder in folders:
             if _exists(address(folder, row.uri)):
-                return Base(folder)
+                return Base(folder, "." if folder == own else folder)
         tried.append(row.uri)
         if len(tried) == _NAMES_TRIED:
             break
     all_miss = folders and tried and (len(tried) == _NAMES_TRIED or not others)
-    return Base(own, _problem(path, folders, tried) if all_miss else "")
+    return Base(own, "." if tried else "", _problem(path, folders, tried) if all_miss else "")
 
 
 def _exists(path: str) -> bool:

@@ -40,13 +40,11 @@ def check_encoding(path: str, stream: Any) -> None:
     head = door.head(stream, _HEAD_BYTES)
     stream.seek(0)
     zeros = [head[at::4].count(0) / max(1, len(head[at::4])) for at in range(4)]
-    if (
-        sum(share > 0.5 for share in zeros) >= 2
-    ):  # of ASCII, 2 of 4 bytes are zero in UTF-16, 3 of 4 in UTF-32
-        name = "UTF-32" if sum(share > 0.5 for share in zeros) == 3 else "UTF-16"
+    zero = sum(share > 0.5 for share in zeros)  # of ASCII, 2 of 4 bytes are zero in UTF-16, 3 of 4 in UTF-32
+    if zero >= 2 or b"\n\0" in head or b"\0\n" in head:
         raise BadInput(
-            f"{path} looks like {name} without a byte-order mark, as every other byte at its start is zero: save it as "
-            "UTF-8, or with a byte-order mark"
+            f"{path} looks like {'UTF-32' if zero == 3 else 'UTF-16'} without a byte-order mark, as it has zero bytes where "
+            "letters or line ends would be: save it as UTF-8, or with a byte-order mark"
         )
 
 

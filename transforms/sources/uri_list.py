@@ -31,7 +31,8 @@ class UriSlice:
     """Consecutive rows of a list of image URIs.
 
     `start` and `end` are byte offsets of complete rows; for Parquet they are row numbers. `folder` is what relative names
-    are relative to; "" for the worker's own working directory.
+    are relative to; "" for the worker's own working directory. `base` is the same for receipts: "." for the list's own
+    folder, "" if it has no relative names.
     """
 
     uri: str
@@ -41,6 +42,7 @@ class UriSlice:
     rows: int
     sha256: str  # of the slice's rows, so that a changed list is noticed on resume
     folder: str = ""
+    base: str = ""
 
     cut_by = "--images_per_shard"
 
@@ -119,11 +121,13 @@ class UriSlice:
 
     def identity(self) -> dict[str, Any]:
         """The place in the list and the checksum of the rows; not what the URIs lead to."""
-        return {"start": self.start, "end": self.end, "rows": self.rows, "sha256": self.sha256}
+        identity = {"start": self.start, "end": self.end, "rows": self.rows, "sha256": self.sha256}
+        return identity | ({"folder": self.base} if self.base else {})
 
     def change(self, before: Mapping[str, Any]) -> str:
-        """Reads nothing: planning has read the list already."""
-        return next((name for name, value in self.identity().items() if before.get(name) != value), "")
+        """Reads nothing: planning has read the list already. Receipts of earlier versions name no folder."""
+        now = {"folder": None, **self.identity()}
+        return next((name for name, value in now.items() if before.get(name, value) != value), "")
 
 
 def _rows(path: str, kind: str, columns: Columns, start: int, end: int) -> Iterator[Row | str]:
@@ -194,7 +198,7 @@ def _cut(kind: str, files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
         of_file = list(slices(path, kind, cutting.read, rows))
         if of_file:
             base = _base(of_file, cutting.read)
-            sources += [replace(source, folder=base.folder) for source in of_file]
+            sources += [replace(source, folder=base.folder, base=base.kept) for source in of_file]
             problems += [base.problem] if base.problem else []
     names = [shard_name(source) for source in sources]
     kinds = _kinds(kind, paths, cutting.read)

@@ -152,6 +152,7 @@ class DiskFile:
     """A file opened for reading; `version` is its inode and time of modification."""
 
     def __init__(self, path: str):
+        _check_regular(os.stat(local(path)))
         self._file = open(local(path), "rb", buffering=0)  # noqa: SIM115
         status = os.fstat(self._file.fileno())
         self.size, self.version = status.st_size, f"{status.st_ino} {status.st_mtime_ns}"
@@ -196,10 +197,15 @@ class DiskOutput:
 
 def _check(status: os.stat_result, into: Sink) -> int:
     """The size of the file. Raises Fault if it is not a regular file or too large for the sink."""
-    if not stat.S_ISREG(status.st_mode):
-        raise Fault("not_a_file", "a folder, pipe, socket or device, not a regular file")
+    _check_regular(status)
     into.expect(status.st_size)
     return status.st_size
+
+
+def _check_regular(status: os.stat_result) -> None:
+    """Raises Fault for what may have no end, or never begin."""
+    if not stat.S_ISREG(status.st_mode):
+        raise Fault("not_a_file", "a folder, pipe, socket or device, not a regular file")
 
 
 def write_temporary(path: str, data: bytes) -> str:

@@ -27,8 +27,6 @@ class Reader(io.RawIOBase):
         self._position = self._start = 0  # of the next byte to read, and of the block in memory
         self._block = b""
 
-    mode = "rb"  # which Beam's decompression asks for
-
     def readable(self) -> bool:
         return True
 
