@@ -2,17 +2,25 @@
 
 `python -m bit.export --model=bit/m-r101x3 --output=DIR`, and for serving
 `python -m bit.export --model=bit/m-r101x3 --output=DIR --optimized --precision=bfloat16`
+
+The signature 'serving_default' names its outputs: `embedding`, and with a head `logits`. The image size and the names of
+the classes are assets (`bit.tuned`), so that a job needs nothing but the folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
-from bit import network, self_test, tensorfloat32
+from bit import network, self_test, tensorfloat32, tuned
 from bit.checkpoint import open_checkpoint
 from bit.download import WeightsUnreachable, local_path
 from bit.models import ARCHITECTURES, HEADS, Model, UnknownModel, UnusableModel, resolve
@@ -23,8 +31,8 @@ def module(weights: Weights, head: bool = False, optimized_for: str = "") -> tf.
     """A reusable SavedModel: callable on float32 (n, h, w, 3) RGB in [0, 1], returns float32 (n, d).
 
     Kernels are standardized in the graph, so that weights can be trained further. With `optimized_for`, a precision,
-    they are standardized and cast now, and nothing is trainable. With `head` the module returns logits, else features.
-    Raises UnusableModel if there is no head.
+    they are standardized and cast now, and nothing is trainable. With `head` the module returns logits, else features;
+    its function `serve` returns {'embedding', 'logits'}, or {'embedding'}. Raises UnusableModel if there is no head.
     """
     if head and not weights.classes:
         raise UnusableModel("the model has no head to export: leave out --head")
@@ -37,9 +45,9 @@ def module(weights: Weights, head: bool = False, optimized_for: str = "") -> tf.
     else:
         names = shapes(weights.architecture, weights.classes if head else 0)
         named = {name: tf.Variable(weights.array(name), name=f"resnet/{name}") for name in names}
+    signature = [tf.TensorSpec((None, None, None, 3), tf.float32, name="images")]
 
-    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32)], autograph=False)
-    def call(images: tf.Tensor) -> tf.Tensor:
+    def outputs(images: tf.Tensor) -> dict[str, tf.Tensor]:
         current = {
             name: network.standardize(value)
             if name.endswith(STANDARDIZED) and not optimized_for
@@ -47,11 +55,16 @@ def module(weights: Weights, head: bool = False, optimized_for: str = "") -> tf.
             for name, value in named.items()
         }
         embedding = network.embed(images * 2.0 - 1.0, current, weights.architecture)
-        return network.classify(embedding, current) if head else embedding
+        return {"embedding": embedding} | ({"logits": network.classify(embedding, current)} if head else {})
+
+    @tf.function(input_signature=signature, autograph=False)
+    def call(images: tf.Tensor) -> tf.Tensor:
+        return outputs(images)["logits" if head else "embedding"]
 
     # The interface at https://www.tensorflow.org/hub/reusable_saved_models
     reusable = tf.train.Checkpoint()
     reusable.__call__ = call
+    reusable.serve = tf.function(outputs, input_signature=signature, autograph=False)
     reusable.variables = list(named.values())
     reusable.trainable_variables = [] if optimized_for else list(named.values())
     reusable.regularization_losses = []  # BiT-HyperRule fine-tunes without weight decay
@@ -59,25 +72,62 @@ def module(weights: Weights, head: bool = False, optimized_for: str = "") -> tf.
 
 
 def export(
-    weights: Weights, output: str, head: bool = False, optimized_for: str = "", side: int = 224
+    weights: Weights,
+    output: str,
+    head: bool = False,
+    optimized_for: str = "",
+    side: int = 224,
+    classes: Sequence[str] = (),
 ) -> None:
-    """Writes the SavedModel into the folder `output`: the call, and the same as 'serving_default'.
+    """Writes the SavedModel into the folder `output`: the call, and as 'serving_default' all outputs by name.
 
-    Also records its output for the self-test's picture at `side`, which `bit.load` checks. Raises UnusableModel unless
-    `output` is a new or empty local folder.
+    `side` is the image size that jobs take by default, `classes` are the names of a tuned head's classes; both become
+    assets. Also records the outputs for the self-test's picture at `side`, which `bit.load` checks. Raises UnusableModel
+    unless `output` is a new or empty local folder, or if `classes` are not the head's.
     """
+    _check_new(output)
+    if classes and head:
+        tuned.check_names(classes, weights.classes, "the names to export")
+    reusable = module(weights, head, optimized_for)
+    with tempfile.TemporaryDirectory() as folder:
+        files = tuned.write(folder, classes if head else (), side)
+        reusable.assets = [tf.saved_model.Asset(path) for path in files]
+        tf.saved_model.save(reusable, output, signatures=reusable.serve)
+    with tensorfloat32.allowed(False):
+        vectors = reusable.serve(tf.constant(self_test.picture(side) / 255.0))
+    vectors_by_name = {name: value.numpy() for name, value in vectors.items()}
+    self_test.write(
+        os.path.join(output, self_test.EXPORTED), vectors_by_name, side, optimized_for or "float32"
+    )
+
+
+def write_checkpoint(weights: Weights, path: str, classes: Sequence[str] = (), side: int = 224) -> None:
+    """Writes an `.npz` under the official names, and beside it the files that `tuned` reads. Raises UnusableModel as `export`.
+
+    The same weights give the same bytes. Never leaves half a checkpoint at `path`.
+    """
+    if classes:
+        tuned.check_names(classes, weights.classes, "the names to write")
+    partial = f"{path}.partial"
+    try:
+        with zipfile.ZipFile(partial, "w") as archive:
+            for name in shapes(weights.architecture, weights.classes):
+                member = zipfile.ZipInfo(f"resnet/{name}.npy")  # of a fixed date
+                with archive.open(member, "w", force_zip64=True) as stream:
+                    np.lib.format.write_array(stream, weights.array(name), allow_pickle=False)
+        tuned.write(os.path.dirname(path) or ".", classes, side)
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(partial)
+        raise
+
+
+def _check_new(output: str) -> None:
     if "://" in output or (os.path.exists(output) and not (os.path.isdir(output) and not os.listdir(output))):
         raise UnusableModel(
             f"--output={output} is not a new or empty local folder: give one, and copy the result from there"
         )
-    reusable = module(weights, head, optimized_for)
-    tf.saved_model.save(reusable, output, signatures=reusable.__call__)
-    with tensorfloat32.allowed(False):
-        vectors = reusable.__call__(tf.constant(self_test.picture(side) / 255.0)).numpy()
-    vectors_by_name = {"logits" if head else "embedding": vectors}
-    self_test.write(
-        os.path.join(output, self_test.EXPORTED), vectors_by_name, side, optimized_for or "float32"
-    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bit.export", description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="a name of `python -m bit.models`, or an .npz file")
     parser.add_argument("--output", required=True, help="folder for the SavedModel")
-    parser.add_argument("--head", action="store_true", help="export logits, not features")
+    parser.add_argument("--head", action="store_true", help="export the head, too: the call returns logits")
     parser.add_argument(
         "--optimized", action="store_true", help="for serving: weights standardized at export, not trainable"
     )
@@ -101,7 +151,9 @@ def main(argv: list[str] | None = None) -> int:
             raise UnusableModel("--precision is for --optimized: a trainable module is float32")
         model = resolve(args.model)
         optimized_for = (args.precision or "float32") if args.optimized else ""
-        export(_weights(model), args.output, args.head, optimized_for, model.image_size)
+        weights = _weights(model)
+        names = tuned.read_names(local_path(model), "npz") if args.head and not model.architecture else ()
+        export(weights, args.output, args.head, optimized_for, model.image_size, names)
     except (UnknownModel, UnusableModel, WeightsUnreachable) as error:
         parser.error(str(error))
     logging.info("wrote %s of %s to %s", "logits" if args.head else "features", model.name, args.output)

@@ -11,7 +11,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from bit import tuned
+from bit.errors import UnknownModel, UnusableModel
 
 BUCKET = "https://storage.googleapis.com/bit_models"
 TFHUB = "https://tfhub.dev/google/bit"
@@ -21,14 +24,6 @@ PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float16")
 # How often what a precision computes has changed, beyond last bits; part of a job's fingerprint. A precision that never
 # changed has no entry, and its jobs no key: so outputs of earlier versions resume wherever the vectors are the same.
 NUMERICS = {"bfloat16": 2, "float16": 2}  # 2: the residual stream has 16 bits, too
-
-
-class UnknownModel(ValueError):
-    """A `--model` value that is neither a known name nor a possible location of a model."""
-
-
-class UnusableModel(ValueError):
-    """A model that exists but cannot serve the request."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +118,19 @@ _UNTRAINED = re.compile(
     rf"untrained/(?P<arch>{_ARCHITECTURE}|tiny)(?:/(?P<task>imagenet21k|ilsvrc2012)_classification)?"
 )
 _TARBALL = re.compile(r"\.(?:tar|tar\.gz|tgz)(?:\?.*)?$")
+_KERAS = re.compile(r"\.(?:keras|h5|hdf5)(?:\?.*)?$", re.IGNORECASE)
 
 
 def resolve(name: str) -> Model:
     """The model that `name` means; raises UnknownModel, which suggests the nearest known name.
 
     `name` is a short name, a TF-Hub handle, the file name of an official checkpoint (the one in the public bucket, unless
-    there is a local file of that name), any other `.npz`, or a SavedModel's folder or tarball.
+    there is a local file of that name), any other `.npz`, or a SavedModel's folder or tarball. Of a local model that says
+    at which size it was tuned (`bit.tuned`), this is the image size. Raises UnusableModel for a Keras file.
     """
     name = name.strip()
+    if _KERAS.search(name) and not os.path.isdir(name):
+        raise UnusableModel(_keras(name))
     if match := _UNTRAINED.fullmatch(name):
         return _model(name, "untrained", "", match["arch"], match["task"] or "")
     if match := _SHORT.fullmatch(name):
@@ -148,15 +147,32 @@ def resolve(name: str) -> Model:
         official = _CHECKPOINT.fullmatch(file) and name in (file, f"vtab/{file}")
         if official and not os.path.exists(name):
             return _model(name, "npz", f"{BUCKET}/{name}", *_from_checkpoint_name(file))
-        return _model(name, "npz", name, *_from_checkpoint_name(file))
+        return _as_tuned(_model(name, "npz", name, *_from_checkpoint_name(file)))
     if _is_place(name):
-        return _model(name, "saved_model", name, "", "")
+        return _as_tuned(_model(name, "saved_model", name, "", ""))
     raise UnknownModel(_unknown(name))
 
 
 def _model(name: str, kind: str, uri: str, architecture: str, head: str, image_size: int = 224) -> Model:
     size = ARCHITECTURES[architecture].embedding_size if architecture else 0
     return Model(name, kind, os.path.expanduser(uri), architecture, image_size, size, head)
+
+
+def _as_tuned(model: Model) -> Model:
+    """The model with the image size that its own files state; official names say it themselves."""
+    size = 0 if model.architecture else tuned.read_image_size(model.uri, model.kind)
+    return replace(model, image_size=size or model.image_size)
+
+
+def _keras(name: str) -> str:
+    path = name.split("?")[0]
+    folder = path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return (
+        f"{name} is a Keras file, which only the code that made it can load: export it as a SavedModel, for example with\n"
+        f"  python -c \"import keras; keras.saving.load_model('{path}').export('{folder}')\"\n"
+        f"then pass --model={folder} --outputs_map=logits=output_0 (the name of its output; for a model that returns "
+        "features, embedding=output_0)"
+    )
 
 
 def _from_checkpoint_name(file: str) -> tuple[str, str, int]:

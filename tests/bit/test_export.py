@@ -11,10 +11,11 @@ import tensorflow_hub as hub
 import tf_keras
 
 from bit.checkpoint import open_checkpoint
-from bit.export import export, main
+from bit.errors import UnusableModel
+from bit.export import export, main, write_checkpoint
 from bit.load import load
 from bit.models import ARCHITECTURES, resolve
-from bit.weights import Untrained
+from bit.weights import Untrained, shapes
 from tests.checkpoints import R101X3, worst
 
 FLOAT32 = 1e-5
@@ -58,6 +59,69 @@ def test_exports_logits_with_the_head(tmp_path):
     got = hub.load(str(tmp_path / "m"))(tf.constant(batch / 255)).numpy()
     assert got.shape == (2, 1000)
     assert worst(got, extractor(batch)["logits"]) < FLOAT32
+
+
+NAMES = ("tench", "café au lait", "鲤鱼, Cyprinus", "none of them")
+
+
+def test_a_tuned_head_is_exported_with_its_names_and_image_size(tmp_path):
+    weights = Untrained(ARCHITECTURES["tiny"], 4)
+    folder = tmp_path / "m"
+    export(weights, str(folder), head=True, side=48, classes=NAMES)
+    assert (folder / "assets/classes.txt").read_text("utf-8") == "".join(f"{name}\n" for name in NAMES)
+    assert (folder / "assets/preprocessing.json").read_text() == '{"image_size": 48}\n'
+    module = tf.saved_model.load(str(folder))
+    images = tf.constant(np.random.default_rng(0).uniform(0, 1, (2, 32, 32, 3)), tf.float32)
+    served = module.signatures["serving_default"](images=images)
+    assert {name: value.shape for name, value in served.items()} == {"embedding": (2, 256), "logits": (2, 4)}
+    np.testing.assert_array_equal(module(images), served["logits"])
+    record = np.load(folder / "assets.extra/self_test.npz")
+    assert (record["embedding"].shape, record["logits"].shape, int(record["side"])) == ((1, 256), (1, 4), 48)
+    # TensorFlow itself keeps the files: they go along when it saves the model again.
+    tf.saved_model.save(module, str(tmp_path / "again"))
+    assert (tmp_path / "again/assets/classes.txt").read_bytes() == (
+        folder / "assets/classes.txt"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (NAMES[:3], "3 class names, but the head has 4 outputs"),
+        (("a", "b", "", "d"), "'' is no class name"),
+        (("a", "b", "c\nd", "e"), "has a line break"),
+    ],
+)
+def test_names_that_are_not_the_heads_are_refused(names, message, tmp_path):
+    for write in (
+        lambda: export(Untrained(ARCHITECTURES["tiny"], 4), str(tmp_path / "m"), head=True, classes=names),
+        lambda: write_checkpoint(Untrained(ARCHITECTURES["tiny"], 4), str(tmp_path / "m.npz"), names),
+    ):
+        with pytest.raises(UnusableModel, match=message):
+            write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_has_the_official_names_and_the_same_bytes_each_time(tmp_path):
+    weights = Untrained(ARCHITECTURES["tiny"], 4)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_checkpoint(weights, str(tmp_path / folder / "m.npz"), NAMES, side=48)
+    assert (tmp_path / "a/m.npz").read_bytes() == (tmp_path / "b/m.npz").read_bytes()
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "classes.txt",
+        "m.npz",
+        "preprocessing.json",
+    ]
+    stored = np.load(tmp_path / "a/m.npz")
+    assert stored["resnet/head/conv2d/kernel"].shape == (1, 1, 256, 4)
+    for name in shapes(weights.architecture, 4):
+        np.testing.assert_array_equal(stored[f"resnet/{name}"], weights.array(name))
+    # What `bit.export` makes of it has the names, too.
+    path = str(tmp_path / "m")
+    assert main([f"--model={tmp_path / 'a/m.npz'}", f"--output={path}", "--head"]) == 0
+    assert (tmp_path / "m/assets/classes.txt").read_text("utf-8").splitlines() == list(NAMES)
+    assert resolve(path).image_size == resolve(str(tmp_path / "a/m.npz")).image_size == 48
 
 
 def test_saved_model_cli_shows_and_runs_it(tiny_module, tmp_path):

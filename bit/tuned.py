@@ -1,0 +1,93 @@
+"""What a model says of itself in two small files: the names of its classes, and the size of its images.
+
+`classes.txt` has one name per line, UTF-8, in the order of the logits; `preprocessing.json` is {"image_size": 480}. They lie in
+`assets/` of a SavedModel's folder, or beside an `.npz` without an official name. Either may be absent.
+Standard library only: a host that submits jobs reads them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+
+from bit.errors import UnusableModel
+
+CLASSES, PREPROCESSING = "classes.txt", "preprocessing.json"
+_SIDE_MAX = 8192  # pixels
+
+
+def place(uri: str, kind: str, file: str) -> str:
+    """Where the file CLASSES or PREPROCESSING of the model at `uri` is, if the model has it. Works on paths and URIs."""
+    if kind == "npz":
+        return f"{uri.rpartition('/')[0] or '.'}/{file}"
+    return f"{uri.rstrip('/')}/assets/{file}"
+
+
+def write(folder: str, classes: Sequence[str], image_size: int) -> list[str]:
+    """Writes both files into `folder`, the first only if there are names; returns their paths."""
+    contents = {PREPROCESSING: json.dumps({"image_size": image_size}) + "\n"}
+    if classes:
+        contents[CLASSES] = "".join(f"{name}\n" for name in classes)
+    for name, content in contents.items():
+        with open(os.path.join(folder, name), "w", encoding="utf-8", newline="") as file:
+            file.write(content)
+    return [os.path.join(folder, name) for name in sorted(contents)]
+
+
+def read_names(path: str, kind: str) -> tuple[str, ...]:
+    """The class names of the model at a local path; () if it has none. Raises UnusableModel if they cannot be read."""
+    file = place(path, kind, CLASSES)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(file, "rb") as stream:
+        return parse_names(stream.read(), file)
+    return ()
+
+
+def parse_names(content: bytes, source: str) -> tuple[str, ...]:
+    """The names in a `classes.txt`. Raises UnusableModel, which names the `source`."""
+    try:
+        lines = content.decode("utf-8-sig").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise UnusableModel(
+            f"{source} is not UTF-8 ({error}): save it as UTF-8, one class name per line"
+        ) from error
+    names = tuple(line.removesuffix("\r") for line in lines)
+    if "" in names:
+        raise UnusableModel(
+            f"{source}: line {names.index('') + 1} is empty; the file holds one class name per line, in the order of the logits"
+        )
+    return names
+
+
+def check_names(names: Sequence[str], classes: int, source: str) -> None:
+    """Raises UnusableModel unless these can be stored as the names of a head of `classes` outputs."""
+    if len(names) != classes:
+        raise UnusableModel(
+            f"{source}: {len(names)} class names, but the head has {classes} outputs; are they of another model?"
+        )
+    for name in names:
+        if not name or name != name.strip("\r\n") or "\n" in name:
+            raise UnusableModel(f"{source}: {name!r} is no class name: it is empty or has a line break")
+
+
+def read_image_size(path: str, kind: str) -> int:
+    """The side in pixels at which the model at a local path was tuned; 0 if it does not say. Raises UnusableModel."""
+    file = place(path, kind, PREPROCESSING)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(file, "rb") as stream:
+        return parse_image_size(stream.read(), file)
+    return 0
+
+
+def parse_image_size(content: bytes, source: str) -> int:
+    """The side in a `preprocessing.json`. Raises UnusableModel, which names the `source`."""
+    try:
+        side = json.loads(content)["image_size"]
+        if type(side) is int and 1 <= side <= _SIDE_MAX:
+            return side
+        reason = f"image_size is {side!r}, not a number of pixels from 1 to {_SIDE_MAX}"
+    except (ValueError, KeyError, TypeError) as error:
+        reason = repr(error)
+    raise UnusableModel(
+        f'{source} is not like {{"image_size": 480}}: {reason}; set --image_size after mending it'
+    )
