@@ -49,7 +49,9 @@ def group_norm_relu(
             inverse = 1.0 / sigma
             mean_d = over_group(gamma * sums)
             mean_dx = over_group(gamma * products) * inverse  # of gamma d x_hat
-            x_gradient = passes["gradient"](upstream, x, mu, scale, beta, mean_dx * inverse * inverse, mean_d * inverse)
+            x_gradient = passes["gradient"](
+                upstream, x, mu, scale, beta, mean_dx * inverse * inverse, mean_d * inverse
+            )
             by_gamma = tf.reduce_sum(products * inverse[:, 0, 0], 0)
             return x_gradient, by_gamma, tf.reduce_sum(sums, 0)
 
@@ -98,6 +100,7 @@ def _x_gradient(
     return tf.cast(scale * d - centred * slope - offset, x.dtype)
 
 
+# XLA makes one loop of what has no sum over pixels; its sums are slow on a CPU (`bit.group_norm`).
 _PLAIN = {
     "sum": _sum,
     "squares": _squares,
@@ -105,4 +108,6 @@ _PLAIN = {
     "products": _products,
     "gradient": _x_gradient,
 }
-_COMPILED = {name: tf.function(call, autograph=False, jit_compile=True) for name, call in _PLAIN.items()}
+_COMPILED = _PLAIN | {
+    name: tf.function(_PLAIN[name], autograph=False, jit_compile=True) for name in ("apply", "gradient")
+}

@@ -44,7 +44,9 @@ class Schedule:
     def scaled_to(self, end: int) -> Schedule:
         """The same shape with `end` updates."""
         share = end / self.end
-        return Schedule(round(self.warm_up * share), tuple(round(decay * share) for decay in self.decays), end)
+        return Schedule(
+            round(self.warm_up * share), tuple(round(decay * share) for decay in self.decays), end
+        )
 
 
 def schedule(examples: int) -> Schedule:

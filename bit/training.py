@@ -80,7 +80,11 @@ class Settings:
 
 def trained_names(architecture: Architecture, classes: int, train: str) -> list[str]:
     """The official names of the arrays that `train`, of TRAINED, changes."""
-    prefixes = {"all": "", "last_block": (f"block{len(architecture.units)}/", "group_norm/", "head/"), "head": "head/"}
+    prefixes = {
+        "all": "",
+        "last_block": (f"block{len(architecture.units)}/", "group_norm/", "head/"),
+        "head": "head/",
+    }
     return [name for name in shapes(architecture, classes) if name.startswith(prefixes[train])]
 
 
@@ -136,7 +140,9 @@ class Trainer:
         """Computes what `gradient` then returns, in micro-batches. `mixup` mixes rows of the same micro-batch only."""
         for gradient in self._gradients.values():
             gradient.assign(tf.zeros_like(gradient))
-        parts = [self._launch(batch, rows, mixup) for rows in micro_batches(len(batch.labels), self.micro_batch)]
+        parts = [
+            self._launch(batch, rows, mixup) for rows in micro_batches(len(batch.labels), self.micro_batch)
+        ]
         logits = np.concatenate([part.numpy() for _, part in parts])[: len(batch.labels)]
         return Result(float(sum(loss.numpy() for loss, _ in parts)), logits)
 
@@ -215,7 +221,9 @@ class Trainer:
 
     def _launch(self, batch: Batch, rows: slice, mixup: Mixup | None) -> tuple[tf.Tensor, tf.Tensor]:
         """Adds the gradients of some rows, padded to a micro-batch; a GPU goes on with it after this has returned."""
-        coefficient, partners = (mixup.coefficient, mixup.partners[rows]) if mixup else (1.0, np.arange(len(batch.labels))[rows])
+        coefficient, partners = (
+            (mixup.coefficient, mixup.partners[rows]) if mixup else (1.0, np.arange(len(batch.labels))[rows])
+        )
         weight = batch.present[rows] / max(1, np.count_nonzero(batch.present))
         arrays = (
             (batch.pixels[rows], batch.pixels.dtype),
@@ -223,10 +231,12 @@ class Trainer:
             (batch.corners[rows], np.int32),
             (batch.flips[rows], np.bool_),
             (partners - rows.start, np.int32),
-            (weight, self._exact.as_numpy_dtype),
+            (weight, np.float64),
         )
         padded = (tf.constant(_padded(np.asarray(value, dtype), self.micro_batch)) for value, dtype in arrays)
-        return self._accumulate(*padded, tf.constant(coefficient, self._exact), tf.constant(self.scale, self._exact))
+        return self._accumulate(
+            *padded, tf.constant(coefficient, tf.float64), tf.constant(self.scale, self._exact)
+        )
 
     def _accumulated(
         self,
@@ -241,19 +251,26 @@ class Trainer:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         cropped = tf.cast(_cropped(pixels, corners, flips, self.settings.crop), self._exact)
         images = network.scaled(cropped, NETWORK_RANGE)
-        images = coefficient * images + (1 - coefficient) * tf.gather(images, partners)
+        share = tf.cast(coefficient, self._exact)
+        images = share * images + (1 - share) * tf.gather(images, partners)
         variables = list(self._trained.values())
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             weights = self._current()
-            logits = network.classify(network.embed(images, weights, self.architecture, not self._compiled, _FORM), weights)
+            logits = network.classify(
+                network.embed(images, weights, self.architecture, not self._compiled, _FORM), weights
+            )
+
+            exact_logits = tf.cast(
+                logits, tf.float64
+            )  # at the start losses are 2 or 10: a spacing of 2e-7 to 1e-6 in float32
 
             def entropy(labels: tf.Tensor) -> tf.Tensor:
-                return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+                return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, exact_logits)
 
             losses = coefficient * entropy(labels) + (1 - coefficient) * entropy(tf.gather(labels, partners))
             loss = tf.reduce_sum(weight * losses)
-            scaled = loss * scale
+            scaled = loss * tf.cast(scale, tf.float64)
         for name, gradient in zip(self._trained, tape.gradient(scaled, variables), strict=True):
             self._gradients[name].assign_add(gradient / scale)
         return loss, logits
