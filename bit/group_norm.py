@@ -40,7 +40,8 @@ def group_norm_relu(
 ) -> tf.Tensor:
     """(n, h, w, c) of any floating dtype -> max(y, 0), the same shape in `dtype`; all arithmetic is in that of gamma and beta.
 
-    gamma, beta: float32 (c,), or float64 where x is float64. `compiled` allows XLA for the loops over pixels, if the shape is known and large enough.
+    gamma, beta: float32 (c,), or float64 where x is float64. `compiled` allows XLA for the loops over pixels, if the
+    shape is known and large enough.
     """
     compiled = compiled and (x.shape.num_elements() or 0) >= WORTH_COMPILING
     sums, squares = _compiled_sums(x) if compiled else _sums(x, gamma.dtype)
