@@ -122,6 +122,7 @@ class Trainer:
         self._gradients = {name: self._variable(np.zeros(v.shape)) for name, v in self._trained.items()}
         self._momentum = {name: self._variable(np.zeros(v.shape)) for name, v in self._trained.items()}
         self._accumulate = tf.function(self._accumulated, autograph=False, jit_compile=self._compiled)
+        self._predict = tf.function(self._predicted, autograph=False, jit_compile=self._compiled)
         self._apply = tf.function(self._applied, autograph=False, jit_compile=self._compiled)
 
     def update(self, batch: Batch, rate: float, mixing: Mixing = lambda rows: None) -> Result:
@@ -177,16 +178,15 @@ class Trainer:
         """A function of floating pixels (n, crop, crop, 3) in [0, 255]: (features, logits) by the weights as they are now."""
         weights = {name: tf.identity(value) for name, value in self._current().items()}
 
-        @tf.function(autograph=False, jit_compile=self._compiled)
-        def call(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            features = network.embed(network.scaled(pixels, NETWORK_RANGE), weights, self.architecture)
-            return features, network.classify(features, weights)
-
         def predict(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            features, logits = call(tf.constant(pixels, self._exact))
+            features, logits = self._predict(tf.constant(pixels, self._exact), weights)
             return features.numpy(), logits.numpy()
 
         return predict
+
+    def _predicted(self, pixels: tf.Tensor, weights: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        features = network.embed(network.scaled(pixels, NETWORK_RANGE), weights, self.architecture)
+        return features, network.classify(features, weights)
 
     def _variable(self, value: np.ndarray) -> tf.Variable:
         return tf.Variable(value, dtype=self._exact)

@@ -94,8 +94,8 @@ def _say_recipe(request: Request, found: data.Data) -> None:
     decays = ", ".join(map(str, schedule.decays)) or "never"
     say(
         f"{schedule.end} updates of {request.batch_size} pictures, rate {request.base_rate:g} after {schedule.warm_up}, "
-        f"divided by ten after {decays}; pictures (median area {found.area:.0f}) resized to {sides.resize}, crops of {sides.crop}; "
-        f"MixUp {recipe.mixup_alpha:g}"
+        f"divided by ten after {decays}; pictures (median area {found.area:.0f}) resized to {sides.resize}, "
+        f"crops of {sides.crop}; MixUp {recipe.mixup_alpha:g}"
     )
 
 
