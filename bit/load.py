@@ -5,20 +5,20 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
 import numpy as np
 import tensorflow as tf
 
-from bit import digests, network, saved_model, self_test, tensorfloat32
+from bit import digests, network, saved_model, self_test, tensorfloat32, tuned
 from bit import outputs as output_names
 from bit.checkpoint import open_checkpoint
 from bit.from_weights import Loaded, build, tensor_of
-from bit.labels import Labels, read_labels
+from bit.labels import Labels, of_names, read_labels
 from bit.models import ARCHITECTURES, HEADS, PRECISIONS, Model, UnusableModel
-from bit.outputs import TOP_CLASS, TOP_NAME, TOP_PROBABILITY, TOP_SYNSET
+from bit.outputs import TOP_CLASS, TOP_PROBABILITY
 from bit.weights import UNTRAINED_VERSION, Untrained
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Extractor:
         self._labels = labels if TOP_CLASS in specs else None
         widths = {name: int(value.shape[1]) for name, value in specs.items()}
         if self._labels:
-            widths |= dict.fromkeys((TOP_SYNSET, TOP_NAME), widths[TOP_CLASS])
+            widths |= dict.fromkeys(self._labels.of(np.zeros((1, 1), np.int64)), widths[TOP_CLASS])
         self.outputs = MappingProxyType(widths)
 
     def resized(self, batch_size: int) -> Extractor:
@@ -124,8 +124,7 @@ class Extractor:
         if TOP_CLASS in out:
             out[TOP_CLASS] = out[TOP_CLASS].astype(np.int64)
         if self._labels:
-            out[TOP_SYNSET] = self._labels.synsets[out[TOP_CLASS]]
-            out[TOP_NAME] = self._labels.names[out[TOP_CLASS]]
+            out |= self._labels.of(out[TOP_CLASS])
         return out
 
 
@@ -138,11 +137,15 @@ def load(
     precision: str = "float32",
     outputs: tuple[str, ...] = ("embedding",),
     top_k: int = 5,
+    outputs_map: Mapping[str, str] = MappingProxyType({}),
+    class_names: Sequence[str] = (),
 ) -> Extractor:
     """Loads `model`, whose weights are at the local `path` ('' for untrained ones), for one batch shape.
 
-    `outputs` are of bit.outputs.OUTPUTS; `top_k` is the number of classes of the last one. Raises UnusableModel if the
-    model has no such output, cannot take `image_size` or run in `precision`; SelfTestFailed if it computes wrongly.
+    `outputs` are of bit.outputs.OUTPUTS; `top_k` is the number of classes of the last one. `outputs_map` says which outputs of a
+    SavedModel from elsewhere are `embedding` and `logits`. `class_names` are those of a tuned head, unless they lie beside
+    the weights (`bit.tuned`). Raises UnusableModel if the model has no such output, cannot take `image_size` or run in
+    `precision`; SelfTestFailed if it computes wrongly.
     """
     outputs = output_names.in_order(outputs)
     output_names.check(model, outputs, top_k, output_names.classes(model))
@@ -152,22 +155,44 @@ def load(
     if precision == "float32" and batch_size > 1 and _gpus():
         _suggest_reduced_precisions()
     wanted = {"logits" if name == "top_k" else name for name in outputs}
+    if not model.architecture and (own := tuned.read_image_size(path, model.kind)) not in (0, image_size):
+        log.warning(
+            "%s was tuned on images of %d pixels and runs on %d: --image_size=%d fits it",
+            model.name,
+            own,
+            image_size,
+            own,
+        )
     if model.kind == "saved_model":
-        loaded, identity = saved_model.load(model, path, image_size, precision, wanted)
+        loaded, identity = saved_model.load(model, path, image_size, precision, wanted, outputs_map)
         output_names.check(model, outputs, top_k, loaded.classes or None)
     else:
         loaded, identity = _from_arrays(model, path, image_size, precision, outputs, top_k)
-    identity = {**identity, **_self_test(loaded, identity["weights"], path, image_size, precision)}
-    task = output_names.task(model, loaded.classes)
+    # Of one SavedModel other outputs may be called so.
+    tested = identity["weights"] + "".join(
+        f"\n{ours}={theirs}" for ours, theirs in sorted(outputs_map.items())
+    )
+    identity = {**identity, **_self_test(loaded, tested, path, image_size, precision)}
+    labels, multi_label = (
+        _labels(model, path, loaded.classes, class_names) if "top_k" in outputs else (None, False)
+    )
     in_float32 = functools.partial(
-        load, model, path, image_size=image_size, batch_size=1, outputs=outputs, top_k=top_k
+        load,
+        model,
+        path,
+        image_size=image_size,
+        batch_size=1,
+        outputs=outputs,
+        top_k=top_k,
+        outputs_map=outputs_map,
+        class_names=class_names,
     )
 
     def graph(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         values = loaded.graph(pixels)
         out = {name: values[name] for name in outputs if name in values}
         if "top_k" in outputs:
-            best, probabilities = network.most_likely(values["logits"], top_k, task == "imagenet21k")
+            best, probabilities = network.most_likely(values["logits"], top_k, multi_label)
             out |= {TOP_CLASS: best, TOP_PROBABILITY: probabilities}
         return out
 
@@ -179,9 +204,20 @@ def load(
         image_size=image_size,
         precision=precision,
         identity=identity,
-        labels=read_labels(task) if "top_k" in outputs else None,
+        labels=labels,
         exact=_once(in_float32) if precision in ("bfloat16", "float16") else None,
     )
+
+
+def _labels(model: Model, path: str, classes: int, names: Sequence[str]) -> tuple[Labels | None, bool]:
+    """The classes' names, if known, and whether each class has a probability of its own. Raises UnusableModel."""
+    if not model.architecture:
+        names = names or tuned.read_names(path, model.kind)
+    if names:
+        tuned.check_names(names, classes, f"{tuned.CLASSES} of {model.name}")
+        return of_names(names), False
+    task = output_names.task(model, classes)
+    return read_labels(task), task == "imagenet21k"
 
 
 def _once(make: Callable[[], Extractor]) -> Callable[[], Extractor]:

@@ -37,6 +37,29 @@ def classes(model: Model) -> int | None:
     return 0 if model.kind == "untrained" or (model.architecture and model.kind == "saved_model") else None
 
 
+def default_top_k(classes: int | None) -> int:
+    """Five, or all of a head of fewer `classes`; 0 or None: no head, or unknown."""
+    return min(5, classes or 5)
+
+
+def parse_map(pairs: Iterable[str], model: Model) -> dict[str, str]:
+    """['logits=dense_1'] -> {'logits': 'dense_1'}: our names of a SavedModel's outputs. Raises UnusableModel."""
+    named: dict[str, str] = {}
+    for pair in pairs:
+        ours, sign, theirs = pair.partition("=")
+        if not sign or not theirs or ours not in ("embedding", "logits") or ours in named:
+            raise UnusableModel(
+                f"--outputs_map={pair}: give embedding=NAME or logits=NAME, each once, with the SavedModel's name of that "
+                "output; top_k comes from the logits"
+            )
+        named[ours] = theirs
+    if named and (model.kind != "saved_model" or model.architecture):
+        raise UnusableModel(
+            f"--outputs_map is for SavedModels from elsewhere: the outputs of {model.name} are known; leave it out"
+        )
+    return named
+
+
 def check(model: Model, outputs: tuple[str, ...], top_k: int, classes: int | None) -> None:
     """Raises UnusableModel if a head of `classes` outputs (0: no head, None: unknown) cannot provide `outputs`."""
     if classes is None or outputs == ("embedding",):

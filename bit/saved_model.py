@@ -6,24 +6,21 @@ A module of the family takes float32 (n, h, w, 3) RGB in [0, 1] and standardizes
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from bit import digests, network, self_test, tensorfloat32
+from bit import digests, network, self_test, signatures, tensorfloat32
 from bit.check import check
 from bit.checkpoint import recognize
 from bit.from_weights import Loaded, build
-from bit.models import HEADS, MODULE_RANGE, Model, UnusableModel
-from bit.weights import Arrays
+from bit.models import HEADS, MODULE_RANGE, Architecture, Model, UnusableModel
+from bit.signatures import Choice
+from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZED, Arrays, shapes
 
-_NEEDED = (
-    "a SavedModel needs a function of float32 images (n, height, width, 3) in [0, 1] that returns one float32 (n, d), "
-    "as the module's own call or as a signature with that single input"
-)
 # Of the largest value. The module's own standardization sums in float32 and is off by up to 1e-5 itself; another
 # epsilon, padding or input scale differs by 1e-3 or more.
 _TOLERANCE = 1e-4
@@ -32,23 +29,35 @@ log = logging.getLogger(__name__)
 
 
 def load(
-    model: Model, path: str, image_size: int, precision: str, wanted: set[str]
+    model: Model,
+    path: str,
+    image_size: int,
+    precision: str,
+    wanted: set[str],
+    outputs_map: Mapping[str, str],
 ) -> tuple[Loaded, dict[str, str]]:
     """The network of the SavedModel in the folder `path`, and what identifies it in receipts.
 
-    If its variables are those of a member of the family, and that member, built from them, gives the module's own vector
+    If its variables are those of a member of the family, and that member, built from them, gives the module's own outputs
     for the self-test's picture, its weights are standardized once, here, and every output and precision is available.
     Otherwise the module is called as it is. The log says which, and why.
-    Raises UnusableModel if it has no usable function, or cannot take the image size or provide an output or precision.
+    Raises UnusableModel if it has no usable function, or cannot take the image size or provide an output or precision, or if
+    it does not say which of its outputs is which: see `signatures.choose` for `outputs_map`.
     """
     check(path)
     module = tf.saved_model.load(path)
-    output = "logits" if model.head else "embedding"
-    called = CalledModule(module, _usable(module, path, image_size), output)
+    member = _member({v.name.removesuffix(":0"): v for v in getattr(module, "variables", ())})
+    functions = signatures.functions(module, path, image_size)
+    choice = signatures.choose(functions, path, wanted, outputs_map, _by_width(model, member))
+    called = CalledModule(module, choice)
     weights = f"sha256:{digests.of_saved_model(path)}"
     with tensorfloat32.allowed(False):
-        own = called(tf.constant(self_test.picture(image_size)))[output].numpy()
-    folded, why = _folded(module, own, image_size, precision, wanted)
+        vectors = called(tf.constant(self_test.picture(image_size)))
+    own = {name: value.numpy() for name, value in vectors.items()}
+    folded, why = _folded(member, own, image_size, precision, wanted)
+    if not folded and isinstance(member, _Member) and member.dense:
+        # What a head with names of its own returns, such as probabilities, was to be shown by the comparison.
+        signatures.choose(functions, path, wanted, outputs_map, {})
     if folded:
         log.info(
             "%s: its weights are standardized once, at load; the network gives the same vector as the module",
@@ -61,42 +70,100 @@ def load(
             f"--precision={precision} is not available for {model.name}, which is called as it is, in its own float32 ({why}); "
             "use the .npz of the same model, such as --model=bit/m-r101x3"
         )
-    if wanted != {output}:
+    if missing := sorted(wanted - own.keys()):
         raise UnusableModel(
-            f"{model.name} provides {output} only, not {min(wanted - {output})} ({why}); "
-            "use the .npz of the same model"
+            "\n  ".join(
+                [
+                    f"{model.name} provides {' and '.join(sorted(own))} only, not {missing[0]} ({why}). It has:",
+                    *map(str, functions),
+                    f"Use the .npz of the same model, or name the output: --outputs_map={missing[0]}=NAME",
+                ]
+            )
         )
-    loaded = Loaded(called, HEADS.get(model.head, 0), {output: own})
-    return loaded, {"route": "saved_model", "weights": weights}
+    classes = own["logits"].shape[1] if "logits" in own else 0
+    return Loaded(called, classes, own), {"route": "saved_model", "weights": weights}
+
+
+@dataclass(frozen=True)
+class _Member:
+    """Variables that are those of a member of the family, by official name."""
+
+    architecture: Architecture
+    classes: int
+    variables: Mapping[str, Any]
+    dense: bool  # the head has names of its own
+
+    def weights(self) -> Arrays:
+        """To build the network from, read one by one."""
+        sizes = shapes(self.architecture, self.classes)
+        return Arrays(
+            self.architecture,
+            self.classes,
+            lambda name: self.variables[name].numpy().reshape(sizes[name]),
+        )
+
+
+def _member(variables: Mapping[str, Any]) -> _Member | str:
+    """The member, or a text that says why there is none.
+
+    Besides the official names, a head may be a dense layer: a kernel (c, classes) and a bias (classes,) of any names.
+    """
+    sizes = {name: tuple(v.shape) for name, v in variables.items()}
+    root = f"root_block/{STANDARDIZED}"
+    prefix = next((name.removesuffix(root) for name in sizes if name.endswith(root)), "")
+    others = sorted(
+        (name for name in sizes if not name.startswith(prefix)), key=lambda name: -len(sizes[name])
+    )
+    dense = [sizes[name] for name in others]
+    has_dense = list(map(len, dense)) == [2, 1] and dense[0][1] == dense[1][0]
+    found = recognize({n: size for n, size in sizes.items() if not (has_dense and n in others)})
+    if isinstance(found, str):
+        return found
+    _, architecture, classes = found
+    named = {name: variables[prefix + name] for name in shapes(architecture, classes)}
+    if has_dense:
+        if classes or dense[0][0] != architecture.embedding_size:
+            return "its variables are not those of any member of the family"
+        classes = dense[1][0]
+        named |= dict(zip((HEAD_KERNEL, HEAD_BIAS), (variables[name] for name in others), strict=True))
+    if any(v.dtype != tf.float32 for v in named.values()):
+        return "its variables are not float32"
+    return _Member(architecture, classes, named, has_dense)
+
+
+def _by_width(model: Model, member: _Member | str) -> dict[int, str]:
+    """What the single output of a function is that does not name it, by its size: known of TF-Hub's modules and their kind."""
+    if model.architecture:
+        size, output = model.embedding_size, "embedding"
+        return {HEADS[model.head]: "logits"} if model.head else {size: output}
+    if isinstance(member, str):
+        return {}
+    size = member.architecture.embedding_size
+    if member.classes == size:
+        return {}
+    return {size: "embedding"} | ({member.classes: "logits"} if member.classes else {})
 
 
 def _folded(
-    module: Any, own: np.ndarray, image_size: int, precision: str, wanted: set[str]
+    member: _Member | str, own: Mapping[str, np.ndarray], image_size: int, precision: str, wanted: set[str]
 ) -> tuple[Loaded | None, str]:
-    """The network built from the module's variables if its vector for the picture is `own`; else None, and why not."""
-    variables = {v.name.removesuffix(":0"): v for v in getattr(module, "variables", ())}
-    member = recognize({name: tuple(v.shape) for name, v in variables.items()})
+    """The network built from the module's variables if its outputs for the picture are `own`; else None, and why not."""
     if isinstance(member, str):
         return None, member
-    prefix, architecture, classes = member
-    if any(v.dtype != tf.float32 for v in variables.values()):
-        return None, "its variables are not float32"
-    if not classes and "logits" in wanted:
+    if not member.classes and "logits" in wanted | own.keys():
         return None, "it has no head"
-    source = Arrays(architecture, classes, lambda name: variables[prefix + name].numpy())
-    output = "logits" if classes and own.shape[1] == classes else "embedding"
-    head = output == "logits" or "logits" in wanted
-    loaded = build(source, precision, head, exact_at=image_size)
+    loaded = build(member.weights(), precision, "logits" in wanted | own.keys(), exact_at=image_size)
     assert loaded.exact is not None
-    ours = loaded.exact[output]
-    if ours.shape != own.shape:
-        return None, f"it returns {own.shape[1]} values, not the {output} of its architecture"
-    off = float(abs(ours - own).max() / (abs(own).max() or 1.0))
-    if not off <= _TOLERANCE:
-        return (
-            None,
-            f"the family's network with its weights gives another vector (off by {off:.1g} of the largest value)",
-        )
+    for output, vector in own.items():
+        ours = loaded.exact[output]
+        if ours.shape != vector.shape:
+            return None, f"it returns {vector.shape[1]} values, not the {output} of its architecture"
+        off = float(abs(ours - vector).max() / (abs(vector).max() or 1.0))
+        if not off <= _TOLERANCE:
+            return (
+                None,
+                f"the family's network with its weights gives another vector (off by {off:.1g} of the largest value)",
+            )
     return loaded, ""
 
 
@@ -105,78 +172,7 @@ class CalledModule:
     """A module called as it is: float32 pixels (n, h, w, 3) in [0, 255] -> {output: float32 (n, d)}."""
 
     module: Any  # kept, as functions refer to their variables weakly
-    vectors: Callable[[tf.Tensor], tf.Tensor]
-    output: str
+    choice: Choice
 
     def __call__(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        vectors = self.vectors(network.scaled(pixels, MODULE_RANGE))
-        return {self.output: tf.ensure_shape(vectors, (pixels.shape[0], vectors.shape[1]))}
-
-
-def _usable(module: Any, path: str, image_size: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The first of the module's own call and its signatures that takes such images and returns vectors."""
-    spec = tf.TensorSpec((None, image_size, image_size, 3), tf.float32)
-    unusable: list[str] = []
-    sizes: set[str] = set()
-    for name, call, concrete_functions in _candidates(module):
-        inputs = [image for function in concrete_functions if (image := _image_input(function)) is not None]
-        fixed = {f"{i.shape[1]}x{i.shape[2]}" for i in inputs if not i.is_compatible_with(spec)}
-        if not inputs or len(fixed) == len(inputs):
-            sizes |= fixed
-            unusable += [f"{name}: {_describe(function)}" for function in concrete_functions]
-            continue
-
-        def vectors(images: tf.Tensor, call: Callable[[tf.Tensor], Any] = call) -> tf.Tensor:
-            return tf.nest.flatten(call(images))[0]
-
-        results = tf.nest.flatten(
-            tf.function(call, autograph=False).get_concrete_function(spec).structured_outputs
-        )
-        if (
-            len(results) == 1
-            and results[0].dtype == tf.float32
-            and results[0].shape.rank == 2
-            and results[0].shape[1]
-        ):
-            return vectors
-        unusable.append(f"{name}: returns " + ", ".join(f"{t.dtype.name} {t.shape}" for t in results))
-    if sizes:
-        raise UnusableModel(
-            f"{path} takes images of {', '.join(sorted(sizes))} only, not of {image_size}x{image_size}: "
-            "set --image_size accordingly"
-        )
-    raise UnusableModel(
-        "\n  ".join([f"{path} has no usable signature; {_NEEDED}. It has:", *(unusable or ["no function"])])
-    )
-
-
-def _candidates(module: Any) -> list[tuple[str, Callable[[tf.Tensor], Any], list[Any]]]:
-    """(name, function of images, its concrete functions) of the module's own call, then of each signature."""
-    out: list[tuple[str, Callable[[tf.Tensor], Any], list[Any]]] = []
-    if callable(module):
-        # A reusable SavedModel may also have a function for training: its default arguments select the other.
-        out.append(("the module's call", module, list(module.__call__.concrete_functions)))
-    for name, signature in sorted(module.signatures.items()):
-
-        def call(images: tf.Tensor, signature: Any = signature) -> Any:
-            (keyword,) = signature.structured_input_signature[1]
-            return signature(**{keyword: images})
-
-        out.append((f"signature {name!r}", call, [signature]))
-    return out
-
-
-def _image_input(function: Any) -> tf.TensorSpec | None:
-    """The single tensor that a concrete function takes, if that can be a batch of RGB images."""
-    specs = [s for s in tf.nest.flatten(function.structured_input_signature) if isinstance(s, tf.TensorSpec)]
-    if len(specs) != 1 or not specs[0].is_compatible_with(tf.TensorSpec((None, None, None, 3), tf.float32)):
-        return None
-    return specs[0]
-
-
-def _describe(function: Any) -> str:
-    def shown(structure: Any) -> str:
-        specs = [s for s in tf.nest.flatten(structure) if isinstance(s, tf.TensorSpec | tf.Tensor)]
-        return ", ".join(f"{s.dtype.name} {s.shape}" for s in specs) or "nothing"
-
-    return f"takes {shown(function.structured_input_signature)}, returns {shown(function.structured_outputs)}"
+        return self.choice(network.scaled(pixels, MODULE_RANGE))

@@ -63,7 +63,12 @@ def picture(side: int) -> np.ndarray:
 
 
 def distance(got: np.ndarray, right: np.ndarray) -> Distance:
-    """Both (1, d), compared in float64. From a right vector of zeros only zeros are at distance 0, others at infinity."""
+    """Both (1, d), compared in float64. From a right vector of zeros only zeros are at distance 0, others at infinity.
+
+    So is a vector of another size.
+    """
+    if got.shape != right.shape:
+        return Distance(float("inf"), 0.0)
     a, b = got.astype(np.float64).ravel(), right.astype(np.float64).ravel()
     norm = float(np.linalg.norm(b))
     off = float(np.linalg.norm(a - b))

@@ -7,7 +7,6 @@ Standard library only: a host that submits jobs reads them.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -27,21 +26,25 @@ def place(uri: str, kind: str, file: str) -> str:
 
 def write(folder: str, classes: Sequence[str], image_size: int) -> list[str]:
     """Writes both files into `folder`, the first only if there are names; returns their paths."""
-    contents = {PREPROCESSING: json.dumps({"image_size": image_size}) + "\n"}
+    contents = {PREPROCESSING: json.dumps({"image_size": image_size}).encode() + b"\n"}
     if classes:
-        contents[CLASSES] = "".join(f"{name}\n" for name in classes)
+        contents[CLASSES] = format_names(classes)
     for name, content in contents.items():
-        with open(os.path.join(folder, name), "w", encoding="utf-8", newline="") as file:
+        with open(os.path.join(folder, name), "wb") as file:
             file.write(content)
     return [os.path.join(folder, name) for name in sorted(contents)]
+
+
+def format_names(classes: Sequence[str]) -> bytes:
+    """The content of a `classes.txt`."""
+    return "".join(f"{name}\n" for name in classes).encode()
 
 
 def read_names(path: str, kind: str) -> tuple[str, ...]:
     """The class names of the model at a local path; () if it has none. Raises UnusableModel if they cannot be read."""
     file = place(path, kind, CLASSES)
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(file, "rb") as stream:
-        return parse_names(stream.read(), file)
-    return ()
+    content = _content(file)
+    return () if content is None else parse_names(content, file)
 
 
 def parse_names(content: bytes, source: str) -> tuple[str, ...]:
@@ -74,9 +77,18 @@ def check_names(names: Sequence[str], classes: int, source: str) -> None:
 def read_image_size(path: str, kind: str) -> int:
     """The side in pixels at which the model at a local path was tuned; 0 if it does not say. Raises UnusableModel."""
     file = place(path, kind, PREPROCESSING)
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(file, "rb") as stream:
-        return parse_image_size(stream.read(), file)
-    return 0
+    content = _content(file)
+    return 0 if content is None else parse_image_size(content, file)
+
+
+def _content(file: str) -> bytes | None:
+    try:
+        with open(file, "rb") as stream:
+            return stream.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UnusableModel(f"{file} cannot be read ({error})") from error
 
 
 def parse_image_size(content: bytes, source: str) -> int:

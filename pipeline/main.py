@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         reach.check(beam_options, runner, paths)
         door.configure(beam_options)
         with retrying.hurried():
+            config = weights.described(config, runner == runners.LOCAL)
             job_plan = plan.make(config, weights.identify(config.model, runner == runners.LOCAL))
         for note in job_plan.notes:
             say(note)

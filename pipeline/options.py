@@ -1,4 +1,4 @@
-"""Command line -> one frozen JobConfig and Beam's own options. Starts and reads nothing."""
+"""Command line -> one frozen JobConfig and Beam's own options. Starts nothing."""
 
 from __future__ import annotations
 
@@ -43,6 +43,9 @@ class JobConfig:
     read: ReadSettings
     decode: DecodeSettings
     model: ModelSettings
+    unset: frozenset[str] = (
+        frozenset()
+    )  # those of image_size and top_k that no flag set: the model's own files may
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -61,8 +64,13 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         raise RequestError(f"missing --{' and --'.join(missing)}; see --help")
     try:
         model = models.resolve(flags.model)
-        output_names, top_k = outputs.in_order(flags.outputs), flags.top_k or 5
-        outputs.check(model, output_names, top_k, outputs.classes(model))
+        output_names, outputs_map = (
+            outputs.in_order(flags.outputs),
+            outputs.parse_map(flags.outputs_map, model),
+        )
+        classes = outputs.classes(model)
+        top_k = flags.top_k or outputs.default_top_k(classes)
+        outputs.check(model, output_names, top_k, classes)
     except (models.UnknownModel, models.UnusableModel) as error:
         raise RequestError(str(error)) from error
     known = dict.fromkeys((*FetchSettings().uri_schemes, *OTHER.schemes))
@@ -115,7 +123,16 @@ def parse(argv: Sequence[str]) -> tuple[JobConfig, PipelineOptions]:
         decode=DecodeSettings(
             preprocessing, flags.batch_size, flags.decode_processes or 0, flags.decode_timeout
         ),
-        model=ModelSettings(model, image_size, flags.batch_size, flags.precision, output_names, top_k),
+        model=ModelSettings(
+            model,
+            image_size,
+            flags.batch_size,
+            flags.precision,
+            output_names,
+            top_k,
+            tuple(sorted(outputs_map.items())),
+        ),
+        unset=frozenset(name for name in ("image_size", "top_k") if not getattr(flags, name)),
     )
     return config, beam_options
 

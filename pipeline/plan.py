@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -9,6 +10,7 @@ from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
 
+from bit import tuned
 from bit.models import NUMERICS
 from pipeline import resume
 from pipeline.flags import RequestError
@@ -36,6 +38,7 @@ class Plan:
     state: State  # of the output folder
     notes: tuple[str, ...] = ()  # messages to the user
     left_out: Mapping[str, str] = field(default_factory=dict)  # files that are not input: path -> reason
+    class_names: bytes | None = None  # of a tuned head, to be kept beside the manifest
 
     @property
     def todo(self) -> tuple[Shard, ...]:
@@ -115,12 +118,13 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
         for index, (source, name) in enumerate(zip(cut.sources, cut.names, strict=True))
     )
     resume.check_inputs(layout, matches.files, cut.listing)
-    fingerprint = _fingerprint(config, weights)
-    state = resume.find(config, layout, shards, fingerprint, cut.listing)
-    return Plan(layout, shards, fingerprint, cut.listing, state, cut.notes, matches.left_out)
+    class_names = tuned.format_names(config.model.class_names) if config.model.class_names else None
+    fingerprint = _fingerprint(config, weights, class_names)
+    state = resume.find(config, layout, shards, fingerprint, cut.listing, class_names)
+    return Plan(layout, shards, fingerprint, cut.listing, state, cut.notes, matches.left_out, class_names)
 
 
-def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
+def _fingerprint(config: JobConfig, weights: str, class_names: bytes | None) -> dict[str, Any]:
     """Everything besides the input that determines the bytes of a shard."""
     fingerprint = {
         "model": {"name": public_uri(config.model.model.name), "weights": weights},
@@ -139,4 +143,8 @@ def _fingerprint(config: JobConfig, weights: str) -> dict[str, Any]:
     }
     if numerics := NUMERICS.get(config.model.precision):
         fingerprint["numerics"] = numerics
+    if config.model.outputs_map:
+        fingerprint["outputs_map"] = dict(config.model.outputs_map)
+    if class_names is not None:
+        fingerprint["class_names"] = f"sha256:{hashlib.sha256(class_names).hexdigest()}"
     return json.loads(json.dumps(fingerprint))  # with the types that a receipt returns

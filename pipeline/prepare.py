@@ -36,6 +36,8 @@ def prepare(plan: Plan) -> None:
             retry_failures.write_marker(layout, plan.todo)
         if plan.listing is not None and (plan.todo or not door.exists(layout.listing)):
             door.write_atomic(layout.listing, plan.listing)
+        if plan.class_names is not None and door.read_if_there(layout.class_names) != plan.class_names:
+            door.write_atomic(layout.class_names, plan.class_names)
         if layout.request in plan.state.stale:
             request.enter(*note)
     except request.OutputInUse as error:

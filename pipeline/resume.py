@@ -37,6 +37,7 @@ def find(
     shards: tuple[Shard, ...],
     fingerprint: dict[str, Any],
     listing: bytes | None,
+    class_names: bytes | None = None,
 ) -> State:
     """The state of the output folder of a request. Raises RequestError if it belongs to another request."""
     try:
@@ -48,7 +49,7 @@ def find(
             f"--output={config.output} cannot be read: {door.explain(config.output, error)}"
         ) from error
     if not existing:
-        _check_foreign(layout, listing)
+        _check_foreign(layout, listing, class_names)
     if config.overwrite:
         old = [layout.receipt(receipt.shard) for receipt in existing]
         kept = [file.path for file in door.match(layout.manifest)]
@@ -101,13 +102,14 @@ def check_inputs(layout: Layout, files: Iterable[FileMetadata], listing: bytes |
             )
 
 
-def _check_foreign(layout: Layout, listing: bytes | None) -> None:
+def _check_foreign(layout: Layout, listing: bytes | None, class_names: bytes | None) -> None:
     """Raises RequestError if a folder without receipts has files with this job's names that are not its."""
     foreign = ""
     if b'"shards_done"' not in (door.read_if_there(layout.manifest) or b'"shards_done"'):
         foreign = layout.manifest
-    if listing is not None and door.read_if_there(layout.listing) not in (None, listing):
-        foreign = layout.listing
+    for path, content in ((layout.listing, listing), (layout.class_names, class_names)):
+        if content is not None and door.read_if_there(path) not in (None, content):
+            foreign = path
     if foreign and not door.exists(layout.request):
         raise RequestError(
             f"--output={layout.folder} holds {foreign}, which this job did not write, and would write over it: move it "

@@ -1,14 +1,23 @@
-"""Checks that the requested model is available and usable, and identifies its weights. Imports no TensorFlow."""
+"""Checks that the requested model is available and usable, identifies its weights, and reads what it says of itself.
+
+Imports no TensorFlow.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
 
-from bit import check, digests, download, models, outputs
+from bit import check, digests, download, models, outputs, tuned
 from pipeline.flags import RequestError
+from pipeline.options import JobConfig
 from transforms.fetching.uris import public_uri
 from transforms.infer import ModelSettings
 from transforms.storage import copying, door
+
+_T = TypeVar("_T")
 
 
 def identify(settings: ModelSettings, is_local_run: bool) -> str:
@@ -37,8 +46,53 @@ def identify(settings: ModelSettings, is_local_run: bool) -> str:
         raise RequestError(f"--model={public_uri(model.name)}: {door.explain(model.uri, error)}") from error
 
 
+def described(config: JobConfig, is_local_run: bool) -> JobConfig:
+    """The request with the image size and the class names that a tuned model brings, unless flags set the size.
+
+    Raises RequestError if they cannot be read. Those of a model that only the workers fetch stay unknown here.
+    """
+    settings = config.model
+    model = settings.model
+    if model.architecture or model.kind == "untrained":  # the name says it all
+        return config
+    try:
+        at = model.uri
+        if door.is_local(at) or at.startswith(("http://", "https://")):
+            if not is_local_run and not os.path.isdir(at) and model.kind != "npz":
+                return config
+            at = download.local_path(model)
+        side = _read(at, model.kind, tuned.PREPROCESSING, tuned.parse_image_size) or model.image_size
+        names = _read(at, model.kind, tuned.CLASSES, tuned.parse_names) or ()
+        classes = len(names) or (_head(at, model) if door.is_local(at) else None)
+    except (download.WeightsUnreachable, models.UnusableModel, OSError, ValueError, ImportError) as error:
+        raise RequestError(f"--model={public_uri(model.name)}: {door.explain(model.uri, error)}") from error
+    if "image_size" in config.unset:
+        decode = replace(config.decode, preprocessing=replace(config.preprocessing, image_size=side))
+        config = replace(config, decode=decode)
+        settings = replace(settings, image_size=side)
+    if "top_k" in config.unset:
+        settings = replace(settings, top_k=outputs.default_top_k(classes))
+    if settings.outputs != ("embedding",):
+        settings = replace(settings, class_names=names)
+    return replace(config, model=settings)
+
+
+def _read(at: str, kind: str, file: str, parse: Callable[[bytes, str], _T]) -> _T | None:
+    place = tuned.place(at, kind, file)
+    content = door.read_if_there(place)
+    return None if content is None else parse(content, place)
+
+
+def _head(path: str, model: models.Model) -> int | None:
+    return check.check(door.local(path), model.architecture)
+
+
 def _check(settings: ModelSettings, path: str) -> None:
     classes = check.check(path, settings.model.architecture)
+    if settings.class_names and classes:
+        tuned.check_names(settings.class_names, classes, f"{tuned.CLASSES} of {settings.model.name}")
+    elif classes is None and settings.class_names:
+        classes = len(settings.class_names)
     outputs.check(settings.model, settings.outputs, settings.top_k, classes)
 
 

@@ -33,6 +33,8 @@ class ModelSettings:
     precision: str = "float32"
     outputs: tuple[str, ...] = ("embedding",)  # from bit.outputs.OUTPUTS, in that order
     top_k: int = 5
+    outputs_map: tuple[tuple[str, str], ...] = ()  # (ours, the SavedModel's) names of outputs
+    class_names: tuple[str, ...] = ()  # of a tuned head, as far as the launcher knows them
 
 
 class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
@@ -78,6 +80,8 @@ class BitModelHandler(ModelHandler[PixelChunk, FeatureChunk, Any]):
             precision=settings.precision,
             outputs=settings.outputs,
             top_k=settings.top_k,
+            outputs_map=dict(settings.outputs_map),
+            class_names=settings.class_names,
         )
         fitted = compiled.compile_first(loaded, kept) if loaded.device else Fitted(loaded)
         counters.PROCESS.loaded()

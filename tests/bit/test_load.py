@@ -186,8 +186,10 @@ def saved(module, folder, **signatures):
     return str(folder)
 
 
-def from_folder(path, image_size=32, **options):
-    return load(resolve(path), path, image_size=image_size, batch_size=4, **options)
+def from_folder(path, image_size=32, output="output_0", **options):
+    """The features of a SavedModel from elsewhere."""
+    named = {"outputs_map": {"embedding": output}, **options}
+    return load(resolve(path), path, image_size=image_size, batch_size=4, **named)
 
 
 def hub_call(side=None):
@@ -233,8 +235,8 @@ def test_no_usable_signature_lists_what_there_is(tmp_path):
         from_folder(path)
     text = str(raised.value)
     assert text.startswith(f"{path} has no usable signature; a SavedModel needs a function of float32 images")
-    assert "signature 'maps': returns float32 (None, 32, 32, 3)" in text
-    assert "signature 'sums': takes float32 (), float32 (), returns float32 ()" in text
+    assert "signature 'maps': returns output_0 float32 (None, 32, 32, 3)" in text
+    assert "signature 'sums': takes float32 (), float32 (), returns output_0 float32 ()" in text
 
 
 def test_a_fixed_image_size_names_both_sizes(tmp_path):

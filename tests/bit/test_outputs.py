@@ -134,7 +134,7 @@ def test_the_order_asked_for_does_not_matter():
             "has no head, so no logits and no top_k: use --outputs=embedding",
         ),
         (
-            ["--model=vtab/BiT-M-R50x1-run0-patch_camelyon.npz", "--outputs=top_k"],
+            ["--model=vtab/BiT-M-R50x1-run0-patch_camelyon.npz", "--outputs=top_k", "--top_k=5"],
             "has 2 classes: --top_k=5 is more than that",
         ),
         (["--model=bit/m-r50x1", "--top_k=3"], "--top_k=3 sets the number of classes for --outputs=top_k"),

@@ -272,18 +272,22 @@ def test_another_prefix_of_the_names_is_folded_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "why", "width"),
     [
-        (lambda self, x: folded_by(self, x, epsilon=1e-2), "gives another vector"),
-        (lambda self, x: folded_by(self, x, scale=1.9), "gives another vector"),
-        (lambda self, x: folded_by(self, x)[:, :100], "returns 100 values"),
+        (lambda self, x: folded_by(self, x, epsilon=1e-2), "gives another vector", 256),
+        (lambda self, x: folded_by(self, x, scale=1.9), "gives another vector", 256),
+        (lambda self, x: folded_by(self, x)[:, :100], "returns 100 values", 100),
     ],
     ids=["epsilon", "scale", "width"],
 )
-def test_a_lookalike_is_called_as_it_is(change, why, tmp_path, caplog):
+def test_a_lookalike_is_called_as_it_is(change, why, width, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     path = saved(tmp_path, change)
-    extractor = tiny(path, path)
+    if width != 256:  # not the embedding by its shape, so the request has to say so
+        with pytest.raises(UnusableModel, match="has no output that is named embedding or logits"):
+            tiny(path, path)
+    named = {} if width == 256 else {"outputs_map": {"embedding": "output_0"}}
+    extractor = tiny(path, path, **named)
     assert extractor.identity["route"] == "saved_model"
     assert "is called as it is: " in caplog.text
     assert why in caplog.text
@@ -292,7 +296,7 @@ def test_a_lookalike_is_called_as_it_is(change, why, tmp_path, caplog):
     with pytest.raises(
         UnusableModel, match=f"--precision=bfloat16 is not available for .*{why}.*use the .npz"
     ):
-        tiny(path, path, precision="bfloat16")
+        tiny(path, path, precision="bfloat16", **named)
 
 
 def test_float32_on_a_gpu_is_told_of_what_it_leaves_once(monkeypatch, caplog):

@@ -16,7 +16,7 @@ from transforms.storage import door
 
 _LABEL = r"\d{5,}-of-\d{5,}"
 _FEATURES, _FAILURES, _RECEIPTS, _TEMPORARY = "features-", "failures-", "receipts", ".tmp"
-MANIFEST, LISTING = "manifest.json", "inputs.txt"
+MANIFEST, LISTING, CLASS_NAMES = "manifest.json", "inputs.txt", "class_names.txt"
 
 # Prefixes of the names, below the output folder, of files that belong to a single shard.
 OF_SHARDS = (_FEATURES, _FAILURES, f"{_RECEIPTS}/", f"{_TEMPORARY}/")
@@ -42,7 +42,8 @@ _DATA = re.compile(rf"{_FEATURES}{_LABEL}{re.escape(features.SUFFIX)}|{_FAILURES
 _OURS = (
     re.compile(rf"(.*)(?:^|/){re.escape(_TEMPORARY)}/[^/]+", re.DOTALL),
     re.compile(
-        rf"(.*?)(?:^|/)(?:{_DATA.pattern}|{_RECEIPTS}/{_LABEL}\.json|{re.escape(MANIFEST)}|{re.escape(LISTING)})",
+        rf"(.*?)(?:^|/)(?:{_DATA.pattern}|{_RECEIPTS}/{_LABEL}\.json|"
+        rf"{'|'.join(map(re.escape, (MANIFEST, LISTING, CLASS_NAMES)))})",
         re.DOTALL,
     ),
 )
@@ -115,6 +116,11 @@ class Layout:
     def listing(self) -> str:
         """The image files that a glob or folder matched, one per line; shards refer to byte ranges of it."""
         return door.join(self.folder, LISTING)
+
+    @property
+    def class_names(self) -> str:
+        """The names of a tuned head's classes, one per line, in the order of the logits; the manifest has its digest."""
+        return door.join(self.folder, CLASS_NAMES)
 
     @property
     def temporary(self) -> str:

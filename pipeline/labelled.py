@@ -1,0 +1,167 @@
+"""Reads a finished job's output, shard by shard, together with a label that was passed through."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bit import models, outputs, tuned
+from bit.labels import read_labels
+from transforms.commit import receipts
+from transforms.commit.layout import Layout
+from transforms.commit.receipts import Receipt
+from transforms.records import features
+from transforms.records.features import Damage
+from transforms.storage import door
+
+Label = int | str
+
+
+class NotUsable(ValueError):
+    """The output cannot answer the question. Exit code 2."""
+
+
+class Damaged(ValueError):
+    """The output is not as it was committed. Exit code 1."""
+
+
+@dataclass
+class Row:
+    """One image of the output that has one label."""
+
+    key: bytes
+    label: Label
+    values: Mapping[str, Any]  # of the record, by feature
+
+
+@dataclass
+class Labelled:
+    """The output of a finished job. `rows` counts what it leaves out."""
+
+    layout: Layout
+    label: str  # name of the feature that holds it
+    manifest: Mapping[str, Any]
+    done: list[Receipt]
+    left_out: Counter[str] = field(default_factory=Counter)  # images without one label, by reason
+
+    @property
+    def inputs(self) -> int:
+        """Images of the input, failed ones included."""
+        return sum(receipt.inputs for receipt in self.done)
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Failed images by code. Their labels are not known: they have no record."""
+        return self.manifest["failures_by_code"]
+
+    def rows(self) -> Iterator[Row]:
+        """The images that have one label, in the order of the input. Raises Damaged."""
+        self.left_out.clear()
+        for receipt in self.done:
+            if not receipt.features:
+                continue
+            path = self.layout.features(receipt.shard)
+            count = 0
+            with door.open_binary(path) as stream:
+                for record in features.read(stream):
+                    if isinstance(record, Damage):
+                        raise _damaged(self.layout, path, record.reason)
+                    count += 1
+                    values = record.values()
+                    label = _label(values.get(self.label))
+                    if isinstance(label, _No):
+                        self.left_out[label.reason] += 1
+                    else:
+                        yield Row(values[features.KEY][0], label, values)
+            if count != receipt.features:
+                raise _damaged(self.layout, path, f"{count} records, but the receipt says {receipt.features}")
+
+
+def open_output(folder: str, label: str) -> Labelled:
+    """The output of a job in `folder`. Raises NotUsable if it holds none, is unfinished, or was written without `label`."""
+    layout = Layout(folder.rstrip("/") or "/")
+    content = door.read_if_there(layout.manifest)
+    if content is None:
+        raise NotUsable(
+            f"{folder} holds no output of a finished job: it has no manifest.json; give the --output folder of a job, and if "
+            "that was stopped, run it again"
+        )
+    try:
+        manifest = json.loads(content)
+        passed = manifest["schema"]["pass_through"]
+        done = receipts.read_receipts(layout)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(layout, layout.manifest, repr(error)) from error
+    if label not in passed:
+        has = f"it passed through {', '.join(passed)}" if passed else "it passed nothing through"
+        raise NotUsable(
+            f"--label={label}: the job wrote no such feature ({has}); run it with --pass_through={label} into another --output"
+        )
+    return Labelled(layout, label, manifest, done)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a head, as far as they are known."""
+
+    names: Sequence[str] = ()  # readable, by index
+    index: Mapping[str, int] = field(default_factory=dict)  # of each name and synset that only one class has
+
+
+def classes_of(output: Labelled) -> Classes:
+    """The classes of the model's head. Raises Damaged if their names are not those that the job wrote."""
+    if recorded := output.manifest.get("class_names", ""):
+        path = output.layout.class_names
+        content = door.read_if_there(path) or b""
+        if recorded != f"sha256:{hashlib.sha256(content).hexdigest()}":
+            raise _damaged(output.layout, path, "its digest is not that in the manifest")
+        names = tuned.parse_names(content, path)
+        return Classes(names, _unique(names))
+    try:
+        model = models.resolve(output.manifest["model"]["name"])
+    except (models.UnknownModel, models.UnusableModel):  # a path that is gone
+        return Classes()
+    count = output.manifest["dimensions"].get("logits") or outputs.classes(model)
+    labels = read_labels(outputs.task(model, count)) if isinstance(count, int) else None
+    if labels is None or labels.synsets is None:
+        return Classes()
+    readable = [name.decode() for name in labels.names.tolist()]
+    return Classes(
+        readable, _unique(readable) | _unique([synset.decode() for synset in labels.synsets.tolist()])
+    )
+
+
+def _unique(names: Sequence[str]) -> dict[str, int]:
+    count = Counter(names)
+    return {name: index for index, name in enumerate(names) if count[name] == 1}
+
+
+@dataclass(frozen=True)
+class _No:
+    reason: str
+
+
+def _label(values: Any) -> Label | _No:
+    if values is None or not len(values):
+        return _No("no label")
+    if len(values) > 1:
+        return _No("several labels")
+    (value,) = values
+    if isinstance(value, bytes):
+        text = value.decode(errors="surrogateescape").strip()
+        return text if text else _No("no label")
+    if isinstance(value, int):
+        return value
+    return (
+        int(value) if np.isfinite(value) and value == int(value) else _No("a label that is no whole number")
+    )
+
+
+def _damaged(layout: Layout, path: str, what: str) -> Damaged:
+    return Damaged(f"{path}: {what}; `python -m pipeline.verify {layout.folder}` shows all that is wrong")
