@@ -11,6 +11,8 @@ x itself would cancel where a mean is large. What is kept for the gradient is x,
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from bit.group_norm import EPSILON, WORTH_COMPILING
@@ -101,7 +103,7 @@ def _x_gradient(
 
 
 # XLA makes one loop of what has no sum over pixels; its sums are slow on a CPU (`bit.group_norm`).
-_PLAIN = {
+_PLAIN: dict[str, Any] = {
     "sum": _sum,
     "squares": _squares,
     "apply": _applied,

@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def save(folder: Path, trainer: Trainer, step: int) -> None:
     """Writes a checkpoint before the update `step`, then removes all but the newest two."""
     folder.mkdir(exist_ok=True)
     state = json.dumps(asdict(State(step, trainer.micro_batch, trainer.scale)))
-    arrays = {f"trained/{name}": value for name, value in trainer.trained().items()}
+    arrays: dict[str, Any] = {f"trained/{name}": value for name, value in trainer.trained().items()}
     arrays |= {f"momentum/{name}": value for name, value in trainer.momentum().items()}
     replace_file(
         folder / f"step-{step:09d}.npz", lambda stream: np.savez(stream, state=np.array(state), **arrays)

@@ -24,9 +24,9 @@ class Mistake(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """`pairs` counts (true class, predicted class); `count` is the number of pictures."""
+    """`pairs` counts (true class, predicted class); `pictures` is their number."""
 
-    count: int
+    pictures: int
     loss: float
     top1: float
     top5: float

@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
 from transforms.elements import Encoded
@@ -46,7 +47,7 @@ def of_feature(item: Encoded, feature: str) -> Label:
         raise ItemError("no_label", f"there is no {feature!r} here")
     value = features[feature]
     kind = value.WhichOneof("kind")
-    values = getattr(value, kind).value if kind else ()
+    values: Any = getattr(value, kind).value if kind else ()
     if len(values) != 1:
         raise ItemError(
             "no_label" if not values else "bad_label", f"{feature!r} has {len(values)} values, not one"

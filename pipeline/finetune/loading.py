@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +98,7 @@ class Loader:
         self._is_cached = np.zeros(len(examples), bool)  # and decoded without a failure
         self._ended = threading.Event()
 
-    def batches(self, step: int) -> Iterator[Batch]:
+    def batches(self, step: int) -> Generator[Batch, None, None]:
         """The batch of the update `step`, and of those that follow, without end. To be closed."""
         users = feeders.acquire(self._decode)
         # Each piece holds a slot of pixels.
@@ -258,7 +258,7 @@ def _taken(values: queue.Queue[Any], ended: threading.Event) -> Iterator[Any]:
 
 def decoded(
     source: Input, examples: Examples, settings: DecodeSettings, failed: Callable[[Failed], None]
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+) -> Generator[tuple[np.ndarray, np.ndarray, np.ndarray], None, None]:
     """All examples once, in order, as the job sees them: (float32 (batch_size, side, side, 3), rows, examples) of each batch."""
     users = feeders.acquire(settings)
     try:

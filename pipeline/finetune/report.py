@@ -48,7 +48,7 @@ def page(about: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], evaluat
             f"<h2>{title}</h2><p>In training (grey, with crops and MixUp) and evaluated (blue), by step.</p>"
         )
         parts.append(_curve(lines))
-    if evaluation.count:
+    if evaluation.pictures:
         parts += ["<h2>Confusion</h2>", _confusion(evaluation, names)]
         parts.append(f"<h2>Worst mistakes</h2><div>{_mistakes(evaluation.mistakes, names, keys)}</div>")
         parts += ["<h2>Classes</h2>", _classes(evaluation, names)]

@@ -135,7 +135,7 @@ class Run:
             notes.add({"step": step, **values})
             notes.clear()
             say(
-                f"step {step + 1}: {found.top1:.1%} of {found.count} pictures right (top 5: {found.top5:.1%})"
+                f"step {step + 1}: {found.top1:.1%} of {found.pictures} pictures right (top 5: {found.top5:.1%})"
             )
         return found
 
@@ -177,13 +177,13 @@ class Run:
 
     def _summary(self, found: Evaluation, about: dict[str, Any]) -> dict[str, Any]:
         data, recipe = self._data, self._data.recipe
-        evaluated = found.count > 0
+        evaluated = found.pictures > 0
         return {
             **about,
             "examples": len(data.training),
             "classes": len(data.names),
             "failed": len(self._failed),
-            "evaluated": found.count,
+            "evaluated": found.pictures,
             "loss": found.loss if evaluated else None,
             "top1": found.top1 if evaluated else None,
             "top5": found.top5 if evaluated else None,

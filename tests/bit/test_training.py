@@ -148,26 +148,41 @@ def test_only_what_is_trained_changes(train, count):
     assert all(name.startswith(("block4/", "group_norm/", "head/")) for name in names) == (train != "all")
 
 
+def with_a_head(**settings):
+    """A trainer whose head is not zero, so that everything behind it has gradients."""
+    one = trainer(**settings)
+    draw = np.random.RandomState(9)
+    trained = one.trained()
+    trained[HEAD_KERNEL] = draw.standard_normal(trained[HEAD_KERNEL].shape) * 0.1
+    one.restore(trained, one.momentum())
+    return one
+
+
 @pytest.mark.parametrize("train", ["last_block", "head"])
 def test_frozen_weights_give_the_same_gradients(train):
-    one, other = trainer(precision="float64"), trainer(precision="float64", train=train)
-    for _ in range(2):
-        one.update(batch(), 0.0)
-        other.update(batch(), 0.0)
+    one, other = with_a_head(precision="float64"), with_a_head(precision="float64", train=train)
+    assert one.gradients(batch()).loss == pytest.approx(other.gradients(batch()).loss, rel=1e-12)
     for name in training.trained_names(TINY, 5, train):
-        np.testing.assert_allclose(other.gradient(name), one.gradient(name), rtol=1e-6, atol=1e-12)
+        expected = one.gradient(name)
+        assert np.abs(expected).max() > 0
+        np.testing.assert_allclose(other.gradient(name), expected, rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize(("precision", "off"), [("bfloat16", 0.15), ("float16", 0.03)])
+@pytest.mark.parametrize(("precision", "off"), [("bfloat16", 0.3), ("float16", 0.05)])
 def test_reduced_precisions_have_about_the_same_gradients_and_float32_weights(precision, off):
-    exact, one = trainer(precision="float64"), trainer(precision=precision)
-    for _ in range(2):
-        exact.update(batch(), 0.05)
-        one.update(batch(), 0.05)
-    for name in (HEAD_KERNEL, f"block4/unit01/b/{STANDARDIZED}", f"root_block/{STANDARDIZED}"):
+    exact, one = with_a_head(precision="float64"), with_a_head(precision=precision)
+    exact.gradients(batch())
+    one.gradients(batch())
+    for name in (
+        HEAD_KERNEL,
+        "group_norm/gamma",
+        f"block4/unit01/b/{STANDARDIZED}",
+        f"root_block/{STANDARDIZED}",
+    ):
         expected, got = exact.gradient(name), one.gradient(name)
         assert got.dtype == np.float32
-        assert np.linalg.norm(got - expected) < off * np.linalg.norm(expected), name
+        error = np.linalg.norm(got - expected) / np.linalg.norm(expected)
+        assert 1e-6 < error < off, (name, error)  # the precision is what it is said to be
 
 
 def test_an_overflow_in_float16_halves_the_scale_and_repeats_the_update():
@@ -253,7 +268,8 @@ def test_the_norms_gradient_is_that_of_its_formula(monkeypatch, offset, compiled
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             y = call(*inputs, 4, dtype, compiled)
-        return [y, *tape.gradient(y, inputs, tf.constant(upstream, dtype))]
+        gradients = tape.gradient(y, inputs, tf.constant(upstream, dtype))
+        return [value.numpy() for value in (y, *gradients)]
 
     expected = gradients(group_norm_relu, tf.float64, False)
     for dtype, off in ((tf.float64, 1e-9), (tf.float32, 2e-5)):
