@@ -88,11 +88,13 @@ class Loader:
         decode: DecodeSettings,
         cache: bool,
         keep: bool,
+        flip: bool = True,
     ):
-        """`cache` keeps decoded pictures, `keep` what files hold, in memory after the first time."""
+        """`cache` keeps decoded pictures, `keep` what files hold, in memory after the first time; without `flip` no
+        picture is mirrored."""
         self.failed: dict[tuple[str, int], Failed] = {}
         self._source, self._examples, self._plan, self._resolution = source, examples, plan, resolution
-        self._decode, self._keep = decode, keep or plan.repeats
+        self._decode, self._keep, self._flip = decode, keep or plan.repeats, flip
         side = resolution.resize
         self._cache = np.zeros((len(examples), side, side, 3), np.uint8) if cache else None
         self._is_cached = np.zeros(len(examples), bool)  # and decoded without a failure
@@ -218,7 +220,7 @@ class Loader:
                     break
                 piece = next(pieces)
             corners, flips = order.crops_and_flips(self._plan.seed, step, count, side, self._resolution.crop)
-            yield Batch(pixels, self._examples.classes[examples], corners, flips, present)
+            yield Batch(pixels, self._examples.classes[examples], corners, flips & self._flip, present)
             step += 1
 
     def _put(self, piece: _Piece, pixels: np.ndarray, present: np.ndarray) -> None:

@@ -80,6 +80,7 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
          "side to which pictures are resized before a crop (default: 160 if they are small, else 512)"),
         ("--crop", {"type": flags._side, "metavar": "SIDE"},
          "side of the network's input, in training and later (default: 128 if pictures are small, else 480)"),
+        ("--no_flip", flags._SWITCH, "mirror no picture: for digits, text, left and right"),
         ("--seed", {"type": int, "default": 0, "metavar": "N"}, "of order, crops, flips and MixUp (default: %(default)s)"),
         ("--deterministic", flags._SWITCH, "the same bytes from the same command: slower, on one kind of device"),
     ],
@@ -139,6 +140,7 @@ class Request:
     mixup: float | None
     resize: int | None
     crop: int | None
+    no_flip: bool
     seed: int
     deterministic: bool
     evaluate_every: int
@@ -271,6 +273,7 @@ def parse(argv: Sequence[str]) -> Request:
         mixup=given.mixup,
         resize=given.resize,
         crop=given.crop,
+        no_flip=given.no_flip,
         seed=given.seed,
         deterministic=given.deterministic,
         evaluate_every=given.evaluate_every,

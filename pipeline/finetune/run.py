@@ -74,6 +74,7 @@ class Run:
             request.decode(self._data.recipe.resolution.resize),
             request.cache,
             keep=len(self._data.training) <= self._data.window,
+            flip=not request.no_flip,
         )
         every = request.evaluate_every or -(-schedule.end // _EVALUATIONS)
         saved_at, saved_step = time.monotonic(), step

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -202,7 +203,7 @@ def process(*flags, at_step=None, number=None, expect=0):
     ) as running:
         path = f"{output}/metrics.jsonl"
         while at_step is not None and running.poll() is None:
-            if os.path.exists(path) and f'"step": {at_step},' in open(path).read():
+            if os.path.exists(path) and f'"step": {at_step},' in Path(path).read_text():
                 running.send_signal(number)
                 break
             time.sleep(0.01)
