@@ -1,7 +1,7 @@
 """A training step the authors' way in PyTorch: run by benchmarks.training in an environment with torch and timm.
 
-timm's `resnetv2_50x1_bit` and the like standardize kernels in each step and are the authors' network; loss and optimizer are those
-of `bit_pytorch/train.py`. Prints the seconds of one update per line on stdin; at the end the peak memory in GiB.
+timm's `resnetv2_50x1_bit` and the like standardize kernels in each step and are the authors' network; loss and optimizer are
+those of `bit_pytorch/train.py`. Prints the seconds of one update per line on stdin; at the end the peak memory in GiB.
 """
 
 from __future__ import annotations

@@ -7,11 +7,12 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bit.training import Trainer
+if TYPE_CHECKING:  # which imports TensorFlow
+    from bit.training import Trainer
 
 _NAME = re.compile(r"step-(\d{9})\.npz")
 _KEPT = 2
