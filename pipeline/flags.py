@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import re
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from bit import outputs
@@ -205,6 +206,18 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     ],
 }
 # fmt: on
+
+
+def add(to: argparse._ActionsContainer, names: Iterable[str]) -> None:
+    """Adds flags of the job to another command's parser, with their texts and defaults."""
+    rows = {row[0]: row for group in _FLAGS.values() for row in group}
+    for name, settings, text in (rows[name] for name in names):
+        to.add_argument(name, help=text, **settings)
+
+
+def group_names(title: str) -> list[str]:
+    """The names of the flags of a group of the help text."""
+    return [name for name, _, _ in _FLAGS[title]]
 
 
 def parser() -> Parser:

@@ -120,7 +120,7 @@ def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, Pip
         scaled_decoding=flags.scaled_decoding,
     )
     config = JobConfig(
-        input_texts=tuple(",".join(map(_path, text.split(","))) for text in flags.input),
+        input_texts=tuple(map(_paths, flags.input)),
         input_format=flags.input_format,
         images_per_shard=flags.images_per_shard,
         split_bytes=flags.split_bytes,
@@ -183,6 +183,11 @@ def _path(text: str) -> str:
         return home.expanded(text.removeprefix("file://"))
     except home.NoHome as error:
         raise RequestError(str(error)) from error
+
+
+def _paths(text: str) -> str:
+    """A value of --input with each path in it as `_path` returns it. Raises RequestError."""
+    return ",".join(map(_path, text.split(",")))
 
 
 def _folder(text: str) -> str:
