@@ -9,7 +9,7 @@ import zlib
 import pytest
 from backports import zstd
 
-from transforms.storage import compression, packing
+from transforms.storage import compression, damage, packing
 
 PACKERS = {
     "gzip": gzip.compress,
@@ -52,7 +52,7 @@ def test_what_precedes_a_cut_is_read_and_then_it_raises(pack, at):
     head = compression.head(stream, 2 * len(DATA))
     assert DATA.startswith(head)
     assert at < 0.9 or len(head) > len(DATA) // 3
-    with pytest.raises(compression.DAMAGED):
+    with pytest.raises(damage.DAMAGED):
         opened(packed[: int(len(packed) * at)]).read()
 
 
@@ -62,7 +62,7 @@ def test_damage_at_the_start_is_met_again(pack):
     for _ in range(2):
         assert compression.head(stream, 100) == b""
         stream.seek(0)
-        with pytest.raises(compression.DAMAGED) as caught:
+        with pytest.raises(damage.DAMAGED) as caught:
             stream.read()
         said.append(str(caught.value))
         stream.seek(0)
@@ -74,7 +74,7 @@ def test_damage_at_the_start_is_met_again(pack):
 def test_what_is_behind_the_last_member_is_damage(pack, junk):
     stream = opened(pack(DATA) + junk)
     assert compression.head(stream, 2 * len(DATA)) == DATA
-    with pytest.raises(compression.DAMAGED):
+    with pytest.raises(damage.DAMAGED):
         opened(pack(DATA) + junk).read()
 
 
@@ -85,7 +85,7 @@ def test_a_flipped_bit_is_noticed(pack):
     if pack is zstd.compress:
         packed = bytearray(zstd.compress(DATA, options={zstd.CompressionParameter.checksum_flag: 1}))
         packed[len(packed) // 2] ^= 16
-    with pytest.raises(compression.DAMAGED):
+    with pytest.raises(damage.DAMAGED):
         opened(bytes(packed)).read()
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import google_crc32c
 import numpy as np
 
-from transforms.storage.compression import DAMAGED
+from transforms.storage.damage import DAMAGED
 
 _HEADER = struct.Struct("<QI")
 HEADER_BYTES = _HEADER.size

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 from transforms.records import tar_headers
 from transforms.records.tar_headers import BLOCK_BYTES
 from transforms.records.tfrecord import Damage
-from transforms.storage.compression import DAMAGED
+from transforms.storage.damage import DAMAGED
 
 NO_HEADER, NO_END, ZEROS = "no valid tar header", "the archive ends without its end mark", "zeros, no members"
 CUT, MISPLACED = "the file ends inside a member", "no tar header where the size of a member says"

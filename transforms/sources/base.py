@@ -14,7 +14,7 @@ from apache_beam.io.filesystem import FileMetadata
 from transforms.elements import EVERY, Encoded, Failure, Record
 from transforms.fetching.settings import FetchSettings
 from transforms.storage import door
-from transforms.storage.compression import DAMAGED
+from transforms.storage.damage import DAMAGED
 from transforms.storage.errors import is_transient
 
 Item = Encoded | Record | Failure

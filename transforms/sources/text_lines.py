@@ -12,7 +12,7 @@ from typing import Any
 
 from transforms.sources.base import BadInput
 from transforms.storage import door
-from transforms.storage.compression import Damaged
+from transforms.storage.damage import Damaged
 
 MARK = codecs.BOM_UTF8
 # UTF-32's first: its little-endian mark begins with that of UTF-16.

@@ -17,7 +17,7 @@ from transforms.sources.csv_rows import text_of
 from transforms.sources.rows import Columns, Row, Slice, check_columns, row_of, slices
 from transforms.sources.text_lines import MARK
 from transforms.storage import door
-from transforms.storage.compression import DAMAGED
+from transforms.storage.damage import DAMAGED
 
 _LINES_SAMPLED = 1000
 

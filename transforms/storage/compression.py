@@ -11,25 +11,17 @@ import gzip
 import io
 import lzma
 import re
-import zlib
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
 from backports import zstd
 
+from transforms.storage.damage import DAMAGED, Damaged
 from transforms.storage.reading import Buffered
 
 _MAGIC_BYTES = 16
 _READ_BYTES = 256 << 10  # 256 KiB, compressed
 _XZ_MEMORY_BYTES = 1 << 30  # 1 GiB: what a file may ask for; `xz -9` needs 65 MiB
-
-
-class Damaged(EOFError):
-    """Compressed data that is cut or damaged: nothing more can be read. All before it has been."""
-
-
-# What reading a compressed stream raises for its content.
-DAMAGED = (zlib.error, EOFError, gzip.BadGzipFile)
 
 
 class _Format(NamedTuple):
