@@ -22,8 +22,8 @@ from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZED, Arrays, Weights, s
 log = logging.getLogger(__name__)
 PRECISIONS = ("float32", "bfloat16", "float16")
 TRAINED = ("all", "last_block", "head")
-# float16's gradients: see `_Scale`.
-_FIRST_SCALE, _GROWTH_STEPS = 2.0**15, 2000
+# Of float16's loss: kernels in float16 are divided by 64, which their gradients are multiplied by.
+_FIRST_SCALE, _GROWTH_STEPS = 2.0**10, 2000
 
 FORM = network.PLAIN._replace(norm_relu=group_norm_gradient.group_norm_relu)
 

@@ -168,11 +168,11 @@ def test_frozen_weights_give_the_same_gradients(train):
         np.testing.assert_allclose(other.gradient(name), expected, rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize(("precision", "off"), [("bfloat16", 0.3), ("float16", 0.05)])
+@pytest.mark.parametrize(("precision", "off"), [("bfloat16", 0.3), ("float16", 0.2)])
 def test_reduced_precisions_have_about_the_same_gradients_and_float32_weights(precision, off):
     exact, one = with_a_head(precision="float64"), with_a_head(precision=precision)
-    exact.gradients(batch())
-    one.gradients(batch())
+    exact.update(batch(), 0.0)
+    one.update(batch(), 0.0)  # which finds the loss scale
     for name in (
         HEAD_KERNEL,
         "group_norm/gamma",
