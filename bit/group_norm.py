@@ -25,7 +25,7 @@ import tensorflow as tf
 
 EPSILON = 1e-5  # of equation 2
 # Compiling takes about 0.1 s per shape: not worth it for tensors that take a fraction of a millisecond.
-_WORTH_COMPILING = 1 << 19  # elements
+WORTH_COMPILING = 1 << 19  # elements
 _SLICES_MAX = 16
 
 
@@ -38,20 +38,21 @@ def group_norm_relu(
     compiled: bool,
     epsilon: float = EPSILON,
 ) -> tf.Tensor:
-    """(n, h, w, c) of any floating dtype -> max(y, 0), the same shape in `dtype`; all arithmetic is float32.
+    """(n, h, w, c) of any floating dtype -> max(y, 0), the same shape in `dtype`; all arithmetic is in that of gamma and beta.
 
-    gamma, beta: float32 (c,). `compiled` allows XLA for the loops over pixels, if the shape is known and large enough.
+    gamma, beta: float32 (c,), or float64 where x is float64. `compiled` allows XLA for the loops over pixels, if the
+    shape is known and large enough.
     """
-    compiled = compiled and (x.shape.num_elements() or 0) >= _WORTH_COMPILING
-    sums, squares = _compiled_sums(x) if compiled else _sums(x)
+    compiled = compiled and (x.shape.num_elements() or 0) >= WORTH_COMPILING
+    sums, squares = _compiled_sums(x) if compiled else _sums(x, gamma.dtype)
     pixels = tf.shape(x)[1] * tf.shape(x)[2]
     scale, shift = _scale_and_shift(sums, squares, gamma, beta, groups, pixels, epsilon)
     return (_compiled_apply if compiled else _apply)(x, scale, shift, dtype)
 
 
-def _sums(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Sums of x and of its square over the pixels, float32 (n, c) each."""
-    x = tf.cast(x, tf.float32)
+def _sums(x: tf.Tensor, exact: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sums of x and of its square over the pixels, (n, c) each, in the dtype `exact`."""
+    x = tf.cast(x, exact)
     return tf.reduce_sum(x, [1, 2]), tf.reduce_sum(tf.square(x), [1, 2])
 
 
@@ -83,7 +84,7 @@ def _scale_and_shift(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """scale = gamma/sigma and shift = beta - mu gamma/sigma, (n, 1, 1, c) each: y = x * scale + shift."""
     channels = sums.shape[-1]
-    m = tf.cast(pixels * (channels // groups), tf.float32)
+    m = tf.cast(pixels * (channels // groups), gamma.dtype)
 
     def by_group(values: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(tf.reshape(values, [-1, groups, channels // groups]), 2, keepdims=True) / m
@@ -97,7 +98,7 @@ def _scale_and_shift(
 
 
 def _apply(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    return tf.cast(tf.nn.relu(tf.cast(x, tf.float32) * scale + shift), dtype)
+    return tf.cast(tf.nn.relu(tf.cast(x, scale.dtype) * scale + shift), dtype)
 
 
 _compiled_apply = tf.function(_apply, autograph=False, jit_compile=True)

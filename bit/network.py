@@ -30,11 +30,13 @@ class Form(NamedTuple):
       stored: a kernel (h, w, cin, cout) as `conv` takes it.
       conv: (x, stored kernel, stride) -> the convolution, padded by (side - 1) / 2 on all sides.
       pool: the maximum of 3x3 at stride 2, of a padded tensor.
+      norm_relu: GroupNorm, then ReLU, with the parameters of `bit.group_norm.group_norm_relu`.
     """
 
     stored: Callable[[tf.Tensor], tf.Tensor]
     conv: Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
     pool: Callable[[tf.Tensor], tf.Tensor]
+    norm_relu: Callable[..., tf.Tensor] = group_norm_relu
 
 
 def _conv(x: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
@@ -49,6 +51,8 @@ PLAIN = Form(lambda kernel: kernel, _conv, lambda x: tf.nn.max_pool2d(x, 3, 2, "
 
 def dtype_of(name: str, compute: tf.DType) -> tf.DType:
     """The dtype that array `name` of a checkpoint has in a network whose convolutions run in `compute`."""
+    if compute == tf.float64:
+        return compute
     layer = name.removesuffix(f"/{STANDARDIZED}")
     exact = layer == name or (compute == tf.bfloat16 and layer in FLOAT32_IN_BFLOAT16)
     return tf.float32 if exact else compute
@@ -77,8 +81,8 @@ def embed(
     """float32 (n, h, w, 3) RGB in [-1, 1] -> pooled features, float32 (n, architecture.embedding_size).
 
     `weights` holds standardized kernels and norms by official name, as `prepared` returns them for `form`. Each convolution runs
-    in the dtype of its kernel, which the residual stream has behind it; all statistics are float32. `compiled` allows
-    XLA between the convolutions, if shapes are known.
+    in the dtype of its kernel, which the residual stream has behind it; all statistics are float32. Where all weights and the
+    images are float64, so is everything else. `compiled` allows XLA between the convolutions, if shapes are known.
     """
 
     def kernel(name: str) -> tf.Tensor:
@@ -90,7 +94,7 @@ def embed(
     def norm_relu(x: tf.Tensor, name: str, dtype: tf.DType) -> tf.Tensor:
         gamma, beta = weights[f"{name}group_norm/gamma"], weights[f"{name}group_norm/beta"]
         epsilon = EPSILON * (FLOAT16_SCALE**2 if x.dtype == tf.float16 else 1.0)
-        return group_norm_relu(x, gamma, beta, architecture.groups, dtype, compiled, epsilon)
+        return form.norm_relu(x, gamma, beta, architecture.groups, dtype, compiled, epsilon)
 
     def norm_relu_conv(x: tf.Tensor, name: str, stride: int = 1) -> tf.Tensor:
         return conv(norm_relu(x, f"{name}/", kernel(name).dtype), name, stride)
@@ -108,7 +112,7 @@ def embed(
             y = norm_relu_conv(conv(y, f"{at}/a"), f"{at}/b", stride)  # the stride sits on the 3x3
             y = norm_relu_conv(y, f"{at}/c")
             x = tf.cast(shortcut + tf.cast(y, shortcut.dtype), y.dtype)
-    return tf.reduce_mean(norm_relu(x, "", tf.float32), [1, 2])
+    return tf.reduce_mean(norm_relu(x, "", weights["group_norm/gamma"].dtype), [1, 2])
 
 
 def classify(embedding: tf.Tensor, weights: Mapping[str, tf.Tensor]) -> tf.Tensor:

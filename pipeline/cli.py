@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
         (),
         "judge an output's features by classifiers of a few images per class",
     ),
+    "finetune": ("pipeline.finetune", (), "fine-tune a model on labelled images"),
     "look": ("pipeline.look", (), "write a page that shows an output"),
     "duplicates": ("pipeline.duplicates", (), "find pictures that are the same, or nearly so"),
     "models": ("bit.models", (), "list the models by name"),

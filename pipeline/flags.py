@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import re
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from bit import outputs
@@ -63,14 +64,16 @@ def positive(text: str) -> int:
     return value
 
 
-def _side(text: str) -> int:
+def side(text: str) -> int:
+    """Pixels per side of a picture. Raises ArgumentTypeError, as the others do."""
     value = positive(text)
     if value > 8192:
         raise argparse.ArgumentTypeError(f"{text} is more than 8192 pixels")
     return value
 
 
-def _rate(text: str) -> float:
+def rate(text: str) -> float:
+    """A share of 0 to 1."""
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
@@ -84,7 +87,8 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _size(text: str) -> int:
+def size(text: str) -> int:
+    """Bytes, as in 512KiB."""
     match = re.fullmatch(r"(\d+)\s*(|B|KiB|MiB|GiB)", text)
     if not match or int(match[1]) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512KiB or 64MiB")
@@ -98,7 +102,8 @@ def _true(text: str) -> bool:
     return text.lower() == "true"
 
 
-def _names(text: str) -> list[str]:
+def names(text: str) -> list[str]:
+    """Names between commas."""
     return [name for name in text.split(",") if name]
 
 
@@ -118,7 +123,7 @@ SWITCH: dict[str, Any] = {
     "metavar": "true|false",
 }
 _COUNT: dict[str, Any] = {"type": positive, "metavar": "N"}
-_LIST: dict[str, Any] = {"type": _names, "metavar": "NAME,..."}
+_LIST: dict[str, Any] = {"type": names, "metavar": "NAME,..."}
 
 # fmt: off
 _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
@@ -138,7 +143,7 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
          "file#key in tars)"),
         ("--pass_through", {**_LIST, "default": []},
          "features, columns or tar members to copy to the output; NAME:int64, NAME:float or NAME:bytes sets the type"),
-        ("--split_bytes", {"type": _size, "metavar": "SIZE"},
+        ("--split_bytes", {"type": size, "metavar": "SIZE"},
          "cut uncompressed TFRecord files into shards of SIZE, such as 256MiB (default: one per file)"),
         ("--images_per_shard", _COUNT,
          "images per shard of lists, image files and Parquet (default: whole batches that give about 200 shards, at "
@@ -150,7 +155,7 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("--overwrite", SWITCH, "delete earlier output instead of resuming it"),
         ("--retry_failures", SWITCH,
          "retry the failed images of a finished run; those that succeed are added to their shards"),
-        ("--max_failure_rate", {"type": _rate, "default": 0.5, "metavar": "RATE"},
+        ("--max_failure_rate", {"type": rate, "default": 0.5, "metavar": "RATE"},
          "exit with 3 if a larger share of the images failed, 0 to 1 (default: %(default)s)"),
         ("--report_file", {"default": "", "metavar": "PATH"}, "write a summary of the run to PATH, as JSON"),
         ("--dry_run", SWITCH, "sample a few images, estimate the time and size of the job, and write no output"),
@@ -170,7 +175,7 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("--precision", {"choices": PRECISIONS, "default": "float32"},
          "number format of the network: on GPUs, bfloat16 (T4, V100: float16) is faster and less exact "
          "(default: %(default)s)"),
-        ("--image_size", {"type": _side, "metavar": "SIDE"},
+        ("--image_size", {"type": side, "metavar": "SIDE"},
          "side of the square model input, in pixels (default: what the model was trained or tuned at, or 224)"),
         ("--batch_size", {**_COUNT, "default": 32}, "images per model call; 128 suits a GPU (default: %(default)s)"),
         ("--exif_orientation", {"choices": ("ignore", "apply"), "default": _IMAGES.exif_orientation},
@@ -189,7 +194,7 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
          "time limit for fetching one image, with all retries (default: %(default)g)"),
         ("--retries", {"type": int, "default": _FETCH.retries, "metavar": "N"},
          "retries per request after a transient error (default: %(default)s)"),
-        ("--max_bytes", {"type": _size, "default": _FETCH.max_bytes, "metavar": "SIZE"},
+        ("--max_bytes", {"type": size, "default": _FETCH.max_bytes, "metavar": "SIZE"},
          "refuse larger image files; they are recorded as failures (default: 64MiB)"),
         ("--fetch_threads", {**_COUNT, "default": _FETCH.concurrency},
          "images fetched at once per process (default: %(default)s)"),
@@ -206,6 +211,18 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     ],
 }
 # fmt: on
+
+
+def add(to: argparse._ActionsContainer, names: Iterable[str]) -> None:
+    """Adds flags of the job to another command's parser, with their texts and defaults."""
+    rows = {row[0]: row for group in _FLAGS.values() for row in group}
+    for name, settings, text in (rows[name] for name in names):
+        to.add_argument(name, help=text, **settings)
+
+
+def group_names(title: str) -> list[str]:
+    """The names of the flags of a group of the help text."""
+    return [name for name, _, _ in _FLAGS[title]]
 
 
 def parser() -> Parser:

@@ -107,7 +107,7 @@ def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, Pip
         raise RequestError(
             f"--top_k={flags.top_k} sets the number of classes for --outputs=top_k: add top_k to --outputs"
         )
-    passed, kinds = _typed_names(flags.pass_through)
+    passed, kinds = typed_names(flags.pass_through)
     reserved = sorted(set(passed) & {*features.STANDARD, *outputs.features(output_names)})
     if reserved:
         raise RequestError(f"--pass_through={','.join(reserved)}: reserved for the job's own features")
@@ -169,7 +169,7 @@ def _flag_named(text: str) -> str:
     return re.sub(r"^(?=[a-z_]+ )", "--", text) if text.split(" ")[0].isidentifier() else text
 
 
-def _typed_names(texts: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+def typed_names(texts: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """The columns in --pass_through, and the types of those that are written as NAME:TYPE."""
     kinds: dict[str, str] = {}
     for text in texts:

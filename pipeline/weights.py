@@ -22,11 +22,11 @@ from transforms.storage.errors import is_transient
 _T = TypeVar("_T")
 
 
-def identify(settings: ModelSettings, is_local_run: bool) -> str:
+def identify(settings: ModelSettings, is_local_run: bool, modules: bool = True) -> str:
     """A string that changes with the weights. Raises RequestError if the model is unavailable or unusable.
 
-    Weights behind http(s) are downloaded to this machine's cache if the job runs here. Official ones never change, so their
-    address in Google's bucket identifies them, wherever they come from.
+    Weights behind http(s) are downloaded to this machine's cache if the job runs here; without `modules` not as a SavedModel.
+    Official ones never change, so their address in Google's bucket identifies them, wherever they come from.
     """
     model = settings.model
     try:
@@ -35,7 +35,9 @@ def identify(settings: ModelSettings, is_local_run: bool) -> str:
         if model.uri.startswith(("http://", "https://")):
             if not is_local_run:
                 return public_uri(model.uri)
-            path = download.local_path(model, head=settings.uses_head, offline=settings.offline)
+            path = download.local_path(
+                model, head=settings.uses_head, modules=modules, offline=settings.offline
+            )
             _check(settings, path)
             return model.uri if model.uri.startswith(BUCKET) else f"sha256:{_digest(path)}"
         if door.is_local(model.uri):

@@ -107,6 +107,8 @@ def test_a_wrong_import_would_be_seen():
         ("transforms.feeding.forker", ("apache_beam", "tensorflow", "requests")),
         ("transforms.sources.kinds", ("tensorflow",)),
         ("pipeline.main", ("tensorflow",)),
+        ("pipeline.finetune.__main__", ("tensorflow",)),
+        ("bit.hyperrule", ("tensorflow",)),
     ],
 )
 def test_what_a_module_brings_with_it(module, absent):

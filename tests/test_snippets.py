@@ -60,6 +60,10 @@ ELSEWHERE = {
         "test_parquet_images.py::test_images_that_a_data_set_only_refers_to_are_failures",
         "datasets.table embed_table_storage with_format arrow map batched=True to_parquet",
     ),
+    ("finetuning.md", "mkdir -p local/classes/texture"): (
+        "test_documented.py::test_from_folders_of_the_sample_photographs_to_features_and_classes",
+        "mkdir cp samples/photos pipeline.finetune pipeline.main local/tuned/model local/tuned-features",
+    ),
     # No test has a container engine: the file is linted, and the test below looks at the command.
     ("running.md", "docker build --file deploy/Dockerfile --tag IMAGE ."): (
         "test_container.py::test_the_linter_has_nothing_to_say",

@@ -1,0 +1,129 @@
+"""`python -m pipeline.finetune`: labelled pictures in, a tuned model out."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+
+from bit import home
+from bit.command import guard
+
+os.environ.update(home.settled())  # before Beam is imported, which has a folder there
+
+from apache_beam.io.filesystem import BeamIOError
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from bit import download, models
+from pipeline import console, runners, weights
+from pipeline.console import say
+from pipeline.finetune import data, folder
+from pipeline.finetune import request as requests
+from pipeline.finetune.request import Request
+from pipeline.flags import RequestError
+from pipeline.signals import Signals
+from pipeline.terminal import Screen
+from transforms.fetching.uris import public_uri
+from transforms.infer import ModelSettings
+from transforms.model import compiled
+from transforms.sources.base import BadInput
+from transforms.storage import door, retrying
+
+DONE, FAILED, REFUSED, TOO_MANY_FAILURES = 0, 1, 2, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 2 wrong request, 3 too many failures, 1 any other error, or a signal."""
+    console.configure_logging(runners.LOCAL)
+    try:
+        request = requests.parse(sys.argv[1:] if argv is None else argv)
+        if home.notice:
+            say(home.notice)
+        with Signals() as signals:
+            return _run(request, signals)
+    except (RequestError, BadInput) as error:
+        say(f"error: {error}")
+        return REFUSED
+    except (OSError, BeamIOError, MemoryError, ValueError, FloatingPointError) as error:
+        say(f"error: {error}. The same command goes on from the last checkpoint")
+        return FAILED
+
+
+def _run(request: Request, signals: Signals) -> int:
+    door.configure(PipelineOptions([]))
+    # Before threads read the environment that TensorFlow's import would change. Not XLA's flags, which are for inference.
+    compiled.set_environment(device_files=())
+    output = request.output
+    settings = ModelSettings(request.model, 32, 1, offline=request.offline)
+    with retrying.hurried():
+        identifier, path = weights.identify(settings, True, modules=False), _weights(request)
+        sources = data.inputs(request)
+    is_done = folder.is_done(output)
+    problems = [source.problem for source in sources.values() if source.problem]
+    if problems and not is_done:
+        raise RequestError(problems[0])
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"--output={output} is not a folder, nor can it be made: {error}") from error
+    folder.claim(output, folder.identity(request, identifier, sources))
+    if is_done:
+        say(f"{output} holds a finished run of this request: nothing to do")
+        return DONE
+    found = data.find(request, sources)
+    total = len(found.training) + len(found.validation) + len(found.failed)
+    if len(found.failed) > request.max_failure_rate * total:
+        say(
+            f"error: {len(found.failed)} of {total} examples cannot be used: {output / folder.FAILURES} lists them"
+        )
+        return TOO_MANY_FAILURES
+    if request.deterministic:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    _say_recipe(request, found)
+    # TensorFlow takes seconds to import: not before the request is known to be right.
+    from pipeline.finetune import run
+
+    try:
+        training = run.Run(request, found, path, signals)
+    except models.UnusableModel as error:
+        raise RequestError(f"--model={public_uri(request.model.name)}: {error}") from error
+    evaluation = training.train()
+    if evaluation is None:
+        say(f"stopped ({signals.stopped()}): the same command goes on from here")
+        return FAILED
+    training.write(evaluation, {"model": request.model.name, "weights": identifier})
+    say(
+        f"tuned model: {output / run.MODEL}; report: {output / 'report.html'}; {training.failed} examples failed"
+    )
+    return TOO_MANY_FAILURES if training.failed > request.max_failure_rate * total else DONE
+
+
+def _weights(request: Request) -> str:
+    """The local path of the checkpoint that training starts from; '' for untrained ones. Raises RequestError."""
+    try:
+        return download.local_path(request.model, head=False, modules=False, offline=request.offline)
+    except (download.WeightsUnreachable, models.UnusableModel) as error:
+        raise RequestError(f"--model={public_uri(request.model.name)}: {error}") from error
+
+
+def _say_recipe(request: Request, found: data.Data) -> None:
+    recipe = found.recipe
+    schedule, sides = recipe.schedule, recipe.resolution
+    decays = ", ".join(map(str, schedule.decays)) or "never"
+    say(
+        f"{schedule.end} updates of {request.batch_size} pictures, rate {request.base_rate:g} after {schedule.warm_up}, "
+        f"divided by ten after {decays}; pictures (median area {found.area:.0f}) resized to {sides.resize}, "
+        f"crops of {sides.crop}; MixUp {recipe.mixup_alpha:g}"
+    )
+
+
+if __name__ == "__main__":
+    guard()
+    with Screen():
+        code = main()
+    threading.excepthook = lambda _: None
+    sys.stderr.flush()
+    os._exit(code)  # threads of a stopped run must not keep the process alive

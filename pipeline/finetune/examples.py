@@ -1,0 +1,203 @@
+"""The labelled examples of an input: one pass over it finds their places, labels, failures and typical size in pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.finetune.labels import Classes, Label
+from transforms.elements import Decoded, Encoded, Failure, Shard
+from transforms.errors import ItemError
+from transforms.feeding import feeders
+from transforms.feeding.settings import DecodeSettings
+from transforms.fetching.fetcher import Fetcher
+from transforms.records import images
+from transforms.sources import finding
+from transforms.sources.base import Cutting, Item, Reading, ReadSettings
+
+_SAMPLED = 256  # pictures whose sizes are looked at
+
+
+class Failed(NamedTuple):
+    """An example that cannot be used, as `failures.jsonl` lists it."""
+
+    shard: str
+    position: int
+    key: str
+    stage: str  # 'read' | 'label' | 'fetch' | 'decode'
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Input:
+    """Shards of one request, and how to read them. Not picklable: it has threads to fetch on.
+
+    Attributes:
+      settings: with the type of the label's column.
+      listing: the list of image files that the shards refer to, to be written at `listing_path` before they are read.
+      problem: why no example can be read; '' if there is no such reason.
+    """
+
+    shards: tuple[Shard, ...]
+    settings: ReadSettings
+    fetcher: Fetcher
+    pool: ThreadPoolExecutor
+    kind: str
+    listing_path: Path
+    listing: bytes | None
+    problem: str
+
+    def read(
+        self, shard: Shard, due: Sequence[int] | set[int] | None = None, fetch: bool = True
+    ) -> Iterator[Item]:
+        """The items of a shard at the positions that are due, in order; without `fetch`, images behind URIs are empty."""
+        reading = Reading(
+            shard.name, self.settings, fetch=self.fetcher.fetch if fetch else _nothing, pool=self.pool
+        )
+        return shard.source.items(reading if due is None else replace(reading, due=due))
+
+
+def find(
+    texts: Sequence[str],
+    input_format: str,
+    settings: ReadSettings,
+    images_per_shard: int | None,
+    listing: Path,
+) -> Input:
+    """The shards of values of --input, as the job cuts them. Writes nothing. Raises BadInput."""
+    found = finding.find(texts, input_format, settings)
+    if found.kind.name == "images":  # whose label is their folder
+        settings = replace(settings, pass_through=())
+    cut = found.kind.cut(found.files, Cutting(settings, images_per_shard, None, str(listing)))
+    shards = tuple(
+        Shard(index, len(cut.sources), source, name)
+        for index, (source, name) in enumerate(zip(cut.sources, cut.names, strict=True))
+    )
+    pool = ThreadPoolExecutor(settings.fetch.concurrency, "fetch")
+    settings = replace(settings, kinds=cut.kinds)
+    fetcher = Fetcher(settings.fetch)
+    return Input(shards, settings, fetcher, pool, found.kind.name, listing, cut.listing, cut.problem)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples by place, sorted by shard and position; arrays of (n,).
+
+    Attributes:
+      shards, positions: int, into `Input.shards`, and in the shard.
+      classes: int.
+      held_out: float in [0, 1), a hash of the key: SHA-256's first 8 bytes over 2^64.
+    """
+
+    shards: np.ndarray
+    positions: np.ndarray
+    classes: np.ndarray
+    held_out: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def where(self, chosen: np.ndarray) -> Examples:
+        """Those that a mask of bool (n,) chooses."""
+        return Examples(
+            self.shards[chosen], self.positions[chosen], self.classes[chosen], self.held_out[chosen]
+        )
+
+
+class Scan(NamedTuple):
+    """What one pass found. `classes` of the examples are numbers of `labels`, in order of their first occurrence."""
+
+    examples: Examples
+    labels: list[Label]
+    failed: list[Failed]
+    sample: list[
+        tuple[int, Encoded]
+    ]  # shard and item, the lowest hashes: chosen evenly, and the same each time
+    image_bytes: float  # on average, as stored; 0 where the pass saw no image
+
+
+def scan(source: Input, label_of: Callable[[Encoded], Label], tick: Callable[[int, int], None]) -> Scan:
+    """Passes over the input once, without fetching. `tick` is called with the numbers of shards and examples so far."""
+    places: list[tuple[int, int, int, float]] = []
+    numbers: dict[Label, int] = {}
+    failed: list[Failed] = []
+    sample: list[tuple[float, int, int, Encoded]] = []
+    total_bytes = 0
+    for index, shard in enumerate(source.shards):
+        for item in map(images.encoded, source.read(shard, fetch=False)):
+            if isinstance(item, Failure):
+                failed.append(failure_of(shard, item))
+                continue
+            try:
+                label = label_of(item)
+            except ItemError as error:
+                failed.append(
+                    Failed(shard.name, item.position, text_of(item.key), "label", error.code, str(error))
+                )
+                continue
+            chance = key_hash(item.key)
+            places.append((index, item.position, numbers.setdefault(label, len(numbers)), chance))
+            total_bytes += len(item.data)
+            entry = (-chance, -index, -item.position, replace(item, passed=b""))
+            if len(sample) < _SAMPLED:
+                heapq.heappush(sample, entry)
+            elif entry[:3] > sample[0][:3]:
+                heapq.heapreplace(sample, entry)
+        tick(index + 1, len(places))
+    columns = [np.array(column) for column in zip(*places, strict=True)] if places else [np.zeros(0)] * 4
+    examples = Examples(
+        columns[0].astype(np.int32), columns[1].astype(np.int64), columns[2].astype(np.int32), columns[3]
+    )
+    chosen = [(-shard, item) for _, shard, _, item in sorted(sample, key=lambda entry: entry[:3])]
+    return Scan(examples, list(numbers), failed, chosen, total_bytes / max(1, len(places)))
+
+
+def renumbered(found: Scan, classes: Classes) -> Examples:
+    """The examples with the numbers of `classes`; -1 for a label that is not of them."""
+    by_label = np.array([classes.numbers.get(label, -1) for label in found.labels] or [0], np.int32)
+    return replace(found.examples, classes=by_label[found.examples.classes])
+
+
+def median_area(source: Input, found: Scan, decode: DecodeSettings) -> float:
+    """The median area in pixels of the sampled pictures, as stored; 0 if none can be decoded."""
+    items: list[Encoded] = []
+    for shard, item in found.sample:
+        one = item if item.data else next(iter(source.read(source.shards[shard], {item.position})), None)
+        if isinstance(one, Encoded):
+            items.append(one)
+    users = feeders.acquire(decode)
+    try:
+        areas = []
+        for start in range(0, len(items), decode.batch_size):
+            results = users.submit(items[start : start + decode.batch_size]).wait()
+            areas += [result.width * result.height for result in results if isinstance(result, Decoded)]
+    finally:
+        feeders.release(users)
+    return float(np.median(areas)) if areas else 0.0
+
+
+def failure_of(shard: Shard, item: Failure) -> Failed:
+    """A failure of the job's own steps as `failures.jsonl` lists it."""
+    return Failed(shard.name, item.position, text_of(item.key), item.stage, item.code, item.message)
+
+
+def key_hash(key: bytes) -> float:
+    """A number in [0, 1) that depends on the key only, evenly spread."""
+    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") / 2.0**64
+
+
+def text_of(key: bytes) -> str:
+    """A key as it is shown."""
+    return key.decode("utf-8", "backslashreplace")
+
+
+def _nothing(uri: str) -> bytes:
+    return b""

@@ -1,0 +1,207 @@
+"""One training run, from its request to the exported model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from typing import Any
+
+from bit import export, hyperrule, training
+from bit.checkpoint import open_checkpoint
+from bit.hyperrule import Mixup
+from bit.models import ARCHITECTURES, HEADS, Model
+from bit.training import Batch, Settings, Trainer
+from bit.weights import Untrained, Weights
+from pipeline.console import say
+from pipeline.finetune import checkpoints, evaluation, folder, journal, loading, report
+from pipeline.finetune.data import Data
+from pipeline.finetune.evaluation import Evaluation
+from pipeline.finetune.examples import Failed
+from pipeline.finetune.journal import Journal
+from pipeline.finetune.loading import Loader
+from pipeline.finetune.order import MIXUP, Order
+from pipeline.finetune.request import Request
+from pipeline.signals import Signals
+
+MODEL, WEIGHTS = "model", "weights.npz"
+_EVALUATIONS = 10
+
+
+def weights_of(model: Model, path: str) -> Weights:
+    """The arrays that training starts from, at the local `path` ('' for untrained ones). Raises UnusableModel."""
+    if model.kind == "untrained":
+        return Untrained(ARCHITECTURES[model.architecture], HEADS.get(model.head, 0))
+    return open_checkpoint(path, model.architecture)
+
+
+class Run:
+    """A run in its output folder, which it continues from the last checkpoint."""
+
+    def __init__(self, request: Request, data: Data, weights: str, signals: Signals):
+        """`weights` is the local path of the checkpoint that training starts from; '' for untrained ones."""
+        self._request, self._data, self._signals = request, data, signals
+        settings = Settings(
+            data.recipe.resolution.crop,
+            request.micro_batch,
+            request.train,
+            request.precision,
+            request.momentum,
+        )
+        self._trainer = Trainer(weights_of(request.model, weights), len(data.names), settings)
+        self._folder = request.output / "checkpoints"
+        self._order = Order(
+            data.training.shards, data.training.positions, request.batch_size, request.seed, data.window
+        )
+        self._failed: dict[tuple[str, int], Failed] = {(one.shard, one.position): one for one in data.failed}
+
+    def train(self) -> Evaluation | None:
+        """Trains to the end and evaluates; None if a signal stopped it, after a checkpoint."""
+        request, schedule = self._request, self._data.recipe.schedule
+        step = checkpoints.restore(self._folder, self._trainer)
+        if step:
+            say(f"going on from the checkpoint before step {step}")
+        notes = Journal(request.output, step, schedule.end)
+        loader = Loader(
+            self._data.training_input,
+            self._data.training,
+            self._order,
+            self._data.recipe.resolution,
+            request.decode(self._data.recipe.resolution.resize),
+            request.cache,
+            keep=len(self._data.training) <= self._data.window,
+            flip=not request.no_flip,
+        )
+        every = request.evaluate_every or -(-schedule.end // _EVALUATIONS)
+        saved_at, saved_step = time.monotonic(), step
+        found: Evaluation | None = _NOTHING
+        with closing(notes), closing(loader.batches(step)) as batches:
+            while True:
+                rate = schedule.rate(step, request.base_rate)
+                is_late = time.monotonic() - saved_at >= 60 * request.checkpoint_minutes
+                if (rate is None or is_late or self._signals.received) and step != saved_step:
+                    self._save(step)
+                    saved_at, saved_step = time.monotonic(), step
+                is_due = step and (step % every == 0 or rate is None) and not notes.was_evaluated(step - 1)
+                if is_due and len(self._data.validation):
+                    found = self._evaluate(notes, step - 1)
+                if self._signals.received:
+                    if step != saved_step:
+                        self._save(step)
+                    return None
+                if rate is None:
+                    self._write_failures()
+                    return found
+                batch = next(batches)
+                result = self._update(batch, step, rate)
+                self._failed |= loader.failed
+                right = (result.logits.argmax(1) == batch.labels) & batch.present
+                count = int(batch.present.sum())
+                accuracy = int(right.sum()) / max(1, count)
+                notes.trained(step, result.loss, accuracy, rate, count, len(self._failed))
+                step += 1
+
+    def _save(self, step: int) -> None:
+        self._write_failures()
+        checkpoints.save(self._folder, self._trainer, step)
+
+    def _write_failures(self) -> None:
+        folder.write_failures(self._request.output / folder.FAILURES, list(self._failed.values()))
+
+    def _update(self, batch: Batch, step: int, rate: float) -> training.Result:
+        def mixing(rows: Sequence[slice]) -> Mixup | None:
+            draw = hyperrule.draws(self._request.seed, MIXUP, step)
+            return hyperrule.mixup(draw, self._data.recipe.mixup_alpha, batch.present, rows)
+
+        return self._trainer.update(batch, rate, mixing)
+
+    def _evaluate(self, notes: Journal, step: int) -> Evaluation | None:
+        data = self._data
+        decode = self._request.decode(data.recipe.resolution.crop, self._trainer.micro_batch)
+        pictures = loading.decoded(data.validation_input, data.validation, decode, self._add_failure)
+        with closing(pictures):
+            found = evaluation.evaluate(
+                self._trainer.predictor(), pictures, data.validation.classes, lambda: self._signals.received
+            )
+        if found:
+            values = {
+                "evaluation/loss": found.loss,
+                "evaluation/top1": found.top1,
+                "evaluation/top5": found.top5,
+            }
+            notes.add({"step": step, **values})
+            say(
+                f"step {step + 1}: {found.top1:.1%} of {found.pictures} pictures right (top 5: {found.top5:.1%})"
+            )
+        return found
+
+    def _add_failure(self, one: Failed) -> None:
+        self._failed.setdefault((one.shard, one.position), one)
+
+    @property
+    def failed(self) -> int:
+        """The number of examples that could not be used."""
+        return len(self._failed)
+
+    def write(self, found: Evaluation, about: dict[str, Any]) -> None:
+        """Writes the model, its weights under the official names, and the reports. The last of them marks the run as done."""
+        output, names, crop = self._request.output, self._data.names, self._data.recipe.resolution.crop
+        weights = self._trainer.weights()
+        export.write_checkpoint(weights, str(output / WEIGHTS), names, crop)
+        partial = output / f"{MODEL}.partial"
+        for path in (partial, output / MODEL):
+            shutil.rmtree(path, ignore_errors=True)
+        export.export(weights, str(partial), head=True, side=crop, classes=names)
+        os.replace(partial, output / MODEL)
+        entries = journal.read(output / journal.METRICS)
+        summary = self._summary(found, about)
+        text = report.page(
+            {name: value for name, value in summary.items() if not isinstance(value, list | dict)},
+            entries,
+            found,
+            names,
+            [self._place(mistake.example) for mistake in found.mistakes],
+        )
+        checkpoints.replace_file(output / "report.html", lambda stream: stream.write(text.encode()))
+        folder.write_json(output / folder.REPORT, summary)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _place(self, example: int) -> str:
+        data = self._data
+        name = data.validation_input.shards[data.validation.shards[example]].name
+        return f"{name}, example {data.validation.positions[example]}"
+
+    def _summary(self, found: Evaluation, about: dict[str, Any]) -> dict[str, Any]:
+        data, recipe = self._data, self._data.recipe
+        evaluated = found.pictures > 0
+        return {
+            **about,
+            "examples": len(data.training),
+            "classes": len(data.names),
+            "failed": len(self._failed),
+            "evaluated": found.pictures,
+            "loss": found.loss if evaluated else None,
+            "top1": found.top1 if evaluated else None,
+            "top5": found.top5 if evaluated else None,
+            "median_area": data.area,
+            "image_size": recipe.resolution.crop,
+            "resize": recipe.resolution.resize,
+            "mixup_alpha": recipe.mixup_alpha,
+            "steps": recipe.schedule.end,
+            "schedule": asdict(recipe.schedule),
+            "rate": self._request.base_rate,
+            "momentum": self._request.momentum,
+            "batch_size": self._request.batch_size,
+            "micro_batch": self._trainer.micro_batch,
+            "precision": self._request.precision,
+            "train": self._request.train,
+            "seed": self._request.seed,
+            "per_class": report.per_class(found, data.names) if evaluated else [],
+        }
+
+
+_NOTHING = Evaluation(0, 0.0, 0.0, 0.0, Counter(), [])
