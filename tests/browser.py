@@ -35,10 +35,10 @@ class Page:
         for domain in ("Page", "Runtime", "Network", "Log"):
             self._call(f"{domain}.enable")
 
-    def open(self, path: Path) -> None:
-        """Opens a file, and waits until it is loaded."""
+    def open(self, path: Path, fragment: str = "") -> None:
+        """Opens a file and waits until it is loaded; with a fragment, it must not be open already."""
         self._events.clear()
-        self._call("Page.navigate", url=path.as_uri())
+        self._call("Page.navigate", url=path.as_uri() + fragment)
         self._wait("Page.loadEventFired")
 
     def evaluate(self, expression: str) -> Any:
@@ -150,6 +150,10 @@ def chromium(profile: Path, flags: Sequence[str] = ()) -> Iterator[Page]:
         yield Page(read, write)
     finally:
         process.terminate()
-        process.wait(60)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         os.close(read)
         os.close(write)

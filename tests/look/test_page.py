@@ -30,6 +30,7 @@ def fresh(page, path):
     page.requests.clear()
     page.screen(1280, 900)
     page.open(path)
+    page.until("document.querySelector('canvas').dataset.ready === ''")
     return page
 
 
@@ -137,13 +138,13 @@ def test_the_keyboard_opens_turns_and_closes(opened):
     opened.until("!dialog.open")
 
 
-def test_a_link_to_a_picture_opens_it(opened, whole):
-    opened.evaluate("location.hash = 'picture-3'; location.reload()")
-    opened.until(
-        "typeof dialog !== 'undefined' && dialog.open && dialog.querySelector('h2').textContent === data.keys[3]"
-    )
-    opened.evaluate("location.hash = 'picture-99999'")
-    opened.until("!dialog.open")
+def test_a_link_to_a_picture_opens_it(page, whole, bare):
+    fresh(page, bare)
+    page.open(whole, "#picture-3")
+    assert page.evaluate("dialog.open")
+    assert texts(page, "dialog h2") == [SHOWN[3]]
+    page.evaluate("location.hash = 'picture-99999'")
+    page.until("!dialog.open")
 
 
 def test_the_map_shows_the_picture_under_the_pointer(opened):

@@ -136,7 +136,10 @@ function show_map() {
     event.preventDefault();
   });
   canvas.addEventListener("blur", () => choose(-1));
-  tiles.forEach((tile) => tile && tile.addEventListener("load", draw));
+  Promise.allSettled(tiles.map((tile) => tile && tile.decode())).then(() => {
+    draw();
+    canvas.dataset.ready = "";
+  });
   new ResizeObserver(draw).observe(canvas);
 
   const legend = element("ul", { class: "legend" });
