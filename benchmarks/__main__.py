@@ -31,6 +31,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "overlap": (),
     "encode": (),
     "export": ("--rounds=5",),
+    "duplicates": ("--rows", "5000"),
     "start": ("--rounds=3",),
     "memory": ("--images", "1000", "5000", "--sizes", "500x375"),
     "growth-engines": ("engines", "--engines", "direct", "--images=2000", "--rounds=1"),

@@ -127,6 +127,13 @@ ROWS = (
         most=12,
     ),
     Row(
+        "recall of the index for near duplicates",
+        "duplicates",
+        lambda f: f["faiss: recall"],
+        "{:.3f}",
+        least=0.98,
+    ),
+    Row(
         "export to Parquet over pyarrow with the same table in memory and the same options",
         "export",
         lambda f: f["over pyarrow, the same table in memory"],

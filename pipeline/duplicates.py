@@ -67,7 +67,10 @@ def parser() -> flags.Parser:
 
 
 def _threshold(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not a cosine above 0 and up to 1")
     return value
@@ -160,12 +163,12 @@ def _run(plan: duplicates_plan.Plan, display: Display) -> None:
     _tell(rows, len(found.dropped), plan.request["threshold"])
     if every.without_direction:
         say(
-            f"{every.without_direction} vectors are zero or not finite: only the pictures' bytes were compared"
+            f"vectors that are zero or not finite, of which only the pictures' bytes were compared: {every.without_direction}"
         )
     if by_row_only:
         say(
-            f"{by_row_only} records to drop share their key with a record to keep: the list leaves them out, the table has them "
-            "by shard and row"
+            f"records to drop with the key of a record to keep: {by_row_only}; they are in the table, by shard "
+            "and row, and not in the list"
         )
     if json.loads(committed.manifest)["model"]["name"].startswith("untrained/"):
         say("the weights are untrained: similarities say little about pictures")
@@ -198,12 +201,11 @@ def _tell(rows: pa.Table, dropped: int, threshold: float) -> None:
     """Says what was found."""
     groups = len(rows) - dropped
     same = int(np.count_nonzero(rows["same_bytes"].to_numpy() & ~rows["is_representative"].to_numpy()))
-    found = f"{console.counted(groups, 'group')} with {console.counted(len(rows), 'picture')}"
-    say(f"{found}: {dropped} to drop, {same} of them with the bytes of their representative")
+    say(
+        f"groups: {groups}, with {len(rows)} pictures; to drop: {dropped}, {same} with the bytes of their representative"
+    )
     if chained := int(np.count_nonzero(rows["similarity"].to_numpy() < threshold)):
-        say(
-            f"{chained} of these are alike through others only: less than {threshold:g} similar to their representative"
-        )
+        say(f"alike through others only, less than {threshold:g} similar to their representative: {chained}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Every snippet of docs/using.md runs as it is printed, one after another, and gives the features of the job."""
 
 import ast
+import io
+import json
 import os
 import re
 import subprocess
@@ -8,13 +10,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from tests import helpers
 from tests.pages import blocks
 
 PAGE = helpers.REPO / "docs" / "using.md"
 SIZES = (70, 0, 40, 55)
+CLASSES = 5
 FIRST = "in-00000-of-00004.tfrecord#0"
 
 
@@ -22,11 +27,24 @@ FIRST = "in-00000-of-00004.tfrecord#0"
 def folder(tmp_path_factory):
     """A folder with the features of a job, and what the commands of the page leave there."""
     folder = tmp_path_factory.mktemp("using")
-    pattern = helpers.write_shards(folder / "in", SIZES)
-    helpers.job(f"--input={pattern}", output=folder / "local" / "features")
+    seeds = iter(range(sum(SIZES)))
+    for index, size in enumerate(SIZES):
+        records = [labelled(next(seeds)) for _ in range(size)]
+        helpers.write_tfrecord(folder / "in" / f"in-{index:05d}-of-00004.tfrecord", records)
+    flags = (f"--input={folder}/in/*", "--pass_through=image/class/label")
+    helpers.job(*flags, output=folder / "local" / "features")
     for block in blocks(PAGE, "bash"):
         assert run(folder, "bash", "-euo", "pipefail", "-c", block) == ""
     return folder
+
+
+def labelled(seed):
+    """A record of one of five classes: a picture of the class, and in it a third of one of its own; every 20th is one again."""
+    own = seed - CLASSES if seed % 20 == 7 else seed
+    picture = helpers.picture(seed % CLASSES) * (2 / 3) + helpers.picture(1000 + own) / 3
+    out = io.BytesIO()
+    Image.fromarray(picture.astype(np.uint8)).save(out, "PNG")
+    return helpers.example({"image/encoded": out.getvalue(), "image/class/label": seed % CLASSES})
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +88,7 @@ def test_every_program_has_a_test():
 
 
 def test_reading(folder):
-    *batches, last = snippet(folder, "from pipeline import read")
+    *batches, last = snippet(folder, "for batch in features:")
     assert [int(line.split()[0]) for line in batches] == [70, 40, 55]
     assert last == f"(165, 256) {FIRST}"
 
@@ -98,6 +116,41 @@ def test_lancedb(folder, vectors):
     assert ast.literal_eval(snippet(folder, "import lancedb")[-1]) == [
         keys()[row] for row in nearest(vectors)
     ]
+
+
+def test_a_classifier(folder):
+    (line,) = snippet(folder, "sklearn.linear_model")
+    counts, accuracy = line.split(": ")
+    assert counts == "132 to train, accuracy on 33 others"
+    assert float(accuracy) > 0.9  # the classes differ for any network; chance is 0.2
+
+
+def test_nearest_neighbours(folder, vectors):
+    expected = [keys()[row] for row in nearest(vectors)]
+    assert ast.literal_eval(snippet(folder, "NearestNeighbors")[-1]) == expected
+    assert ast.literal_eval(snippet(folder, "import faiss")[-1]) == expected
+
+
+def test_duplicates(folder):
+    (line,) = snippet(folder, "duplicates.drop.jsonl")
+    rows = pq.read_table(folder / "local" / "duplicates.parquet").to_pylist()
+    dropped = [row["key"] for row in rows if not row["is_representative"]]
+    assert dropped == [keys()[row] for row in range(7, 165, 20)]
+    listed = (folder / "local" / "duplicates.drop.jsonl").read_text().splitlines()
+    assert sorted(map(json.loads, listed)) == sorted(dropped)
+    assert line == f"165 {len(dropped)} {165 - len(dropped)}"
+
+
+def test_what_smaller_forms_lose_is_measured(folder):
+    *_, halves, pca = run(folder, sys.executable, "-m", "samples.storage", "local/features").splitlines()
+    name, size, cosine, kept = (cell.strip() for cell in halves.strip("|").split("|"))
+    assert (name, size) == ("float16", "512")
+    assert cosine.startswith("1.000000 (1.0000")
+    assert float(kept.strip("%")) > 98
+    name, size, cosine, kept = (cell.strip() for cell in pca.strip("|").split("|"))
+    assert (name, size) == ("PCA, 64 float32", "256")
+    assert 0.9 < float(cosine.split()[0]) < 1
+    assert 30 < float(kept.strip("%")) < 100
 
 
 def test_numpy(folder):

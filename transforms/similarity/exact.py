@@ -15,6 +15,7 @@ from transforms.similarity.groups import Groups
 from transforms.similarity.vectors import Block, Vectors, rounded
 
 _ROWS, _COLUMNS = (8192, 192 << 20), (2048, 48 << 20)  # vectors and bytes at most, per block
+_EXACT_ROWS = 512  # rows that are computed again in float64 at a time, which takes twice the memory
 _SAMPLE = 1000  # vectors whose pairs measure the recall
 
 Tick = Callable[[int, int], None]  # steps done, steps in all
@@ -70,13 +71,13 @@ def alike(
         return found
     found &= of_rows[:, None] != of_columns[None, :]
     near = found & (cosines < threshold + bound)
-    if near.any():
-        which = np.ix_(near.any(axis=1), near.any(axis=0))
-        a, b = rows.raw[which[0].ravel()], columns.raw[which[1].ravel()]
-        products = a.astype(np.float64) @ b.astype(np.float64).T
-        products /= rows.norms[which[0].ravel()][:, None]
-        products /= columns.norms[which[1].ravel()][None, :]
-        found[which] &= ~near[which] | (rounded(products) >= threshold)
+    of_interest = np.flatnonzero(near.any(axis=1))
+    for start in range(0, len(of_interest), _EXACT_ROWS):
+        these = of_interest[start : start + _EXACT_ROWS]
+        those = np.flatnonzero(near[these].any(axis=0))
+        products = rows.raw[these].astype(np.float64) @ columns.raw[those].astype(np.float64).T
+        exactly = rounded(products / rows.norms[these][:, None] / columns.norms[those][None, :])
+        found[np.ix_(these, those)] &= ~near[np.ix_(these, those)] | (exactly >= threshold)
     return found
 
 
