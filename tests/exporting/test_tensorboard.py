@@ -111,6 +111,19 @@ def test_a_picture_that_is_gone_or_another_one_gets_an_empty_tile(tmp_path):
     assert [bool((tile == 0x80).all()) for tile in pictures] == [False, True, True, False]
 
 
+@pytest.mark.parametrize("name", ["a\nb.jpg", " a.jpg", "a\r.jpg", "a%20b.jpg", "\udcff.jpg"])
+def test_a_picture_is_found_whatever_its_name(tmp_path, name):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for file in (name, "z.jpg"):
+        (photos / file).write_bytes(helpers.encoded(3))
+    helpers.job(f"--input={photos}", output=tmp_path / "out")
+    run(tmp_path / "out", f"--to={tmp_path}/to", "--format=tensorboard")
+    first, second = tiles((tmp_path / "to" / "sprite.png").read_bytes(), 64, 2)
+    assert not (first == 0x80).all()
+    assert (first == second).all()
+
+
 def test_without_pictures_there_is_no_sprite_and_a_message(output, tmp_path, capsys):
     run(output, f"--to={tmp_path}/to", "--format=tensorboard")
     assert "without pictures: --input" in capsys.readouterr().err

@@ -24,7 +24,7 @@ from transforms.fetching.fetcher import Fetcher
 from transforms.fetching.settings import FetchSettings
 from transforms.imaging.preprocess import Preprocessing, decode
 from transforms.records import images
-from transforms.sources import finding
+from transforms.sources import finding, listing
 from transforms.sources.base import BadInput, Cutting, Item, Reading, ReadSettings, Source
 from transforms.sources.tfrecord import IMAGE_FEATURE
 from transforms.sources.uri_list import UriSlice
@@ -152,7 +152,7 @@ def _listed(layout: Layout, receipts: Sequence[Receipt]) -> Iterator[Shard]:
         if not receipt.name.startswith(f"{LISTING}["):
             return
         start, end, rows, digest = (receipt.input[name] for name in ("start", "end", "rows", "sha256"))
-        source = UriSlice(layout.listing, "txt", start, end, rows, digest)
+        source = UriSlice(layout.listing, listing.FORMAT, start, end, rows, digest)
         yield Shard(*_place(receipt), source, receipt.name)
 
 

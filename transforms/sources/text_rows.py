@@ -58,6 +58,7 @@ def count(path: str, kind: str, columns: Columns, most: int) -> int:
         with text_lines.opened(path) as stream:
             text_lines.check_encoding(path, stream)
             names, _ = _header(path, stream, kind)
+            _check(path, kind, columns, names)
             for raw in _raw_rows(kind, stream, None, names, columns.uri):
                 inputs += _is_input(raw)
                 if inputs == most:
