@@ -221,6 +221,9 @@ PRINTED = {
     "python -m pipeline.main --help": "--input",
     "python -m bit.models": "bit/m-r101x3",
     "python -m pipeline.verify OUTPUT": "",
+    "python -m pipeline.look local/features --to=look.html": "",
+    "python -m pipeline.export OUTPUT --to=FOLDER --format=parquet": "",
+    "python -m pipeline.duplicates OUTPUT --to=duplicates.parquet": "",
 }
 
 
