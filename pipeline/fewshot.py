@@ -218,7 +218,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("output", metavar="OUTPUT", help="the --output folder of the job")
     parser.add_argument(
-        "--label", required=True, metavar="FEATURE", help="name that --pass_through gave the label"
+        "--label",
+        required=True,
+        metavar="FEATURE",
+        help="name that --pass_through gave the label, or "
+        "'folder' for the name of the folder that an image file lies in",
     )
     parser.add_argument(
         "--shots",

@@ -13,14 +13,17 @@ import numpy as np
 
 from bit import models, outputs, tuned
 from bit.labels import read_labels
+from pipeline.finetune.labels import folder_name
 from transforms.commit import receipts
 from transforms.commit.layout import Layout
 from transforms.commit.receipts import Receipt
+from transforms.errors import ItemError
 from transforms.records import features
 from transforms.records.features import Damage
 from transforms.storage import door
 
 Label = int | str
+FOLDER = "folder"  # in place of a feature: the name of the folder that an image file lies in
 
 
 class NotUsable(ValueError):
@@ -74,7 +77,7 @@ class Labelled:
                         raise _damaged(self.layout, path, record.reason)
                     count += 1
                     values = record.values()
-                    label = _label(values.get(self.label))
+                    label = self._label_of(values)
                     if isinstance(label, _No):
                         self.left_out[label.reason] += 1
                     else:
@@ -82,9 +85,16 @@ class Labelled:
             if count != receipt.features:
                 raise _damaged(self.layout, path, f"{count} records, but the receipt says {receipt.features}")
 
+    def _label_of(self, values: Mapping[str, Any]) -> Label | _No:
+        if self.label in self.manifest["schema"]["pass_through"]:
+            return _label(values.get(self.label))
+        return _of_key(values[features.KEY][0])
+
 
 def open_output(folder: str, label: str) -> Labelled:
-    """The output of a job in `folder`. Raises NotUsable if it holds none, is unfinished, or was written without `label`."""
+    """The output of a job in `folder`. Raises NotUsable if it holds none, is unfinished, or was written without `label`.
+
+    `label`: a feature that was passed through, or FOLDER."""
     layout = Layout(folder.rstrip("/") or "/")
     content = door.read_if_there(layout.manifest)
     if content is None:
@@ -98,10 +108,11 @@ def open_output(folder: str, label: str) -> Labelled:
         done = receipts.read_receipts(layout)
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(layout, layout.manifest, repr(error)) from error
-    if label not in passed:
+    if label not in passed and label != FOLDER:
         has = f"it passed through {', '.join(passed)}" if passed else "it passed nothing through"
         raise NotUsable(
-            f"--label={label}: the job wrote no such feature ({has}); run it with --pass_through={label} into another --output"
+            f"--label={label}: the job wrote no such feature ({has}); run it with --pass_through={label} into another "
+            f"--output; --label={FOLDER} takes the folders of image files"
         )
     return Labelled(layout, label, manifest, done)
 
@@ -161,6 +172,13 @@ def _label(values: Any) -> Label | _No:
     return (
         int(value) if np.isfinite(value) and value == int(value) else _No("a label that is no whole number")
     )
+
+
+def _of_key(key: bytes) -> Label | _No:
+    try:
+        return folder_name(key)
+    except ItemError:
+        return _No("no folder")
 
 
 def _damaged(layout: Layout, path: str, what: str) -> Damaged:

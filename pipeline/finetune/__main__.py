@@ -70,7 +70,7 @@ def _run(request: Request, signals: Signals) -> int:
     folder.claim(output, folder.identity(request, identifier, sources))
     if is_done:
         say(f"{output} holds a finished run of this request: nothing to do")
-        return DONE
+        return _verdict(request)
     found = data.find(request, sources)
     total = len(found.training) + len(found.validation) + len(found.failed)
     if len(found.failed) > request.max_failure_rate * total:
@@ -94,11 +94,17 @@ def _run(request: Request, signals: Signals) -> int:
     if evaluation is None:
         say(f"stopped ({signals.stopped()}): the same command goes on from here")
         return FAILED
-    training.write(evaluation, {"model": request.model.name, "weights": identifier})
+    training.write(evaluation, {"model": request.model.name, "weights": identifier, "found": total})
     say(
         f"tuned model: {output / run.MODEL}; report: {output / 'report.html'}; {training.failed} examples failed"
     )
-    return TOO_MANY_FAILURES if training.failed > request.max_failure_rate * total else DONE
+    return _verdict(request)
+
+
+def _verdict(request: Request) -> int:
+    """The exit code of a finished run, by its report."""
+    report = folder.report(request.output)
+    return TOO_MANY_FAILURES if report["failed"] > request.max_failure_rate * report["found"] else DONE
 
 
 def _weights(request: Request) -> str:

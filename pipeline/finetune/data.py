@@ -17,7 +17,6 @@ from pipeline.finetune.request import Recipe, Request
 from pipeline.flags import RequestError
 from transforms.elements import Encoded
 
-_UNKNOWN_BYTES = 150_000  # of a picture behind a URI
 _SAID_EVERY = 100_000
 
 
@@ -119,7 +118,11 @@ def _pass(request: Request, sources: dict[str, Input]) -> None:
     if not len(training):
         raise RequestError(f"no example is left to train on: --validation_share={request.validation_share}")
     _say_counts(training, validation, classes.names)
-    area = examples.median_area(sources["input"], found, request.decode(32))
+    area, image_bytes, sampled = examples.sample(sources["input"], found, request.decode(32))
+    if sampled < len(found.sample):
+        say(
+            f"the resolution follows from {sampled} of {len(found.sample)} pictures: the others could not be decoded"
+        )
     recipe = request.recipe(len(training), area)
     rule = {
         "warm_up": recipe.schedule.warm_up,
@@ -129,7 +132,7 @@ def _pass(request: Request, sources: dict[str, Input]) -> None:
         "crop": recipe.resolution.crop,
         "mixup": recipe.mixup_alpha,
     }
-    window = int(request.shuffle_buffer / (found.image_bytes or _UNKNOWN_BYTES))
+    window = int(request.shuffle_buffer / (found.image_bytes or image_bytes))
     about: dict[str, Any] = {
         "classes": classes.names,
         "area": area,

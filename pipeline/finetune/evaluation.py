@@ -58,7 +58,7 @@ def evaluate(
         own = logits[np.arange(len(rows)), true]
         each = largest[:, 0] + np.log(np.exp(logits - largest).sum(1)) - own
         predicted = logits.argmax(1)
-        better = (logits > own[:, None]).sum(1)
+        better = (~(logits <= own[:, None])).sum(1)  # also those that are not a number
         count, losses = count + len(rows), losses + float(each.sum())
         top1, top5 = top1 + int((predicted == true).sum()), top5 + int((better < 5).sum())
         pairs.update(zip(true.tolist(), predicted.tolist(), strict=True))

@@ -166,8 +166,10 @@ def renumbered(found: Scan, classes: Classes) -> Examples:
     return replace(found.examples, classes=by_label[found.examples.classes])
 
 
-def median_area(source: Input, found: Scan, decode: DecodeSettings) -> float:
-    """The median area in pixels of the sampled pictures, as stored; 0 if none can be decoded."""
+def sample(source: Input, found: Scan, decode: DecodeSettings) -> tuple[float, float, int]:
+    """The median area in pixels of the sampled pictures, as stored, their mean size in bytes, and how many could be decoded.
+
+    Raises OSError if none could."""
     items: list[Encoded] = []
     for shard, item in found.sample:
         one = item if item.data else next(iter(source.read(source.shards[shard], {item.position})), None)
@@ -181,7 +183,12 @@ def median_area(source: Input, found: Scan, decode: DecodeSettings) -> float:
             areas += [result.width * result.height for result in results if isinstance(result, Decoded)]
     finally:
         feeders.release(users)
-    return float(np.median(areas)) if areas else 0.0
+    if not areas:
+        raise OSError(
+            f"none of the {len(found.sample)} pictures that the resolution would follow from could be read and decoded: check "
+            "that their store answers, or set --resize and --crop"
+        )
+    return float(np.median(areas)), float(np.mean([len(item.data) for item in items])), len(areas)
 
 
 def failure_of(shard: Shard, item: Failure) -> Failed:

@@ -96,6 +96,11 @@ def is_done(folder: Path) -> bool:
     return (folder / REPORT).exists()
 
 
+def report(folder: Path) -> dict[str, Any]:
+    """What `report.json` of a finished run holds. Raises ValueError if it is damaged."""
+    return json.loads((folder / REPORT).read_bytes())
+
+
 def write_json(path: Path, value: object) -> None:
     """Writes JSON that is complete or absent."""
     text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True)

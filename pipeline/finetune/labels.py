@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import posixpath
 import re
 from collections.abc import Sequence
@@ -31,8 +32,13 @@ class BadClasses(ValueError):
 
 
 def of_folder(item: Encoded) -> str:
-    """The name of the folder that an image file lies in. Raises ItemError if its path has none."""
-    path = item.key.decode("utf-8", "surrogateescape")
+    """The label of an image file: see `folder_name`."""
+    return folder_name(item.key)
+
+
+def folder_name(key: bytes) -> str:
+    """The name of the folder that an image file lies in, by its key. Raises ItemError if its path has none."""
+    path = key.decode("utf-8", "surrogateescape")
     path = unquote(path, errors="surrogateescape") if path.startswith("file://") else path
     name = posixpath.basename(posixpath.dirname(path))
     if not name or name.endswith(":"):
@@ -61,7 +67,7 @@ def of_feature(item: Encoded, feature: str) -> Label:
     if kind == "int64_list":
         return int(values[0])
     if kind == "float_list":
-        if values[0] != int(values[0]):
+        if not math.isfinite(values[0]) or values[0] != int(values[0]):
             raise ItemError("bad_label", f"{feature!r} is {values[0]:g}, which is no class")
         return int(values[0])
     try:
@@ -84,10 +90,11 @@ def classes_of(labels: Sequence[Label], names: Sequence[str] = ()) -> Classes:
     texts = [str(label) for label in labels]
     if not texts:
         raise BadClasses("no example has a label")
-    if names and (twice := {name for name in names if list(names).count(name) > 1}):
+    number_of = {name: number for number, name in enumerate(names)}
+    if twice := [name for number, name in enumerate(names) if number_of[name] != number]:
         raise BadClasses(f"--classes names {sorted(twice)[0]!r} twice")
     if names and set(texts) <= set(names):
-        return Classes(tuple(names), {label: list(names).index(str(label)) for label in labels})
+        return Classes(tuple(names), {label: number_of[str(label)] for label in labels})
     if all(_WHOLE.fullmatch(text) for text in texts):
         numbers = {label: int(label) for label in labels}
         least, most = min(numbers.values()), max(numbers.values())
@@ -100,5 +107,5 @@ def classes_of(labels: Sequence[Label], names: Sequence[str] = ()) -> Classes:
     if names:
         missing = sorted(set(texts) - set(names))
         raise BadClasses(f"{len(missing)} labels are not in --classes, such as {missing[0]!r}")
-    order = sorted(set(texts))
-    return Classes(tuple(order), {label: order.index(str(label)) for label in labels})
+    number_of = {text: number for number, text in enumerate(sorted(set(texts)))}
+    return Classes(tuple(number_of), {label: number_of[str(label)] for label in labels})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -98,6 +99,11 @@ class Run:
                     return found
                 batch = next(batches)
                 result = self._update(batch, step, rate)
+                if not math.isfinite(result.loss):  # before a checkpoint keeps it
+                    raise FloatingPointError(
+                        f"the loss is {result.loss} at update {step}: training diverged. Use another --output and a lower "
+                        f"--base_rate than {self._request.base_rate:g}"
+                    )
                 self._failed |= loader.failed
                 right = (result.logits.argmax(1) == batch.labels) & batch.present
                 count = int(batch.present.sum())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline import evaluate
 from tests import helpers
 from tests.finetune.pictures import finetune
 
@@ -25,7 +26,7 @@ FLAGS = (
 
 
 @pytest.mark.slow
-def test_digits_are_learned_and_the_job_gives_the_same_accuracy(tmp_path):
+def test_digits_are_learned_and_the_job_gives_the_same_accuracy(tmp_path, capsys):
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -61,3 +62,8 @@ def test_digits_are_learned_and_the_job_gives_the_same_accuracy(tmp_path):
             right.append(key.decode().split("/")[-2] == record["top_k/name"][0].decode())
     assert len(right) == report["evaluated"]
     assert np.mean(right) == pytest.approx(report["top1"], abs=1.5 / len(right))
+
+    assert evaluate.main([str(features), "--label=folder", "--json"]) == 0
+    of_all = json.loads(capsys.readouterr().out)
+    assert of_all["evaluated"] == 1797
+    assert of_all["top_1"] >= 0.9

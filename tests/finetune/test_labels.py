@@ -28,6 +28,8 @@ def test_one_value_is_a_label(value, label):
         ({"label": ""}, "no_label"),
         ({"label": [1, 2]}, "bad_label"),
         ({"label": 2.5}, "bad_label"),
+        ({"label": float("nan")}, "bad_label"),
+        ({"label": float("-inf")}, "bad_label"),
         ({"label": b"\xff"}, "bad_label"),
         ({"label": "a\nb"}, "bad_label"),
     ],
