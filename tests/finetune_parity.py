@@ -21,8 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-if "--as_trained" not in sys.argv:
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # read when TensorFlow is imported
+# Read when TensorFlow is imported; not where this is imported by tests, whose other results it would change.
+if __name__ == "__main__" and "--as_trained" not in sys.argv:
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
