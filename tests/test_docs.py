@@ -5,12 +5,16 @@ import re
 
 import pytest
 
-from pipeline import options
+from pipeline import duplicates, export, options
+from pipeline.look import command as look
 from tests import helpers
 from tests.pages import PAGES, blocks
 
 OWN_FLAGS = set(options.parser()._option_string_actions)
 BEAM_FLAGS = set(options._beam_parser()._option_string_actions)
+OF_OTHER_COMMANDS = {
+    flag for module in (export, look, duplicates) for flag in module.parser()._option_string_actions
+}
 
 
 def test_commands_of_the_readme_parse(tmp_path):
@@ -38,7 +42,7 @@ def test_links_lead_somewhere(page):
 
 def test_flags_named_in_the_input_table_exist():
     for flag in re.findall(r"(--[a-z_]+)", (helpers.REPO / "README.md").read_text()):
-        assert flag in OWN_FLAGS | BEAM_FLAGS, flag
+        assert flag in OWN_FLAGS | BEAM_FLAGS | OF_OTHER_COMMANDS, flag
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
