@@ -131,9 +131,10 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
         raise RequestError(
             f"--split_bytes cuts TFRecord files, and --input={inputs} has none; use --images_per_shard"
         )
+    known = cut.sources if config.overwrite else resume.as_known(existing, cut.sources)
     shards = tuple(
-        Shard(index, len(cut.sources), source, name)
-        for index, (source, name) in enumerate(zip(cut.sources, cut.names, strict=True))
+        Shard(index, len(known), source, name)
+        for index, (source, name) in enumerate(zip(known, cut.names, strict=True))
     )
     resume.check_inputs(layout, matches.files, cut.listing)
     read = replace(config.read, kinds=resume.kinds(config, layout, existing, cut.kinds))

@@ -19,6 +19,7 @@ from transforms.commit.layout import LISTING, Layout, is_data
 from transforms.commit.receipts import Receipt
 from transforms.elements import Shard
 from transforms.sources.base import Source
+from transforms.sources.uri_list import UriSlice
 from transforms.storage import door
 from transforms.storage.errors import is_transient
 
@@ -76,6 +77,13 @@ def shard_sizes(
     if not earlier and (rows or is_begun):
         yield _BEFORE
     yield None
+
+
+def as_known(existing: Sequence[Receipt], sources: Sequence[Source]) -> Sequence[Source]:
+    """The sources as the output's receipts know them: those of earlier versions name no folder of relative names."""
+    if not existing or any("folder" in receipt.input for receipt in existing):
+        return sources
+    return [replace(source, base="") if isinstance(source, UriSlice) else source for source in sources]
 
 
 def is_cut_like(existing: Sequence[Receipt], sources: Sequence[Source]) -> bool:
