@@ -305,6 +305,11 @@ def locked(name: str) -> dict[str, str]:
     return {block.split("\\\n")[0].strip(): block.split("# via")[0] for block in blocks}
 
 
+def normalized(name):
+    """As PEP 503 has it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def test_the_locks_cover_the_project_with_hashes_and_no_host():
     project_table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     runtime, development = locked("requirements.txt"), locked("requirements-dev.txt")
@@ -312,8 +317,8 @@ def test_the_locks_cover_the_project_with_hashes_and_no_host():
         (runtime, project_table["dependencies"]),
         (development, project_table["dependencies"] + project_table["optional-dependencies"]["dev"]),
     ]:
-        names = {requirement.split("==")[0].replace("_", "-").lower() for requirement in lock}
-        missing = {re.split(r"[\[<>=~!; ]", name)[0].replace("_", "-").lower() for name in wanted} - names
+        names = {normalized(requirement.split("==")[0]) for requirement in lock}
+        missing = {normalized(re.split(r"[\[<>=~!; ]", name)[0]) for name in wanted} - names
         assert not missing
         assert all("--hash=sha256:" in block for block in lock.values())
         assert not any("://" in block for block in lock.values())

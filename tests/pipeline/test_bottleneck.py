@@ -57,7 +57,9 @@ def slow(monkeypatch, module, name):
 def run(folder, name, *flags):
     """Runs the job; the bottleneck in its report."""
     report = folder / f"{name}.json"
-    helpers.job("--batch_size=1", *flags, f"--report_file={report}", output=folder / name)
+    helpers.job(
+        "--batch_size=1", "--images_per_shard=1000", *flags, f"--report_file={report}", output=folder / name
+    )
     return json.loads(report.read_text())["verdict"]
 
 
