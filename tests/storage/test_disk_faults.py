@@ -119,7 +119,9 @@ def test_an_input_that_is_not_what_it_was_when_its_turn_comes_is_named(
     helpers.job(*flags, output=tmp_path / "out", expect=1)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert str(victim) in line
-    assert {"gone": "ENOENT", "shorter": "has changed since the job was planned"}.get(fate, "not a regular file") in line
+    assert {"gone": "ENOENT", "shorter": "has changed since the job was planned"}.get(
+        fate, "not a regular file"
+    ) in line
     assert check_committed(tmp_path / "out", whole) < 3
     if victim.is_dir():
         victim.rmdir()
