@@ -8,7 +8,7 @@ import math
 import statistics
 import time
 import urllib.parse
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -25,7 +25,9 @@ from transforms.sources.tfrecord import RecordFile
 from transforms.storage import door
 
 IMAGES_PER_SHARD = 16
-_SPREAD_BYTES = 16 << 20  # 16 MiB: files of records below this are read from their start
+_SPREAD_BYTES = (
+    16 << 20
+)  # 16 MiB: files of records below this are read whole, as are those that cannot be sought in up to here
 _PARTS = 4  # of a file of records
 _DECODE_SECONDS = 0.2  # per shard, at least
 
@@ -81,10 +83,10 @@ class Sampler:
     def _read(self, shard: Shard) -> tuple[list[Item], Cost, float]:
         """A few images spread over a shard, the cost of reading one, and the units of one.
 
-        Of a compressed file, a tar or a small file they are the first ones."""
+        Of a large compressed file or tar, which can only be read from its start, they are spread over its first 16 MiB."""
         parts = _parts(shard)
         if len(parts) == 1:
-            return self._read_part(shard, IMAGES_PER_SHARD)
+            return self._read_part(shard, IMAGES_PER_SHARD, 0 if shard.source.inputs else _SPREAD_BYTES)
         read = [self._read_part(part, IMAGES_PER_SHARD // len(parts)) for part in parts]
         read = [(items, cost, units) for items, cost, units in read if items]
         if not read:
@@ -92,9 +94,10 @@ class Sampler:
         cost = total(cost for _, cost, _ in read).times(1 / len(read))
         return [item for items, _, _ in read for item in items], cost, statistics.mean(u for _, _, u in read)
 
-    def _read_part(self, shard: Shard, most: int) -> tuple[list[Item], Cost, float]:
+    def _read_part(self, shard: Shard, most: int, spread_bytes: int = 0) -> tuple[list[Item], Cost, float]:
         """At most so many images of a shard, the cost of reading one, and the units of one.
 
+        They are the first ones that are due, or are spread over the first so many bytes of images.
         A file is read in blocks and opened with the first, so the images of a block share that cost. For fetched images,
         the cost is how long one keeps the reader waiting while others are fetched in parallel.
         """
@@ -110,18 +113,18 @@ class Sampler:
                 fetch_seconds.append(time.perf_counter() - began)
 
         settings = self._read_settings
-        due, limit = _due(shard, most)
+        due, limit = (EVERY, None) if spread_bytes else _due(shard, most)
         reading = Reading(shard.name, settings, due, fetch=fetch, pool=self._fetching, limit=limit)
         before = counters.PROCESS.counts()
         with contextlib.closing(shard.source.items(reading)) as source:
             with Stopwatch() as opening:
                 items = list(itertools.islice(source, 1))
             with Stopwatch() as going_on:
-                items += itertools.islice(source, most - 1)
+                items, count = _spread(itertools.chain(items, source), most, spread_bytes)
         if not items:
             return [], NOTHING, 1.0
         after = counters.PROCESS.counts()
-        image_units = _image_units(shard, items, after.units - before.units)
+        image_units = _image_units(shard, items, count, after.units - before.units)
         if fetch_seconds:
             queued = after.queue_seconds - before.queue_seconds
             at_once = settings.fetch.concurrency
@@ -132,7 +135,7 @@ class Sampler:
             return items, Cost(wall / len(items), cpu / len(items)), image_units
         block = door.block_bytes(shard.source.uri) if shard.source.inputs is None else shard.units
         share = min(1.0, image_units / max(1, min(shard.units, block)))
-        read = limit if shard.source.inputs else len(items)  # with those passed over
+        read = limit or count  # with those passed over
         cost = total([opening.cost.times(share), going_on.cost.times(1 / max(1, read - 1))])
         return items, cost, image_units
 
@@ -181,14 +184,33 @@ def _due(shard: Shard, most: int) -> tuple[Container[int], int]:
     return due, max(due) + 1
 
 
-def _image_units(shard: Shard, items: Sequence[Item], units_read: int) -> float:
-    """The units of one of these images, if `units_read` units of the shard were read for all of them."""
+def _spread(source: Iterator[Item], most: int, spread_bytes: int) -> tuple[list[Item], int]:
+    """At most so many items, spread over the first `spread_bytes` of images (0: the first ones), and how many were read."""
+    if not spread_bytes:
+        items = list(itertools.islice(source, most))
+        return items, len(items)
+    items, step, count, read_bytes = [], 1, 0, 0
+    for item in source:
+        if count % step == 0:
+            items.append(item)
+            if len(items) == 2 * most:
+                items, step = items[::2], 2 * step
+        count += 1
+        read_bytes += 0 if isinstance(item, Failure) else len(item.data)
+        if read_bytes >= spread_bytes:
+            break
+    kept = min(most, len(items))
+    return [items[index * (len(items) - 1) // max(1, kept - 1)] for index in range(kept)], count
+
+
+def _image_units(shard: Shard, items: Sequence[Item], count: int, units_read: int) -> float:
+    """The units of one image, if `units_read` units of the shard were read for `count` of them, some of which are `items`."""
     if shard.source.inputs is not None:
         return 1.0
     if units_read == shard.units:
-        return shard.units / len(items)
-    if units_read and len(items) > 1:
-        return units_read / (len(items) - 1)
+        return shard.units / count
+    if units_read and count > 1:
+        return units_read / (count - 1)
     # Compressed: the offsets of records in the file are unknown, but images hardly shrink.
     return statistics.mean(
         64 if isinstance(item, Failure) else 64 + len(item.data) + len(getattr(item, "passed", b""))

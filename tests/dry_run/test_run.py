@@ -1,7 +1,10 @@
 """A dry run looks at a bounded sample, says what the job would take, and writes nothing."""
 
+import gzip
+import io
 import json
 import re
+import tarfile
 import tempfile
 
 import pyarrow
@@ -122,6 +125,27 @@ def test_records_are_spread_over_the_file(tmp_path, monkeypatch, capsys):
     assert re.fullmatch(r"dry run: 16 of about \d+ images, in 1 of 1 shard", lines["dry run"])
     failed, count = re.match(r"(\d+) of (\d+) ", lines["failures"]).groups()
     assert (4 <= int(failed) <= 12, count) == (True, "16")
+
+
+@pytest.mark.parametrize("kind", ["small", "compressed", "tar", "compressed tar"])
+def test_files_that_are_read_whole_are_not_judged_by_their_start(tmp_path, capsys, kind):
+    """The second half cannot be decoded."""
+    pictures = [helpers.encoded(seed) if seed < 50 else b"no image" for seed in range(100)]
+    path, mode = tmp_path / ("in.tar" if "tar" in kind else "in.tfrecord"), "w:gz" if "comp" in kind else "w"
+    if "tar" in kind:
+        with tarfile.open(path, mode) as tar:
+            for index, data in enumerate(pictures):
+                member = tarfile.TarInfo(f"{index:03}.jpg")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    else:
+        helpers.write_tfrecord(path, [helpers.example({"image/encoded": data}) for data in pictures])
+        if kind == "compressed":
+            path.write_bytes(gzip.compress(path.read_bytes()))
+    lines = dry_run(capsys, f"--input={path}", output=tmp_path / "out")
+    assert re.fullmatch(r"dry run: 16 of (about )?\d+ images, in 1 of 1 shard", lines["dry run"])
+    failed, count = re.match(r"(\d+) of (\d+) ", lines["failures"]).groups()
+    assert (6 <= int(failed) <= 10, count) == (True, "16")
 
 
 def test_it_says_what_is_done_already_and_how_far_it_is(tmp_path, capsys):
