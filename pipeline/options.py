@@ -85,7 +85,9 @@ def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, Pip
     flags.input = [text for text in flags.input or [] if text.strip(",")]
     missing = [name for name in ("input", "output", "model") if not getattr(flags, name)]
     if missing:
-        raise RequestError(f"missing --{' and --'.join(missing)}; see --help")
+        alone = "; a command with --output and neither of --input and --model repeats the request that made that output"
+        hint = alone if kept and flags.output else ""
+        raise RequestError(f"missing --{' and --'.join(missing)}{hint}; see --help")
     try:
         model = models.resolve(flags.model)
         output_names, outputs_map = (

@@ -12,6 +12,7 @@ from pipeline.plan import Plan
 from transforms import counters
 from transforms.commit import receipts, retry_failures
 from transforms.commit.layout import label_of
+from transforms.elements import Shard
 from transforms.storage import door
 
 _LIVE_SECONDS = 0.5
@@ -75,11 +76,25 @@ class Pace:
     at_once: int
     batch_size: int
 
+    @property
+    def _largest(self) -> Shard | None:
+        whole = (shard for shard in self.plan.todo if not shard.retry)
+        return max(whole, key=lambda shard: shard.units, default=None)
+
+    def overdue(self, now: Snapshot) -> str:
+        """What a user should know if no shard is done after long, where only receipts tell how far a run is; else ''."""
+        if now.shards or now.seconds <= _LONG_SECONDS or self._largest is None:
+            return ""
+        cut_by = self._largest.source.cut_by
+        advice = f"a smaller {cut_by} with another --output" if cut_by else "an input of smaller files"
+        return (
+            f"no shard is done after {duration(now.seconds)}, and a run that is stopped loses what it has done of one: "
+            f"{advice} would save more often"
+        )
+
     def warning(self, now: Snapshot) -> str:
         """What a user should know if a shard takes long, once the first batches have passed; else ''."""
-        largest = max(
-            (shard for shard in self.plan.todo if not shard.retry), key=lambda s: s.units, default=None
-        )
+        largest = self._largest
         done = max(0, now.images - now.first)
         if largest is None or done < _BATCHES * max(now.first, self.batch_size) or not now.rate:
             return ""
@@ -134,13 +149,19 @@ class Display(abc.ABC):
 
 
 class Progress(Display):
-    """Follows the job: by this process's counts if the workers are in it, else by the receipts that appear."""
+    """Follows the job: by this process's counts if the workers are in it, else by the receipts that appear.
 
-    def __init__(self, plan: Plan, in_process: bool, at_once: int = 1, batch_size: int = 1):
+    `is_here`: whether the workers are on this machine, where a shard that takes long is warned of.
+    """
+
+    def __init__(
+        self, plan: Plan, in_process: bool, is_here: bool = False, at_once: int = 1, batch_size: int = 1
+    ):
         super().__init__(in_process)
         self._plan = plan
-        self._pace = Pace(plan, at_once, batch_size)
-        self._warned = not in_process
+        pace = Pace(plan, at_once, batch_size)
+        self._warning = pace.warning if in_process else pace.overdue
+        self._warned = not is_here
         self._before = counters.PROCESS.counts()
         self._images_total = plan.images or 0
         self._weights = {shard.label: shard.units for shard in plan.todo}
@@ -197,7 +218,7 @@ class Progress(Display):
     def line(self) -> str:
         """The state of the run now, as shown to the user, who is told once, in a line above, if a shard takes long."""
         snapshot = self.snapshot()
-        if not self._warned and (warning := self._pace.warning(snapshot)):
+        if not self._warned and (warning := self._warning(snapshot)):
             self._warned = True
             console.say(warning)
         return snapshot.line()

@@ -228,6 +228,8 @@ def _check_same(
         raise RequestError(
             f"--output={config.output} was made with {name} = {old!r}, this run requests {new!r}: {remedy}"
         )
+    if config.images_per_shard and "rows" in receipt.input:
+        remedy = f"leave out --images_per_shard={config.images_per_shard} if the output was begun with another; else {remedy}"
     if shard is None:
         raise RequestError(
             f"--output={config.output} holds shard {receipt.shard}, but the input now has {of} shards: {remedy}"

@@ -72,7 +72,7 @@ def check_model(config: JobConfig, beam_options: PipelineOptions, runner: str) -
 def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: str) -> PipelineResult | None:
     """Runs the plan as `follow` does. Raises RequestError if the model cannot do what was requested."""
     crew = runners.workers(beam_options, runner)
-    progress = Progress(plan, crew.in_process, crew.at_once, config.model.batch_size)
+    progress = Progress(plan, crew.in_process, runner == runners.LOCAL, crew.at_once, config.model.batch_size)
     paths = (*config.inputs, config.output, config.model.model.uri)
     try:
         return follow(partial(define, config, plan), progress, paths, beam_options, runner)

@@ -15,8 +15,9 @@ import time
 import pytest
 
 from pipeline import console, failures, main, options
-from pipeline.progress import Pace, Snapshot
+from pipeline.progress import Pace, Progress, Snapshot
 from tests import helpers
+from transforms.commit.layout import Layout
 from transforms.elements import Shard
 from transforms.sources.tfrecord import RecordFile
 from transforms.sources.uri_list import UriSlice
@@ -193,3 +194,36 @@ def now(images, seconds, fraction=0.1):
 def test_a_shard_of_more_than_ten_minutes_is_warned_of(plan, at_once, snapshot, expected):
     assert bool(expected) == bool(Pace(plan, at_once, 32).warning(snapshot))
     assert re.search(expected, Pace(plan, at_once, 32).warning(snapshot))
+
+
+@pytest.mark.parametrize(
+    ("plan", "seconds", "shards", "expected"),
+    [
+        (
+            Plan(ROWS),
+            700.0,
+            0,
+            r"no shard is done after 11m40s, .* a smaller --images_per_shard with another",
+        ),
+        (Plan(RECORDS), 700.0, 0, "a smaller --split_bytes with another"),
+        (Plan(ROWS), 700.0, 1, ""),
+        (Plan(ROWS), 500.0, 0, ""),
+    ],
+)
+def test_it_is_said_that_no_shard_is_done_where_only_receipts_tell(plan, seconds, shards, expected):
+    said = Pace(plan, 2, 32).overdue(Snapshot(0, 0, 0, shards, 1, 0.0, seconds))
+    assert bool(said) == bool(expected)
+    assert re.search(expected, said)
+
+
+@pytest.mark.parametrize(("is_here", "times"), [(True, 1), (False, 0)])
+def test_it_is_said_once_and_only_of_workers_on_this_machine(tmp_path, monkeypatch, is_here, times):
+    said = []
+    monkeypatch.setattr(console, "say", said.append)
+    plan = Plan(ROWS)
+    plan.layout, plan.images = Layout(str(tmp_path)), None
+    shown = Progress(plan, in_process=False, is_here=is_here)
+    monkeypatch.setattr(shown, "_began", time.monotonic() - 700)
+    shown.line()
+    shown.line()
+    assert len(said) == times

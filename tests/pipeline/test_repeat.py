@@ -115,6 +115,8 @@ def test_an_output_without_a_request_names_the_flags_that_are_needed(failed, cap
     before = helpers.contents(output)
     assert alone(output, *flags) == 2
     assert "missing --input and --model" in capsys.readouterr().err
+    assert main.main(["--output=nowhere", "--model=untrained/tiny"]) == 2
+    assert "missing --input; a command with --output and neither of --input" in capsys.readouterr().err
     assert helpers.contents(output) == before
 
 
@@ -158,7 +160,7 @@ def shards(output):
 
 
 @pytest.mark.parametrize("has_request", [True, False])
-def test_another_batch_size_does_not_change_the_cut(photos, tmp_path, has_request):
+def test_another_batch_size_does_not_change_the_cut(photos, tmp_path, has_request, capsys):
     output = tmp_path / "out"
     helpers.job(f"--input={photos}/", *FLAGS, output=output)
     before = shards(output)
@@ -170,6 +172,7 @@ def test_another_batch_size_does_not_change_the_cut(photos, tmp_path, has_reques
     helpers.job(f"--input={photos}/", "--batch_size=5", output=output)
     assert shards(output) == before
     helpers.job(f"--input={photos}/", "--batch_size=5", "--images_per_shard=3", output=output, expect=2)
+    assert "leave out --images_per_shard=3 if the output was begun with another" in capsys.readouterr().err
     helpers.job(f"--input={photos}/", "--batch_size=5", "--overwrite", output=output)
     assert len(shards(output)) == 3
 
