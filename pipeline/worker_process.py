@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from apache_beam.runners.worker.log_handler import LOGENTRY_TO_LOG_LEVEL_MAP
 from google.protobuf import json_format, text_format
 
 from pipeline.fleet import GRACE_SECONDS, Fleet, WorkerDied
+from transforms import cpus
 from transforms.feeding.forking import python
 
 # Not by -m, which looks for modules in the working directory first.
@@ -28,6 +30,8 @@ _COMMAND = python(
     "import runpy; runpy.run_module('apache_beam.runners.worker.sdk_worker_main', run_name='__main__', alter_sys=True)"
 )
 _START_SECONDS = 60.0
+_MOST_STARTS = 10  # times that, if it computes meanwhile
+_BUSY = 0.02  # the least share of a CPU that a process takes which is loading what it needs
 _END_SECONDS = 60.0  # after the last bundle, for what the steps have open
 _LINES = 20  # of what a process wrote to stderr
 
@@ -100,13 +104,21 @@ class Process(beam.GrpcWorkerHandler):
 
     def _wait(self, process: subprocess.Popen) -> None:
         """Fails the run if the process does not come up, or ends before it should."""
-        try:
-            process.wait(_START_SECONDS)
-        except subprocess.TimeoutExpired:
-            if self.control_conn._state == beam.BeamFnControlServicer.UNSTARTED_STATE:
-                process.kill()
-                what = f"did not come up within {_START_SECONDS:g} s"
-                return self._fleet.fail(WorkerDied(self._sentence(process, what, tells=True)))
+        started, computed = time.monotonic(), 0.0
+        while True:
+            try:
+                process.wait(_START_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                if self.control_conn._state != beam.BeamFnControlServicer.UNSTARTED_STATE:
+                    break
+                before, computed = computed, cpus.seconds_of(process.pid)
+                taken = time.monotonic() - started
+                # On a busy machine it may take longer, as long as it does something.
+                if computed - before < _BUSY * _START_SECONDS or taken > _MOST_STARTS * _START_SECONDS:
+                    process.kill()
+                    what = f"did not come up within {taken:.0f} s"
+                    return self._fleet.fail(WorkerDied(self._sentence(process, what, tells=True)))
         code = process.wait()
         if not self._is_ending:
             self._listener.join(1)  # what it wrote last

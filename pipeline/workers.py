@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner import worker_handlers as beam
+from apache_beam.runners.worker import sdk_worker
 
 from pipeline import fleet as fleets
 from pipeline.fleet import Fleet
@@ -32,9 +33,11 @@ def watched() -> Iterator[Fleet]:
     handlers[python_urns.SUBPROCESS_SDK] = partial(Process, fleet), bytes
     # Beam's threads end with it when a worker process dies, which is told otherwise.
     threading.excepthook = lambda what: None if issubclass(what.exc_type, grpc.RpcError) else hook(what)
+    sdk_worker.print = lambda *_, **__: None  # type: ignore[attr-defined]  # tracebacks, which it also logs
     try:
         yield fleet
     finally:
+        del sdk_worker.print  # type: ignore[attr-defined]
         threading.excepthook = hook
         handlers.update(before)
         fleet.close()

@@ -53,8 +53,11 @@ def check_committed(output: Path, whole: dict[str, bytes]) -> int:
     return len(labels)
 
 
-def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(tmp_path, request_of, capsys):
+@pytest.mark.parametrize("mode", ["in_memory", "multi_threading", "multi_processing"])
+def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(tmp_path, request_of, capsys, mode):
     flags, whole = request_of
+    workers = 1 if mode == "in_memory" else 2
+    flags = [*flags, f"--direct_running_mode={mode}", f"--direct_num_workers={workers}"]
     disk = tmp_path / "disk"
     with small_disk(disk, "128k"):
         (disk / "ballast").write_bytes(bytes(88 << 10))
@@ -65,6 +68,7 @@ def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(tmp_path, request_of, c
             in said
         )
         assert str(disk / "out") in said
+        assert "Traceback" not in said
         assert check_committed(disk / "out", whole) < 3
         (disk / "ballast").unlink()
         subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
