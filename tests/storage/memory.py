@@ -29,6 +29,12 @@ class MemoryStore:
     def endpoint(self, options) -> str:
         return ""
 
+    def is_configured(self, options) -> bool:
+        return False
+
+    def adopt(self, url: str, options) -> None:
+        pass
+
     def fault(self, error: Any) -> Fault | None:
         if isinstance(error, Forgetful):
             return Fault("http_5xx", "memory fails", transient=True)

@@ -63,24 +63,24 @@ def test_a_full_disk(tmp_path, mode):
     with small_disk(disk, "400k"):
         job = Running(tmp_path, disk / "out", mode)
         assert "No space left on device (ENOSPC); make room there" in job.error()
-        assert set(os.listdir(disk / "out" / ".tmp")) <= {"request.json"}
+        assert set(os.listdir(disk / "out" / ".tmp")) <= {"running.json"}
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_folder_that_may_no_longer_be_written_to(tmp_path, mode):
     job = Running(tmp_path, tmp_path / "out", mode, *helpers.without_roots_rights())
     unfinished = tmp_path / "out" / ".tmp"
-    job.wait_for(unfinished / "request.json")
+    job.wait_for(unfinished / "running.json")
     unfinished.chmod(0o555)
     assert "Permission denied (EACCES)" in job.error()
     unfinished.chmod(0o755)
-    assert set(os.listdir(unfinished)) <= {"request.json"}
+    assert set(os.listdir(unfinished)) <= {"running.json"}
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_folder_that_has_vanished(tmp_path, mode):
     job = Running(tmp_path, tmp_path / "out", mode)
-    job.wait_for(tmp_path / "out" / ".tmp" / "request.json")
+    job.wait_for(tmp_path / "out" / ".tmp" / "running.json")
     shutil.rmtree(tmp_path / "out")
     (tmp_path / "out").write_bytes(b"")
     assert str(tmp_path / "out" / ".tmp") in job.error()
