@@ -100,6 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(home.notice)
         reach.check(beam_options, runner, _paths(arguments), arguments.fetch)
         door.configure(beam_options)
+        runners.name_job(beam_options, runner, arguments.to)
+        on_flink = runners.on_flink(beam_options, runner)
+        if on_flink and run.is_at_work(on_flink):
+            run.await_end(on_flink)
         with retrying.hurried():
             plan = export_plan.make(arguments)
             for note in plan.notes:
@@ -111,11 +115,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"error: {error}")
         return WRONG_REQUEST
     except Stopped as error:
-        assert plan
-        say(
-            f"stopped by {error}: {len(plan.parts) - len(plan.left())} of {counted(len(plan.parts), 'shard')} exported; "
-            "run the same command again to resume"
+        state = (
+            f"{len(plan.parts) - len(plan.left())} of {counted(len(plan.parts), 'shard')} exported; "
+            if plan
+            else ""
         )
+        say(f"stopped by {error}: {state}run the same command again to resume")
         return FAILED
     except Exception as error:
         say(f"error: {root_cause(error)}")

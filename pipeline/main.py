@@ -27,7 +27,7 @@ from transforms.storage import door, retrying
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job; returns the exit code: 0 done, 2 wrong request, 3 too many failures, 1 any other error."""
     argv = sys.argv[1:] if argv is None else argv
-    report = Report(options.report_file(argv))
+    report, started = Report(options.report_file(argv)), time.monotonic()
     try:
         config, beam_options = options.parse(argv, repeat.kept_in)
         runner = runners.name_of(beam_options)
@@ -37,9 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         paths = (*config.inputs, config.output, *(() if config.model.offline else (config.model.model.uri,)))
         reach.check(beam_options, runner, paths, config.read.fetch)
         door.configure(beam_options)
+        runners.name_job(beam_options, runner, config.output)
+        on_flink = None if config.dry_run else runners.on_flink(beam_options, runner)
+        earlier = on_flink is not None and run.is_at_work(on_flink)
         with retrying.hurried():
             config = weights.described(config, runner == runners.LOCAL)
-            job_plan = plan.make(config, weights.identify(config.model, runner == runners.LOCAL))
+            identity = weights.identify(config.model, runner == runners.LOCAL)
+            job_plan = plan.make(config, identity)
         for note in job_plan.notes:
             say(note)
         report.left_out(job_plan.left_out)
@@ -47,10 +51,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             return report.dry_run(dry_run.run(config, job_plan))
         if config.overwrite and job_plan.state.stale and runner == runners.LOCAL:
             run.check_model(config, beam_options, runner)  # before any old output is deleted
+        if on_flink and earlier and config.overwrite:
+            say("--overwrite: canceling it")
+            on_flink.end()
+            with retrying.hurried():
+                job_plan = plan.make(config, identity)
         with retrying.hurried():
             prepare.prepare(job_plan)
+        if on_flink and earlier and not config.overwrite:
+            run.await_end(on_flink, run.display(config, job_plan, beam_options, runner))
+            with retrying.hurried():
+                job_plan = plan.make(config, identity)
+                prepare.prepare(job_plan)
     except RequestError as error:
         return report.refused(str(error))
+    except Stopped as error:
+        return report.stopped(error, job_plan, time.monotonic() - started)
     except Exception as error:
         return report.failed(error)
     began, result = time.monotonic(), None

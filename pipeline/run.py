@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from apache_beam.runners.runner import PipelineResult
 
 from bit.models import UnusableModel
-from pipeline import console, graph, runners, workers
+from pipeline import console, flink, graph, runners, workers
 from pipeline import fleet as fleets
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
@@ -34,6 +34,7 @@ from transforms.storage.errors import StorageFailed
 from transforms.write import WriteShards
 
 _POLL_SECONDS = 0.25
+_REST_SECONDS = 2.0  # between two requests to a JobManager
 
 
 def define(
@@ -71,8 +72,7 @@ def check_model(config: JobConfig, beam_options: PipelineOptions, runner: str) -
 
 def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: str) -> PipelineResult | None:
     """Runs the plan as `follow` does. Raises RequestError if the model cannot do what was requested."""
-    crew = runners.workers(beam_options, runner)
-    progress = Progress(plan, crew.in_process, runner == runners.LOCAL, crew.at_once, config.model.batch_size)
+    progress = display(config, plan, beam_options, runner)
     paths = (*config.inputs, config.output, config.model.model.uri)
     try:
         return follow(partial(define, config, plan), progress, paths, beam_options, runner)
@@ -85,6 +85,12 @@ def run(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: st
             if isinstance(cause, UnusableModel):
                 raise RequestError(f"--model={config.model.model.name}: {cause}") from error
         raise
+
+
+def display(config: JobConfig, plan: Plan, beam_options: PipelineOptions, runner: str) -> Progress:
+    """Shows how far a run of the plan on this engine has come."""
+    crew = runners.workers(beam_options, runner)
+    return Progress(plan, crew.in_process, runner == runners.LOCAL, crew.at_once, config.model.batch_size)
 
 
 def follow(
@@ -110,6 +116,9 @@ def follow(
         beam_options.view_as(SetupOptions).save_main_session = False
     stores = door.of_launcher(beam_options, paths)
     runners.talk_directly()
+    for line in runners.guard_job_servers(runner):
+        console.say(line)
+    on_flink = runners.on_flink(beam_options, runner)
     pipeline = beam.Pipeline(runner=runner, options=door.without_secrets(beam_options))
     door.adopt(stores)  # the pipeline has set its own
     define(pipeline, stores)
@@ -128,8 +137,12 @@ def follow(
     with Signals() as signals, counters.PROCESS.run(), workers.watched() as fleet:
         if runner != runners.LOCAL:
             # Beam starts job servers on the main thread only, and installs its own SIGINT handler there.
-            with signals.raised():
-                outcome["result"] = pipeline.run()
+            try:
+                with signals.raised():
+                    outcome["result"] = pipeline.run()
+            except Exception as refused:
+                _raise_lost(on_flink, refused)
+                raise
             signals.arm()
             if runners.only_describes(beam_options, runner):
                 return None
@@ -141,15 +154,49 @@ def follow(
         console.show("")
         console.log_warnings_only()
         if signals.received:
-            _cancel(outcome.get("result"), beam_options, runner)
+            _cancel(outcome.get("result"), on_flink)
             raise signals.stopped()
     if isinstance(fleet.error, fleets.WorkerDied):  # what else was logged follows from it
         raise fleet.error
     if error := outcome.get("error", fleet.error):
+        _raise_lost(on_flink, error)
         if not _says_all(error):
             console.show_traceback()
         raise error
     return outcome["result"]
+
+
+def _raise_lost(on_flink: flink.Jobs | None, error: BaseException) -> None:
+    """Raises JobLost if an error follows from the loss of a JobManager, or of the connection to it."""
+    if on_flink and not isinstance(error, Stopped) and (lost := on_flink.lost(str(error))):
+        raise lost from error
+
+
+def is_at_work(on_flink: flink.Jobs) -> bool:
+    """Whether a job that an earlier command has started for the same output still runs; says so."""
+    running = on_flink.running()
+    for job in running:
+        console.say(f"{job} on {on_flink} has been writing to this output since {job.since}")
+    return bool(running)
+
+
+def await_end(on_flink: flink.Jobs, progress: Display | None = None) -> None:
+    """Waits for the end of such a job; a signal cancels it, and raises Stopped. Raises JobLost if its JobManager goes away."""
+    console.say("waiting for its end, to do then what is left; Ctrl-C or SIGTERM cancels it")
+    with Signals() as signals:
+        while not signals.received:
+            try:
+                if not on_flink.running():
+                    break
+            except OSError as error:
+                _raise_lost(on_flink, error)  # unless it answers again
+            if progress:
+                progress.draw()
+            signals.wait(_REST_SECONDS)
+        console.show("")
+        if signals.received:
+            _cancel(None, on_flink)
+            raise signals.stopped()
 
 
 def _is_overdue(fleet: fleets.Fleet) -> bool:
@@ -168,10 +215,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _cancel(result: Any, beam_options: PipelineOptions, runner: str) -> None:
-    if result is None:
-        return
+def _cancel(result: Any, on_flink: flink.Jobs | None) -> None:
+    """Asks the engine to cancel the job; a run in this process ends with the process."""
     try:
-        runners.cancel(result, beam_options, runner)
+        if on_flink:
+            on_flink.cancel()
+        elif hasattr(result, "cancel"):
+            result.cancel()
     except Exception as error:
         logging.getLogger(__name__).warning("the engine did not accept the request to cancel: %s", error)

@@ -1,14 +1,11 @@
-"""Everything that depends on the engine: what the flags mean to it, where its workers run, and how to cancel a job."""
+"""Everything that depends on the engine: what the flags mean to it, and where its workers run."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from apache_beam.options.pipeline_options import (
     DirectOptions,
@@ -20,9 +17,10 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
 )
 
+from pipeline import flink, job_servers
+
 LOCAL = "FnApiRunner"
 _PORTABLE = ("flinkrunner", "sparkrunner", "portablerunner")
-_TIMEOUT_SECONDS = 30
 
 
 def name_of(beam_options: PipelineOptions) -> str:
@@ -116,16 +114,23 @@ def _scale(beam_options: PipelineOptions, runner: str) -> tuple[int, str]:
     return count, f"--direct_num_workers={2 * count}"
 
 
-def cancel(result: Any, beam_options: PipelineOptions, runner: str) -> None:
-    """Asks the engine to cancel the job behind `result`; a run in this process ends with the process.
+def name_job(beam_options: PipelineOptions, runner: str, folder: str) -> None:
+    """Gives a job on Flink the name by which a later command with the same output folder finds it."""
+    if "flink" in runner.lower():
+        names = beam_options.view_as(GoogleCloudOptions)
+        names.job_name = flink.job_name(folder, names.job_name or "")
 
-    Raises whatever the engine's client raises.
+
+def on_flink(beam_options: PipelineOptions, runner: str) -> flink.Jobs | None:
+    """The jobs of this name on the Flink cluster that the flags name; None on another engine.
+
+    To be called before the pipeline runs: for an uber jar Beam then replaces the address among the options.
     """
     master = beam_options.view_as(FlinkRunnerOptions).flink_master
-    if "flink" in runner.lower() and _is_flink_cluster(master):
-        _cancel_on_flink(master, result._job_id)
-    elif hasattr(result, "cancel"):
-        result.cancel()
+    if "flink" not in runner.lower() or not _is_flink_cluster(master):
+        return None
+    url = master if "://" in master else f"http://{master}"
+    return flink.Jobs(url.rstrip("/"), beam_options.view_as(GoogleCloudOptions).job_name or "")
 
 
 def _is_flink_cluster(master: str) -> bool:
@@ -133,17 +138,12 @@ def _is_flink_cluster(master: str) -> bool:
     return bool(master) and not master.startswith("[")
 
 
-def _cancel_on_flink(master: str, job_id: str) -> None:
-    """Cancels the unfinished jobs that Beam submitted as `job_id` to the cluster at `master`, a host:port or URL.
+def guard_job_servers(runner: str) -> list[str]:
+    """Lets a job server that Beam starts for this engine end with this process, however that ends.
 
-    Beam's own cancellation fails: its job server only stops waiting, and its client for uber jars requests a path that
-    does not exist.
+    Returns what to say of those that earlier processes have left; they are ended.
     """
-    url = (master if "://" in master else f"http://{master}").rstrip("/")
-    with urllib.request.urlopen(f"{url}/jobs/overview", timeout=_TIMEOUT_SECONDS) as response:
-        jobs = json.load(response)["jobs"]
-    for job in jobs:
-        # Beam's id is the job's name on the cluster, an underscore, and a random part.
-        if job_id.rpartition("_")[0] == job["name"] and job["end-time"] < 0:
-            request = urllib.request.Request(f"{url}/jobs/{job['jid']}?mode=cancel", method="PATCH")
-            urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS).close()
+    if runner == LOCAL:
+        return []
+    job_servers.guard()
+    return job_servers.sweep()

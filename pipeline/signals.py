@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,6 +52,12 @@ class Signals:
             raise self.stopped() from None
         finally:
             self._raising = False
+
+    def wait(self, seconds: float) -> None:
+        """Returns after some time, or at once when a signal comes."""
+        deadline = time.monotonic() + seconds
+        while not self.received and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, 0.25))
 
     def stopped(self) -> Stopped:
         """The exception for the first signal received; its text is the signal's name."""
