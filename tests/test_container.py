@@ -85,7 +85,7 @@ def test_the_lock_satisfies_the_project(lock):
 def test_beam_and_python_are_the_same_in_every_stage(lock):
     python = IMAGE["python_version"]
     images = re.findall(r"^FROM (\S+)", TEXT, re.MULTILINE)
-    beam, flex, base = images
+    beam, flex, _, base = images
     assert beam == f"apache/beam_python{python}_sdk:{lock['apache-beam']}"
     assert f"/python{python.replace('.', '')}-template-launcher-base:" in flex
     assert base.startswith(f"python:{python}-slim")

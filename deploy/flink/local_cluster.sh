@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # A Flink cluster on this machine, on loopback only: deploy/flink/local_cluster.sh start|stop
 #
-# Starts a JobManager, TASK_MANAGERS (2) TaskManagers with SLOTS (2) slots each, and one pool of Python workers for all
-# of them, then prints the command that runs the job there. Needs Java 17 and, the first time, Maven.
+# Starts a JobManager, and TASK_MANAGERS (2) TaskManagers with SLOTS (2) slots and a pool of Python workers each, then
+# prints the command that runs the job there. Where some of them run already, `start` starts those that have ended.
+# Needs Linux, Java 17 and, the first time, Maven.
 # CLUSTER (local/flink) is the folder for configuration, logs and process ids. REST_PORT (8081), RPC_PORT (6123) and
 # POOL_PORT (50000) set the ports. JOB_SERVER_JAR names Beam's job server with Flink in it; by default it is built once.
 set -euo pipefail
@@ -34,10 +35,9 @@ build_job_server() {
   rm -r "$build"
 }
 
-configure() {
-  mkdir -p "$CLUSTER/conf" "$CLUSTER/tmp"
+configuration() {
   # Flink's start scripts would compute the memory sizes; TaskManagerRunner itself needs all of them.
-  cat >"$CLUSTER/conf/config.yaml" <<EOF
+  cat <<EOF
 jobmanager.rpc.address: localhost
 jobmanager.rpc.port: $RPC_PORT
 jobmanager.bind-host: localhost
@@ -46,9 +46,11 @@ rest.bind-address: localhost
 rest.port: $REST_PORT
 io.tmp.dirs: $CLUSTER/tmp
 cluster.evenly-spread-out-slots: true
-restart-strategy.type: fixed-delay
-restart-strategy.fixed-delay.attempts: 3
-restart-strategy.fixed-delay.delay: 5 s
+# A count of attempts would end a long job in the end. What fails each time fails more often than this.
+restart-strategy.type: failure-rate
+restart-strategy.failure-rate.max-failures-per-interval: 10
+restart-strategy.failure-rate.failure-rate-interval: 1 h
+restart-strategy.failure-rate.delay: 5 s
 heartbeat.interval: 1000
 heartbeat.timeout: 10000
 taskmanager.host: localhost
@@ -68,56 +70,107 @@ taskmanager.memory.jvm-overhead.max: 192m
 EOF
 }
 
-# launch NAME COMMAND...: starts the command in a session of its own and records its process id.
+# Settings that the configuration does not hold.
+settings() { printf 'TASK_MANAGERS=%s POOL_PORT=%s JOB_SERVER_JAR=%s\n' "$TASK_MANAGERS" "$POOL_PORT" "$JOB_SERVER_JAR"; }
+
+# is_alive NAME: whether the process that was started under this name runs. Each has the folder in its command.
+is_alive() {
+  local pid
+  [[ -e $CLUSTER/$1.pid ]] || return 1
+  pid=$(<"$CLUSTER/$1.pid")
+  grep --quiet --fixed-strings --text -e "$CLUSTER" -e local_cluster.sh "/proc/$pid/cmdline" 2>/dev/null
+}
+
+names() {
+  local index
+  printf 'jobmanager\n'
+  for ((index = 1; index <= TASK_MANAGERS; index++)); do printf 'workers-%s\ntaskmanager-%s\n' "$index" "$index"; done
+}
+
+# Starts what has this name in a session of its own, and records its process id.
 launch() {
-  local name=$1
-  shift
-  setsid "$@" >"$CLUSTER/$name.log" 2>&1 </dev/null &
+  local name=$1 index=${1##*-}
+  local java=(java "${OPENS[@]}" -XX:TieredStopAtLevel=1 -cp "$JOB_SERVER_JAR")
+  local runtime=org.apache.flink.runtime command=()
+  case $name in
+    jobmanager)
+      command=("${java[@]}" -Xmx512m "$runtime.entrypoint.StandaloneSessionClusterEntrypoint" --configDir "$CLUSTER/conf") ;;
+    taskmanager-*)
+      # TaskManagers number their workers alike, and one that ends stops its workers by number. So each has a pool of its
+      # own; as a job has one address for all pools, each TaskManager resolves the name in it in its own way.
+      printf '127.0.0.1 localhost %s\n127.0.0.%s python-workers\n' "$HOSTNAME" "$index" >"$CLUSTER/$name.hosts"
+      command=("${java[@]}" -Xmx640m -XX:MaxDirectMemorySize=256m "-Djdk.net.hosts.file=$CLUSTER/$name.hosts"
+        "$runtime.taskexecutor.TaskManagerRunner" --configDir "$CLUSTER/conf" -D "taskmanager.resource-id=$name") ;;
+    workers-*)
+      # The pool starts each worker as `python`, so the project's own must come first on PATH.
+      command=(env "PATH=$PWD/.venv/bin:$PATH" "PYTHONPATH=$PWD" .venv/bin/python -c "$POOL" "127.0.0.$index:$POOL_PORT"
+        "$CLUSTER") ;;
+  esac
+  setsid "${command[@]}" >>"$CLUSTER/$name.log" 2>&1 </dev/null &
   printf '%s\n' $! >"$CLUSTER/$name.pid"
 }
 
+# Beam's own pool, which would listen on all addresses.
+POOL=$(cat <<'EOF'
+import logging, sys, threading
+import grpc
+from apache_beam.portability.api import beam_fn_api_pb2_grpc as api
+from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
+from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
+logging.basicConfig(level=logging.INFO)
+server = grpc.server(shared_unbounded_instance(), options=[("grpc.so_reuseport", 0)])
+server.add_insecure_port(sys.argv[1])
+api.add_BeamFnExternalWorkerPoolServicer_to_server(BeamFnExternalWorkerPoolServicer(use_process=True), server)
+server.start()
+threading.Event().wait()
+EOF
+)
+
 all_alive() {
-  local file
-  for file in "$CLUSTER"/*.pid; do
-    kill -0 "$(<"$file")" 2>/dev/null || { say "$(basename "$file" .pid) has ended:"; tail -n 3 "${file%.pid}.log" >&2; return 1; }
+  local name
+  for name in $(names); do
+    is_alive "$name" || { say "$name has ended:"; tail -n 3 "$CLUSTER/$name.log" >&2; return 1; }
   done
 }
 
+# ready SECONDS: whether all answer, the TaskManagers since that time of the epoch: one that has ended is known for a while.
 ready() {
-  .venv/bin/python - "$REST_PORT" "$TASK_MANAGERS" "$POOL_PORT" <<'EOF' 2>/dev/null
+  .venv/bin/python - "$REST_PORT" "$TASK_MANAGERS" "$POOL_PORT" "$1" <<'EOF' 2>/dev/null
 import json, socket, sys, urllib.request
-rest, wanted, pool = sys.argv[1:]
-with urllib.request.urlopen(f"http://localhost:{rest}/overview", timeout=5) as answer:
-    assert json.load(answer)["taskmanagers"] == int(wanted)
-socket.create_connection(("localhost", int(pool)), timeout=5).close()
+rest, count, pool, since = map(int, sys.argv[1:])
+with urllib.request.urlopen(f"http://localhost:{rest}/taskmanagers", timeout=5) as answer:
+    managers = json.load(answer)["taskmanagers"]
+known = {manager["id"] for manager in managers if manager["timeSinceLastHeartbeat"] > 1000 * since}
+assert known == {f"taskmanager-{index}" for index in range(1, count + 1)}
+for index in range(1, count + 1):
+    socket.create_connection((f"127.0.0.{index}", pool), timeout=5).close()
 EOF
 }
 
 start() {
-  local index deadline
-  if compgen -G "$CLUSTER/*.pid" >/dev/null; then
-    say "A cluster is already running from $CLUSTER; stop it first: $0 stop"
+  local name deadline since running=() missing=()
+  command -v java >/dev/null || { say "Java is missing (Debian, Ubuntu: apt install default-jre-headless)."; exit 2; }
+  for name in $(names); do
+    if is_alive "$name"; then running+=("$name"); else missing+=("$name"); fi
+  done
+  mkdir -p "$CLUSTER/conf" "$CLUSTER/tmp"
+  if ((${#running[@]})) && [[ $(configuration; settings) != "$(cat "$CLUSTER/conf/config.yaml" "$CLUSTER/settings")" ]]; then
+    say "A cluster with other settings is running from $CLUSTER; stop it first: $0 stop"
     exit 2
   fi
-  command -v java >/dev/null || { say "Java is missing (Debian, Ubuntu: apt install default-jre-headless)."; exit 2; }
   build_job_server
-  configure
-  local java=(java "${OPENS[@]}" -XX:TieredStopAtLevel=1 -cp "$JOB_SERVER_JAR")
-  local runtime=org.apache.flink.runtime
-  launch jobmanager "${java[@]}" -Xmx512m "$runtime.entrypoint.StandaloneSessionClusterEntrypoint" \
-    --configDir "$CLUSTER/conf"
-  for ((index = 1; index <= TASK_MANAGERS; index++)); do
-    launch "taskmanager-$index" "${java[@]}" -Xmx640m -XX:MaxDirectMemorySize=256m \
-      "$runtime.taskexecutor.TaskManagerRunner" --configDir "$CLUSTER/conf" -D "taskmanager.resource-id=taskmanager-$index"
-  done
-  # The pool starts each worker as `python`, so the project's own must come first on PATH.
-  PATH="$PWD/.venv/bin:$PATH" PYTHONPATH="$PWD" launch workers \
-    .venv/bin/python -m apache_beam.runners.worker.worker_pool_main --service_port="$POOL_PORT"
+  configuration >"$CLUSTER/conf/config.yaml"
+  settings >"$CLUSTER/settings"
+  if ((${#running[@]} && ${#missing[@]})); then
+    say "Starting what has ended: ${missing[*]}"
+  fi
+  since=$(date +%s)
+  for name in "${missing[@]}"; do launch "$name"; done
   deadline=$((SECONDS + 120))
-  until ready; do
+  until ready "$since"; do
     if ! all_alive || ((SECONDS > deadline)); then
       say "The cluster did not start; its logs are in $CLUSTER"
-      stop
+      if ((${#running[@]} == 0)); then stop; fi
       exit 1
     fi
     sleep 0.5
@@ -125,21 +178,24 @@ start() {
   say "Flink is running at http://localhost:$REST_PORT: $TASK_MANAGERS TaskManagers with $SLOTS slots each. Run the job there:"
   say "  .venv/bin/python -m pipeline.main --input=... --output=... --model=... --runner=FlinkRunner \\"
   say "    --flink_master=localhost:$REST_PORT --flink_version=1.19 --flink_job_server_jar=$JOB_SERVER_JAR \\"
-  say "    --environment_type=EXTERNAL --environment_config=localhost:$POOL_PORT --parallelism=$TASK_MANAGERS"
+  say "    --environment_type=EXTERNAL --environment_config=python-workers:$POOL_PORT --parallelism=$TASK_MANAGERS"
 }
 
 stop() {
-  local file pid
+  local file name pid
   for file in "$CLUSTER"/*.pid; do
     [[ -e $file ]] || continue
+    name=$(basename "$file" .pid)
     pid=$(<"$file")
     # Each has a session of its own, which includes the Python workers of a pool.
-    kill -TERM -- "-$pid" 2>/dev/null || true
-    for _ in {1..50}; do
-      kill -0 -- "-$pid" 2>/dev/null || break
-      sleep 0.1
-    done
-    kill -KILL -- "-$pid" 2>/dev/null || true
+    if is_alive "$name" || ! kill -0 "$pid" 2>/dev/null; then
+      kill -TERM -- "-$pid" 2>/dev/null || true
+      for _ in {1..50}; do
+        kill -0 -- "-$pid" 2>/dev/null || break
+        sleep 0.1
+      done
+      kill -KILL -- "-$pid" 2>/dev/null || true
+    fi
     rm "$file"
   done
 }
