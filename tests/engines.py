@@ -17,7 +17,7 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import apache_beam
@@ -25,6 +25,8 @@ import apache_beam
 from tests import helpers
 
 LOCAL_CLUSTER = helpers.REPO / "deploy" / "flink" / "local_cluster.sh"
+
+KUSTOMIZE = "v5.5.0"
 
 # Programs and jars of engines; CI may keep this folder between runs.
 CACHE = Path(os.environ.get("BIT_FEATURES_TEST_CACHE", "~/.cache/bit-features-tests")).expanduser()
@@ -61,6 +63,14 @@ def prism() -> Path:
     module = f"github.com/apache/beam/sdks/v2/go/cmd/prism@{version}"
     go = require("go", "golang")
     return install(folder / "prism", [go, "install", module], GOBIN=str(folder), GOFLAGS="-mod=mod")
+
+
+def kustomize() -> Path:
+    """The program that `kubectl apply -k` has within, built from its Go module."""
+    folder = CACHE / f"kustomize-{KUSTOMIZE}"
+    module = f"sigs.k8s.io/kustomize/kustomize/v5@{KUSTOMIZE}"
+    go = require("go", "golang")
+    return install(folder / "kustomize", [go, "install", module], GOBIN=str(folder), GOFLAGS="-mod=mod")
 
 
 class Offspring:
@@ -144,47 +154,70 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class FlinkCluster:
-    """The cluster of `deploy/flink/local_cluster.sh`: two TaskManagers of two slots, one pool of Python workers."""
+    """The cluster of `deploy/flink/local_cluster.sh`: two TaskManagers of two slots, each with a pool of Python workers."""
 
     folder: Path
-    rest_port: int
-    pool_port: int
+    environment: dict[str, str]
     flags: tuple[str, ...]
+
+    @property
+    def address(self) -> str:
+        return f"localhost:{self.environment['REST_PORT']}"
+
+    @property
+    def jar(self) -> str:
+        return self.environment["JOB_SERVER_JAR"]
+
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Runs the script."""
+        environment = {**os.environ, **self.environment}
+        return subprocess.run(
+            [str(LOCAL_CLUSTER), command], env=environment, capture_output=True, text=True, timeout=180
+        )
+
+    def ask(self, path: str) -> dict:
+        """What Flink's REST API answers."""
+        with urllib.request.urlopen(f"http://{self.address}/{path}", timeout=30) as answer:
+            return json.load(answer)
 
     def jobs(self) -> list[dict]:
         """Flink's own account of the jobs, the newest first."""
-        with urllib.request.urlopen(f"http://localhost:{self.rest_port}/jobs/overview", timeout=30) as answer:
-            return sorted(json.load(answer)["jobs"], key=lambda job: -job["start-time"])
+        return sorted(self.ask("jobs/overview")["jobs"], key=lambda job: -job["start-time"])
+
+    def pid(self, name: str) -> int:
+        return int((self.folder / f"{name}.pid").read_text())
 
     def kill(self, name: str) -> None:
-        os.kill(int((self.folder / f"{name}.pid").read_text()), signal.SIGKILL)
+        os.kill(self.pid(name), signal.SIGKILL)
 
-    def workers_started(self) -> int:
-        return (self.folder / "workers.log").read_text().count("Starting worker")
+    def workers_started(self) -> list[int]:
+        """How many Python workers each pool has started."""
+        return [
+            path.read_text().count("Starting worker") for path in sorted(self.folder.glob("workers-*.log"))
+        ]
 
 
 @contextmanager
-def flink_cluster(folder: Path) -> Iterator[FlinkCluster]:
-    jar = flink_job_server()
+def flink_cluster(folder: Path, **variables: str) -> Iterator[FlinkCluster]:
     rest, rpc, pool = free_ports(3)
     environment = {
-        **os.environ,
         "CLUSTER": str(folder),
-        "JOB_SERVER_JAR": str(jar),
+        "JOB_SERVER_JAR": str(flink_job_server()),
         "REST_PORT": str(rest),
         "RPC_PORT": str(rpc),
         "POOL_PORT": str(pool),
+        **variables,
     }
-    command = [str(LOCAL_CLUSTER), "start"]
-    started = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    cluster = FlinkCluster(folder, environment, ())
+    started = cluster.run("start")
     try:
         assert started.returncode == 0, started.stderr
         # The flags are those of the command that the script prints.
         printed = [word for word in started.stderr.replace("\\\n", " ").split() if word.startswith("--")]
-        flags = [word for word in printed if not word.endswith("=...")]
-        yield FlinkCluster(folder, rest, pool, tuple(flags))
+        yield replace(cluster, flags=tuple(word for word in printed if not word.endswith("=...")))
     finally:
-        subprocess.run([str(LOCAL_CLUSTER), "stop"], env=environment, check=True, timeout=60)
+        stopped = cluster.run("stop")
+        assert stopped.returncode == 0, stopped.stderr
 
 
 def wait_for_port(port: int, seconds: float = 60) -> None:

@@ -8,11 +8,17 @@ import sys
 import time
 
 import pytest
+import yaml
 
-from tests import engines, helpers
+from pipeline import flink
+from pipeline.main import main
+from tests import engines, helpers, stores
 from tests.feeding.lethal import costs_itself
+from tests.storage.test_workers_stores import worker_pool
 
 pytestmark = pytest.mark.xdist_group("engines")
+
+DEPLOY = helpers.REPO / "deploy" / "flink"
 
 # Long enough to be met in the middle, on any machine: an image a model call, and shards enough for both workers.
 LONG = (16,) * 10
@@ -34,14 +40,16 @@ def offspring():
 
 
 @pytest.fixture
-def launch(cluster, offspring):
+def launch(cluster, offspring, tmp_path):
     """Starts the job on the cluster; one that a failing test left running is asked to stop."""
     started = []
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
 
-    def start(*flags):
-        command = [sys.executable, "-m", "pipeline.main", *cluster.flags, *flags]
+    def start(*flags, cluster_flags=cluster.flags):
+        command = [sys.executable, "-m", "pipeline.main", *cluster_flags, *flags]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        environment = {**os.environ, **offspring.environment}
+        environment = {**os.environ, **offspring.environment, "TMPDIR": str(temporary)}
         started.append(subprocess.Popen(command, cwd=helpers.REPO, env=environment, **pipes))
         return started[-1]
 
@@ -50,6 +58,16 @@ def launch(cluster, offspring):
         if process.poll() is None:
             process.terminate()
             process.communicate(timeout=120)
+    assert not [path for path in temporary.iterdir() if path.name.startswith("bit-features-engine")]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The input and, by DirectRunner, the output of the long job."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    pattern = helpers.write_shards(folder / "in", LONG)
+    helpers.job(*LONG_FLAGS, f"--input={pattern}", output=folder / "out")
+    return pattern, helpers.contents(folder / "out")
 
 
 def wait_for_receipts(process, output, count):
@@ -61,11 +79,25 @@ def wait_for_receipts(process, output, count):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_cancels_the_job_on_the_cluster(tmp_path, cluster, launch, number):
-    pattern = helpers.write_shards(tmp_path / "in", LONG)
-    process = launch(*LONG_FLAGS, f"--input={pattern}", f"--output={tmp_path / 'out'}")
-    wait_for_receipts(process, tmp_path / "out", 1)
+def uber(cluster):
+    """The flags of the Kubernetes submission, for this cluster."""
+    documents = yaml.safe_load_all((DEPLOY / "kubernetes" / "base" / "submission.yaml").read_text())
+    (container,) = next(documents)["spec"]["template"]["spec"]["containers"]
+    here = dict(flag.partition("=")[::2] for flag in cluster.flags)
+    own = {"--precision", "--model", "--batch_size"}
+    flags = [flag.partition("=") for flag in container["args"] if flag.partition("=")[0] not in own]
+    assert {name for name, _, _ in flags} - set(here) == {"--flink_submit_uber_jar"}
+    return [f"{name}{sign}{here.get(name, value)}" for name, sign, value in flags]
+
+
+@pytest.mark.parametrize(
+    ("number", "uploads"), [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGTERM, True)]
+)
+def test_a_signal_cancels_the_job_on_the_cluster(tmp_path, cluster, launch, undisturbed, number, uploads):
+    flags = uber(cluster) if uploads else cluster.flags
+    output = tmp_path / "out"
+    process = launch(*LONG_FLAGS, f"--input={undisturbed[0]}", f"--output={output}", cluster_flags=flags)
+    wait_for_receipts(process, output, 1)
     process.send_signal(number)
     out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (1, "")
@@ -74,25 +106,50 @@ def test_a_signal_cancels_the_job_on_the_cluster(tmp_path, cluster, launch, numb
     while cluster.jobs()[0]["state"] in ("RUNNING", "CANCELLING") and time.monotonic() < deadline:
         time.sleep(0.1)
     assert cluster.jobs()[0]["state"] == "CANCELED"
-    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not (output / "manifest.json").exists()
 
 
-def test_a_lost_task_manager_costs_no_byte(tmp_path, cluster, launch):
-    pattern = helpers.write_shards(tmp_path / "in", LONG)
-    helpers.job(*LONG_FLAGS, f"--input={pattern}", output=tmp_path / "direct")
+def test_undisturbed_jobs_lose_no_worker(tmp_path, cluster, launch):
+    """Shards of very different sizes: one TaskManager is done long before the other, and stops its worker."""
+    pattern = helpers.write_shards(tmp_path / "in", (1, 40, 1, 40))
     before = cluster.workers_started()
+    assert len(before) == 2
+    for number in range(2):
+        process = launch(*LONG_FLAGS, f"--input={pattern}", f"--output={tmp_path / str(number)}")
+        _, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+        job = cluster.jobs()[0]
+        assert job["state"] == "FINISHED"
+        assert cluster.ask(f"jobs/{job['jid']}/exceptions")["exceptionHistory"]["entries"] == []
+    # Each pool has started the workers of its own TaskManager, which both are called the same.
+    assert cluster.workers_started() == [count + 2 for count in before]
+
+
+def test_an_uploaded_jar_gives_the_bytes_of_direct_runner(tmp_path, cluster, launch, undisturbed):
+    pattern, expected = undisturbed
+    output = tmp_path / "out"
+    process = launch(*LONG_FLAGS, f"--input={pattern}", f"--output={output}", cluster_flags=uber(cluster))
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert cluster.jobs()[0]["name"] == flink.job_name(str(output))
+    assert helpers.contents(output) == expected
+
+
+def test_a_lost_task_manager_costs_no_byte_and_start_brings_it_back(tmp_path, cluster, launch, undisturbed):
+    pattern, expected = undisturbed
+    before = sum(cluster.workers_started())
     output, report = tmp_path / "flink", tmp_path / "report.json"
     process = launch(*LONG_FLAGS, f"--input={pattern}", f"--output={output}", f"--report_file={report}")
     wait_for_receipts(process, output, 2)
-    assert cluster.workers_started() == before + 2  # both TaskManagers are at work
+    assert sum(cluster.workers_started()) == before + 2  # both TaskManagers are at work
     committed = {path: path.stat().st_mtime_ns for path in output.glob("receipts/*.json")}
     assert len(committed) < len(LONG)
     cluster.kill("taskmanager-1")
     _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    assert cluster.workers_started() > before + 2
+    assert sum(cluster.workers_started()) > before + 2
     assert cluster.jobs()[0]["state"] == "FINISHED"
-    assert helpers.contents(output) == helpers.contents(tmp_path / "direct")
+    assert helpers.contents(output) == expected
     assert {path: os.stat(path).st_mtime_ns for path in committed} == committed
     summary = json.loads(report.read_text())
     assert summary["features"] == sum(LONG)
@@ -100,6 +157,102 @@ def test_a_lost_task_manager_costs_no_byte(tmp_path, cluster, launch):
     assert summary["counters"]["out-features"] > 0
     if summary["verdict"]:  # there is none if less than two seconds are left
         assert summary["verdict"]["stage"] in summary["stage_seconds"]
+
+    others = {name: cluster.pid(name) for name in ("jobmanager", "taskmanager-2", "workers-1", "workers-2")}
+    lost = cluster.pid("taskmanager-1")
+    started = cluster.run("start")
+    assert started.returncode == 0, started.stderr
+    assert "Starting what has ended: taskmanager-1\n" in started.stderr
+    assert {name: cluster.pid(name) for name in others} == others
+    assert cluster.pid("taskmanager-1") != lost
+    assert {manager["id"] for manager in cluster.ask("taskmanagers")["taskmanagers"]} == {
+        "taskmanager-1",
+        "taskmanager-2",
+    }
+
+
+def test_a_job_whose_launcher_was_killed_is_waited_for(tmp_path, cluster, launch, offspring, undisturbed):
+    pattern, expected = undisturbed
+    flags = [*LONG_FLAGS, f"--input={pattern}", f"--output={tmp_path / 'out'}"]
+    process = launch(*flags)
+    wait_for_receipts(process, tmp_path / "out", 1)
+    jobs = cluster.jobs()
+    assert any("-jar" in command for command in offspring.alive().values())
+    process.kill()
+    process.communicate()
+    assert not offspring.left(30)  # the job server in Java
+    assert cluster.jobs()[0]["state"] == "RUNNING"
+    process = launch(*flags)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert (
+        f"Flink job {jobs[0]['jid']} on http://{cluster.address} has been writing to this output since" in err
+    )
+    assert [job["jid"] for job in cluster.jobs()] == [job["jid"] for job in jobs]  # nothing was left to do
+    assert cluster.jobs()[0]["state"] == "FINISHED"
+    assert helpers.contents(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize("uploads", [False, True])
+def test_a_lost_job_manager_ends_the_command_with_a_sentence(tmp_path, cluster, launch, undisturbed, uploads):
+    pattern, expected = undisturbed
+    submission = uber(cluster) if uploads else cluster.flags
+    flags = [*LONG_FLAGS, f"--input={pattern}", f"--output={tmp_path / 'out'}"]
+    process = launch(*flags, cluster_flags=submission)
+    wait_for_receipts(process, tmp_path / "out", 1)
+    cluster.kill("jobmanager")
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 1, err
+    *others, last = err.splitlines()
+    assert last.startswith(f"error: JobLost: the JobManager at http://{cluster.address} is gone")
+    assert "run the same command again" in last
+    assert not [line for line in others if "xception" in line or line.startswith(("error", "\t"))], err
+
+    started = cluster.run("start")
+    assert started.returncode == 0, started.stderr
+    assert "Starting what has ended: jobmanager\n" in started.stderr
+    process = launch(*flags, cluster_flags=submission)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert helpers.contents(tmp_path / "out") == expected
+
+
+def test_start_leaves_a_cluster_alone_that_runs(cluster):
+    names = ("jobmanager", "taskmanager-1", "taskmanager-2", "workers-1", "workers-2")
+    before = [cluster.pid(name) for name in names]
+    started = cluster.run("start")
+    assert started.returncode == 0, started.stderr
+    assert "Flink is running at" in started.stderr
+    assert [cluster.pid(name) for name in names] == before
+    other = engines.replace(cluster, environment={**cluster.environment, "TASK_MANAGERS": "3"}).run("start")
+    assert other.returncode == 2
+    assert "with other settings" in other.stderr
+
+
+@pytest.fixture(scope="module")
+def s3():
+    with stores.s3() as store:
+        yield store
+
+
+def test_flags_for_s3_reach_the_workers_of_a_cluster(tmp_path, cluster, launch, s3):
+    pattern = helpers.write_shards(tmp_path / "in", (3, 2))
+    helpers.job(f"--input={pattern}", "--batch_size=2", output=tmp_path / "out")
+    s3.use()
+    inputs, output = s3.folder(), s3.folder()
+    stores.upload(inputs, {path.name: path.read_bytes() for path in (tmp_path / "in").iterdir()})
+    process = launch(*helpers.TINY, *s3.flags, "--batch_size=2", f"--input={inputs}/*", f"--output={output}")
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert cluster.jobs()[0]["state"] == "FINISHED"
+    assert "=secret" not in err
+    written = stores.contents(output)
+    expected = helpers.contents(tmp_path / "out")
+    # A key is the input's URI and the record's number.
+    assert set(written) == set(expected)
+    job = f"{output}-here"
+    assert main([*helpers.TINY, *s3.flags, "--batch_size=2", f"--input={inputs}/*", f"--output={job}"]) == 0
+    assert stores.contents(job) == written
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +285,23 @@ def test_a_failing_job_ends_with_a_sentence_and_1(tmp_path, embedded, offspring)
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert error.startswith("error: StorageFailed: ")
     assert "receipts" in error
+
+
+def test_a_pool_that_was_told_another_store_refuses(tmp_path, embedded, offspring, s3):
+    pattern = helpers.write_shards(tmp_path / "in", (3, 2))
+    elsewhere = "http://127.0.0.1:9"
+    with worker_pool(AWS_ENDPOINT_URL=elsewhere) as port:
+        done = helpers.job_process(
+            *helpers.TINY,
+            *embedded,
+            "--environment_type=EXTERNAL",
+            f"--environment_config=localhost:{port}",
+            f"--input={pattern}",
+            f"--output={s3.folder()}",
+            *s3.flags[1:],
+            expect=1,
+            env={**offspring.environment, "AWS_ENDPOINT_URL": s3.flags[0].partition("=")[2]},
+        )
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert f"at {elsewhere}, the launcher at " in error
+    assert "set AWS_ENDPOINT_URL to the same on both" in error

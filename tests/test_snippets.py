@@ -44,7 +44,7 @@ ELSEWHERE = {
         "./run_local.sh",
     ),
     ("running.md", "deploy/flink/local_cluster.sh start"): (
-        "test_flink.py::test_a_lost_task_manager_costs_no_byte",
+        "test_flink.py::test_a_lost_task_manager_costs_no_byte_and_start_brings_it_back",
         "local_cluster.sh start stop",
     ),
     ("running.md", "mvn --file deploy/spark/job-server.xml package"): (

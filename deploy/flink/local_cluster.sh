@@ -203,6 +203,7 @@ stop() {
 case ${1:-} in
   start | stop) "$1" ;;
   build) build_job_server ;;
+  packages) printf '%s\n' "${OPENS[@]}" ;;
   *)
     say "usage: $0 start|stop"
     exit 2

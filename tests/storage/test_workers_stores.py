@@ -38,14 +38,14 @@ def s3():
 
 
 @contextlib.contextmanager
-def worker_pool() -> Iterator[int]:
-    """A pool of Python workers as on a Flink host: it gets none of Beam's options, and knows no store."""
+def worker_pool(**variables: str) -> Iterator[int]:
+    """A pool of Python workers as on a Flink host: it gets none of Beam's options, and knows no store but by `variables`."""
     (port,) = engines.free_ports(1)
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     process = subprocess.Popen(
         [sys.executable, "-m", worker_pool_main.__name__, f"--service_port={port}"],
         cwd=helpers.REPO,
-        env={**CLEAN, "PATH": path},
+        env={**CLEAN, "PATH": path, **variables},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
