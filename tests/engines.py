@@ -190,6 +190,20 @@ class FlinkCluster:
     def kill(self, name: str) -> None:
         os.kill(self.pid(name), signal.SIGKILL)
 
+    def workers(self) -> set[int]:
+        """The ids of the Python workers that run, of all pools."""
+        pools = {int(path.read_text()) for path in self.folder.glob("workers-*.pid")}
+        found = set()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                process = int(folder.name)
+                if (
+                    os.getpgid(process) in pools - {process}
+                    and b"SdkHarness" in (folder / "cmdline").read_bytes()
+                ):
+                    found.add(process)
+        return found
+
     def workers_started(self) -> list[int]:
         """How many Python workers each pool has started."""
         return [

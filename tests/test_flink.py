@@ -171,6 +171,26 @@ def test_a_lost_task_manager_costs_no_byte_and_start_brings_it_back(tmp_path, cl
     }
 
 
+def test_four_lost_workers_do_not_end_a_job(tmp_path, cluster, launch, undisturbed):
+    pattern, expected = undisturbed
+    process = launch(*LONG_FLAGS, f"--input={pattern}", f"--output={tmp_path / 'out'}")
+    killed = set()
+    for _ in range(4):
+        deadline = time.monotonic() + 300
+        while not (workers := cluster.workers() - killed):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(worker := min(workers), signal.SIGKILL)
+        killed.add(worker)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert helpers.contents(tmp_path / "out") == expected
+    job = cluster.jobs()[0]
+    restarts = cluster.ask(f"jobs/{job['jid']}/exceptions")["exceptionHistory"]["entries"]
+    assert len(restarts) >= 3  # two may fall into one restart
+
+
 def test_a_job_whose_launcher_was_killed_is_waited_for(tmp_path, cluster, launch, offspring, undisturbed):
     pattern, expected = undisturbed
     flags = [*LONG_FLAGS, f"--input={pattern}", f"--output={tmp_path / 'out'}"]

@@ -149,3 +149,27 @@ def test_without_java_one_line_says_so_and_no_folder_is_left(tmp_path):
     assert "no-such-java, which the engine's job server needs, is not on PATH: install it" in line
     assert "--job_server_java_launcher" in line
     assert not [path for path in (tmp_path / "tmp").iterdir() if path.name.startswith("bit-features-engine")]
+
+
+@pytest.mark.xdist_group("engines")
+def test_prism_ends_with_a_killed_launcher(tmp_path):
+    (tmp_path / "tmp").mkdir()
+    offspring = engines.Offspring()
+    pattern = helpers.write_shards(tmp_path / "in", (16,) * 10)
+    flags = [*helpers.TINY, "--image_size=256", "--batch_size=1", f"--input={pattern}"]
+    command = [sys.executable, "-m", "pipeline.main", *flags, f"--output={tmp_path / 'out'}"]
+    process = subprocess.Popen(
+        [*command, "--runner=PrismRunner", f"--prism_location={engines.prism()}"],
+        cwd=helpers.REPO,
+        env={**os.environ, **offspring.environment, "TMPDIR": str(tmp_path / "tmp")},
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "out").glob("receipts/*.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert not offspring.left()
+    assert not list((tmp_path / "tmp").glob("bit-features-engine-*"))
