@@ -52,7 +52,10 @@ class _TracebackFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        if record.exc_info or "Traceback (most recent call last)" in text:
+        is_java = "\n\tat " in text and "Traceback (most recent call last)" not in text
+        if is_java and self.tracebacks:  # which tell more
+            return False
+        if is_java or record.exc_info or "Traceback (most recent call last)" in text:
             self.tracebacks.append(logging.Formatter("%(levelname)s %(name)s: %(message)s").format(record))
             return False
         # RunInference logs this if torch is missing, which the job does not use.

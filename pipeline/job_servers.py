@@ -10,6 +10,7 @@ import fcntl
 import glob
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,9 @@ from transforms.feeding.forking import python
 _PREFIX = "bit-features-engine-"  # of folders for a job server's temporary files
 _LOCK = "lock"  # in such a folder, locked as long as launcher or guard live
 _END_SECONDS = 30.0
+_TRACE = re.compile(
+    r"\s+at |\s+\.\.\. \d+ more|Caused by: |Exception in thread |(\w+\.)+\w*(Exception|Error)\b"
+)
 
 
 def guard() -> None:
@@ -99,8 +103,18 @@ class _Server(SubprocessServer):
 
     def _log(self, process: subprocess.Popen) -> None:
         assert process.stdout
-        for line in process.stdout:
-            self._logger.info("%s", line.decode("utf-8", "backslashreplace").rstrip())
+        trace: list[str] = []  # of an exception in Java, which is one record
+        for data in process.stdout:
+            line = data.decode("utf-8", "backslashreplace").rstrip()
+            if _TRACE.match(line):
+                trace.append(line)
+                continue
+            if trace:
+                self._logger.info("%s", "\n".join(trace))
+                trace.clear()
+            self._logger.info("%s", line)
+        if trace:
+            self._logger.info("%s", "\n".join(trace))
 
     def stop_process(self) -> None:
         """Called by `stop`."""

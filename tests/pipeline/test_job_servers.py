@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from pipeline import job_servers
+from pipeline import console, job_servers
 from tests import engines, helpers
 
 # Stands for java: a server that answers on the job port and writes to its temporary folder, and never ends by itself.
@@ -30,7 +32,7 @@ LAUNCHER = """
 import sys
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.{module} import {kind}
-from pipeline import job_servers
+from pipeline import console, job_servers
 job_servers.guard()
 server = {kind}(PipelineOptions(sys.argv[1:]))
 server.start()
@@ -173,3 +175,28 @@ def test_prism_ends_with_a_killed_launcher(tmp_path):
     process.wait()
     assert not offspring.left()
     assert not list((tmp_path / "tmp").glob("bit-features-engine-*"))
+
+
+def test_an_exception_in_java_is_one_record_which_only_a_failed_run_shows(capsys):
+    console.configure_logging("FlinkRunner")
+    process = mock.Mock(
+        stdout=[
+            b"WARN first\n",
+            b"java.util.concurrent.ExecutionException: out of reach\n",
+            b"\tat org.apache.flink.Client.ask(Client.java:1)\n",
+            b"Caused by: java.net.ConnectException: refused\n",
+            b"\t... 12 more\n",
+            b"INFO last\n",
+        ]
+    )
+    server = job_servers._Server("/nowhere", ["java"], "localhost:1", logging.getLogger("FlinkJarJobServer"))
+    server._log(process)
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["INFO FlinkJarJobServer: WARN first", "INFO FlinkJarJobServer: INFO last"]
+    console.show_traceback()
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[0] == "INFO FlinkJarJobServer: java.util.concurrent.ExecutionException: out of reach"
+    assert len(shown) == 4
+    logging.getLogger("x").error("java.lang.RuntimeException: no\n\tat a.b(c.java:1)")
+    console.configure_logging("FnApiRunner")
+    assert capsys.readouterr().err == ""
