@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import sys
 import threading
 from collections import deque
@@ -43,6 +44,11 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
+_IN_JAVA = re.compile(
+    r"(java|javax|org\.apache)\.[\w.$]*(Exception|Error)\b"
+)  # at the start of what it says of one
+
+
 class _TracebackFilter(logging.Filter):
     """Withholds tracebacks from the log: only a failed run shows its last one."""
 
@@ -52,7 +58,7 @@ class _TracebackFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        is_java = "\n\tat " in text and "Traceback (most recent call last)" not in text
+        is_java = _IN_JAVA.match(text) and "Traceback (most recent call last)" not in text
         if is_java and self.tracebacks:  # which tell more
             return False
         if is_java or record.exc_info or "Traceback (most recent call last)" in text:

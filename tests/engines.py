@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -172,8 +173,14 @@ class FlinkCluster:
         """Runs the script."""
         environment = {**os.environ, **self.environment}
         return subprocess.run(
-            [str(LOCAL_CLUSTER), command], env=environment, capture_output=True, text=True, timeout=180
+            [str(LOCAL_CLUSTER), command], env=environment, capture_output=True, text=True, timeout=400
         )
+
+    def start(self) -> str:
+        """Starts again what has ended; returns what the script says."""
+        started = self.run("start")
+        assert started.returncode == 0, started.stderr
+        return started.stderr
 
     def ask(self, path: str) -> dict:
         """What Flink's REST API answers."""
@@ -204,11 +211,10 @@ class FlinkCluster:
                     found.add(process)
         return found
 
-    def workers_started(self) -> list[int]:
-        """How many Python workers each pool has started."""
-        return [
-            path.read_text().count("Starting worker") for path in sorted(self.folder.glob("workers-*.log"))
-        ]
+    def workers_started(self) -> list[list[str]]:
+        """What each pool has called the Python workers that it has started, in their order."""
+        logs = [path.read_text() for path in sorted(self.folder.glob("workers-*.log"))]
+        return [re.findall(r"Starting worker .*?worker_id=\"([^\"]+)", log) for log in logs]
 
 
 @contextmanager
@@ -223,11 +229,9 @@ def flink_cluster(folder: Path, **variables: str) -> Iterator[FlinkCluster]:
         **variables,
     }
     cluster = FlinkCluster(folder, environment, ())
-    started = cluster.run("start")
     try:
-        assert started.returncode == 0, started.stderr
         # The flags are those of the command that the script prints.
-        printed = [word for word in started.stderr.replace("\\\n", " ").split() if word.startswith("--")]
+        printed = [word for word in cluster.start().replace("\\\n", " ").split() if word.startswith("--")]
         yield replace(cluster, flags=tuple(word for word in printed if not word.endswith("=...")))
     finally:
         stopped = cluster.run("stop")

@@ -166,7 +166,7 @@ start() {
   fi
   since=$(date +%s)
   for name in "${missing[@]}"; do launch "$name"; done
-  deadline=$((SECONDS + 120))
+  deadline=$((SECONDS + 300))
   until ready "$since"; do
     if ! all_alive || ((SECONDS > deadline)); then
       say "The cluster did not start; its logs are in $CLUSTER"
