@@ -20,7 +20,7 @@ from pipeline.flags import RequestError
 _PYTHON = re.compile(r"(?<![a-z])(?:py|python)[-_]?(3)\.?(\d{1,2})(?!\d)", re.IGNORECASE)
 
 
-def check(options: PipelineOptions, runner: str, here: Sequence[int] = sys.version_info) -> str:
+def check(options: PipelineOptions, runner: str, here: Sequence[int] = sys.version_info[:2]) -> str:
     """A message about what the names of images leave open; '' if there is none.
 
     Raises RequestError if the image has another minor version of Python than `here`, or none with this project is named.

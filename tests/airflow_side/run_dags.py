@@ -100,7 +100,9 @@ def main() -> None:
     if not bag.import_errors:
         dag = bag.dags["bit_features"]
         out["decisions"] = decisions(dag)
-        out["runs"] = {name: run(fresh(folder, "bit_features"), params) for name, params in asked["runs"].items()}
+        out["runs"] = {
+            name: run(fresh(folder, "bit_features"), params) for name, params in asked["runs"].items()
+        }
         out["bodies"] = {name: template_body(folder, params) for name, params in asked["templates"].items()}
         out["flags"] = {name: flags_of(folder, params) for name, params in asked["flags"].items()}
     result.write_text(json.dumps(out, default=str))
