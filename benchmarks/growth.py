@@ -40,7 +40,7 @@ FIRST_COMMIT_SECONDS = 1800.0
 
 
 def run(*flags: str) -> dict:
-    """Runs the job in its own process; returns its report, with `wall_seconds` and `peak_mib` of memory from start to end."""
+    """Runs the job in its own process; returns its report, with `wall_seconds`, `cpu_seconds` and `peak_mib`."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pipeline.main", *MODEL, *flags, f"--report_file={report}"]
@@ -53,8 +53,12 @@ def run(*flags: str) -> dict:
             if process.returncode:
                 errors.seek(0)
                 raise RuntimeError(f"{' '.join(command)}:\n{errors.read().decode()}")
-        peak = {"wall_seconds": seconds, "peak_mib": usage.ru_maxrss / 1024}
-        return {**json.loads(report.read_text()), **peak}
+        spent = {
+            "wall_seconds": seconds,
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "peak_mib": usage.ru_maxrss / 1024,
+        }
+        return {**json.loads(report.read_text()), **spent}
 
 
 def engines_here(chosen: list[str], cluster_folder: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
@@ -139,17 +143,20 @@ def measure_shards(count: int, done: int) -> None:
         listing.write_text(f"{folder}/image.jpg\n" * count)
         flags = [*MODEL, f"--input={listing}", f"--output={folder / 'out'}", "--images_per_shard=1"]
         config, beam_options = options.parse(flags)
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         job_plan = plan.make(config, weights.identify(config.model, True))
         seconds = time.perf_counter() - began
         figures.report(plan_ms_per_shard=seconds / len(job_plan.shards) * 1e3)
-        print(f"plan {len(job_plan.shards)} shards: {seconds:.1f} s, {peak_here():,.0f} MiB", flush=True)
-        began = time.perf_counter()
+        print(
+            f"plan {len(job_plan.shards)} shards: {cost(seconds, time.process_time() - busy, peak_here())}",
+            flush=True,
+        )
+        began, busy = time.perf_counter(), time.process_time()
         pipeline = beam.Pipeline(runner="FnApiRunner", options=beam_options)
         running.define(config, job_plan, pipeline)
         size = pipeline.to_runner_api().ByteSize()
-        seconds = time.perf_counter() - began
-        print(f"describe the job: {seconds:.1f} s, {size / 1e6:.2f} MB, {peak_here():,.0f} MiB", flush=True)
+        spent = cost(time.perf_counter() - began, time.process_time() - busy, peak_here())
+        print(f"describe the job in {size / 1e6:.2f} MB: {spent}", flush=True)
         for file in (folder / "out" / ".tmp").glob("plan-*"):
             print(f"plan file: {file.stat().st_size / 1e6:.1f} MB", flush=True)
         del job_plan, pipeline
@@ -159,8 +166,13 @@ def measure_shards(count: int, done: int) -> None:
             listing = finished(Path(scratch), shards)
             report = run(f"--input={listing}", f"--output={scratch}/out", "--images_per_shard=1")
             assert report["shards_done_before"] == shards
-            figures_of_run = f"{report['wall_seconds']:.1f} s, {report['peak_mib']:,.0f} MiB"
-            print(f"no-op resume over {shards} shards: {figures_of_run}", flush=True)
+            spent = cost(report["wall_seconds"], report["cpu_seconds"], report["peak_mib"])
+            print(f"no-op resume over {shards} shards: {spent}", flush=True)
+
+
+def cost(seconds: float, cpu_seconds: float, peak_mib: float) -> str:
+    """Formats what a step took; CPU time tells also where other programs run."""
+    return f"{seconds:.1f} s, {cpu_seconds:.1f} s of CPU time, peak {peak_mib:,.0f} MiB"
 
 
 def peak_here() -> float:

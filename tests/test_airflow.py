@@ -86,6 +86,8 @@ def airflow(tmp_path_factory):
             "dataflow_l4": conf("dataflow_l4"),
             "another precision": conf("dataflow_l4", precision="float16", flags_file="a100.flags"),
             "another runner": conf("dataflow_l4", runner="DirectRunner"),
+            "another experiment": conf("dataflow_l4", options={"experiments": "enable_x"}),
+            "no such file": conf("dataflow_l4", flags_file="l40.flags"),
         },
     }
     (home / "plan.json").write_text(json.dumps(plan))
@@ -320,3 +322,13 @@ def test_params_come_before_the_file_of_flags(airflow):
 def test_a_file_of_flags_for_another_runner_starts_nothing(airflow):
     assert airflow["flags"]["another runner"] == {}
     assert "l4.flags is for another runner than DirectRunner: set runner" in airflow["log"]
+
+
+def test_an_experiment_is_added_to_those_of_the_file(airflow):
+    values = airflow["flags"]["another experiment"]
+    assert values["experiments"] == ["no_use_multiple_sdk_containers", "enable_x"]
+
+
+def test_a_file_of_flags_that_is_missing_starts_nothing(airflow):
+    assert airflow["flags"]["no such file"] == {}
+    assert "l40.flags'; deploy/dataflow has such files" in airflow["log"]

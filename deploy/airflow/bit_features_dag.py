@@ -113,7 +113,7 @@ FURTHER = {
         type=OPTIONAL,
         minLength=1,
         description="File of flags on the Airflow host, such as deploy/dataflow/l4.flags; relative to the DAG's folder. "
-        "Params and options come before what it says",
+        "Params and options come before what it says; experiments and service options are added to its own",
     ),
     "options": Param(
         {},
@@ -170,7 +170,11 @@ class RetryUnlessFinal(RetryPolicy):
 def read_flags(path: str) -> dict[str, Any]:
     """The flags of a file by name, without the dashes; a list where a flag occurs several times."""
     values: dict[str, Any] = {}
-    for flag in (Path(__file__).parent / path).read_text().split():
+    try:
+        text = (Path(__file__).parent / path).read_text()
+    except OSError as error:
+        raise AirflowFailException(f"flags_file: {error}; deploy/dataflow has such files") from error
+    for flag in text.split():
         name, _, value = flag.removeprefix("--").partition("=")
         values.setdefault(name, []).append(value or True)
     return {name: given[0] if len(given) == 1 else given for name, given in values.items()}
@@ -185,7 +189,10 @@ def flags() -> dict[str, Any]:
     if from_file.pop("runner", runner) != runner:
         raise AirflowFailException(f"{params['flags_file']} is for another runner than {runner}: set runner")
     values = {name: params[name] for name in REQUEST if params[name] is not None}
-    return {**from_file, **values, **params["options"]}
+    options = params["options"]
+    both = [name for name in EXPERIMENTS if name in from_file and name in options]
+    added = {name: as_list(from_file[name]) + as_list(options[name]) for name in both}
+    return {**from_file, **values, **options, **added}
 
 
 @task
