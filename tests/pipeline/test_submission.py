@@ -167,6 +167,7 @@ def test_progress_follows_the_run(tmp_path, monkeypatch, capsys, in_process):
     assert (end.images, end.failures, end.shards, end.shards_total, end.fraction) == (5, 0, 2, 2, 1.0)
     monkeypatch.setattr(progress, "_LIVE_SECONDS", 0)
     monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0)
+    monkeypatch.setattr(progress, "_SHARE", 0)
     capsys.readouterr()
     live.draw()
     assert capsys.readouterr().err.startswith("5 images, ")
