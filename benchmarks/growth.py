@@ -3,7 +3,7 @@
 engines: images per second of the job with the tiny network, with 1 and 2 workers on each engine, once it is running;
          and the other seconds of the run: start, loading, end.
 images:  images per second of the job with the tiny network on the same images in shards of several sizes, without loading.
-shards:  seconds to plan, to describe the job to an engine, to reach the first commit, and to resume a finished output.
+shards:  seconds and memory to plan, to describe the job to an engine, to reach the first commit, and to resume a finished output.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -27,7 +29,7 @@ from benchmarks.job import complete_job
 from bit.command import exit_with
 from pipeline import options, plan, weights
 from pipeline import run as running
-from transforms import infer
+from transforms import infer, plan_file
 from transforms.commit import receipts
 from transforms.commit.layout import Layout
 
@@ -38,16 +40,25 @@ FIRST_COMMIT_SECONDS = 1800.0
 
 
 def run(*flags: str) -> dict:
-    """Runs the job in its own process; returns its report, with the seconds from start to end as `wall_seconds`."""
+    """Runs the job in its own process; returns its report, with `wall_seconds`, `cpu_seconds` and `peak_mib`."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pipeline.main", *MODEL, *flags, f"--report_file={report}"]
         began = time.perf_counter()
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
-        seconds = time.perf_counter() - began
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)}:\n{done.stderr}")
-        return {**json.loads(report.read_text()), "wall_seconds": seconds}
+        with tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(command, stderr=errors)
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.perf_counter() - began
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode:
+                errors.seek(0)
+                raise RuntimeError(f"{' '.join(command)}:\n{errors.read().decode()}")
+        spent = {
+            "wall_seconds": seconds,
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "peak_mib": usage.ru_maxrss / 1024,
+        }
+        return {**json.loads(report.read_text()), **spent}
 
 
 def engines_here(chosen: list[str], cluster_folder: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
@@ -132,23 +143,41 @@ def measure_shards(count: int, done: int) -> None:
         listing.write_text(f"{folder}/image.jpg\n" * count)
         flags = [*MODEL, f"--input={listing}", f"--output={folder / 'out'}", "--images_per_shard=1"]
         config, beam_options = options.parse(flags)
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         job_plan = plan.make(config, weights.identify(config.model, True))
         seconds = time.perf_counter() - began
         figures.report(plan_ms_per_shard=seconds / len(job_plan.shards) * 1e3)
-        print(f"plan {len(job_plan.shards)} shards: {seconds:.1f} s", flush=True)
-        began = time.perf_counter()
+        print(
+            f"plan {len(job_plan.shards)} shards: {cost(seconds, time.process_time() - busy, peak_here())}",
+            flush=True,
+        )
+        began, busy = time.perf_counter(), time.process_time()
         pipeline = beam.Pipeline(runner="FnApiRunner", options=beam_options)
         running.define(config, job_plan, pipeline)
         size = pipeline.to_runner_api().ByteSize()
-        print(f"describe the job: {time.perf_counter() - began:.1f} s, {size / 2**20:.1f} MiB", flush=True)
+        spent = cost(time.perf_counter() - began, time.process_time() - busy, peak_here())
+        print(f"describe the job in {size / 1e6:.2f} MB: {spent}", flush=True)
+        for file in (folder / "out" / ".tmp").glob("plan-*"):
+            print(f"plan file: {file.stat().st_size / 1e6:.1f} MB", flush=True)
+        del job_plan, pipeline
         print(f"start to first commit: {first_commit(flags, folder / 'out'):.1f} s", flush=True)
     for shards in dict.fromkeys((done, count)):
         with tempfile.TemporaryDirectory() as scratch:
             listing = finished(Path(scratch), shards)
             report = run(f"--input={listing}", f"--output={scratch}/out", "--images_per_shard=1")
             assert report["shards_done_before"] == shards
-            print(f"no-op resume over {shards} shards: {report['wall_seconds']:.1f} s", flush=True)
+            spent = cost(report["wall_seconds"], report["cpu_seconds"], report["peak_mib"])
+            print(f"no-op resume over {shards} shards: {spent}", flush=True)
+
+
+def cost(seconds: float, cpu_seconds: float, peak_mib: float) -> str:
+    """Formats what a step took; CPU time tells also where other programs run."""
+    return f"{seconds:.1f} s, {cpu_seconds:.1f} s of CPU time, peak {peak_mib:,.0f} MiB"
+
+
+def peak_here() -> float:
+    """Peak resident memory of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def first_commit(flags: list[str], output: Path) -> float:
@@ -204,7 +233,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shards", type=int, default=100_000)
     parser.add_argument("--done", type=int, default=10_000)
+    parser.add_argument(
+        "--in_graph", type=int, help="shards that the graph may hold, for a larger one than the job's"
+    )
     flags = parser.parse_args()
+    plan_file.IN_GRAPH = flags.in_graph or plan_file.IN_GRAPH
     print(machine.describe())
     if flags.what == "engines":
         measure_engines(flags.engines, flags.images or 6400, flags.rounds)

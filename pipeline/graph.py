@@ -10,13 +10,15 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from transforms.decode import DecodeImages
 from transforms.elements import EncodedChunk, FeatureChunk, PixelChunk, Shard
 from transforms.manifest import WriteManifest
+from transforms.plan_file import Range, ReadPlan
 from transforms.read import ReadShards
 from transforms.write import WriteShards
 
 
 def define(
     pipeline: beam.Pipeline,
-    shards: Sequence[Shard],
+    elements: Sequence[Shard | Range],
+    plan: ReadPlan,
     read: ReadShards,
     decode: DecodeImages,
     handler: ModelHandler,
@@ -31,7 +33,8 @@ def define(
     """
     (
         pipeline
-        | "Shards" >> beam.Create(shards)
+        | "Shards" >> beam.Create(elements)
+        | "ReadPlan" >> beam.ParDo(plan).with_output_types(Shard)
         | "ReadShards" >> beam.ParDo(read).with_output_types(EncodedChunk)
         | "DecodeImages" >> beam.ParDo(decode).with_output_types(PixelChunk)
         | "RunInference" >> RunInference(handler.with_no_batching()).with_output_types(FeatureChunk)

@@ -12,7 +12,19 @@ from bit import home
 
 os.environ.update(home.settled())  # before Beam is imported, which has a folder there
 
-from pipeline import bottleneck, console, options, plan, prepare, reach, repeat, run, runners, weights
+from pipeline import (
+    bottleneck,
+    console,
+    options,
+    plan,
+    prepare,
+    reach,
+    repeat,
+    run,
+    runners,
+    weights,
+    worker_image,
+)
 from pipeline.console import say
 from pipeline.dry_run import run as dry_run
 from pipeline.flags import RequestError
@@ -34,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.configure_logging(runner)
         if home.notice:
             say(home.notice)
+        if note := worker_image.check(beam_options, runner):
+            say(note)
         paths = (*config.inputs, config.output, *(() if config.model.offline else (config.model.model.uri,)))
         reach.check(beam_options, runner, paths, config.read.fetch)
         door.configure(beam_options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -63,7 +64,7 @@ class Plan:
         place = devices.expected() if runner == runners.LOCAL else "its workers"
         return f"{work}: {much}, {public_uri(model.model.name)} in {model.precision} on {place}"
 
-    @property
+    @functools.cached_property
     def images(self) -> int | None:
         """The number of images of this run; None where only reading would tell."""
         inputs = [shard.retry.inputs if shard.retry else shard.source.inputs for shard in self.todo]
@@ -74,7 +75,7 @@ class Plan:
         """The number of failures of earlier runs that this run retries."""
         return sum(shard.retry.inputs for shard in self.todo if shard.retry)
 
-    @property
+    @functools.cached_property
     def units(self) -> int:
         """The size of the shards to do: bytes of record files, or rows of lists."""
         return sum(shard.units for shard in self.todo)

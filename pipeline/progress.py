@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 import time
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from transforms.storage import door
 _LIVE_SECONDS = 0.5
 _PLAIN_SECONDS = 10.0
 _LONG_SECONDS = 600.0  # for one shard
+_SHARE = 10  # at most every tenth second goes into lines
 _BATCHES = 2  # after the first one, before anything is said about the pace
 
 
@@ -76,7 +78,7 @@ class Pace:
     at_once: int
     batch_size: int
 
-    @property
+    @functools.cached_property
     def _largest(self) -> Shard | None:
         whole = (shard for shard in self.plan.todo if not shard.retry)
         return max(whole, key=lambda shard: shard.units, default=None)
@@ -126,6 +128,7 @@ class Display(abc.ABC):
     def __init__(self, in_process: bool):
         self._in_process = in_process
         self._began = self._drawn = time.monotonic()
+        self._took = 0.0  # seconds for the last line: listing a million receipts takes long
 
     @abc.abstractmethod
     def line(self) -> str:
@@ -138,13 +141,14 @@ class Display(abc.ABC):
 
     def draw(self) -> None:
         """Shows the state of the run, at most once per interval."""
-        if time.monotonic() - self._drawn < self.interval_seconds:
+        began = time.monotonic()
+        if began - self._drawn < max(self.interval_seconds, _SHARE * self._took):
             return
-        self._drawn = time.monotonic()
         try:
             line = self.line()
         except Exception as error:  # a store that does not answer must not end a healthy run
             line = f"progress unknown: {error}"
+        self._drawn, self._took = began, time.monotonic() - began
         console.show(line)
 
 

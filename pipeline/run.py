@@ -27,6 +27,7 @@ from transforms.commit.retry_failures import Due
 from transforms.decode import DecodeImages
 from transforms.infer import BitModelHandler
 from transforms.manifest import WriteManifest
+from transforms.plan_file import ReadPlan, elements
 from transforms.read import ReadShards
 from transforms.storage import door
 from transforms.storage.door import StoreSettings
@@ -43,10 +44,14 @@ def define(
     pipeline: beam.Pipeline,
     stores: StoreSettings = StoreSettings(),  # noqa: B008  # frozen
 ) -> None:
-    """Adds the job's graph for `plan` to `pipeline`; `stores` are those that the workers are to use."""
+    """Adds the job's graph for `plan` to `pipeline`, and writes the plan file of a plan with many shards.
+
+    `stores` are those that the workers are to use.
+    """
     graph.define(
         pipeline,
-        plan.todo,
+        elements(plan.layout, plan.todo),
+        ReadPlan(plan.layout, stores),
         ReadShards(plan.read, Due(plan.layout), stores),
         DecodeImages(config.decode),
         BitModelHandler(config.model, stores),

@@ -37,6 +37,11 @@ def takes_unknown_flags(flags: Sequence[str]) -> bool:
     return any(flag.split("=")[-1].lower() in _PORTABLE for flag in flags)
 
 
+def is_portable(runner: str) -> bool:
+    """Whether the engine is reached through one of Beam's job servers."""
+    return runner.lower() in _PORTABLE
+
+
 def set_defaults(beam_options: PipelineOptions, flags: Sequence[str]) -> None:
     """Makes several workers threads unless the flags say otherwise: Beam's default mode ignores their number."""
     direct = beam_options.view_as(DirectOptions)
@@ -69,7 +74,7 @@ def addresses(beam_options: PipelineOptions, runner: str) -> Iterator[tuple[str,
     master = beam_options.view_as(FlinkRunnerOptions).flink_master
     if runner.lower() == "flinkrunner" and _is_flink_cluster(master):
         yield master, f"--flink_master={master}"
-    if runner.lower() in _PORTABLE:
+    if is_portable(runner):
         for flag in ("job_endpoint", "artifact_endpoint"):
             address = getattr(beam_options.view_as(PortableOptions), flag)
             if address and address != "embed":

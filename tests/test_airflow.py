@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from google.cloud import dataflow_v1beta3
 
-from pipeline import flags
+from pipeline import flags, options, worker_image
 from samples.make_input import write_input
 from tests import engines, helpers
 
@@ -24,7 +27,13 @@ pytestmark = [
 ]
 
 DEPLOY = helpers.REPO / "deploy" / "airflow"
+FLAGS = helpers.REPO / "deploy" / "dataflow"
 LOCK = DEPLOY / "requirements.txt"
+
+
+def conf(name: str, **more) -> dict:
+    """A configuration of deploy/airflow/conf as a user would change it."""
+    return {**json.loads((DEPLOY / "conf" / f"{name}.json").read_text()), **more}
 
 
 def airflow_python() -> Path:
@@ -46,13 +55,12 @@ def airflow(tmp_path_factory):
     python = airflow_python()
     write_input(home / "in")
     output = home / "out"
-    request = {
-        "input": f"{home}/in/tfrecords/*.tfrecord",
-        "output": str(output),
-        "model": "untrained/tiny",
-        "image_size": helpers.SIDE,
-        "key_feature": "image/filename",
-    }
+    inputs = {"input": f"{home}/in/tfrecords/*.tfrecord", "output": str(output), "model": "untrained/tiny"}
+    request = conf("direct", **inputs, image_size=helpers.SIDE, key_feature="image/filename")
+    dags = home / "dags"
+    dags.mkdir()
+    for path in (DEPLOY / "bit_features_dag.py", *FLAGS.glob("*.flags")):
+        shutil.copy(path, dags)
     plan = {
         "runs": {
             "first": request,
@@ -61,20 +69,32 @@ def airflow(tmp_path_factory):
             "bad option": {**request, "options": {"overwrite": True}},
             "bad request": {**request, "input": f"{home}/nothing-*.tfrecord"},
         },
-        "template": {
-            **request,
-            "template": "gs://bucket/templates/bit-features.json",
-            "input": "gs://bucket/in/*.tfrecord",
-            "output": "gs://bucket/out",
-            "project": "project",
-            "options": {"top_k": 5, "outputs": ["embedding", "logits"], "no_opt_out": True},
+        "templates": {
+            "documented": conf("template_l4"),
+            "few flags": {
+                "template": "gs://bucket/templates/bit-features.json",
+                "input": "gs://bucket/in/*.tfrecord",
+                "output": "gs://bucket/out",
+                "model": "untrained/tiny",
+                "project": "project",
+                "key_feature": "image/filename",
+                "options": {"top_k": 5, "outputs": ["embedding", "logits"], "no_opt_out": True},
+            },
+        },
+        "flags": {
+            "flink": conf("flink"),
+            "dataflow_l4": conf("dataflow_l4"),
+            "another precision": conf("dataflow_l4", precision="float16", flags_file="a100.flags"),
+            "another runner": conf("dataflow_l4", runner="DirectRunner"),
+            "another experiment": conf("dataflow_l4", options={"experiments": "enable_x"}),
+            "no such file": conf("dataflow_l4", flags_file="l40.flags"),
         },
     }
     (home / "plan.json").write_text(json.dumps(plan))
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
         "AIRFLOW_HOME": str(home / "airflow"),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(DEPLOY),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "BIT_FEATURES_PYTHON": sys.executable,
         "PYTHONPATH": str(helpers.REPO),  # the project is not installed into the tests' environment
@@ -84,7 +104,7 @@ def airflow(tmp_path_factory):
     with open(home / "log", "wb") as log:
         for command in (
             [str(python.with_name("airflow")), "db", "migrate"],
-            [str(python), str(script), str(DEPLOY), str(home / "plan.json"), str(home / "result.json")],
+            [str(python), str(script), str(dags), str(home / "plan.json"), str(home / "result.json")],
         ):
             done = subprocess.run(command, env=environment, cwd=home, stdout=log, stderr=log, timeout=900)
             assert done.returncode == 0, (home / "log").read_text()[-5000:]
@@ -106,7 +126,7 @@ def test_the_dags_parse_without_beam_tensorflow_or_the_project(airflow):
     }
     assert airflow["dags"]["bit_features_template"]["tasks"] == {
         **expected,
-        "texts": "_PythonDecoratedOperator",
+        "launch": "_PythonDecoratedOperator",
         "extract": "DataflowStartFlexTemplateOperator",
     }
 
@@ -116,11 +136,11 @@ def test_params_agree_with_the_flags_of_the_job(airflow):
     actions = {action.dest: action for action in known._actions}
     for dag in airflow["dags"].values():
         for name, schema in dag["params"].items():
-            if name in ("runner", "options", "project", "region", "template"):
+            if name in ("runner", "flags_file", "options", "project", "region", "template"):
                 continue
             action = actions[name]
             if "enum" in schema:
-                assert schema["enum"] == list(action.choices)
+                assert schema["enum"] == [None, *action.choices]
             elif action.choices:
                 assert all(re.fullmatch(schema["pattern"], choice) for choice in action.choices)
             if isinstance(action.default, (int, float, str)) and action.default and name in dag["defaults"]:
@@ -181,7 +201,7 @@ def test_a_wrong_request_is_not_tried_again(airflow):
 
 
 def test_the_template_gets_every_param_as_text(airflow):
-    launch = airflow["body"]["launchParameter"]
+    launch = airflow["bodies"]["few flags"]["launchParameter"]
     assert launch["containerSpecGcsPath"] == "gs://bucket/templates/bit-features.json"
     assert launch["parameters"] == {
         "input": "gs://bucket/in/*.tfrecord",
@@ -189,15 +209,126 @@ def test_the_template_gets_every_param_as_text(airflow):
         "model": "untrained/tiny",
         "input_format": "auto",
         "key_feature": "image/filename",
-        "image_size": str(helpers.SIDE),
-        "batch_size": "32",
-        "precision": "float32",
         "max_failure_rate": "0.5",
         "top_k": "5",
         "outputs": "embedding,logits",
         "no_opt_out": "true",
     }
-    template = json.loads((helpers.REPO / "deploy" / "dataflow" / "flex_template.json").read_text())
+    assert launch["environment"] == {}
+
+
+def test_the_template_of_a_gpu_gets_its_environment(airflow):
+    """What `gcloud` sends for the command of docs/running.md."""
+    launch = airflow["bodies"]["documented"]["launchParameter"]
+    options = conf("template_l4")["options"]
+    assert launch["environment"] == {
+        "machineType": "g2-standard-8",
+        "maxWorkers": 8,
+        "serviceAccountEmail": options["service_account_email"],
+        "tempLocation": options["temp_location"],
+        "stagingLocation": options["staging_location"],
+        "sdkContainerImage": options["sdk_container_image"],
+        "subnetwork": options["subnetwork"],
+        "ipConfiguration": "WORKER_IP_PRIVATE",
+        "additionalExperiments": [
+            "no_use_multiple_sdk_containers",
+            "worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver",
+        ],
+        "additionalPipelineOptions": [
+            "number_of_worker_harness_threads=2",
+            "sdk_location=container",
+            "disk_size_gb=100",
+            "worker_disk_type=compute.googleapis.com/projects//zones//diskTypes/pd-balanced",
+        ],
+    }
+    assert launch["parameters"] == {
+        "input": "gs://my-bucket/images/*.tfrecord",
+        "output": "gs://my-bucket/features",
+        "model": "bit/m-r101x3",
+        "input_format": "auto",
+        "max_failure_rate": "0.5",
+        "batch_size": "128",
+        "precision": "bfloat16",
+        "offline": "true",
+    }
+
+
+def test_a_request_for_the_template_is_one_of_the_service(airflow):
+    template = json.loads((FLAGS / "flex_template.json").read_text())
     parameters = {entry["name"]: entry["regexes"] for entry in template["metadata"]["parameters"]}
-    for name, value in launch["parameters"].items():
-        assert all(re.fullmatch(regex, value) for regex in parameters[name]), name
+    for body in airflow["bodies"].values():
+        launch = body["launchParameter"]
+        request = dataflow_v1beta3.LaunchFlexTemplateParameter.from_json(json.dumps(launch))  # refuses others
+        assert request.environment.machine_type == launch["environment"].get("machineType", "")
+        for name, value in launch["parameters"].items():
+            assert all(re.fullmatch(regex, value) for regex in parameters[name]), name
+
+
+def test_every_flag_of_a_gpu_has_its_place_in_the_request():
+    """A flag that is in no list of the DAG would be taken for one of the template's parameters."""
+    dag = ast.parse((DEPLOY / "bit_features_dag.py").read_text())
+    known = {
+        target.id: ast.literal_eval(node.value)
+        for node in dag.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if target.id in ("ENVIRONMENT", "EXPERIMENTS", "BEAMS", "PRIVATE")
+    }
+    elsewhere = {*known["ENVIRONMENT"], *known["EXPERIMENTS"], *known["BEAMS"], known["PRIVATE"], "runner"}
+    own = {action.dest for action in flags.parser()._actions}
+    assert not elsewhere & own
+    for path in FLAGS.glob("*.flags"):
+        assert {flag[2:].partition("=")[0] for flag in path.read_text().split()} <= elsewhere | own, path
+    beams = {flag[2:] for flag in options._beam_parser()._option_string_actions}
+    assert elsewhere - {"launcher_machine_type"} <= beams
+
+
+def command_line(values: dict) -> list[str]:
+    """As Airflow's operator makes it of pipeline options."""
+    flags = []
+    for name, value in values.items():
+        for one in value if isinstance(value, list) else [value]:
+            flags.append(f"--{name}" if one is True else f"--{name}={one}")
+    return flags
+
+
+def test_the_configuration_for_flink_is_a_command_of_the_job(airflow):
+    values = airflow["flags"]["flink"]
+    config, beam_options = options.parse([*command_line(values), "--runner=FlinkRunner"])
+    settings = beam_options.get_all_options()
+    assert (config.model.batch_size, config.model.precision) == (128, "bfloat16")
+    for name, value in conf("flink")["options"].items():
+        assert settings[name] == value, name
+
+
+def test_the_configuration_for_dataflow_is_the_flags_of_the_gpu_as_they_are(airflow):
+    values = airflow["flags"]["dataflow_l4"]
+    line = command_line({name: value for name, value in values.items() if name not in ("project", "region")})
+    documented = (FLAGS / "l4.flags").read_text().split()
+    assert set(documented) - {"--runner=DataflowRunner"} <= set(line)
+    config, beam_options = options.parse([*line, "--runner=DataflowRunner"])
+    assert (config.model.batch_size, config.model.precision) == (128, "bfloat16")
+    settings = beam_options.get_all_options()
+    assert settings["use_public_ips"] is False
+    assert settings["machine_type"] == "g2-standard-8"
+    assert worker_image.check(beam_options, "DataflowRunner", (3, 11)) == ""
+
+
+def test_params_come_before_the_file_of_flags(airflow):
+    values = airflow["flags"]["another precision"]
+    assert (values["precision"], values["machine_type"]) == ("float16", "a2-highgpu-1g")
+
+
+def test_a_file_of_flags_for_another_runner_starts_nothing(airflow):
+    assert airflow["flags"]["another runner"] == {}
+    assert "l4.flags is for another runner than DirectRunner: set runner" in airflow["log"]
+
+
+def test_an_experiment_is_added_to_those_of_the_file(airflow):
+    values = airflow["flags"]["another experiment"]
+    assert values["experiments"] == ["no_use_multiple_sdk_containers", "enable_x"]
+
+
+def test_a_file_of_flags_that_is_missing_starts_nothing(airflow):
+    assert airflow["flags"]["no such file"] == {}
+    assert "l40.flags'; deploy/dataflow has such files" in airflow["log"]

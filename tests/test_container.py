@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from tests import helpers
+from tests import container_tree, helpers
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -114,3 +114,35 @@ def test_what_is_copied_is_there_and_reaches_the_build():
 def test_the_image_runs_as_nobody_in_particular():
     assert re.findall(r"^USER (\d+)$", TEXT, re.MULTILINE) == ["10001"]
     assert 'ENTRYPOINT ["/opt/apache/beam/boot"]' in TEXT
+
+
+def test_the_instructions_are_read_as_an_engine_reads_them():
+    text = "# c\nFROM a AS b\nRUN one \\\n    && two\n\n# c\nENV A=1 \\\n  B='2 3'\n"
+    assert list(container_tree.instructions(text)) == [
+        ("FROM", "a AS b"),
+        ("RUN", "one && two"),
+        ("ENV", "A=1 B='2 3'"),
+    ]
+
+
+def test_every_command_of_the_image_is_one_of_its_shell():
+    """What `python -m tests.container_tree` runs in a fresh tree; here only its syntax."""
+    every = list(container_tree.instructions(TEXT))
+    assert {word for word, _ in every} <= {
+        *("FROM", "ENV", "ARG", "USER", "WORKDIR", "COPY", "RUN", "ENTRYPOINT"),
+    }
+    commands = [rest for word, rest in every if word == "RUN"]
+    assert len(commands) >= 4
+    for command in commands:
+        done = subprocess.run(["sh", "-n", "-c", command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_tree_gets_what_an_image_would(tmp_path):
+    tree = container_tree.Tree(tmp_path / "tree", "3.11")
+    assert container_tree.copy(tree, "README.md LICENSE /opt/source/", {}) == ""
+    assert container_tree.copy(tree, "deploy/requirements-gpu.txt /opt/lock/", {}) == ""
+    assert container_tree.copy(tree, "bit /opt/source/bit", {}) == ""
+    for name in ("opt/source/README.md", "opt/lock/requirements-gpu.txt", "opt/source/bit/models.py"):
+        assert (tree.folder / name).is_file()
+    assert "is an image that no registry" in container_tree.copy(tree, "--from=flex /opt/a /opt/a", {})

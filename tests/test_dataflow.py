@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from google.cloud.storage import Client
 from pipeline import options
 from tests import engines, helpers
 from tests.dataflow_service import DataflowService, service_account
+from tests.pages import blocks
 
 DEPLOY = helpers.REPO / "deploy" / "dataflow"
 GPUS = {
@@ -201,3 +203,163 @@ def test_the_template_has_every_flag_with_a_pattern_that_fits(tmp_path):
     assert (config.overwrite, config.read.fetch.max_bytes) == (True, 64 << 20)
     for name, value in {"output": "/tmp/out", "model": "x", "batch_size": "0", "overwrite": "yes"}.items():
         assert not re.fullmatch(parameters[name]["regexes"][0], value), name
+
+
+# The flags of gcloud's commands, from its reference (528.0.0), as far as the documentation uses these commands.
+OF_TEMPLATES = (
+    *("--additional-experiments", "--additional-user-labels", "--dataflow-kms-key", "--disable-public-ips"),
+    *("--enable-streaming-engine", "--max-workers", "--network", "--num-workers", "--service-account-email"),
+    *("--staging-location", "--subnetwork", "--temp-location", "--worker-machine-type", "--worker-region"),
+    "--worker-zone",
+)
+GCLOUD = {
+    "config set": (),
+    "services enable": (),
+    "storage buckets create": ("--location",),
+    "artifacts repositories create": ("--repository-format", "--location"),
+    "iam service-accounts create": (),
+    "projects add-iam-policy-binding": ("--member", "--role"),
+    "compute networks subnets update": ("--region", "--enable-private-ip-google-access"),
+    "auth configure-docker": (),
+    "dataflow flex-template build": (*OF_TEMPLATES, "--image", "--sdk-language", "--metadata-file"),
+    "dataflow flex-template run": (
+        *OF_TEMPLATES,
+        *("--additional-pipeline-options", "--flexrs-goal", "--launcher-machine-type", "--parameters"),
+        *("--region", "--template-file-gcs-location", "--transform-name-mappings", "--update"),
+    ),
+}
+DOCKER = {"build": ("--file", "--build-arg", "--tag"), "push": ()}
+LAUNCH = (
+    *("--project", "--region", "--temp_location", "--sdk_container_image", "--service_account_email"),
+    *(
+        "--max_num_workers",
+        "--no_use_public_ips",
+        "--subnetwork",
+        "--input",
+        "--output",
+        "--model",
+        "--offline",
+    ),
+)
+PAGE = helpers.REPO / "docs" / "running.md"
+RECORDER = '#!/bin/bash\n{ printf "%s\\0" "${0##*/}" "$@"; echo; } >>"$RECORD"\n'
+
+
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory):
+    """What the blocks of the documentation's section call, in order: each as the list of its words; and their folder."""
+    folder = tmp_path_factory.mktemp("documented")
+    (folder / "bin").mkdir()
+    for program in ("gcloud", "docker", "python"):
+        path = folder / "bin" / program
+        path.write_text(RECORDER)
+        path.chmod(0o755)
+    (folder / "deploy").symlink_to(helpers.REPO / "deploy")
+    section = [text for text in blocks(PAGE, "bash") if "$PROJECT" in text or "flex-template" in text]
+    assert len(section) == 3
+    environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    environment["RECORD"] = str(folder / "record")
+    command = ["bash", "-euo", "pipefail", "-c", "\n".join(section)]
+    subprocess.run(command, cwd=folder, env=environment, check=True, timeout=60)
+    lines = (folder / "record").read_text().splitlines()
+    return [line.split("\0")[:-1] for line in lines], folder
+
+
+def called(documented, *start):
+    return [words for words in documented[0] if tuple(words[: len(start)]) == start]
+
+
+def values_of(words):
+    return dict(word.partition("=")[::2] for word in words if word.startswith("--"))
+
+
+def listed(text):
+    return dict(part.partition("=")[::2] for part in text.split(","))
+
+
+def test_the_commands_of_the_documentation_have_flags_of_their_programs(documented):
+    programs = {"gcloud": GCLOUD, "docker": DOCKER}
+    used = set()
+    for program, *words in documented[0]:
+        if program == "python":
+            assert words[:2] == ["-m", "pipeline.main"]
+            continue
+        (verb,) = [verb for verb in programs[program] if words[: len(verb.split())] == verb.split()]
+        used.add(verb)
+        assert set(values_of(words)) <= {*programs[program][verb]}, words
+    assert used == {*GCLOUD, *DOCKER}
+
+
+def test_gcloud_itself_accepts_the_commands_of_the_documentation(documented, tmp_path):
+    """It gets as far as asking for an account, and knows all flags and their values by then."""
+    gcloud = shutil.which("gcloud")
+    if not gcloud:
+        pytest.skip("gcloud is not installed: the flags are compared with its reference only")
+    environment = {**os.environ, "CLOUDSDK_CONFIG": str(tmp_path), "CLOUDSDK_CORE_DISABLE_PROMPTS": "1"}
+    commands = [words for words in called(documented, "gcloud") if words[1] not in ("config", "auth")]
+    assert len(commands) == 11
+    for words in commands:
+        done = subprocess.run(
+            [gcloud, *words[1:], "--project=project"],
+            cwd=documented[1],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 1, done.stderr
+        assert "You do not currently have an active account selected" in done.stderr, done.stderr
+
+
+def test_the_documented_launch_is_that_of_the_flags(documented):
+    (command,) = called(documented, "python")
+    flags = command[3:]
+    assert [flag.partition("=")[0] for flag in flags[-len(LAUNCH) :]] == list(LAUNCH)
+    assert flags[: -len(LAUNCH)] == flags_of("l4")
+    config, beam_options = options.parse(flags)
+    assert (config.model.precision, config.model.batch_size, config.model.offline) == ("bfloat16", 128, True)
+    settings = beam_options.get_all_options()
+    assert (settings["use_public_ips"], settings["max_num_workers"]) == (False, 8)
+
+
+def test_the_documented_template_asks_for_what_the_flags_ask_for(documented):
+    """Each value of l4.flags by the way in which gcloud takes it, and nothing besides."""
+    (build,), (run,) = (
+        called(documented, "gcloud", "dataflow", "flex-template", v) for v in ("build", "run")
+    )
+    asked = values_of(run)
+    template = json.loads((DEPLOY / "flex_template.json").read_text())["metadata"]
+    assert json.loads((documented[1] / values_of(build)["--metadata-file"]).read_text()) == template
+    assert asked["--template-file-gcs-location"] == build[4]
+    parameters = listed(asked["--parameters"])
+    patterns = {entry["name"]: entry["regexes"][0] for entry in template["parameters"]}
+    assert all(re.fullmatch(patterns[name], value) for name, value in parameters.items())
+    extra = listed(asked["--additional-pipeline-options"])
+    assert extra.pop("sdk_container_image") == values_of(build)["--image"]
+    flags = listed(",".join(flag[2:] for flag in flags_of("l4")))
+    experiments = [flags.pop("experiments"), flags.pop("dataflow_service_options")]
+    assert asked["--additional-experiments"].split(",") == experiments
+    assert flags.pop("machine_type") == asked["--worker-machine-type"]
+    assert flags.pop("runner") == "DataflowRunner"  # the template's launcher adds it
+    assert {name: flags.pop(name) for name in ("batch_size", "precision")} == {
+        name: parameters[name] for name in ("batch_size", "precision")
+    }
+    assert extra == flags
+    config, _ = options.parse([f"--{name}={value}" for name, value in parameters.items()])
+    assert config.model.offline
+    launched = values_of(called(documented, "python")[0])
+    for gcloud, beam in (
+        ("--service-account-email", "--service_account_email"),
+        ("--max-workers", "--max_num_workers"),
+        ("--subnetwork", "--subnetwork"),
+        ("--temp-location", "--temp_location"),
+        ("--region", "--region"),
+    ):
+        assert asked[gcloud] == launched[beam]
+    assert asked["--disable-public-ips"] == ""
+
+
+def test_the_documented_table_is_that_of_the_files():
+    rows = re.findall(r"^\| `(\w+)\.flags` \| (\S+) \| (\S+) \| (\S+) \|", PAGE.read_text(), re.MULTILINE)
+    assert {gpu: tuple(rest) for gpu, *rest in rows} == GPUS
+    assert {path.stem for path in DEPLOY.glob("*.flags")} == set(GPUS)

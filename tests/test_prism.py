@@ -6,6 +6,7 @@ import pytest
 
 from tests import engines, helpers
 from tests.feeding.lethal import costs_itself
+from transforms import plan_file
 
 pytestmark = pytest.mark.xdist_group("engines")
 
@@ -26,6 +27,15 @@ def test_gives_the_bytes_of_direct_runner(tmp_path, flags):
     assert "4 of 4 shards to do with PrismRunner" in done.stderr
     assert done.stdout == ""
     assert not offspring.left()
+
+
+def test_gives_them_with_a_plan_file_too(tmp_path, flags, monkeypatch):
+    pattern = helpers.write_shards(tmp_path / "in", (2, 1, 0, 3, 1, 2, 1))
+    common = [f"--input={pattern}", "--batch_size=2"]
+    helpers.job(*common, output=tmp_path / "direct")
+    monkeypatch.setattr(plan_file, "IN_GRAPH", 3)
+    helpers.job(*flags, *common, output=tmp_path / "prism")
+    assert helpers.contents(tmp_path / "prism") == helpers.contents(tmp_path / "direct")
 
 
 def test_a_lethal_image_costs_itself(tmp_path, flags):

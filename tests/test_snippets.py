@@ -52,9 +52,17 @@ ELSEWHERE = {
         "mvn job-server.xml package pipeline.main --runner=SparkRunner --spark_master_url= local[2] "
         "--environment_type=LOOPBACK target spark-job-server-1.jar",
     ),
-    ("running.md", "python -m pipeline.main $(<deploy/dataflow/l4.flags) --project=P"): (
-        "test_dataflow.py::test_the_flags_of_a_gpu_make_its_job",
+    ("running.md", "PROJECT=my-project"): (
+        "test_dataflow.py::test_the_commands_of_the_documentation_have_flags_of_their_programs",
+        "gcloud docker services enable buckets repositories service-accounts add-iam-policy-binding subnets",
+    ),
+    ("running.md", "python -m pipeline.main $(<deploy/dataflow/l4.flags) --project=$PROJECT"): (
+        "test_dataflow.py::test_the_documented_launch_is_that_of_the_flags",
         "deploy dataflow l4 .flags",
+    ),
+    ("running.md", "jq .metadata deploy/dataflow/flex_template.json"): (
+        "test_dataflow.py::test_the_documented_template_asks_for_what_the_flags_ask_for",
+        "gcloud dataflow flex-template build run metadata",
     ),
     ("inputs.md", "from datasets.table import embed_table_storage"): (
         "test_parquet_images.py::test_images_that_a_data_set_only_refers_to_are_failures",

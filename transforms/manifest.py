@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -16,43 +17,54 @@ from transforms.storage import door
 from transforms.storage.door import StoreSettings
 
 
-def manifest(done: Sequence[Receipt], fingerprint: Mapping[str, Any], shards: int) -> bytes:
+def manifest(done: Iterable[Receipt], fingerprint: Mapping[str, Any], shards: int) -> bytes:
     """The manifest as JSON: totals, failures by code, and what made the features. Equal receipts give equal bytes."""
-    codes: dict[str, int] = {}
+    sums, codes = Counter[str](), Counter[str]()
+    dimensions, loaded_model, versions = _Agreed(), _Agreed(), _Agreed()
     for receipt in done:
-        for code, count in receipt.failures_by_code.items():
-            codes[code] = codes.get(code, 0) + count
-    totals = {
-        name: sum(getattr(receipt, name) for receipt in done) for name in ("inputs", "features", "failures")
-    }
+        sums["shards_done"] += 1
+        for name in ("inputs", "features", "failures", "unfit_values"):
+            sums[name] += getattr(receipt, name)
+        sums["bytes"] += sum(file.bytes for file in receipt.files)
+        codes.update(receipt.failures_by_code)
+        dimensions.add(receipt.outputs)
+        loaded_model.add(receipt.model)
+        versions.add(receipt.versions)
     values = {
         "format": receipts.FORMAT,
         "shards": shards,
-        "shards_done": len(done),
-        **totals,
+        **{name: sums[name] for name in ("shards_done", "inputs", "features", "failures", "bytes")},
         "failures_by_code": codes,
         **fingerprint,
-        "dimensions": _agreed(receipt.outputs for receipt in done),
-        "loaded_model": _agreed(receipt.model for receipt in done),
-        "versions": _agreed(receipt.versions for receipt in done),
-        "bytes": sum(file.bytes for receipt in done for file in receipt.files),
+        "dimensions": dimensions.values(),
+        "loaded_model": loaded_model.values(),
+        "versions": versions.values(),
     }
-    if unfit := sum(receipt.unfit_values for receipt in done):
+    if unfit := sums["unfit_values"]:
         values["unfit_values"] = unfit
     return json.dumps(values, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def _agreed(mappings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+class _Agreed:
     """Values by name; where shards differ, as after an upgrade between two runs, a list of all of them."""
-    values_by_name: dict[str, list[Any]] = {}
-    for mapping in mappings:
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, list[Any]] = {}
+        self._last: Mapping[str, Any] | None = None
+
+    def add(self, mapping: Mapping[str, Any]) -> None:
+        """Takes the values of another shard."""
+        if mapping is self._last:
+            return
+        self._last = mapping
         for name, value in mapping.items():
-            values = values_by_name.setdefault(name, [])
+            values = self._by_name.setdefault(name, [])
             if value not in values:
                 values.append(value)
-    return {
-        name: values[0] if len(values) == 1 else values for name, values in sorted(values_by_name.items())
-    }
+
+    def values(self) -> dict[str, Any]:
+        """What all shards have, or the list, by name in order."""
+        return {n: v[0] if len(v) == 1 else v for n, v in sorted(self._by_name.items())}
 
 
 def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) -> None:
@@ -61,21 +73,25 @@ def write_manifest(layout: Layout, fingerprint: Mapping[str, Any], shards: int) 
     Raises LostCommit if the receipts are not those of this run, as when another job uses the same output folder, and
     OtherWeights if they are of different weights.
     """
-    done = receipts.read_receipts(layout)
-    of_this_run = [
-        receipt
-        for receipt in done
-        if receipt.shard.endswith(f"-of-{shards:05d}")
-        and not receipt.replacing
-        and receipts.same_fingerprint(receipt.fingerprint, fingerprint)
-    ]
-    if not len(done) == len(of_this_run) == shards:
+    seen = Counter[str]()
+
+    def of_this_run() -> Iterator[Receipt]:
+        for receipt in receipts.each(layout):
+            is_of_this_run = (
+                receipt.shard.endswith(f"-of-{shards:05d}")
+                and not receipt.replacing
+                and receipts.same_fingerprint(receipt.fingerprint, fingerprint)
+            )
+            seen["this" if is_of_this_run else "another"] += 1
+            if is_of_this_run:
+                yield receipt
+
+    content = manifest(arrays.agreeing(layout, of_this_run()), fingerprint, shards)
+    if seen["another"] or seen["this"] != shards:
         raise LostCommit(
-            f"{layout.folder} holds {len(of_this_run)} of this run's {shards} shards and {len(done) - len(of_this_run)} "
+            f"{layout.folder} holds {seen['this']} of this run's {shards} shards and {seen['another']} "
             "of another run: two jobs write to one output; stop one of them, then run the other with --overwrite"
         )
-    arrays.check(layout, done)
-    content = manifest(done, fingerprint, shards)
     if door.read_if_there(layout.manifest) != content:
         door.delete([layout.retrying])  # or a run killed before its sweep would retry again
         door.write_atomic(layout.manifest, content)

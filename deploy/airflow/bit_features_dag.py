@@ -2,7 +2,8 @@
 `bit_features_template` starts the Dataflow Flex Template.
 
 BIT_FEATURES_PYTHON names the interpreter of the virtual environment in which the project is installed: `bit_features` runs
-the job with it, and both DAGs verify the output with it. See docs/running.md.
+the job with it, and both DAGs verify the output with it. The files in deploy/airflow/conf are configurations of runs. See
+docs/running.md.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow.providers.apache.beam.operators.beam import BeamRunPythonPipelineOperator
@@ -18,6 +21,7 @@ from airflow.providers.google.cloud.operators.dataflow import DataflowStartFlexT
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import Asset, Param, chain, dag, get_current_context, task
 from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
+from airflow.sdk.exceptions import AirflowFailException
 
 PYTHON = os.environ.get("BIT_FEATURES_PYTHON", "/opt/bit-features/bin/python")
 FEATURES = Asset("bit_features")
@@ -83,11 +87,17 @@ REQUEST = {
         minimum=1,
         description="Side of the square model input, in pixels. Default: what the model was trained at, or 224",
     ),
-    "batch_size": Param(32, type="integer", minimum=1, description="Images per model call; 128 suits a GPU"),
+    "batch_size": Param(
+        None,
+        type=["null", "integer"],
+        minimum=1,
+        description="Images per model call. Default: that of flags_file, or 32; 128 suits a GPU",
+    ),
     "precision": Param(
-        "float32",
-        enum=["float32", "tensorfloat32", "bfloat16", "float16"],
-        description="Number format of the network: on GPUs, bfloat16 (T4, V100: float16) is faster and less exact",
+        None,
+        enum=[None, "float32", "tensorfloat32", "bfloat16", "float16"],
+        description="Number format of the network: on GPUs, bfloat16 (T4, V100: float16) is faster and less exact. "
+        "Default: that of flags_file, or float32",
     ),
     "max_failure_rate": Param(
         0.5,
@@ -97,18 +107,48 @@ REQUEST = {
         description="Share of the images, 0 to 1, that may fail",
     ),
 }
-OPTIONS = Param(
-    {},
-    type="object",
-    propertyNames={"pattern": "^[a-z][a-z0-9_]*$", "not": {"enum": ["overwrite"]}},
-    description="Further flags of the job and of its runner, without the dashes",
-)
+FURTHER = {
+    "flags_file": Param(
+        None,
+        type=OPTIONAL,
+        minLength=1,
+        description="File of flags on the Airflow host, such as deploy/dataflow/l4.flags; relative to the DAG's folder. "
+        "Params and options come before what it says; experiments and service options are added to its own",
+    ),
+    "options": Param(
+        {},
+        type="object",
+        propertyNames={"pattern": "^[a-z][a-z0-9_]*$", "not": {"enum": ["overwrite"]}},
+        description="Further flags of the job and of its runner, without the dashes",
+    ),
+}
 GOOGLE = {
     "project": Param(None, type=OPTIONAL, minLength=1, description="Google Cloud project; only for Dataflow"),
     "region": Param(
         "us-central1", type="string", minLength=1, description="Google Cloud region; only for Dataflow"
     ),
 }
+# Where the request for a Flex Template has what a launch from a host says with these flags of Beam:
+# docs.cloud.google.com/dataflow/docs/reference/rest/v1b3, FlexTemplateRuntimeEnvironment.
+ENVIRONMENT = {
+    "machine_type": "machineType",
+    "num_workers": "numWorkers",
+    "max_num_workers": "maxWorkers",
+    "worker_zone": "workerZone",
+    "worker_region": "workerRegion",
+    "service_account_email": "serviceAccountEmail",
+    "network": "network",
+    "subnetwork": "subnetwork",
+    "temp_location": "tempLocation",
+    "staging_location": "stagingLocation",
+    "dataflow_kms_key": "kmsKeyName",
+    "sdk_container_image": "sdkContainerImage",
+    "launcher_machine_type": "launcherMachineType",  # of the request only
+}
+EXPERIMENTS = ("experiments", "dataflow_service_options")
+PRIVATE = "no_use_public_ips"
+# Other flags of Beam; what is in none of these is a parameter of the template, which knows the job's own flags.
+BEAMS = ("number_of_worker_harness_threads", "sdk_location", "disk_size_gb", "worker_disk_type")
 DEFAULTS: dict[str, Any] = {
     "retries": 3,
     "retry_delay": timedelta(minutes=1),
@@ -127,16 +167,57 @@ class RetryUnlessFinal(RetryPolicy):
         return RetryDecision.default()
 
 
+def read_flags(path: str) -> dict[str, Any]:
+    """The flags of a file by name, without the dashes; a list where a flag occurs several times."""
+    values: dict[str, Any] = {}
+    try:
+        text = (Path(__file__).parent / path).read_text()
+    except OSError as error:
+        raise AirflowFailException(f"flags_file: {error}; deploy/dataflow has such files") from error
+    for flag in text.split():
+        name, _, value = flag.removeprefix("--").partition("=")
+        values.setdefault(name, []).append(value or True)
+    return {name: given[0] if len(given) == 1 else given for name, given in values.items()}
+
+
 @task
 def flags() -> dict[str, Any]:
-    """The run's params as flags of the job; those not set are left to the job's defaults."""
+    """The run's params as flags of the job; those not set are left to the file of flags, or to the job's defaults."""
     params = get_current_context()["params"]
-    values = {**{name: params[name] for name in REQUEST}, **params["options"]}
-    return {name: value for name, value in values.items() if value is not None}
+    from_file = read_flags(params["flags_file"]) if params["flags_file"] else {}
+    runner = params.get("runner", "DataflowRunner")
+    if from_file.pop("runner", runner) != runner:
+        raise AirflowFailException(f"{params['flags_file']} is for another runner than {runner}: set runner")
+    values = {name: params[name] for name in REQUEST if params[name] is not None}
+    options = params["options"]
+    both = [name for name in EXPERIMENTS if name in from_file and name in options]
+    added = {name: as_list(from_file[name]) + as_list(options[name]) for name in both}
+    return {**from_file, **values, **options, **added}
 
 
 @task
-def texts(values: dict[str, Any]) -> dict[str, str]:
+def launch(values: dict[str, Any]) -> dict[str, Any]:
+    """Flags as a template takes them: what is asked of Dataflow as `environment`, those of the job as `parameters`."""
+    environment = {ENVIRONMENT[name]: value for name, value in values.items() if name in ENVIRONMENT}
+    experiments = [entry for name in EXPERIMENTS for entry in as_list(values.get(name, []))]
+    beams = [f"{name}={values[name]}" for name in BEAMS if name in values]
+    if experiments:
+        environment["additionalExperiments"] = experiments
+    if beams:
+        environment["additionalPipelineOptions"] = beams
+    if values.get(PRIVATE):
+        environment["ipConfiguration"] = "WORKER_IP_PRIVATE"
+    elsewhere = {*ENVIRONMENT, *EXPERIMENTS, *BEAMS, PRIVATE}
+    own = {name: value for name, value in values.items() if name not in elsewhere}
+    return {"environment": environment, "parameters": texts(own)}
+
+
+def as_list(value: Any) -> list[Any]:
+    """A value that may occur several times."""
+    return value if isinstance(value, list) else [value]
+
+
+def texts(values: Mapping[str, Any]) -> dict[str, str]:
     """Flags as parameters of a template, which are all strings."""
     joined = {name: ",".join(v) if isinstance(v, list) else v for name, v in values.items()}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in joined.items()}
@@ -183,7 +264,7 @@ def publish(manifest: dict[str, Any]) -> dict[str, Any]:
         "runner": Param(
             "DirectRunner", enum=["DirectRunner", "FlinkRunner", "DataflowRunner"], description="Beam runner"
         ),
-        "options": OPTIONS,
+        **FURTHER,
         **GOOGLE,
     },
     doc_md=__doc__,
@@ -220,7 +301,7 @@ def bit_features():
         ),
         **REQUEST,
         "output": Param(type="string", pattern=r"^gs://.*[^/]$", description=OUTPUT),
-        "options": OPTIONS,
+        **FURTHER,
         **GOOGLE,
     },
     doc_md=__doc__,
@@ -228,6 +309,7 @@ def bit_features():
 )
 def bit_features_template():
     """Runs the job as a Dataflow Flex Template, then verifies and publishes its output."""
+    asked = launch(flags())
     extract = DataflowStartFlexTemplateOperator(
         task_id="extract",
         project_id="{{ params.project or '' }}",
@@ -236,7 +318,8 @@ def bit_features_template():
             "launchParameter": {
                 "jobName": "bit-features",
                 "containerSpecGcsPath": "{{ params.template }}",
-                "parameters": texts(flags()),
+                "parameters": asked["parameters"],
+                "environment": asked["environment"],
             }
         },
         deferrable=True,

@@ -42,15 +42,35 @@ def describe(dag: Any) -> dict[str, Any]:
     }
 
 
-def template_body(bag: DagBag, params: dict[str, Any]) -> dict[str, Any]:
+def fresh(folder: Path, name: str) -> Any:
+    """A DAG, parsed anew: a run leaves its params in the one that it is given."""
+    return DagBag(str(folder)).dags[name]
+
+
+def template_body(folder: Path, params: dict[str, Any]) -> dict[str, Any]:
     """The request that the template's DAG would send to Dataflow; the run is not real beyond that."""
     from airflow.providers.google.cloud.operators.dataflow import DataflowStartFlexTemplateOperator
 
-    sent = []
-    DataflowStartFlexTemplateOperator.execute = lambda self, context: sent.append(self.body)
-    bag.dags["bit_features_template"].test(run_conf=params, mark_success_pattern="verify|publish")
-    (body,) = sent
-    return body
+    return recorded(fresh(folder, "bit_features_template"), DataflowStartFlexTemplateOperator, "body", params)
+
+
+def flags_of(folder: Path, params: dict[str, Any]) -> dict[str, Any]:
+    """The flags that the DAG would start the job with; or why it does not."""
+    from airflow.providers.apache.beam.operators.beam import BeamRunPythonPipelineOperator
+
+    return recorded(fresh(folder, "bit_features"), BeamRunPythonPipelineOperator, "pipeline_options", params)
+
+
+def recorded(dag: Any, operator: Any, attribute: str, params: dict[str, Any]) -> dict[str, Any]:
+    """An attribute of the task that starts the job, rendered, in a run that starts nothing; {} if it is not reached."""
+    sent: list[dict[str, Any]] = []
+    execute = operator.execute
+    operator.execute = lambda self, context: sent.append(getattr(self, attribute))
+    try:
+        dag.test(run_conf=params, mark_success_pattern="verify|publish")
+    finally:
+        operator.execute = execute
+    return sent[0] if sent else {}
 
 
 def decisions(dag: Any) -> dict[str, str]:
@@ -80,8 +100,11 @@ def main() -> None:
     if not bag.import_errors:
         dag = bag.dags["bit_features"]
         out["decisions"] = decisions(dag)
-        out["runs"] = {name: run(dag, params) for name, params in asked["runs"].items()}
-        out["body"] = template_body(bag, asked["template"])
+        out["runs"] = {
+            name: run(fresh(folder, "bit_features"), params) for name, params in asked["runs"].items()
+        }
+        out["bodies"] = {name: template_body(folder, params) for name, params in asked["templates"].items()}
+        out["flags"] = {name: flags_of(folder, params) for name, params in asked["flags"].items()}
     result.write_text(json.dumps(out, default=str))
 
 

@@ -69,6 +69,23 @@ def test_receipts_are_read_in_the_order_of_their_shards(tmp_path):
     assert receipts.read_receipt(layout, "00002-of-00003").shard == "00002-of-00003"
 
 
+def test_receipts_share_what_they_have_in_common_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(receipts, "_AT_ONCE", 2)
+    layout = Layout(str(tmp_path))
+    changed = {3: {"model": {"route": "module"}}, 4: {"input": {"rows": 7}}}
+    for index in range(5):
+        receipt = dataclasses.replace(RECEIPT, shard=f"{index:05d}-of-00005", **changed.get(index, {}))
+        write(layout, receipt.shard, receipt.to_json())
+    read = list(receipts.each(layout))
+    assert [r.to_json() for r in read] == [
+        door.read_bytes(layout.receipt(f"{index:05d}-of-00005")) for index in range(5)
+    ]
+    assert all(r.fingerprint is read[0].fingerprint for r in read)
+    assert read[2].model is read[0].model
+    assert [r.model["route"] for r in read] == ["checkpoint"] * 3 + ["module", "checkpoint"]
+    assert [r.input.get("rows") for r in read] == [None] * 4 + [7]
+
+
 @pytest.mark.parametrize("data", [b"{", b"[]", b"{}", b"3", b'{"files": [{"name": "a"}]}'])
 def test_a_damaged_receipt_is_named_with_what_to_do(tmp_path, data):
     layout = Layout(str(tmp_path))

@@ -167,6 +167,7 @@ def test_progress_follows_the_run(tmp_path, monkeypatch, capsys, in_process):
     assert (end.images, end.failures, end.shards, end.shards_total, end.fraction) == (5, 0, 2, 2, 1.0)
     monkeypatch.setattr(progress, "_LIVE_SECONDS", 0)
     monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0)
+    monkeypatch.setattr(progress, "_SHARE", 0)
     capsys.readouterr()
     live.draw()
     assert capsys.readouterr().err.startswith("5 images, ")
@@ -176,3 +177,24 @@ def test_progress_follows_the_run(tmp_path, monkeypatch, capsys, in_process):
     console.show("")
     assert screen.getvalue().startswith("5 images, ")
     assert screen.getvalue().endswith("\r\x1b[K")
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(0.0, 100), (0.5, 20)])
+def test_lines_that_take_long_are_fewer(monkeypatch, seconds, lines):
+    """With a million receipts to list, the thread that draws would do nothing else."""
+    now, drawn = [0.0], []
+
+    class Slow(progress.Display):
+        interval_seconds = 1.0
+
+        def line(self):
+            now[0] += seconds
+            drawn.append(now[0])
+            return ""
+
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    display = Slow(in_process=False)
+    while now[0] < 100:
+        now[0] += 0.25
+        display.draw()
+    assert abs(len(drawn) - lines) <= 1

@@ -7,7 +7,7 @@ agree with any.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from transforms.commit.layout import Layout
 from transforms.commit.receipts import Receipt
@@ -42,6 +42,14 @@ def enter(layout: Layout, done: Iterable[Receipt]) -> None:
 
 def check(layout: Layout, done: Iterable[Receipt]) -> str:
     """The digest that these receipts have in common; '' if none has one. Raises OtherWeights if they differ."""
+    digest = ""
+    for receipt in agreeing(layout, done):
+        digest = digest or receipt.model.get(KEY, "")
+    return digest
+
+
+def agreeing(layout: Layout, done: Iterable[Receipt]) -> Iterator[Receipt]:
+    """Passes receipts on. Raises OtherWeights at one whose digest is not that of those before."""
     first: Receipt | None = None
     for receipt in done:
         if digest := receipt.model.get(KEY, ""):
@@ -51,7 +59,7 @@ def check(layout: Layout, done: Iterable[Receipt]) -> str:
                     f"shard {receipt.shard}: "
                     + _text(layout, f"shard {first.shard}", first.model[KEY], digest)
                 )
-    return first.model[KEY] if first else ""
+        yield receipt
 
 
 def _text(layout: Layout, who: str, before: str, now: str) -> str:

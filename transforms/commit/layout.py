@@ -153,6 +153,10 @@ class Layout:
         """The shards that a run with --retry_failures tries again; deleted when that run has ended."""
         return door.join(self.temporary, "retrying.json")
 
+    def plan(self, digest: str) -> str:
+        """The shards of a run that has too many for its graph; see plan_file.py."""
+        return door.join(self.temporary, f"plan-{digest}")
+
     def attempts(self, stem: str) -> str:
         """A glob for all files of the attempts at one commit, claims included."""
         return door.join(self.temporary, f"{stem}-*")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from bit import mirrors
@@ -15,6 +16,8 @@ from transforms.storage import door
 
 FORMAT = 1  # version of the receipt and manifest format
 NAME_ONLY = "model.name"  # may differ: a model has several names, its weights decide
+_AT_ONCE = 1000  # receipts whose bytes are in memory at the same time
+_ALIKE = ("failures_by_code", "outputs", "fingerprint", "model", "versions")  # in most receipts of an output
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,28 @@ def read_receipt(layout: Layout, label: str) -> Receipt | None:
 
 def read_receipts(layout: Layout) -> list[Receipt]:
     """All receipts of the output folder, in the order of their shards. Raises ValueError if one is damaged."""
+    return list(each(layout))
+
+
+def each(layout: Layout) -> Iterator[Receipt]:
+    """The same, one after the other. Values in which they agree are the same objects: there may be a million receipts."""
     paths = _paths(layout)
-    contents = door.read_many(paths)
-    return [_parsed(path, data) for path, data in zip(paths, contents, strict=True) if data is not None]
+    before: Receipt | None = None
+    for start in range(0, len(paths), _AT_ONCE):
+        some = paths[start : start + _AT_ONCE]
+        for path, data in zip(some, door.read_many(some), strict=True):
+            if data is not None:
+                before = _sharing(_parsed(path, data), before)
+                yield before
+
+
+def _sharing(receipt: Receipt, other: Receipt | None) -> Receipt:
+    """The receipt, with the objects of the other one where they are equal."""
+    alike = {
+        name: value for name in _ALIKE if other and (value := getattr(other, name)) == getattr(receipt, name)
+    }
+    keys_shared = {sys.intern(name): value for name, value in receipt.input.items()}
+    return replace(receipt, input=keys_shared, **alike)
 
 
 def _parsed(path: str, data: bytes) -> Receipt:
@@ -103,6 +125,8 @@ def same_fingerprint(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 def conflicts(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The differences of two fingerprints that change features."""
+    if old == new:
+        return {}
     return {name: values for name, values in differences(old, new).items() if name != NAME_ONLY}
 
 
