@@ -7,6 +7,7 @@ import argparse
 from pipeline import outputs
 from pipeline.console import say
 from pipeline.look import about, alike, contents, doubles, labels, page, projection, scan, thumbnails
+from transforms.similarity.vectors import Vectors
 from transforms.sources import pictures
 
 
@@ -22,9 +23,9 @@ def page_of(
     scanned = scan.read(committed, vector, arguments.limit)
     exact = doubles.find(scanned, committed, vector)
     rows = exact.rows  # of the sample, then those of duplicates that are not in it
-    unit = alike.normalized(exact.vectors)
+    vectors, sample = Vectors.of(exact.vectors), Vectors.of(exact.vectors[: len(scanned.rows)])
     say(f"comparing {len(rows)} pictures, and drawing their map")
-    near = alike.near_duplicates(unit[: len(scanned.rows)], rows, arguments.threshold)
+    near = alike.near_duplicates(sample, rows[: len(scanned.rows)], arguments.threshold)
     shown = contents.Shown(
         facts=about.facts(arguments.output, committed, report),
         notes=about.notes(committed, report, bool(found)),
@@ -32,11 +33,11 @@ def page_of(
         rows=rows,
         sampled=len(scanned.rows),
         statistics=scanned.statistics,
-        neighbours=alike.neighbours(unit),
+        neighbours=alike.neighbours(vectors),
         exact=exact,
         near=near,
         threshold=arguments.threshold,
-        map=projection.project(unit[: len(scanned.rows)]),
+        map=projection.project(sample.block(slice(None)).unit),
         label=labels.choose(arguments.label, rows[: len(scanned.rows)]),
     )
     text = contents.describe(shown)

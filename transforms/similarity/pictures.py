@@ -23,7 +23,7 @@ class Pictures:
     areas: np.ndarray  # int64, pixels
     vector_of: np.ndarray  # int64, numbers in `vectors`
     vectors: Vectors
-    without_direction: int  # vectors that are zero or have a value that is not finite
+    without_direction: int = 0  # vectors that are zero or have a value that is not finite
 
     def __len__(self) -> int:
         return len(self.vector_of)

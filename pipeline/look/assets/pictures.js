@@ -22,8 +22,10 @@ function show_pictures() {
 }
 
 const dialog = document.querySelector("dialog");
+let shown = -1;
 
 function show_picture(index) {
+  shown = index;
   const turn = (step) => open_picture((index + step + data.keys.length) % data.keys.length);
   dialog.onkeydown = (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -45,7 +47,7 @@ function show_picture(index) {
         { class: "tools" },
         element("button", { class: "plain", type: "button", "aria-label": "Previous picture", onclick: () => turn(-1) }, "←"),
         element("button", { class: "plain", type: "button", "aria-label": "Next picture", onclick: () => turn(1) }, "→"),
-        element("button", { class: "plain", type: "button", "aria-label": "Close", onclick: () => dialog.close() }, "✕"),
+        element("button", { class: "plain", type: "button", "aria-label": "Close", onclick: close_picture }, "✕"),
       ),
     ),
     element("div", { class: "detail" }, frame(index), list),
@@ -57,10 +59,20 @@ function show_picture(index) {
   dialog.scrollTop = 0;
 }
 
+function close_picture() {
+  forget_picture();
+  dialog.close();
+}
+
+// Takes the picture that was shown last out of the address.
+function forget_picture() {
+  if (location.hash === `#picture-${shown}`) history.replaceState(null, "", location.pathname + location.search);
+}
+
 function follow() {
   const match = /^#picture-(\d+)$/.exec(location.hash);
   if (match && Number(match[1]) < data.keys.length) show_picture(Number(match[1]));
-  else if (dialog.open) dialog.close();
+  else if (dialog.open) close_picture();
 }
 
 function show_groups(groups, what) {
@@ -82,15 +94,14 @@ function show_duplicates() {
     element("p", {}, (exact.total ? many(exact) : "None") + compared + "."),
     ...rest(exact),
     ...show_groups(exact.groups, "times the same image"),
-    element("h3", {}, `Near: a cosine similarity of at least ${near.threshold} to the first of the group`),
+    element("h3", {}, `Near: connected by cosine similarities of at least ${near.threshold}`),
     element("p", {}, (near.total ? many(near) : "None") + among + "."),
     ...rest(near),
     ...show_groups(near.groups, "pictures"),
   );
 }
 
-dialog.addEventListener("close", () => {
-  if (location.hash.startsWith("#picture-")) history.replaceState(null, "", location.pathname + location.search);
-});
-dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+// After Escape. The event comes late: another picture may have been asked for.
+dialog.addEventListener("close", () => dialog.open || forget_picture());
+dialog.addEventListener("click", (event) => event.target === dialog && close_picture());
 window.addEventListener("hashchange", follow);
