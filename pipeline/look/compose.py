@@ -7,15 +7,15 @@ import argparse
 from pipeline import outputs
 from pipeline.console import say
 from pipeline.look import about, alike, contents, doubles, labels, page, projection, scan, thumbnails
+from pipeline.of_output import Found
 from transforms.similarity.vectors import Vectors
-from transforms.sources import pictures
 
 
 def page_of(
     arguments: argparse.Namespace,
     committed: outputs.Committed,
     report: about.Report | None,
-    found: dict[str, pictures.ShardPictures],
+    found: Found,
     vector: str,
 ) -> bytes:
     """The page. Equal outputs and inputs give equal bytes on one machine."""
@@ -28,7 +28,7 @@ def page_of(
     near = alike.near_duplicates(sample, rows[: len(scanned.rows)], arguments.threshold)
     shown = contents.Shown(
         facts=about.facts(arguments.output, committed, report),
-        notes=about.notes(committed, report, bool(found)),
+        notes=about.notes(committed, report, bool(found.pictures)),
         failures=about.failures(committed),
         rows=rows,
         sampled=len(scanned.rows),
@@ -41,10 +41,10 @@ def page_of(
         label=labels.choose(arguments.label, rows[: len(scanned.rows)]),
     )
     text = contents.describe(shown)
-    if found:
+    if found.pictures:
         say(f"reading {len(rows)} pictures again")
-    text["thumbnails"] = thumbnails.read(rows, found, page.room(text))
+    text["thumbnails"] = thumbnails.read(rows, found.pictures, page.room(text))
     missing = sum(not thumbnail for thumbnail in text["thumbnails"])
-    if found and missing:
+    if found.pictures and missing:
         say(f"{missing} of {len(rows)} pictures cannot be read any more, or are not those that were computed")
     return page.render(text, title=f"Features in {text['output']}")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -125,7 +126,9 @@ def test_a_picture_is_found_whatever_its_name(tmp_path, name):
 
 
 def test_without_pictures_there_is_no_sprite_and_a_message(output, tmp_path, capsys):
-    run(output, f"--to={tmp_path}/to", "--format=tensorboard")
+    shutil.copytree(output, tmp_path / "out")
+    (tmp_path / "out" / "request.json").unlink()
+    run(tmp_path / "out", f"--to={tmp_path}/to", "--format=tensorboard")
     assert "without pictures: --input" in capsys.readouterr().err
     assert not (tmp_path / "to" / "sprite.png").exists()
     assert "sprite" not in (tmp_path / "to" / "projector_config.pbtxt").read_text()
