@@ -88,7 +88,7 @@ def test_tensorboard_serves_vectors_metadata_and_pictures(output, tmp_path, serv
     header, *rows = [
         line.split("\t") for line in served.get("metadata", run=".", name="embedding").decode().splitlines()
     ]
-    assert header[:4] == ["key", "image/width", "image/height", "image/sha256"]
+    assert header[:4] == ["key", "width", "height", "sha256"]
     assert [row[0] for row in rows] == [record["key"][0].decode() for record in records]
     assert [row[header.index("tags")] for row in rows] == [", ".join(map(str, r["tags"])) for r in records]
     sprite = served.get("sprite_image", run=".", name="embedding")

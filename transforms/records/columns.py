@@ -20,6 +20,18 @@ import pyarrow as pa
 from transforms.records import features
 
 Data = bytes | memoryview
+WIDTH, HEIGHT, SHA256 = "width", "height", "sha256"
+# The job's own features whose columns have another name: one that SQL takes without quotes.
+_NAMES = {
+    features.WIDTH: WIDTH,
+    features.HEIGHT: HEIGHT,
+    features.SHA256: SHA256,
+    "top_k/class": "top_k_class",
+    "top_k/probability": "top_k_probability",
+    "top_k/synset": "top_k_synset",
+    "top_k/name": "top_k_name",
+}
+_FEATURE = b"feature"  # in a field's metadata: the feature that it holds, if that has another name
 _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int"}
 _LISTS = {
     "top_k/class": pa.list_(pa.int64()),
@@ -94,7 +106,7 @@ def schema(
     passed: Sequence[str] = (),
     kinds: Mapping[str, str] | None = None,
 ) -> pa.Schema:
-    """The columns for `records` records.
+    """The columns for `records` records. What is passed through keeps its name, behind "input/" if the job has such a column.
 
     Args:
       seen: what the records hold.
@@ -103,14 +115,33 @@ def schema(
       passed: the features that were passed through, in the order of their columns.
       kinds: the types of those for which the job has settled one: 'int64', 'float' or 'bytes'.
     """
-    columns: dict[str, pa.DataType] = {features.KEY: _text(seen.get(features.KEY))}
+    types: dict[str, pa.DataType] = {features.KEY: _text(seen.get(features.KEY))}
     for name, size in dimensions.items():
-        columns[name] = _LISTS.get(name) or pa.list_(pa.field("element", pa.float32(), nullable=False), size)
-    columns |= _FIXED
+        types[name] = _LISTS.get(name) or pa.list_(pa.field("element", pa.float32(), nullable=False), size)
+    types |= _FIXED
+    names = {name: _NAMES.get(name, name) for name in types}
     for name in (*passed, *sorted(seen)):
-        columns.setdefault(name, _type(seen.get(name), records, (kinds or {}).get(name, "")))
+        types.setdefault(name, _type(seen.get(name), records, (kinds or {}).get(name, "")))
+    own = {*names.values()}
+    for name in [name for name in types if name not in names]:
+        column = name
+        while column in own or (column != name and column in types):
+            column = f"input/{column}"
+        names[name] = column
     required = {features.KEY, *_FIXED, *(name for name in dimensions if name not in _LISTS)}
-    return pa.schema([pa.field(name, kind, name not in required) for name, kind in columns.items()])
+    return pa.schema(
+        [
+            pa.field(
+                names[name], kind, name not in required, {_FEATURE: name} if names[name] != name else None
+            )
+            for name, kind in types.items()
+        ]
+    )
+
+
+def _feature(field: pa.Field) -> str:
+    """The feature that a column holds."""
+    return (field.metadata or {}).get(_FEATURE, field.name.encode()).decode()
 
 
 def _type(summary: Summary | None, records: int, kind: str) -> pa.DataType:
@@ -165,7 +196,7 @@ def batch(records: Sequence[Data], schema: pa.Schema) -> pa.RecordBatch:
         name: np.frombuffer(pa.allocate_buffer(4 * size * len(records)), "<f4").reshape(len(records), size)
         for name, size in sizes
     }
-    others: dict[str, list[Any]] = {field.name: [] for field in schema if field.name not in arrays}
+    others: dict[str, list[Any]] = {_feature(field): [] for field in schema if field.name not in arrays}
     for row, record in enumerate(records):
         found, rest = features.split(record, sizes)
         for name, array in arrays.items():
@@ -180,7 +211,7 @@ def batch(records: Sequence[Data], schema: pa.Schema) -> pa.RecordBatch:
         if field.name in arrays:
             columns.append(vector(arrays[field.name], field.type))
         else:
-            columns.append(_column(others[field.name], field))
+            columns.append(_column(others[_feature(field)], field))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
