@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from transforms.records import features
+from transforms.records import features, uniform
 
 Data = bytes | memoryview
 WIDTH, HEIGHT, SHA256 = "width", "height", "sha256"
@@ -196,6 +196,37 @@ def batch(records: Sequence[Data], schema: pa.Schema) -> pa.RecordBatch:
         name: np.frombuffer(pa.allocate_buffer(4 * size * len(records)), "<f4").reshape(len(records), size)
         for name, size in sizes
     }
+    try:
+        values = features.split_all(records, arrays)
+        columns = [
+            vector(arrays[field.name], field.type)
+            if field.name in arrays
+            else _single_values(values.get(_feature(field)), field.type)
+            for field in schema
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+    except uniform.NotUniform:
+        return _parsed(records, schema, sizes, arrays)
+
+
+def _single_values(values: uniform.Texts | np.ndarray | None, kind: pa.DataType) -> pa.Array:
+    """A column of one value per record. Raises NotUniform if it holds something else."""
+    if isinstance(values, uniform.Texts) and kind in _STORED.values():
+        return pa.array(values.values(), pa.binary())
+    if isinstance(values, uniform.Texts) and kind in _STORED:
+        try:
+            return pa.array(values.values(), pa.binary()).cast(kind)  # which checks that it is UTF-8
+        except pa.ArrowInvalid as error:
+            raise uniform.NotUniform(str(error)) from error
+    if isinstance(values, np.ndarray) and kind == pa.from_numpy_dtype(values.dtype):
+        return pa.array(values, kind)
+    raise uniform.NotUniform(f"no single values of the type {kind}")
+
+
+def _parsed(
+    records: Sequence[Data], schema: pa.Schema, sizes: features.Vectors, arrays: Mapping[str, np.ndarray]
+) -> pa.RecordBatch:
+    """Any records as rows."""
     others: dict[str, list[Any]] = {_feature(field): [] for field in schema if field.name not in arrays}
     for row, record in enumerate(records):
         found, rest = features.split(record, sizes)
