@@ -3,8 +3,8 @@
 Records of one output can hold different features, and different kinds of values under one name: what is passed through is
 as the input has it. So the types of the columns are decided from all records, see `summarize` and `schema`.
 
-The records are parsed with protobuf: tfx-bsl's decoder takes over three times as long for vectors (`python -m
-benchmarks.export` times both), and it has no type for a single value.
+Records of one value per feature are parsed a batch at a time (`uniform`), others with protobuf. tfx-bsl's decoder is slower than
+either for vectors (`python -m benchmarks.export` times them), and it has no type for a single value.
 """
 
 from __future__ import annotations
