@@ -87,6 +87,8 @@ def test_keys_are_text_whatever_they_hold(opened):
     assert (
         opened.evaluate("[...document.querySelectorAll('#pictures .picture')].map((e) => e.title)") == SHOWN
     )
+    # The last part of two keys is the same, so the parts before it are shown, too.
+    assert texts(opened, "#pictures .picture .name")[6:8] == ["photos/06.jpg", "photos/07.jpg"]
     assert opened.evaluate("document.querySelectorAll('script').length") == 2
     assert opened.evaluate("document.querySelectorAll('main b').length") == 0
     assert "<b>odd</b>" in texts(opened, ".legend .name")

@@ -1,6 +1,6 @@
 // The contact sheet, a picture with its neighbours, and duplicates.
 
-const SHOWN = 96;
+const SHOWN = matchMedia("(max-width: 40rem)").matches ? 36 : 96;
 
 function show_pictures() {
   const holder = element("div");
@@ -76,9 +76,10 @@ function follow() {
 }
 
 function show_groups(groups, what) {
-  return groups.map(([indices, size]) =>
+  const shown = groups.map(([indices, size]) =>
     element("div", { class: "group" }, element("div", {}, `${number(size)} ${what}${size > indices.length ? `, the first ${indices.length}` : ""}`), sheet(indices, null, true)),
   );
+  return element("div", { class: "groups" }, ...shown);
 }
 
 function show_duplicates() {
@@ -93,11 +94,11 @@ function show_duplicates() {
     element("h3", {}, "Exact: the same bytes"),
     element("p", {}, (exact.total ? many(exact) : "None") + compared + "."),
     ...rest(exact),
-    ...show_groups(exact.groups, "times the same image"),
+    show_groups(exact.groups, "times the same image"),
     element("h3", {}, `Near: connected by cosine similarities of at least ${near.threshold}`),
     element("p", {}, (near.total ? many(near) : "None") + among + "."),
     ...rest(near),
-    ...show_groups(near.groups, "pictures"),
+    show_groups(near.groups, "pictures"),
   );
 }
 
