@@ -120,4 +120,5 @@ def test_each_command_is_documented_with_its_module():
     text = (helpers.REPO / "docs" / "running.md").read_text()
     text = text.partition("## The command bit-features\n")[2].partition("\n## ")[0]
     table = dict(re.findall(r"^\| `([a-z-]+)` \| `([^`]+)` \|$", text, re.MULTILINE))
+    assert table.pop("bit-features") == "python -m"  # the head
     assert table == {name: " ".join([module, *more]) for name, (module, more, _) in cli.COMMANDS.items()}

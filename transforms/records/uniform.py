@@ -108,7 +108,8 @@ class _Cursor:
     def length(self) -> np.ndarray:
         """Goes past a length."""
         values = self.varint()
-        _check(values < 2**31)
+        if values.max() >= 1 << 31:  # which protobuf does not allow
+            raise NotUniform("a length of 2 GiB or more")
         return values.astype(np.int64)
 
     def name(self) -> str:
@@ -131,6 +132,9 @@ class _Cursor:
         for shift in range(0, 70, 7):
             _check(self.at < len(self.bytes))
             following = self.bytes[self.at]
+            if not shift and following.max() < 128:  # as most are
+                self.at = self.at + 1
+                return following.astype(np.uint64)
             values |= np.where(more, following & 127, 0).astype(np.uint64) << np.uint64(shift)
             self.at = self.at + more
             more &= following > 127
