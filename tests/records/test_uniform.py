@@ -34,7 +34,7 @@ def encoded(count, outputs=("embedding",), **passed):
 def all_at_once(records, outputs=("embedding",)):
     """Vectors and other features; raises NotUniform."""
     arrays = {name: np.zeros((len(records), SIZES[name]), np.float32) for name in outputs}
-    found = features.split_all(records, arrays)
+    found = features.split_all(records, tuple((name, SIZES[name]) for name in outputs), arrays)
     values = {
         name: value.values() if isinstance(value, uniform.Texts) else value.tolist()
         for name, value in found.items()
@@ -166,6 +166,20 @@ def test_a_batch_is_the_same_either_way(passed):
     arrays = {"embedding": np.zeros((7, 5), np.float32)}
     assert batch.equals(columns._parsed(records, schema, vectors, arrays))
     batch.validate(full=True)
+
+
+@pytest.mark.parametrize("passed", PASSED)
+@pytest.mark.parametrize("outputs", [("embedding",), ("embedding", "logits")])
+def test_types_are_the_same_either_way(monkeypatch, passed, outputs):
+    records = encoded(7, outputs, **PASSED[passed])
+    records.insert(3, raw(VECTOR, X, KEY))  # which is parsed by itself, as are those around it
+    vectors = tuple((name, SIZES[name]) for name in outputs)
+    expected = columns.merge(columns.summarize([record], vectors) for record in records)
+    for size in (1, 2, 3, 100):
+        monkeypatch.setattr(columns, "_SUMMARIZED", size)
+        assert columns.summarize(records, vectors) == expected
+    assert expected["key"].records == 8
+    assert expected["x"].records == 1
 
 
 def test_the_usual_records_are_parsed_at_once(monkeypatch):

@@ -9,8 +9,9 @@ either for vectors (`python -m benchmarks.export` times them), and it has no typ
 
 from __future__ import annotations
 
+import itertools
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ _NAMES = {
     "top_k/synset": "top_k_synset",
     "top_k/name": "top_k_name",
 }
+_SUMMARIZED = 256  # records at a time
 _FEATURE = b"feature"  # in a field's metadata: the feature that it holds, if that has another name
 _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int"}
 _LISTS = {
@@ -71,18 +73,38 @@ Summaries = Mapping[str, Summary]
 
 def summarize(records: Iterable[Data], vectors: features.Vectors) -> dict[str, Summary]:
     """What the records hold, by feature name, but for vectors and those features whose types are the same in every output."""
-    out: dict[str, Summary] = {}
-    for record in records:
-        for name, feature in features.split(record, vectors)[1].items():
-            if name in _FIXED or name in _LISTS:
-                continue
-            kind = feature.WhichOneof("kind")
-            values = getattr(feature, kind).value if kind else ()
-            is_text = kind != "bytes_list" or all(map(_is_text, values))
-            kinds = frozenset({_KINDS[kind]} if values else ())
-            summary = Summary(kinds, 1, len(values), len(values), is_text)
-            out[name] = out[name] + summary if name in out else summary
-    return out
+    remaining = iter(records)
+    batches = iter(lambda: list(itertools.islice(remaining, _SUMMARIZED)), [])
+    return merge(part for batch in batches for part in _summaries(batch, vectors))
+
+
+def _summaries(records: Sequence[Data], vectors: features.Vectors) -> Iterator[dict[str, Summary]]:
+    known = {*_FIXED, *_LISTS}
+    try:
+        values = features.split_all(records, vectors)
+        yield {name: _uniform(value) for name, value in values.items() if name not in known}
+    except uniform.NotUniform:
+        for record in records:
+            rest = features.split(record, vectors)[1]
+            yield {name: _summary(feature) for name, feature in rest.items() if name not in known}
+
+
+def _uniform(values: uniform.Texts | np.ndarray) -> Summary:
+    """Of a feature that holds one value in each record."""
+    if isinstance(values, uniform.Texts):
+        texts = values.values()
+        return Summary(frozenset({"bytes"}), len(texts), 1, 1, all(map(_is_text, texts)))
+    kind = "float" if values.dtype.kind == "f" else "int"
+    return Summary(frozenset({kind}), len(values), 1, 1, True)
+
+
+def _summary(feature) -> Summary:
+    """Of a feature of one record."""
+    kind = feature.WhichOneof("kind")
+    values = getattr(feature, kind).value if kind else ()
+    is_text = kind != "bytes_list" or all(map(_is_text, values))
+    kinds = frozenset({_KINDS[kind]} if values else ())
+    return Summary(kinds, 1, len(values), len(values), is_text)
 
 
 def vectors_of(dimensions: Mapping[str, int]) -> features.Vectors:
@@ -197,7 +219,7 @@ def batch(records: Sequence[Data], schema: pa.Schema) -> pa.RecordBatch:
         for name, size in sizes
     }
     try:
-        values = features.split_all(records, arrays)
+        values = features.split_all(records, sizes, arrays)
         columns = [
             vector(arrays[field.name], field.type)
             if field.name in arrays

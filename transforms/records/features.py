@@ -183,18 +183,18 @@ def split(data: bytes | memoryview, vectors: Vectors) -> tuple[dict[str, np.ndar
 
 
 def split_all(
-    records: Sequence[bytes | memoryview], arrays: Mapping[str, np.ndarray]
+    records: Sequence[bytes | memoryview], vectors: Vectors, arrays: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, uniform.Texts | np.ndarray]:
     """As `split`, for many records in the bytes of `encode`, with one value in each feature that is no vector.
 
     Args:
       records: serialized tf.Examples.
-      arrays: receive the vectors, float32 (records, values) each.
+      vectors: names, and values of each.
+      arrays: receive the vectors by name, float32 (records, values) each, if they are asked for.
 
     Returns the other features by name, see `uniform.parse`. Raises NotUniform for other records.
     """
-    vectors = tuple((name, arrays[name].shape[1]) for name in sorted(arrays, key=_order))
-    heads = _vector_heads(vectors)
+    heads = sorted(_vector_heads(vectors), key=lambda head: _order(head[0]))
     # Where the vectors start: in most records where they did in the one before. `parse` proves that entries start there.
     places = [0] * len(heads)
     parts: list[bytes | memoryview] = []
@@ -205,7 +205,8 @@ def split_all(
                 place = places[number]
                 if data[kept if place < kept + len(head) else place - len(head) : place] != head:
                     place = places[number] = _after(head, data)
-                arrays[name][row] = np.frombuffer(data, "<f4", size, place)
+                if arrays is not None:
+                    arrays[name][row] = np.frombuffer(data, "<f4", size, place)
                 parts.append(data[kept : place - len(head)])
                 kept = place + 4 * size
             parts.append(data[kept:])
