@@ -9,6 +9,7 @@ the temporary file with the vectors, which the system drops when it needs them, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import sys
@@ -69,8 +70,12 @@ def usearch(given: Vectors, threshold: float, groups: Groups, tick: exact.Tick) 
 METHODS: dict[str, Callable] = {"exact": exact.search, "faiss": index.search, "usearch": usearch}
 
 
-def measure(method: str, rows: int, dimensions: int, results) -> None:
-    """In a process of its own: seconds, peak MiB, share of the pairs of a sample that are in one group."""
+class Enough(Exception):
+    """The part of a search that is to be timed is done."""
+
+
+def measure(method: str, rows: int, dimensions: int, part: float, results) -> None:
+    """In a process of its own: seconds, peak MiB, the part of the steps done, and the recall of a complete search."""
     with tempfile.TemporaryFile() as file:
         given = vectors(file, rows, dimensions)
     groups, peak, ended = Groups(rows), [0.0], threading.Event()
@@ -84,12 +89,22 @@ def measure(method: str, rows: int, dimensions: int, results) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
+    done = 1.0
+
+    def tick(steps: int, total: int) -> None:
+        nonlocal done
+        if steps < total and (done := steps / total) >= part:
+            raise Enough
+
     began, cpu = time.monotonic(), time.process_time()
-    METHODS[method](given, _THRESHOLD, groups, lambda done, total: None)
+    with contextlib.suppress(Enough):
+        METHODS[method](given, _THRESHOLD, groups, tick if method == "exact" else lambda steps, total: None)
+        done = 1.0
     seconds, cpu = time.monotonic() - began, time.process_time() - cpu
     ended.set()
     watcher.join()
-    results.put((seconds, cpu, peak[0], exact.recall(given, _THRESHOLD, groups, lambda done, total: None)))
+    found = exact.recall(given, _THRESHOLD, groups, lambda steps, total: None) if done == 1 else None
+    results.put((seconds, cpu, peak[0], done, found))
 
 
 def main() -> None:
@@ -98,28 +113,33 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 40_000])
     parser.add_argument("--dimensions", type=int, default=6144)
     parser.add_argument("--methods", nargs="+", default=["exact", "faiss"], choices=METHODS)
+    parser.add_argument("--part", type=float, default=1.0, help="of the pairs that exact search compares")
     args = parser.parse_args()
     print(f"{machine.describe()}, load {os.getloadavg()[0]:.1f}\n")
     print(
-        "| vectors | search | seconds | CPU seconds | peak MiB | recall | pairs |\n|---|---|---|---|---|---|---|"
+        "| vectors | search | part | seconds | CPU seconds | peak MiB | recall | pairs |\n|---|---|---|---|---|---|---|---|"
     )
     context = multiprocessing.get_context("spawn")
     for rows in args.rows:
         for method in args.methods:
             results = context.Queue()
-            process = context.Process(target=measure, args=(method, rows, args.dimensions, results))
+            process = context.Process(
+                target=measure, args=(method, rows, args.dimensions, args.part, results)
+            )
             process.start()
             while process.is_alive() and results.empty():
                 time.sleep(0.1)
             if results.empty():
                 sys.exit(f"{method} failed at {rows} vectors")
-            seconds, cpu, peak, recall = results.get()
+            seconds, cpu, peak, done, recall = results.get()
             process.join()
+            of_pairs = f"{recall.share:.4f} | {recall.pairs}" if recall else " | "
             print(
-                f"| {rows} | {method} | {seconds:.0f} | {cpu:.0f} | {peak:.0f} | {recall.share:.4f} | {recall.pairs} |",
+                f"| {rows} | {method} | {done:.1%} | {seconds:.0f} | {cpu:.0f} | {peak:.0f} | {of_pairs} |",
                 flush=True,
             )
-            figures.report(**{f"{method}: seconds": seconds, f"{method}: recall": recall.share})
+            if recall:
+                figures.report(**{f"{method}: seconds": seconds, f"{method}: recall": recall.share})
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "duplicates": ("pipeline.duplicates", (), "find pictures that are the same, or nearly so"),
     "models": ("bit.models", (), "list the models by name"),
     "download": ("bit.download", (), "download a model's weights"),
-    "model-export": ("bit.export", (), "write a model as a TF-Hub SavedModel"),
+    "export-model": ("bit.export", (), "write a model as a TF-Hub SavedModel"),
 }
 
 

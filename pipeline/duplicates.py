@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import sys
 import time
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipeline import console, duplicates_plan, flags, options, progress, runners
+from pipeline import console, duplicates_plan, flags, of_output, options, progress, runners
 from pipeline.console import say
 from pipeline.duplicates_plan import SUFFIX
 from pipeline.flags import RequestError
@@ -38,23 +37,15 @@ exit codes: 0 done, 1 failed or stopped, 2 the request is wrong, and nothing was
 
 def parser() -> flags.Parser:
     """The parser of this command's own flags."""
-    out = flags.Parser(
-        prog="python -m pipeline.duplicates",
-        usage="%(prog)s OUTPUT --to=FILE.parquet [flags]",
-        description="Finds pictures of equal bytes, and pictures whose embeddings have a high cosine similarity.",
-        epilog=_EPILOG,
-        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=29),
-        allow_abbrev=False,
+    out = of_output.parser(
+        "duplicates",
+        "--to=FILE.parquet [flags]",
+        "Finds pictures of equal bytes, and pictures whose embeddings have a high cosine similarity.",
+        _EPILOG,
+        partial="take the committed shards of an unfinished job",
     )
-    out.add_argument("output", metavar="OUTPUT", nargs="?", default="", help="the --output folder of the job")
     out.add_argument("--to", default="", metavar="FILE.parquet", help="file to write to (required)")
-    out.add_argument(
-        "--threshold",
-        type=_threshold,
-        default=0.95,
-        metavar="COSINE",
-        help="least cosine similarity of pictures that are alike (default: %(default)s)",
-    )
+    of_output.add_threshold(out)
     out.add_argument(
         "--exact_limit",
         type=flags.positive,
@@ -62,18 +53,7 @@ def parser() -> flags.Parser:
         metavar="N",
         help="compare all pairs of up to N distinct vectors; of more, those that an index proposes (default: %(default)s)",
     )
-    out.add_argument("--partial", **flags.SWITCH, help="take the committed shards of an unfinished job")
     return out
-
-
-def _threshold(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a cosine above 0 and up to 1")
-    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,15 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, PipelineOptions]:
     """Parses a command line. Raises RequestError if it is wrong."""
-    own = parser()
-    arguments, rest = own.parse_known_args(list(argv))
-    beam_options = options.of_beam(rest, own)
+    arguments, beam_options = of_output.parse(argv, parser(), "to")
     if (runner := runners.name_of(beam_options)) != runners.LOCAL:
         raise RequestError(f"--runner={runner}: duplicates are searched for in this process; omit --runner")
-    for name, value in (("OUTPUT", arguments.output), ("--to", arguments.to)):
-        if not value:
-            raise RequestError(f"missing {name}; see --help")
-    arguments.output = options.folder("OUTPUT", arguments.output)
     arguments.to = options.folder("--to", arguments.to)
     if not arguments.to.endswith(SUFFIX):
         raise RequestError(f"--to={arguments.to} is not the name of a Parquet file: let it end with {SUFFIX}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import sys
 import time
@@ -15,21 +14,20 @@ os.environ.update(home.settled())  # before Beam is imported, which has a folder
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipeline import console, export_plan, flags, options, progress, reach, run, runners
+from pipeline import console, export_plan, flags, of_output, options, progress, reach, run, runners
 from pipeline.console import counted, say
 from pipeline.flags import RequestError
 from pipeline.report import DONE, FAILED, WRONG_REQUEST, root_cause
 from pipeline.signals import Stopped
 from transforms import counters
 from transforms.exporting import formats, steps
-from transforms.sources import finding, patterns
 from transforms.storage import door, retrying
 
 _EPILOG = """\
 an example of each format:
   python -m pipeline.export gs://bucket/features --format=parquet --to=gs://bucket/parquet
   python -m pipeline.export local/features --format=npy --dtype=float16 --to=local/npy
-  python -m pipeline.export local/features --format=tensorboard --to=local/projector --input='shards/*.tfrecord'
+  python -m pipeline.export local/features --format=tensorboard --to=local/projector
 
 Options of Beam and its runners are accepted too. The same command resumes an export that was
 stopped. All messages go to stderr.
@@ -40,15 +38,13 @@ exit codes: 0 done, 1 failed or stopped, 2 the request is wrong, and nothing was
 
 def parser() -> flags.Parser:
     """The parser of this command's own flags."""
-    out = flags.Parser(
-        prog="python -m pipeline.export",
-        usage="%(prog)s OUTPUT --to=FOLDER --format=parquet|npy|tensorboard [flags]",
-        description="Writes the features of a job in a form that other tools read, one file per shard.",
-        epilog=_EPILOG,
-        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=29),
-        allow_abbrev=False,
+    out = of_output.parser(
+        "export",
+        "--to=FOLDER --format=parquet|npy|tensorboard [flags]",
+        "Writes the features of a job in a form that other tools read, one file per shard.",
+        _EPILOG,
+        partial="export the committed shards of an unfinished job",
     )
-    out.add_argument("output", metavar="OUTPUT", nargs="?", default="", help="the --output folder of the job")
     out.add_argument("--to", default="", metavar="FOLDER", help="folder to write to (required)")
     out.add_argument(
         "--format",
@@ -72,19 +68,7 @@ def parser() -> flags.Parser:
         metavar="N",
         help="tensorboard: rows at most, evenly spread (default: %(default)s)",
     )
-    out.add_argument("--partial", **flags.SWITCH, help="export the committed shards of an unfinished job")
-    group = out.add_argument_group("pictures, for tensorboard")
-    group.add_argument(
-        "--input",
-        action="append",
-        default=[],
-        metavar="PATH,...",
-        help="the --input of the job, to read the pictures of the rows again; not needed if it was a folder or glob of images",
-    )
-    group.add_argument(
-        "--input_format", choices=finding.FORMATS, default=finding.AUTO, help="as for the job (default: auto)"
-    )
-    flags.add_group(out, flags.FETCHING)
+    of_output.add_pictures(out, "pictures, for tensorboard")
     return out
 
 
@@ -98,19 +82,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.configure_logging(runner)
         if home.notice:
             say(home.notice)
-        reach.check(beam_options, runner, _paths(arguments), arguments.fetch)
+        paths = of_output.paths(arguments)
+        reach.check(beam_options, runner, paths, arguments.fetch)
         door.configure(beam_options)
         runners.name_job(beam_options, runner, arguments.to)
         on_flink = runners.on_flink(beam_options, runner)
         if on_flink and run.is_at_work(on_flink):
             run.await_end(on_flink)
         with retrying.hurried():
-            plan = export_plan.make(arguments)
+            plan = export_plan.make(arguments, beam_options)
             for note in plan.notes:
                 say(note)
             if plan.todo:
                 export_plan.enter(plan)
-        return _run(plan, _paths(arguments), beam_options, runner)
+        return _run(plan, paths, beam_options, runner)
     except RequestError as error:
         say(f"error: {error}")
         return WRONG_REQUEST
@@ -125,12 +110,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         say(f"error: {root_cause(error)}")
         return FAILED
-
-
-def _paths(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """What an export reads and writes, for its stores."""
-    inputs = [pattern for text in arguments.input for pattern in patterns.expand(text)]
-    return (arguments.output, arguments.to, *inputs)
 
 
 def _run(plan: export_plan.Plan, paths: Sequence[str], beam_options: PipelineOptions, runner: str) -> int:
@@ -161,16 +140,10 @@ def _run(plan: export_plan.Plan, paths: Sequence[str], beam_options: PipelineOpt
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, PipelineOptions]:
     """Parses a command line. Raises RequestError if it is wrong."""
-    own = parser()
-    arguments, rest = own.parse_known_args(list(argv))
-    beam_options = options.of_beam(rest, own)
-    for name, value in (("OUTPUT", arguments.output), ("--to", arguments.to), ("--format", arguments.format)):
-        if not value:
-            raise RequestError(f"missing {name}; see --help")
-    arguments.output = options.folder("OUTPUT", arguments.output)
+    arguments, beam_options = of_output.parse(
+        argv, parser(), "to", "format", needs_pictures=lambda given: given.format == "tensorboard"
+    )
     arguments.to = options.folder("--to", arguments.to)
-    arguments.input = options.input_texts(arguments.input)
-    arguments.fetch = options.fetch_settings(arguments)
     if arguments.to == arguments.output:
         raise RequestError(f"--to={arguments.to} is the output of the job: name another folder")
     if arguments.input and arguments.format != "tensorboard":

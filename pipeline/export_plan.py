@@ -11,14 +11,13 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.filesystem import BeamIOError
+from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipeline import outputs
+from pipeline import of_output, outputs
 from pipeline.flags import RequestError
 from transforms.commit import receipts
 from transforms.exporting import formats, parquet, steps
 from transforms.exporting.base import Export, Part, Place
-from transforms.sources import pictures
-from transforms.sources.base import BadInput
 from transforms.storage import door
 from transforms.storage.door import StoreSettings
 
@@ -71,8 +70,8 @@ class Plan:
         return _todo(self.export, self.parts)
 
 
-def make(arguments: argparse.Namespace) -> Plan:
-    """The plan of an export. Writes nothing. Raises RequestError, BadInput."""
+def make(arguments: argparse.Namespace, beam_options: PipelineOptions) -> Plan:
+    """The plan of an export. Writes nothing. Raises RequestError."""
     committed = outputs.committed(arguments.output, arguments.partial)
     format = formats.of(arguments.format)
     dimensions = json.loads(committed.manifest)["dimensions"]
@@ -80,8 +79,10 @@ def make(arguments: argparse.Namespace) -> Plan:
         raise RequestError(
             f"{arguments.output} has no embedding, which --format={format.name} is about; it has {', '.join(dimensions)}"
         )
-    place = Place(arguments.to)
-    request = _request(arguments, committed.digest)
+    place, found = Place(arguments.to), of_output.Found({})
+    if format.name == "tensorboard":
+        found = of_output.find_pictures(arguments, committed, beam_options)
+    request = _request(arguments, committed.digest, found.inputs)
     export = Export(
         committed.layout,
         place,
@@ -93,21 +94,12 @@ def make(arguments: argparse.Namespace) -> Plan:
         committed.manifest,
         json.dumps(request, sort_keys=True),
     )
-    parts, notes = committed.parts, []
-    if arguments.format == "tensorboard":
-        try:
-            found = pictures.find(
-                committed.layout, committed.receipts, arguments.input, arguments.input_format, arguments.fetch
-            )
-        except BadInput as error:
-            raise RequestError(str(error)) from error
-        parts = tuple(replace(part, pictures=found.get(part.label)) for part in parts)
-        if not found:
-            notes.append("without pictures: --input, as for the job, says where to read them again")
+    parts = tuple(replace(part, pictures=found.pictures.get(part.label)) for part in committed.parts)
     _check_same(place, request)
     is_finished = bool(format.final) and door.exists(place.file(format.final))
     todo = () if is_finished else _todo(export, parts)
-    return Plan(export, parts, todo, request, is_finished, door.exists(place.columns), tuple(notes))
+    notes = (found.note,) if found.note else ()
+    return Plan(export, parts, todo, request, is_finished, door.exists(place.columns), notes)
 
 
 def _todo(export: Export, parts: Sequence[Part]) -> tuple[Part, ...]:
@@ -119,12 +111,12 @@ def _todo(export: Export, parts: Sequence[Part]) -> tuple[Part, ...]:
     return tuple(part for part, path in paths.items() if path and path not in there)
 
 
-def _request(arguments: argparse.Namespace, digest: str) -> dict[str, Any]:
+def _request(arguments: argparse.Namespace, digest: str, inputs: Sequence[str]) -> dict[str, Any]:
     """All that determines the bytes of an export."""
     request = {"features": digest, "format": arguments.format, "dtype": arguments.dtype}
     request["normalize"] = arguments.normalize
     if arguments.format == "tensorboard":
-        request |= {"limit": arguments.limit, "input": list(arguments.input)}
+        request |= {"limit": arguments.limit, "input": list(inputs)}
     return request
 
 

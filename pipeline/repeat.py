@@ -10,7 +10,7 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import reach, runners
-from pipeline.flags import KEPT, RequestError
+from pipeline.flags import FETCHING, KEPT, RequestError, group_names
 from pipeline.options import DIRECTORY, JobConfig
 from transforms.commit import request
 from transforms.commit.layout import REQUEST, Layout
@@ -46,13 +46,7 @@ def flags_of(config: JobConfig, images_per_shard: int | None, names_here: bool =
 
 def kept_in(folder: str, beam_options: PipelineOptions) -> Mapping[str, Any]:
     """The flags of the request that made the output in `folder`. Raises RequestError if it does not keep them."""
-    reach.check(beam_options, runners.name_of(beam_options), (folder,), FetchSettings())
-    door.configure(beam_options)
-    try:
-        with retrying.hurried():
-            flags = request.kept(Layout(folder))
-    except (OSError, BeamIOError, ValueError, ImportError) as error:
-        raise RequestError(f"--output={folder} cannot be read: {door.explain(folder, error)}") from error
+    flags = _kept(folder, beam_options)
     if flags is None:
         raise RequestError(
             f"missing --input and --model: --output={folder} has no {REQUEST}, which would say them, as no run has begun "
@@ -64,3 +58,22 @@ def kept_in(folder: str, beam_options: PipelineOptions) -> Mapping[str, Any]:
             "or name --input, --model and the other flags here"
         )
     return flags
+
+
+def pictures_of(folder: str, beam_options: PipelineOptions) -> dict[str, Any]:
+    """The flags of that request that say where its pictures are, and its DIRECTORY; nothing where it is not kept.
+
+    Raises RequestError if the folder cannot be read."""
+    flags = _kept(folder, beam_options) or {}
+    fetching = (name.removeprefix("--") for name in group_names(FETCHING))
+    return {name: flags[name] for name in ("input", "input_format", *fetching, DIRECTORY) if name in flags}
+
+
+def _kept(folder: str, beam_options: PipelineOptions) -> dict[str, Any] | None:
+    reach.check(beam_options, runners.name_of(beam_options), (folder,), FetchSettings())
+    door.configure(beam_options)
+    try:
+        with retrying.hurried():
+            return request.kept(Layout(folder))
+    except (OSError, BeamIOError, ValueError, ImportError) as error:
+        raise RequestError(f"{folder} cannot be read: {door.explain(folder, error)}") from error

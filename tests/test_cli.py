@@ -1,6 +1,7 @@
 """The command `bit-features`, installed as a user would, in a folder whose own modules have our names."""
 
 import json
+import re
 import subprocess
 import sys
 import sysconfig
@@ -63,6 +64,28 @@ def test_it_runs_the_job_beside_modules_of_our_names(command, trap, mode):
     assert json.loads(checked.stdout)["features"] == 8
 
 
+def test_other_commands_run_beside_modules_of_our_names(command, trap):
+    helpers.job(f"--input={helpers.write_shards(trap, [5, 3])}", output=trap / "out")
+    workers = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
+    for arguments, made in (
+        (("export", "out", "--to=npy", "--format=npy", *workers), "npy/img_emb/img_emb_00001.npy"),
+        (("look", "out"), "look.html"),
+        (("duplicates", "out", "--to=d.parquet"), "d.drop.jsonl"),
+    ):
+        done = call(command, *arguments, cwd=trap)
+        assert done.returncode == 0, done.stderr
+        assert (trap / made).exists()
+
+
+def test_python_m_runs_what_is_in_the_working_directory(command, trap):
+    """As docs/running.md says, and that -P helps."""
+    python = command.with_name("python")
+    done = call(python, "-m", "pipeline.main", "--help", cwd=trap)
+    assert "pipeline.py of the working directory" in done.stderr
+    if sys.version_info >= (3, 11):
+        assert "--input" in call(python, "-P", "-m", "pipeline.main", "--help", cwd=trap).stdout
+
+
 def test_exit_codes_are_those_of_the_modules(command, trap):
     assert call(command, "run", "--input=x", cwd=trap).returncode == 2
     assert call(command, "verify", "none", cwd=trap).returncode == 2
@@ -91,3 +114,11 @@ def test_help(command, trap, arguments, code, text):
 
 def test_each_command_has_a_module():
     assert all(find_spec(module) for module, _, _ in cli.COMMANDS.values())
+
+
+def test_each_command_is_documented_with_its_module():
+    text = (helpers.REPO / "docs" / "running.md").read_text()
+    text = text.partition("## The command bit-features\n")[2].partition("\n## ")[0]
+    table = dict(re.findall(r"^\| `([a-z-]+)` \| `([^`]+)` \|$", text, re.MULTILINE))
+    assert table.pop("bit-features") == "python -m"  # the head
+    assert table == {name: " ".join([module, *more]) for name, (module, more, _) in cli.COMMANDS.items()}

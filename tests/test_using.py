@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests import helpers
 from tests.pages import blocks
+from transforms.records import examples, tfrecord
 
 PAGE = helpers.REPO / "docs" / "using.md"
 SIZES = (70, 0, 40, 55)
@@ -91,6 +92,16 @@ def test_reading(folder):
     *batches, last = snippet(folder, "for batch in features:")
     assert [int(line.split()[0]) for line in batches] == [70, 40, 55]
     assert last == f"(165, 256) {FIRST}"
+
+
+def test_a_picture_of_ones_own(folder, vectors):
+    record = examples.parse(
+        next(tfrecord.read((folder / "in" / "in-00000-of-00004.tfrecord").open("rb"))).data
+    )
+    (picture,) = record.features.feature["image/encoded"].bytes_list.value
+    (folder / "query.jpg").write_bytes(picture)
+    (line,) = snippet(folder, "import extract, read")
+    assert ast.literal_eval(line) == [keys()[row] for row in nearest(vectors)]
 
 
 def test_pandas(folder):

@@ -111,7 +111,7 @@ def notes(committed: Committed, report: Report | None, has_pictures: bool) -> li
             f"The job is not finished: this page shows {manifest['shards_done']} of {manifest['shards']} shards."
         )
     if not has_pictures:
-        out.append("Without pictures: --input, as for the job, says where to read them again.")
+        out.append("Without pictures: --input says where the inputs of the job are now.")
     if report is None:
         out.append("Time and speed are in the --report_file of the run, which this page was made without.")
     return out

@@ -1,37 +1,34 @@
-"""Which pictures of a sample are alike: cosine similarities, in blocks."""
+"""Which pictures of a sample are alike, by the cosine similarities of `transforms.similarity`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.look.scan import Row
-from transforms.exporting.vectors import l2_normalized
+from transforms.similarity import exact, table
+from transforms.similarity.groups import Groups
+from transforms.similarity.pictures import Pictures
+from transforms.similarity.vectors import Vectors
 
 NEIGHBOURS = 12
-_BLOCK = 512  # rows compared with all at a time
+_BLOCK = 512  # rows compared with as many others at a time
 
 
-def normalized(vectors: np.ndarray) -> np.ndarray:
-    """Vectors of length 1, float32 (rows, dimensions); zeros stay zeros."""
-    out = np.empty_like(vectors)
-    for start in range(0, len(vectors), _BLOCK):
-        out[start : start + _BLOCK] = l2_normalized(vectors[start : start + _BLOCK])
-    return out
+def neighbours(vectors: Vectors, count: int = NEIGHBOURS) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest others of each vector: numbers and cosine similarities, (vectors, count) each, the nearest first.
 
-
-def neighbours(unit: np.ndarray, count: int = NEIGHBOURS) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest others of each row: indices and cosine similarities, (rows, count) each, the nearest first.
-
-    Args:
-      unit: vectors of length 1, (rows, dimensions).
-      count: of neighbours; fewer if there are not so many rows.
+    Of equally near ones the first come first. There are fewer than `count` if there are not so many vectors.
     """
-    count = min(count, len(unit) - 1)
-    indices = np.empty((len(unit), count), np.int64)
-    cosines = np.empty((len(unit), count))
-    for start, block in _cosines(unit):
+    total = len(vectors)
+    count = min(count, total - 1)
+    indices, cosines = np.empty((total, count), np.int64), np.empty((total, count))
+    for start in range(0, total, _BLOCK):
+        rows = vectors.block(slice(start, start + _BLOCK))
+        others = (vectors.block(slice(at, at + _BLOCK)) for at in range(0, total, _BLOCK))
+        block = np.concatenate([rows.cosines(columns) for columns in others], axis=1)
         block[np.arange(len(block)), start + np.arange(len(block))] = -2  # not itself
         nearest = np.argsort(-block, axis=1, kind="stable")[:, :count]
         indices[start : start + len(block)] = nearest
@@ -39,26 +36,26 @@ def neighbours(unit: np.ndarray, count: int = NEIGHBOURS) -> tuple[np.ndarray, n
     return indices, cosines
 
 
-def near_duplicates(unit: np.ndarray, rows: Sequence[Row], threshold: float) -> list[list[int]]:
-    """Groups of rows whose cosine similarity to the first of the group is at least `threshold`, the largest first.
+def near_duplicates(vectors: Vectors, rows: Sequence[Row], threshold: float) -> list[list[int]]:
+    """The groups of `python -m pipeline.duplicates`, each with its representative first, the largest group first.
 
     A group of nothing but the same image is left out: these are exact duplicates.
+
+    Args:
+      vectors: those of `rows`.
+      rows: the sample.
+      threshold: the least cosine similarity of two that are alike.
     """
-    taken = np.zeros(len(unit), bool)
-    groups = []
-    for start, block in _cosines(unit):
-        for offset, cosines in enumerate(block):
-            row = start + offset
-            if not taken[row]:
-                near = np.flatnonzero((cosines >= threshold) & ~taken)
-                group = [row, *near[near > row].tolist()]
-                taken[group] = True
-                if len({rows[one].sha256 for one in group}) > 1:
-                    groups.append(group)
-    return sorted(groups, key=lambda group: (-len(group), group[0]))
-
-
-def _cosines(unit: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, cosines (rows, all rows)), rounded so that ties do not depend on the order of sums."""
-    for start in range(0, len(unit), _BLOCK):
-        yield start, np.round((unit[start : start + _BLOCK] @ unit.T).astype(np.float64), 4)
+    groups = Groups(len(rows))
+    exact.search(vectors, threshold, groups, lambda done, total: None)
+    every = Pictures(
+        pa.chunked_array([[row.key for row in rows]], pa.binary()),
+        pa.chunked_array([[row.sha256 for row in rows]], pa.string()),
+        np.array([row.width * row.height for row in rows]),
+        np.arange(len(rows)),
+        vectors,
+    )
+    found = table.members(every, groups.all())
+    by_group = np.split(found.rows, np.flatnonzero(np.diff(found.groups)) + 1)
+    several = [group.tolist() for group in by_group if len({rows[row].sha256 for row in group}) > 1]
+    return sorted(several, key=len, reverse=True)

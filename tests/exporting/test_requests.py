@@ -324,8 +324,8 @@ def test_an_attempt_that_comes_late_changes_nothing(output, tmp_path, whole):
     run(output, f"--to={tmp_path}/to", "--format=parquet")
     from pipeline import export
 
-    arguments, _ = export.parse([str(output), f"--to={tmp_path}/to", "--format=parquet"])
-    plan = export_plan.make(arguments)
+    arguments, beam_options = export.parse([str(output), f"--to={tmp_path}/to", "--format=parquet"])
+    plan = export_plan.make(arguments, beam_options)
     for part in plan.parts:
         assert list(steps.WriteParts(plan.export).process(part)) == [part.label]
     steps.finish(plan.export)

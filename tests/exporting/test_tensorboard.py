@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -87,7 +88,7 @@ def test_tensorboard_serves_vectors_metadata_and_pictures(output, tmp_path, serv
     header, *rows = [
         line.split("\t") for line in served.get("metadata", run=".", name="embedding").decode().splitlines()
     ]
-    assert header[:4] == ["key", "image/width", "image/height", "image/sha256"]
+    assert header[:4] == ["key", "width", "height", "sha256"]
     assert [row[0] for row in rows] == [record["key"][0].decode() for record in records]
     assert [row[header.index("tags")] for row in rows] == [", ".join(map(str, r["tags"])) for r in records]
     sprite = served.get("sprite_image", run=".", name="embedding")
@@ -125,7 +126,9 @@ def test_a_picture_is_found_whatever_its_name(tmp_path, name):
 
 
 def test_without_pictures_there_is_no_sprite_and_a_message(output, tmp_path, capsys):
-    run(output, f"--to={tmp_path}/to", "--format=tensorboard")
+    shutil.copytree(output, tmp_path / "out")
+    (tmp_path / "out" / "request.json").unlink()
+    run(tmp_path / "out", f"--to={tmp_path}/to", "--format=tensorboard")
     assert "without pictures: --input" in capsys.readouterr().err
     assert not (tmp_path / "to" / "sprite.png").exists()
     assert "sprite" not in (tmp_path / "to" / "projector_config.pbtxt").read_text()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -58,8 +59,10 @@ def whole(folder):
 
 @pytest.fixture(scope="session")
 def bare(folder):
-    """The page of the output alone."""
-    return look(folder, name="bare.html", pictures=False)
+    """The page of an output that does not say where its input is."""
+    shutil.copytree(folder / "out", folder / "bare" / "out")
+    (folder / "bare" / "out" / "request.json").unlink()
+    return look(folder / "bare", pictures=False)
 
 
 def look(folder, *flags, name="look.html", pictures=True, expect=0):

@@ -168,7 +168,7 @@ def test_which_vectors_a_page_is_about(mine, capsys, sizes, expect):
         (("OUT", "--to=photo.jpg"), "a file that ends in .html"),
         (("OUT", "--limit=5001"), "at most 5000 pictures"),
         (("OUT", "--limit=0"), "0 is not a positive number"),
-        (("OUT", "--threshold=1.5"), "1.5 is not above 0 and at most 1"),
+        (("OUT", "--threshold=1.5"), "1.5 is not a cosine above 0 and up to 1"),
         (("OUT", "--lable=x"), "did you mean --label"),
         (("OUT", "--label=colour"), "copied no such feature; it passed through number, label"),
         (("OUT", "--report_file=missing.json"), "is not the report of a run"),

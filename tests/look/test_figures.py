@@ -26,6 +26,7 @@ from pipeline.look.statistics import Statistics
 from pipeline.outputs import committed
 from tests import helpers
 from transforms.fetching.settings import FetchSettings
+from transforms.similarity.vectors import Vectors
 
 
 def row(number, sha256="", **passed):
@@ -62,38 +63,54 @@ def test_norms_are_evenly_spread_where_there_are_too_many(monkeypatch, batch):
 
 def test_neighbours_are_the_nearest_others(monkeypatch):
     monkeypatch.setattr(alike, "_BLOCK", 16)
-    unit = alike.normalized(np.random.RandomState(1).randn(50, 8).astype(np.float32))
-    unit[30] = unit[3]
-    indices, cosines = alike.neighbours(unit)
-    expected = unit.astype(np.float64) @ unit.T
+    vectors = np.random.RandomState(1).randn(50, 8).astype(np.float32)
+    vectors[30] = vectors[3]
+    indices, cosines = alike.neighbours(Vectors.of(vectors))
+    unit = vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    expected = unit @ unit.T
     np.fill_diagonal(expected, -2)
     assert indices[3, 0] == 30
     assert indices[30, 0] == 3
-    assert np.allclose(cosines, -np.sort(-expected, axis=1)[:, :12], atol=1e-4)
-    assert np.allclose(cosines, np.take_along_axis(expected, indices, 1), atol=1e-4)
+    assert np.allclose(cosines, -np.sort(-expected, axis=1)[:, :12], atol=1e-8)
+    assert np.allclose(cosines, np.take_along_axis(expected, indices, 1), atol=1e-8)
+
+
+def test_equally_near_neighbours_come_in_the_order_of_the_output(monkeypatch):
+    """Whatever the blocks: the last bits of a product depend on its shape."""
+    vectors = np.random.default_rng(0).gamma(0.5, 1, (40, 999)).astype(np.float32)
+    vectors[5::3] = vectors[5] * np.float32(2)
+    orders = []
+    for block in (1, 7, 64):
+        monkeypatch.setattr(alike, "_BLOCK", block)
+        indices, cosines = alike.neighbours(Vectors.of(vectors))
+        assert indices[0][indices[0] % 3 == 2].tolist() == [*range(5, 40, 3)][: (indices[0] % 3 == 2).sum()]
+        orders.append((indices.tolist(), cosines.tolist()))
+    assert orders[0] == orders[1] == orders[2]
+    assert indices[5].tolist() == list(range(8, 40, 3))[:12] + indices[5].tolist()[11:]
 
 
 @pytest.mark.parametrize("count", [1, 2, 13])
 def test_neighbours_of_few(count):
-    indices, cosines = alike.neighbours(np.eye(count, 20, dtype=np.float32))
+    indices, cosines = alike.neighbours(Vectors.of(np.eye(count, 20, dtype=np.float32)))
     assert indices.shape == cosines.shape == (count, min(12, count - 1))
 
 
 def test_zeros_are_like_nothing():
-    unit = alike.normalized(np.array([[0, 0], [3, 4]], np.float32))
-    assert np.isfinite(unit).all()
-    assert alike.neighbours(unit)[1].tolist() == [[0], [0]]
+    for nothing in ([0, 0], [np.nan, 1], [np.inf, 1]):
+        vectors = Vectors.of(np.array([nothing, [3, 4]], np.float32))
+        assert np.isfinite(vectors.block(slice(None)).unit).all()
+        assert alike.neighbours(vectors)[1].tolist() == [[0], [0]]
 
 
-def test_near_duplicates_are_like_the_first_of_their_group(monkeypatch):
-    """A chain of pictures, each like the next, is not one group."""
-    monkeypatch.setattr(alike, "_BLOCK", 2)
-    angles = np.radians([0, 10, 20, 30, 90, 90, 180, 181])
-    unit = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
-    rows = [row(i, sha256="same" if i in (4, 5) else "") for i in range(8)]
-    # 4 and 5 are the same image: an exact duplicate.
-    assert alike.near_duplicates(unit, rows, np.cos(np.radians(12))) == [[0, 1], [2, 3], [6, 7]]
-    assert alike.near_duplicates(unit, rows, 0.5) == [[0, 1, 2, 3], [6, 7]]
+def test_near_duplicates_are_the_groups_of_pipeline_duplicates():
+    """Chains connect; the largest picture comes first, and groups of one image only are left out."""
+    angles = np.radians([0, 10, 90, 90, 20, 180, 181, 30])
+    vectors = Vectors.of(np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32))
+    rows = [row(i, sha256="same" if i in (2, 3) else "") for i in range(8)]
+    rows[4] = dataclasses.replace(rows[4], width=900)
+    assert alike.near_duplicates(vectors, rows, np.cos(np.radians(12))) == [[4, 0, 1, 7], [5, 6]]
+    assert alike.near_duplicates(vectors, rows, np.cos(np.radians(5))) == [[5, 6]]
+    assert alike.near_duplicates(vectors, rows, np.cos(np.radians(0.5))) == []
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +178,8 @@ def test_principal_components(shape):
 def clusters():
     centres = np.random.RandomState(4).randn(4, 64)
     of = np.arange(120) % 4
-    return alike.normalized(
-        (centres[of] + 0.2 * np.random.RandomState(5).randn(120, 64)).astype(np.float32)
-    ), of
+    vectors = (centres[of] + 0.2 * np.random.RandomState(5).randn(120, 64)).astype(np.float32)
+    return Vectors.of(vectors).block(slice(None)).unit, of
 
 
 @pytest.mark.parametrize("with_sklearn", [True, False])
@@ -215,7 +231,7 @@ def test_no_page_is_larger_than_promised(count):
         rows=rows,
         sampled=count,
         statistics=statistics(vectors),
-        neighbours=alike.neighbours(alike.normalized(vectors)),
+        neighbours=alike.neighbours(Vectors.of(vectors)),
         exact=doubles.Exact(rows, vectors, [], [], 0, 0, 1),
         near=[],
         threshold=0.95,

@@ -87,6 +87,8 @@ def test_keys_are_text_whatever_they_hold(opened):
     assert (
         opened.evaluate("[...document.querySelectorAll('#pictures .picture')].map((e) => e.title)") == SHOWN
     )
+    # The last part of two keys is the same, so the parts before it are shown, too.
+    assert texts(opened, "#pictures .picture .name")[6:8] == ["photos/06.jpg", "photos/07.jpg"]
     assert opened.evaluate("document.querySelectorAll('script').length") == 2
     assert opened.evaluate("document.querySelectorAll('main b').length") == 0
     assert "<b>odd</b>" in texts(opened, ".legend .name")
@@ -100,9 +102,9 @@ def test_no_script_but_its_own_can_run(opened):
 
 
 def test_a_click_leads_to_the_neighbours_and_on(opened, folder):
-    vectors = np.array([record["embedding"] for record in helpers.read_all(folder / "out")])
+    vectors = np.array([record["embedding"] for record in helpers.read_all(folder / "out")], np.float64)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    cosines = np.round((unit @ unit.T).astype(np.float64), 4)
+    cosines = np.round(unit @ unit.T, 9)
     opened.click(*middle(opened, "#pictures [data-picture='6']"))
     opened.until("dialog.open")
     assert texts(opened, "dialog h2") == [SHOWN[6]]
@@ -123,6 +125,19 @@ def test_a_click_leads_to_the_neighbours_and_on(opened, folder):
     assert opened.evaluate("location.hash") == ""
 
 
+def test_closing_one_picture_does_not_close_the_next(opened):
+    """The event that tells of the closing comes when the next one is asked for already."""
+    for way in ("dialog.querySelector('[aria-label=Close]').click()", "dialog.close()"):
+        opened.evaluate("open_picture(3)")
+        opened.until("dialog.open")
+        opened.evaluate(f"{way}; open_picture(4)")
+        opened.until("dialog.querySelector('h2').textContent === data.keys[4] && dialog.open")
+        assert opened.evaluate("location.hash") == "#picture-4"
+        opened.press("Escape")
+        opened.until("location.hash === ''")
+        assert not opened.evaluate("dialog.open")
+
+
 def test_the_keyboard_opens_turns_and_closes(opened):
     opened.evaluate("document.querySelector(\"#pictures [data-picture='7']\").focus()")
     opened.press("Enter")
@@ -135,7 +150,8 @@ def test_the_keyboard_opens_turns_and_closes(opened):
     opened.press("ArrowLeft")
     opened.until("dialog.querySelector('h2').textContent === data.keys[8]")
     opened.press("Escape")
-    opened.until("!dialog.open")
+    opened.until("location.hash === ''")
+    assert not opened.evaluate("dialog.open")
 
 
 def test_a_link_to_a_picture_opens_it(page, whole, bare):

@@ -71,18 +71,38 @@ def test_columns_are_in_the_order_of_outputs_sizes_and_what_was_passed():
     schema = columns.schema(seen, 1, dimensions, ["b", "a", "c"])
     assert schema.names == [
         "key",
-        *dimensions,
-        "image/width",
-        "image/height",
-        "image/sha256",
+        *(name.replace("/", "_") for name in dimensions),
+        "width",
+        "height",
+        "sha256",
         "b",
         "a",
         "c",
     ]
     assert schema.field("embedding").type == pa.list_(pa.field("element", pa.float32(), False), 3)
-    assert schema.field("top_k/class").type == pa.list_(pa.int64())
-    assert schema.field("top_k/probability").type == pa.list_(pa.float32())
-    assert schema.field("top_k/name").type == pa.list_(pa.string())
+    assert schema.field("top_k_class").type == pa.list_(pa.int64())
+    assert schema.field("top_k_probability").type == pa.list_(pa.float32())
+    assert schema.field("top_k_name").type == pa.list_(pa.string())
+
+
+def test_features_with_the_names_of_the_jobs_columns_have_columns_of_their_own():
+    """img2dataset, for one, gives its records the features width, height and sha256."""
+    passed = {"width": 640, "sha256": "cd", "input/width": 1, "top_k_class": 9}
+    records = [record(**passed, **{"top_k/class": [3, 4]})] * 2
+    schema = columns.schema(columns.summarize(records, ()), 2, {"top_k/class": 2}, [*passed])
+    rows = columns.batch(records, schema).to_pylist()
+    assert rows[0] == rows[1]
+    assert rows[0] == {
+        "key": "k",
+        "top_k_class": [3, 4],
+        "width": 4,
+        "height": 3,
+        "sha256": "ab",
+        "input/input/width": 640,
+        "input/sha256": "cd",
+        "input/width": 1,
+        "input/top_k_class": 9,
+    }
 
 
 def test_vectors_keep_their_bits():

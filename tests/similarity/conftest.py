@@ -16,9 +16,9 @@ def collected(vectors, keys=None, digests=None, sizes=None):
     rows = {
         "key": keys or [b"%06d" % row for row in range(count)],
         "embedding": columns.vector(vectors, schema.field("embedding").type),
-        "image/sha256": digests or [f"{row:064x}" for row in range(count)],
-        "image/width": [width for width, _ in sizes],
-        "image/height": [height for _, height in sizes],
+        "sha256": digests or [f"{row:064x}" for row in range(count)],
+        "width": [width for width, _ in sizes],
+        "height": [height for _, height in sizes],
     }
     whole = pa.RecordBatch.from_arrays(
         [pa.array(rows[f.name], f.type) if isinstance(rows[f.name], list) else rows[f.name] for f in schema],

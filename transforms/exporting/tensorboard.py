@@ -18,7 +18,7 @@ from PIL import Image
 from transforms.exporting import vectors
 from transforms.exporting.base import Export, Part, batches
 from transforms.exporting.files import placed
-from transforms.records import columns, features
+from transforms.records import columns
 from transforms.sources import pictures
 from transforms.storage import door
 
@@ -90,7 +90,7 @@ class _TensorBoard:
 def _tiles(part: Part, wanted: np.ndarray, rows: pa.RecordBatch) -> list[bytes | None]:
     tiles: dict[int, bytes] = {}
     if part.pictures and len(wanted):
-        digests = dict(zip(wanted.tolist(), rows.column(features.SHA256).to_pylist(), strict=True))
+        digests = dict(zip(wanted.tolist(), rows.column(columns.SHA256).to_pylist(), strict=True))
         thumbnails = pictures.thumbnails(part.pictures, digests, _TILE_SIDE)
         tiles = {row: tile.tobytes() for row, tile in thumbnails}
     return [tiles.get(row) for row in wanted.tolist()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 def in_order(
     pool: Executor, call: Callable[[Argument], Result], arguments: Iterable[Argument], ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`call` of each argument, in order, with at most `ahead` + 1 calls that are made and not yet returned."""
     pending: deque[Future[Result]] = deque()
     try:

@@ -3,23 +3,37 @@
 Records of one output can hold different features, and different kinds of values under one name: what is passed through is
 as the input has it. So the types of the columns are decided from all records, see `summarize` and `schema`.
 
-The records are parsed with protobuf: tfx-bsl's decoder takes over three times as long for vectors (`python -m
-benchmarks.export` times both), and it has no type for a single value.
+Records of one value per feature are parsed a batch at a time (`uniform`), others with protobuf. tfx-bsl's decoder is slower than
+either for vectors (`python -m benchmarks.export` times them), and it has no type for a single value.
 """
 
 from __future__ import annotations
 
+import itertools
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from transforms.records import features
+from transforms.records import features, uniform
 
 Data = bytes | memoryview
+WIDTH, HEIGHT, SHA256 = "width", "height", "sha256"
+# The job's own features whose columns have another name: one that SQL takes without quotes.
+_NAMES = {
+    features.WIDTH: WIDTH,
+    features.HEIGHT: HEIGHT,
+    features.SHA256: SHA256,
+    "top_k/class": "top_k_class",
+    "top_k/probability": "top_k_probability",
+    "top_k/synset": "top_k_synset",
+    "top_k/name": "top_k_name",
+}
+_SUMMARIZED = 256  # records at a time
+_FEATURE = b"feature"  # in a field's metadata: the feature that it holds, if that has another name
 _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int"}
 _LISTS = {
     "top_k/class": pa.list_(pa.int64()),
@@ -59,18 +73,38 @@ Summaries = Mapping[str, Summary]
 
 def summarize(records: Iterable[Data], vectors: features.Vectors) -> dict[str, Summary]:
     """What the records hold, by feature name, but for vectors and those features whose types are the same in every output."""
-    out: dict[str, Summary] = {}
-    for record in records:
-        for name, feature in features.split(record, vectors)[1].items():
-            if name in _FIXED or name in _LISTS:
-                continue
-            kind = feature.WhichOneof("kind")
-            values = getattr(feature, kind).value if kind else ()
-            is_text = kind != "bytes_list" or all(map(_is_text, values))
-            kinds = frozenset({_KINDS[kind]} if values else ())
-            summary = Summary(kinds, 1, len(values), len(values), is_text)
-            out[name] = out[name] + summary if name in out else summary
-    return out
+    remaining = iter(records)
+    batches = iter(lambda: list(itertools.islice(remaining, _SUMMARIZED)), [])
+    return merge(part for batch in batches for part in _summaries(batch, vectors))
+
+
+def _summaries(records: Sequence[Data], vectors: features.Vectors) -> Iterator[dict[str, Summary]]:
+    known = {*_FIXED, *_LISTS}
+    try:
+        values = features.split_all(records, vectors)
+        yield {name: _uniform(value) for name, value in values.items() if name not in known}
+    except uniform.NotUniform:
+        for record in records:
+            rest = features.split(record, vectors)[1]
+            yield {name: _summary(feature) for name, feature in rest.items() if name not in known}
+
+
+def _uniform(values: uniform.Texts | np.ndarray) -> Summary:
+    """Of a feature that holds one value in each record."""
+    if isinstance(values, uniform.Texts):
+        texts = values.values()
+        return Summary(frozenset({"bytes"}), len(texts), 1, 1, all(map(_is_text, texts)))
+    kind = "float" if values.dtype.kind == "f" else "int"
+    return Summary(frozenset({kind}), len(values), 1, 1, True)
+
+
+def _summary(feature) -> Summary:
+    """Of a feature of one record."""
+    kind = feature.WhichOneof("kind")
+    values = getattr(feature, kind).value if kind else ()
+    is_text = kind != "bytes_list" or all(map(_is_text, values))
+    kinds = frozenset({_KINDS[kind]} if values else ())
+    return Summary(kinds, 1, len(values), len(values), is_text)
 
 
 def vectors_of(dimensions: Mapping[str, int]) -> features.Vectors:
@@ -94,7 +128,7 @@ def schema(
     passed: Sequence[str] = (),
     kinds: Mapping[str, str] | None = None,
 ) -> pa.Schema:
-    """The columns for `records` records.
+    """The columns for `records` records. What is passed through keeps its name, behind "input/" if the job has such a column.
 
     Args:
       seen: what the records hold.
@@ -103,14 +137,33 @@ def schema(
       passed: the features that were passed through, in the order of their columns.
       kinds: the types of those for which the job has settled one: 'int64', 'float' or 'bytes'.
     """
-    columns: dict[str, pa.DataType] = {features.KEY: _text(seen.get(features.KEY))}
+    types: dict[str, pa.DataType] = {features.KEY: _text(seen.get(features.KEY))}
     for name, size in dimensions.items():
-        columns[name] = _LISTS.get(name) or pa.list_(pa.field("element", pa.float32(), nullable=False), size)
-    columns |= _FIXED
+        types[name] = _LISTS.get(name) or pa.list_(pa.field("element", pa.float32(), nullable=False), size)
+    types |= _FIXED
+    names = {name: _NAMES.get(name, name) for name in types}
     for name in (*passed, *sorted(seen)):
-        columns.setdefault(name, _type(seen.get(name), records, (kinds or {}).get(name, "")))
+        types.setdefault(name, _type(seen.get(name), records, (kinds or {}).get(name, "")))
+    own = {*names.values()}
+    for name in [name for name in types if name not in names]:
+        column = name
+        while column in own or (column != name and column in types):
+            column = f"input/{column}"
+        names[name] = column
     required = {features.KEY, *_FIXED, *(name for name in dimensions if name not in _LISTS)}
-    return pa.schema([pa.field(name, kind, name not in required) for name, kind in columns.items()])
+    return pa.schema(
+        [
+            pa.field(
+                names[name], kind, name not in required, {_FEATURE: name} if names[name] != name else None
+            )
+            for name, kind in types.items()
+        ]
+    )
+
+
+def _feature(field: pa.Field) -> str:
+    """The feature that a column holds."""
+    return (field.metadata or {}).get(_FEATURE, field.name.encode()).decode()
 
 
 def _type(summary: Summary | None, records: int, kind: str) -> pa.DataType:
@@ -165,7 +218,38 @@ def batch(records: Sequence[Data], schema: pa.Schema) -> pa.RecordBatch:
         name: np.frombuffer(pa.allocate_buffer(4 * size * len(records)), "<f4").reshape(len(records), size)
         for name, size in sizes
     }
-    others: dict[str, list[Any]] = {field.name: [] for field in schema if field.name not in arrays}
+    try:
+        values = features.split_all(records, sizes, arrays)
+        columns = [
+            vector(arrays[field.name], field.type)
+            if field.name in arrays
+            else _single_values(values.get(_feature(field)), field.type)
+            for field in schema
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+    except uniform.NotUniform:
+        return _parsed(records, schema, sizes, arrays)
+
+
+def _single_values(values: uniform.Texts | np.ndarray | None, kind: pa.DataType) -> pa.Array:
+    """A column of one value per record. Raises NotUniform if it holds something else."""
+    if isinstance(values, uniform.Texts) and kind in _STORED.values():
+        return pa.array(values.values(), pa.binary())
+    if isinstance(values, uniform.Texts) and kind in _STORED:
+        try:
+            return pa.array(values.values(), pa.binary()).cast(kind)  # which checks that it is UTF-8
+        except pa.ArrowInvalid as error:
+            raise uniform.NotUniform(str(error)) from error
+    if isinstance(values, np.ndarray) and kind == pa.from_numpy_dtype(values.dtype):
+        return pa.array(values, kind)
+    raise uniform.NotUniform(f"no single values of the type {kind}")
+
+
+def _parsed(
+    records: Sequence[Data], schema: pa.Schema, sizes: features.Vectors, arrays: Mapping[str, np.ndarray]
+) -> pa.RecordBatch:
+    """Any records as rows."""
+    others: dict[str, list[Any]] = {_feature(field): [] for field in schema if field.name not in arrays}
     for row, record in enumerate(records):
         found, rest = features.split(record, sizes)
         for name, array in arrays.items():
@@ -180,7 +264,7 @@ def batch(records: Sequence[Data], schema: pa.Schema) -> pa.RecordBatch:
         if field.name in arrays:
             columns.append(vector(arrays[field.name], field.type))
         else:
-            columns.append(_column(others[field.name], field))
+            columns.append(_column(others[_feature(field)], field))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 

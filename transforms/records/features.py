@@ -16,7 +16,7 @@ import numpy as np
 from google.protobuf import message
 
 from transforms.elements import Decoded
-from transforms.records import examples, tfrecord
+from transforms.records import examples, tfrecord, uniform
 from transforms.records.framing import Readable
 from transforms.records.tfrecord import Damage
 
@@ -180,6 +180,50 @@ def split(data: bytes | memoryview, vectors: Vectors) -> tuple[dict[str, np.ndar
         if name not in found and name in others and len(values := values_of(others[name])) == size:
             found[name] = np.asarray(values, "<f4")
     return found, {name: feature for name, feature in others.items() if name not in found}
+
+
+def split_all(
+    records: Sequence[bytes | memoryview], vectors: Vectors, arrays: Mapping[str, np.ndarray] | None = None
+) -> dict[str, uniform.Texts | np.ndarray]:
+    """As `split`, for many records in the bytes of `encode`, with one value in each feature that is no vector.
+
+    Args:
+      records: serialized tf.Examples.
+      vectors: names, and values of each.
+      arrays: receive the vectors by name, float32 (records, values) each, if they are asked for.
+
+    Returns the other features by name, see `uniform.parse`. Raises NotUniform for other records.
+    """
+    heads = sorted(_vector_heads(vectors), key=lambda head: _order(head[0]))
+    # Where the vectors start: in most records where they did in the one before. `parse` proves that entries start there.
+    places = [0] * len(heads)
+    parts: list[bytes | memoryview] = []
+    try:
+        for row, data in enumerate(records):
+            kept = 0
+            for number, (name, size, head) in enumerate(heads):
+                place = places[number]
+                if data[kept if place < kept + len(head) else place - len(head) : place] != head:
+                    place = places[number] = _after(head, data)
+                if arrays is not None:
+                    arrays[name][row] = np.frombuffer(data, "<f4", size, place)
+                parts.append(data[kept : place - len(head)])
+                kept = place + 4 * size
+            parts.append(data[kept:])
+    except (IndexError, ValueError) as error:
+        raise uniform.NotUniform(str(error)) from error
+    removed = sum(len(head) + 4 * size for _, size, head in heads)
+    return uniform.parse(parts, len(heads) + 1, removed)
+
+
+def _after(head: bytes, data: bytes | memoryview) -> int:
+    """Where the entry that begins with `head` has its vector. Raises IndexError or ValueError if there is none."""
+    at, end = _enter(data, 0)
+    while at < end:
+        if data[at : at + len(head)] == head:
+            return at + len(head)
+        _, at = _enter(data, at)
+    raise ValueError("no such vector")
 
 
 @functools.lru_cache(64)

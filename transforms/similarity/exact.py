@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from transforms.similarity.groups import Groups
-from transforms.similarity.vectors import Block, Vectors, rounded
+from transforms.similarity.vectors import Block, Vectors
 
 _ROWS, _COLUMNS = (8192, 192 << 20), (2048, 48 << 20)  # vectors and bytes at most, per block
 _EXACT_ROWS = 512  # rows that are computed again in float64 at a time, which takes twice the memory
@@ -75,8 +75,7 @@ def alike(
     for start in range(0, len(of_interest), _EXACT_ROWS):
         these = of_interest[start : start + _EXACT_ROWS]
         those = np.flatnonzero(near[these].any(axis=0))
-        products = rows.raw[these].astype(np.float64) @ columns.raw[those].astype(np.float64).T
-        exactly = rounded(products / rows.norms[these][:, None] / columns.norms[those][None, :])
+        exactly = rows.cosines(columns, these, those)
         found[np.ix_(these, those)] &= ~near[np.ix_(these, those)] | (exactly >= threshold)
     return found
 

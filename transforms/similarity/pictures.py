@@ -19,11 +19,11 @@ class Pictures:
     """The records of an output, in order. Those with equal bytes, or with equal vectors, share a vector."""
 
     keys: pa.ChunkedArray  # binary
-    digests: pa.ChunkedArray  # image/sha256
+    digests: pa.ChunkedArray  # SHA-256 of the encoded images
     areas: np.ndarray  # int64, pixels
     vector_of: np.ndarray  # int64, numbers in `vectors`
     vectors: Vectors
-    without_direction: int  # vectors that are zero or have a value that is not finite
+    without_direction: int = 0  # vectors that are zero or have a value that is not finite
 
     def __len__(self) -> int:
         return len(self.vector_of)
@@ -50,7 +50,7 @@ def _collect(batches: Iterable[pa.RecordBatch], vectors: Vectors, tick: Callable
     keys, digests, areas, without = [], [], [np.empty(0, np.int64)], 0
     for batch in batches:
         array = columns.to_numpy(batch["embedding"])
-        for digest, vector, norm in zip(batch[features.SHA256].to_pylist(), array, norms(array), strict=True):
+        for digest, vector, norm in zip(batch[columns.SHA256].to_pylist(), array, norms(array), strict=True):
             if digest not in by_bytes:
                 if not has_direction(norm):  # equal to no other, since it has no cosine
                     by_bytes[digest], without = vectors.append(vector, norm), without + 1
@@ -61,8 +61,8 @@ def _collect(batches: Iterable[pa.RecordBatch], vectors: Vectors, tick: Callable
                     by_bytes[digest] = by_vector[values]
             numbers.append(by_bytes[digest])
         keys.append(batch[features.KEY])
-        digests.append(batch[features.SHA256])
-        areas.append(batch[features.WIDTH].to_numpy() * batch[features.HEIGHT].to_numpy())
+        digests.append(batch[columns.SHA256])
+        areas.append(batch[columns.WIDTH].to_numpy() * batch[columns.HEIGHT].to_numpy())
         tick(len(numbers))
     vectors.freeze()
     return Pictures(

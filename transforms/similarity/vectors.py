@@ -22,6 +22,13 @@ class Block:
     norms: np.ndarray  # float64 (vectors,); infinite for a vector without a direction
     unit: np.ndarray  # float32 (vectors, dimensions), divided by their norms
 
+    def cosines(
+        self, others: Block, ours: Numbers = slice(None), theirs: Numbers = slice(None)
+    ) -> np.ndarray:
+        """Cosine similarities of `ours` of these vectors with `theirs` of the others, in float64, rounded: (ours, theirs)."""
+        products = self.raw[ours].astype(np.float64) @ others.raw[theirs].astype(np.float64).T
+        return rounded(products / self.norms[ours][:, None] / others.norms[theirs][None, :])
+
 
 class Vectors:
     """Vectors that are appended to an empty file one by one, then read in blocks. One that has no direction becomes zero."""
@@ -30,6 +37,16 @@ class Vectors:
         self._file, self._dimensions = file, dimensions
         self._norms: list[float] = []
         self._mapped: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> Vectors:
+        """Vectors that are in memory, float32 (vectors, dimensions)."""
+        out, found = cls(None, array.shape[1]), norms(array)
+        known = np.isfinite(found) & (found > 0)
+        out._mapped = array if known.all() else np.where(known[:, None], array, np.float32(0))
+        out._all_norms = np.where(known, found, np.inf)
+        out._norms = out._all_norms.tolist()
+        return out
 
     def __len__(self) -> int:
         return len(self._norms)

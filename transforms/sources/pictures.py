@@ -1,7 +1,8 @@
 """The pictures behind features, read again from the inputs: small ones, for people to look at, and only those asked for.
 
 What made a shard is known from its receipt; where its input lies is not, but for image files, whose list is in the output.
-So callers name the inputs again (`find`). A picture that is no longer there, or no longer the one that was computed, is left out.
+So callers name the inputs again (`find`), from the kept request or a flag.
+A picture that is no longer there, or no longer the one that was computed, is left out.
 """
 
 from __future__ import annotations

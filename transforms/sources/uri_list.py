@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import posixpath
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,6 +16,7 @@ from apache_beam.io.filesystem import FileMetadata
 from transforms import counters
 from transforms.elements import Encoded, Failure
 from transforms.errors import ItemError
+from transforms.fetching.ahead import in_order
 from transforms.fetching.uris import public_uri
 from transforms.records import examples, values
 from transforms.sources import column_kinds, listing, parquet_rows, relative, shard_size, text_rows
@@ -63,20 +63,13 @@ class UriSlice:
         settings, pool = reading.settings, reading.pool
         assert pool is not None, "a list of URIs needs threads to fetch on"
         ahead = 2 * max(settings.batch_size, settings.fetch.concurrency)
-        pending: deque[Future[Item]] = deque()
-        rows = itertools.islice(self.read(columns_of(settings)), reading.limit)
-        try:
-            for position, row in enumerate(rows):
-                if position not in reading.due:
-                    continue
-                pending.append(pool.submit(self._fetch, position, row, reading))
-                if len(pending) > ahead:
-                    yield _counted(pending.popleft().result())
-            while pending:
-                yield _counted(pending.popleft().result())
-        finally:
-            for future in pending:
-                future.cancel()
+        rows = enumerate(itertools.islice(self.read(columns_of(settings)), reading.limit))
+        due = (numbered for numbered in rows if numbered[0] in reading.due)
+        fetched = in_order(pool, lambda numbered: self._fetch(*numbered, reading), due, ahead)
+        with contextlib.closing(fetched):
+            for item in fetched:
+                counters.PROCESS.add(units=1)
+                yield item
         return self
 
     def read(self, columns: Columns) -> Iterator[Row]:
@@ -144,11 +137,6 @@ def columns_of(settings: ReadSettings) -> Columns:
     key = settings.key_feature
     extra = (key,) if key and key not in settings.pass_through else ()
     return Columns(settings.uri_column, settings.pass_through + extra)
-
-
-def _counted(item: Item) -> Item:
-    counters.PROCESS.add(units=1)
-    return item
 
 
 def _key(row: Row, settings: ReadSettings) -> bytes:

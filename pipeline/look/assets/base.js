@@ -56,6 +56,10 @@ function fitted(index, side) {
   return data.sizes[index].map((size) => Math.max(side / 25, (side * size) / largest));
 }
 
+// The ends of the keys: their last parts, or the last two where some of those are the same.
+const ends = (parts) => data.keys.map((key) => key.split("/").slice(-parts).join("/") || key);
+const names = new Set(ends(1)).size < new Set(data.keys).size ? ends(2) : ends(1);
+
 function picture(index, cosine = null) {
   const key = data.keys[index];
   return element(
@@ -63,7 +67,7 @@ function picture(index, cosine = null) {
     { class: "picture", type: "button", title: key, "data-picture": index, onclick: () => open_picture(index) },
     frame(index),
     cosine === null ? null : element("span", { class: "cosine" }, cosine.toFixed(3)),
-    element("span", { class: "name" }, key.split("/").pop() || key),
+    element("span", { class: "name" }, element("bdi", {}, names[index])),
   );
 }
 

@@ -1,6 +1,6 @@
 // The contact sheet, a picture with its neighbours, and duplicates.
 
-const SHOWN = 96;
+const SHOWN = matchMedia("(max-width: 40rem)").matches ? 36 : 96;
 
 function show_pictures() {
   const holder = element("div");
@@ -22,8 +22,10 @@ function show_pictures() {
 }
 
 const dialog = document.querySelector("dialog");
+let shown = -1;
 
 function show_picture(index) {
+  shown = index;
   const turn = (step) => open_picture((index + step + data.keys.length) % data.keys.length);
   dialog.onkeydown = (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -45,7 +47,7 @@ function show_picture(index) {
         { class: "tools" },
         element("button", { class: "plain", type: "button", "aria-label": "Previous picture", onclick: () => turn(-1) }, "←"),
         element("button", { class: "plain", type: "button", "aria-label": "Next picture", onclick: () => turn(1) }, "→"),
-        element("button", { class: "plain", type: "button", "aria-label": "Close", onclick: () => dialog.close() }, "✕"),
+        element("button", { class: "plain", type: "button", "aria-label": "Close", onclick: close_picture }, "✕"),
       ),
     ),
     element("div", { class: "detail" }, frame(index), list),
@@ -57,16 +59,27 @@ function show_picture(index) {
   dialog.scrollTop = 0;
 }
 
+function close_picture() {
+  forget_picture();
+  dialog.close();
+}
+
+// Takes the picture that was shown last out of the address.
+function forget_picture() {
+  if (location.hash === `#picture-${shown}`) history.replaceState(null, "", location.pathname + location.search);
+}
+
 function follow() {
   const match = /^#picture-(\d+)$/.exec(location.hash);
   if (match && Number(match[1]) < data.keys.length) show_picture(Number(match[1]));
-  else if (dialog.open) dialog.close();
+  else if (dialog.open) close_picture();
 }
 
 function show_groups(groups, what) {
-  return groups.map(([indices, size]) =>
+  const shown = groups.map(([indices, size]) =>
     element("div", { class: "group" }, element("div", {}, `${number(size)} ${what}${size > indices.length ? `, the first ${indices.length}` : ""}`), sheet(indices, null, true)),
   );
+  return element("div", { class: "groups" }, ...shown);
 }
 
 function show_duplicates() {
@@ -81,16 +94,15 @@ function show_duplicates() {
     element("h3", {}, "Exact: the same bytes"),
     element("p", {}, (exact.total ? many(exact) : "None") + compared + "."),
     ...rest(exact),
-    ...show_groups(exact.groups, "times the same image"),
-    element("h3", {}, `Near: a cosine similarity of at least ${near.threshold} to the first of the group`),
+    show_groups(exact.groups, "times the same image"),
+    element("h3", {}, `Near: connected by cosine similarities of at least ${near.threshold}`),
     element("p", {}, (near.total ? many(near) : "None") + among + "."),
     ...rest(near),
-    ...show_groups(near.groups, "pictures"),
+    show_groups(near.groups, "pictures"),
   );
 }
 
-dialog.addEventListener("close", () => {
-  if (location.hash.startsWith("#picture-")) history.replaceState(null, "", location.pathname + location.search);
-});
-dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+// After Escape. The event comes late: another picture may have been asked for.
+dialog.addEventListener("close", () => dialog.open || forget_picture());
+dialog.addEventListener("click", (event) => event.target === dialog && close_picture());
 window.addEventListener("hashchange", follow);
