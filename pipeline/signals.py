@@ -5,8 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_POLL_SECONDS = 0.1
 
 
 class Stopped(Exception):
@@ -58,6 +62,30 @@ class Signals:
         deadline = time.monotonic() + seconds
         while not self.received and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, 0.25))
+
+    def during(self, work: Callable[[], T]) -> T:
+        """The value of `work`, which runs in a thread; a signal abandons it, whatever it waits for, and raises Stopped."""
+        outcome: dict[str, Any] = {}
+
+        def run() -> None:
+            try:
+                outcome["value"] = work()
+            except BaseException as error:
+                outcome["error"] = error
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            self.check()
+            thread.join(_POLL_SECONDS)
+        if "error" in outcome:
+            raise outcome["error"]
+        return outcome["value"]
+
+    def check(self) -> None:
+        """Raises Stopped if a signal has been received."""
+        if self.received:
+            raise self.stopped()
 
     def stopped(self) -> Stopped:
         """The exception for the first signal received; its text is the signal's name."""
