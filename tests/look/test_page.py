@@ -121,8 +121,7 @@ def test_a_click_leads_to_the_neighbours_and_on(opened, folder):
     opened.evaluate("history.back()")
     opened.until(f"dialog.querySelector('h2').textContent === {SHOWN[6]!r}")
     opened.click(5, 5)
-    opened.until("!dialog.open")
-    assert opened.evaluate("location.hash") == ""
+    opened.until("!dialog.open && location.hash === ''")
 
 
 def test_closing_one_picture_does_not_close_the_next(opened):

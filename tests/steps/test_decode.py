@@ -27,7 +27,7 @@ def step():
     made.start_bundle()
     yield made
     made.teardown()
-    assert not feeders._feeders
+    assert SETTINGS not in feeders._feeders
 
 
 def expected(data: bytes) -> np.ndarray:
