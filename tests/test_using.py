@@ -95,9 +95,8 @@ def test_reading(folder):
 
 
 def test_a_picture_of_ones_own(folder, vectors):
-    record = examples.parse(
-        next(tfrecord.read((folder / "in" / "in-00000-of-00004.tfrecord").open("rb"))).data
-    )
+    with (folder / "in" / FIRST.partition("#")[0]).open("rb") as stream:
+        record = examples.parse(next(tfrecord.read(stream)).data)
     (picture,) = record.features.feature["image/encoded"].bytes_list.value
     (folder / "query.jpg").write_bytes(picture)
     (line,) = snippet(folder, "import extract, read")
