@@ -79,11 +79,12 @@ def export(
     optimized_for: str = "",
     side: int = 224,
     classes: Sequence[str] = (),
+    exif_orientation: str = "ignore",
 ) -> None:
     """Writes the SavedModel into the folder `output`: the call, and as 'serving_default' all outputs by name.
 
-    `side` is the image size that jobs take by default, `classes` are the names of a tuned head's classes; both become
-    assets. Also records the outputs for the self-test's picture at `side`, which `bit.load` checks. Raises UnusableModel
+    `side` and `exif_orientation` are what jobs take by default, and `classes` are the names of a tuned head's classes; all
+    become assets. Also records the outputs for the self-test's picture at `side`, which `bit.load` checks. Raises UnusableModel
     unless `output` is a new or empty local folder, or if `classes` are not the head's.
     """
     _check_new(output)
@@ -91,7 +92,7 @@ def export(
         tuned.check_names(classes, weights.classes, "the names to export")
     reusable = module(weights, head, optimized_for)
     with tempfile.TemporaryDirectory() as folder:
-        files = tuned.write(folder, classes if head else (), side)
+        files = tuned.write(folder, classes if head else (), tuned.Preprocessing(side, exif_orientation))
         reusable.assets = [tf.saved_model.Asset(path) for path in files]
         tf.saved_model.save(reusable, output, signatures=reusable.serve)
     with tensorfloat32.allowed(False):
@@ -102,7 +103,13 @@ def export(
     )
 
 
-def write_checkpoint(weights: Weights, path: str, classes: Sequence[str] = (), side: int = 224) -> None:
+def write_checkpoint(
+    weights: Weights,
+    path: str,
+    classes: Sequence[str] = (),
+    side: int = 224,
+    exif_orientation: str = "ignore",
+) -> None:
     """Writes an `.npz` under the official names, and beside it the files that `tuned` reads. Raises UnusableModel as `export`.
 
     The same weights give the same bytes. Never leaves half a checkpoint at `path`.
@@ -116,7 +123,7 @@ def write_checkpoint(weights: Weights, path: str, classes: Sequence[str] = (), s
                 member = zipfile.ZipInfo(f"resnet/{name}.npy")  # of a fixed date
                 with archive.open(member, "w", force_zip64=True) as stream:
                     np.lib.format.write_array(stream, weights.array(name), allow_pickle=False)
-        tuned.write(os.path.dirname(path) or ".", classes, side)
+        tuned.write(os.path.dirname(path) or ".", classes, tuned.Preprocessing(side, exif_orientation))
         os.replace(partial, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -154,7 +161,8 @@ def main(argv: list[str] | None = None) -> int:
         optimized_for = (args.precision or "float32") if args.optimized else ""
         weights = _weights(model)
         names = tuned.read_names(local_path(model), "npz") if args.head and not model.architecture else ()
-        export(weights, args.output, args.head, optimized_for, model.image_size, names)
+        side, orientation = model.image_size, model.exif_orientation
+        export(weights, args.output, args.head, optimized_for, side, names, orientation)
     except (UnknownModel, UnusableModel, WeightsUnreachable) as error:
         parser.error(str(error))
     logging.info("wrote %s of %s to %s", "logits" if args.head else "features", model.name, args.output)

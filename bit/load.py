@@ -156,7 +156,10 @@ def load(
     if precision == "float32" and batch_size > 1 and _gpus():
         _suggest_reduced_precisions()
     wanted = {"logits" if name == "top_k" else name for name in outputs}
-    if not model.architecture and (own := tuned.read_image_size(path, model.kind)) not in (0, image_size):
+    if not model.architecture and (own := tuned.read_preprocessing(path, model.kind).image_size) not in (
+        0,
+        image_size,
+    ):
         log.warning(
             "%s was tuned on images of %d pixels and runs on %d: --image_size=%d fits it",
             model.name,

@@ -95,6 +95,9 @@ class Model:
     image_size: int  # default side in pixels
     embedding_size: int  # 0 if the name does not say
     head: str  # the task of its logits: a key of HEADS; '' for none or unknown
+    exif_orientation: str = (
+        tuned.UNKNOWN.exif_orientation
+    )  # of the pictures that it was tuned on: see `bit.tuned`
 
     @property
     def input_range(self) -> tuple[float, float]:
@@ -117,7 +120,7 @@ def resolve(name: str) -> Model:
     `name` is a short name or another that bit.mirrors knows, of TF-Hub, Kaggle, timm or Google's bucket: they all mean the
     same checkpoint, wherever it is fetched from; the file name of an official checkpoint; any other `.npz`, or `.safetensors`
     with timm's names; or a SavedModel's folder or tarball. A local file or folder goes before a place's name without '://'.
-    Of a local model that says at which size it was tuned (`bit.tuned`), this is the image size. Raises UnusableModel for a
+    Of a local model that says on which pixels it was tuned (`bit.tuned`), these are its pixels. Raises UnusableModel for a
     Keras file.
     """
     name = name.strip()
@@ -164,9 +167,11 @@ def _model(name: str, kind: str, uri: str, architecture: str, head: str, image_s
 
 
 def _as_tuned(model: Model) -> Model:
-    """The model with the image size that its own files state; official names say it themselves."""
-    size = 0 if model.architecture else tuned.read_image_size(model.uri, model.kind)
-    return replace(model, image_size=size or model.image_size)
+    """The model with the pixels that its own files state; official names say it themselves."""
+    own = tuned.UNKNOWN if model.architecture else tuned.read_preprocessing(model.uri, model.kind)
+    return replace(
+        model, image_size=own.image_size or model.image_size, exif_orientation=own.exif_orientation
+    )
 
 
 def _keras(name: str) -> str:

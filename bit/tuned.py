@@ -1,7 +1,8 @@
-"""What a model says of itself in two small files: the names of its classes, and the size of its images.
+"""What a model says of itself in two small files: the names of its classes, and the pixels that it was tuned on.
 
-`classes.txt` has one name per line, UTF-8, in the order of the logits; `preprocessing.json` is {"image_size": 480}. They lie in
-`assets/` of a SavedModel's folder, or beside an `.npz` or `.safetensors` without an official name. Either may be absent.
+`classes.txt` has one name per line, UTF-8, in the order of the logits; `preprocessing.json` is {"image_size": 480}, and has
+"exif_orientation": "apply" if pictures were turned as their metadata says. They lie in `assets/` of a SavedModel's folder, or
+beside an `.npz` or `.safetensors` without an official name. Either may be absent.
 Standard library only: a host that submits jobs reads them.
 """
 
@@ -10,11 +11,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from bit.errors import UnusableModel
 
 CLASSES, PREPROCESSING = "classes.txt", "preprocessing.json"
+ORIENTATIONS = ("ignore", "apply")  # what becomes of a picture whose metadata says that it lies on its side
 _SIDE_MAX = 8192  # pixels
+
+
+class Preprocessing(NamedTuple):
+    """How the pictures that a model was tuned on became pixels: their side, 0 if that is not known, one of ORIENTATIONS."""
+
+    image_size: int
+    exif_orientation: str = ORIENTATIONS[0]
+
+
+UNKNOWN = Preprocessing(0)
 
 
 def place(uri: str, kind: str, file: str) -> str:
@@ -24,9 +37,12 @@ def place(uri: str, kind: str, file: str) -> str:
     return f"{uri.rstrip('/')}/assets/{file}"
 
 
-def write(folder: str, classes: Sequence[str], image_size: int) -> list[str]:
+def write(folder: str, classes: Sequence[str], preprocessing: Preprocessing) -> list[str]:
     """Writes both files into `folder`, the first only if there are names; returns their paths."""
-    contents = {PREPROCESSING: json.dumps({"image_size": image_size}).encode() + b"\n"}
+    values = preprocessing._asdict()
+    if preprocessing.exif_orientation == UNKNOWN.exif_orientation:
+        del values["exif_orientation"]  # as in files of earlier versions
+    contents = {PREPROCESSING: json.dumps(values).encode() + b"\n"}
     if classes:
         contents[CLASSES] = format_names(classes)
     for name, content in contents.items():
@@ -74,11 +90,11 @@ def check_names(names: Sequence[str], classes: int, source: str) -> None:
             raise UnusableModel(f"{source}: {name!r} is no class name: it is empty or has a line break")
 
 
-def read_image_size(path: str, kind: str) -> int:
-    """The side in pixels at which the model at a local path was tuned; 0 if it does not say. Raises UnusableModel."""
+def read_preprocessing(path: str, kind: str) -> Preprocessing:
+    """How the model at a local path wants its pictures; UNKNOWN if it does not say. Raises UnusableModel."""
     file = place(path, kind, PREPROCESSING)
     content = _content(file)
-    return 0 if content is None else parse_image_size(content, file)
+    return UNKNOWN if content is None else parse_preprocessing(content, file)
 
 
 def _content(file: str) -> bytes | None:
@@ -91,14 +107,18 @@ def _content(file: str) -> bytes | None:
         raise UnusableModel(f"{file} cannot be read ({error})") from error
 
 
-def parse_image_size(content: bytes, source: str) -> int:
-    """The side in a `preprocessing.json`. Raises UnusableModel, which names the `source`."""
+def parse_preprocessing(content: bytes, source: str) -> Preprocessing:
+    """The values in a `preprocessing.json`. Raises UnusableModel, which names the `source`."""
     try:
-        side = json.loads(content)["image_size"]
-        if type(side) is int and 1 <= side <= _SIDE_MAX:
-            return side
-        reason = f"image_size is {side!r}, not a number of pixels from 1 to {_SIDE_MAX}"
-    except (ValueError, KeyError, TypeError) as error:
+        values = json.loads(content)
+        side, orientation = values["image_size"], values.get("exif_orientation", UNKNOWN.exif_orientation)
+        if type(side) is not int or not 1 <= side <= _SIDE_MAX:
+            reason = f"image_size is {side!r}, not a number of pixels from 1 to {_SIDE_MAX}"
+        elif orientation not in ORIENTATIONS:
+            reason = f"exif_orientation is {orientation!r}, not one of {', '.join(ORIENTATIONS)}"
+        else:
+            return Preprocessing(side, orientation)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = repr(error)
     raise UnusableModel(
         f'{source} is not like {{"image_size": 480}}: {reason}; set --image_size after mending it'

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from bit import outputs
 from bit.models import PRECISIONS
+from bit.tuned import ORIENTATIONS
 from transforms.fetching.settings import FetchSettings
 from transforms.imaging.preprocess import Preprocessing
 from transforms.sources.finding import AUTO, FORMATS
@@ -178,8 +179,9 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("--image_size", {"type": side, "metavar": "SIDE"},
          "side of the square model input, in pixels (default: what the model was trained or tuned at, or 224)"),
         ("--batch_size", {**_COUNT, "default": 32}, "images per model call; 128 suits a GPU (default: %(default)s)"),
-        ("--exif_orientation", {"choices": ("ignore", "apply"), "default": _IMAGES.exif_orientation},
-         "whether to rotate images as their EXIF orientation says (default: %(default)s)"),
+        ("--exif_orientation", {"choices": ORIENTATIONS},
+         "whether to rotate images as their EXIF orientation says (default: as a tuned model says, or "
+         f"{_IMAGES.exif_orientation})"),
         ("--scaled_decoding", SWITCH,
          "decode large JPEGs at reduced size: up to twice as fast, with slightly different pixels"),
         ("--max_pixels", {**_COUNT, "default": _IMAGES.max_pixels},

@@ -13,6 +13,7 @@ from typing import Any
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
 from bit import home, models, outputs
+from bit.models import Model
 from pipeline import runners
 from pipeline.flags import KEPT, Parser, RequestError, parser
 from transforms.feeding.settings import DecodeSettings
@@ -47,7 +48,9 @@ class JobConfig:
     decode: DecodeSettings
     model: ModelSettings
     flags: Mapping[str, Any]  # those that are kept with the output, as they were given
-    unset: frozenset[str] = frozenset()  # image_size, top_k: set by no flag, so the model's own files may
+    unset: frozenset[str] = (
+        frozenset()
+    )  # of image_size, exif_orientation, top_k: what no flag sets, so the model's own files may
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -109,21 +112,15 @@ def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, Pip
         raise RequestError(
             f"--top_k={flags.top_k} sets the number of classes for --outputs=top_k: add top_k to --outputs"
         )
-    passed, kinds = typed_names(flags.pass_through)
-    reserved = sorted(set(passed) & {*features.STANDARD, *outputs.features(output_names)})
+    read = read_settings(flags, flags.batch_size, flags.pass_through)
+    reserved = sorted(set(read.pass_through) & {*features.STANDARD, *outputs.features(output_names)})
     if reserved:
         raise RequestError(f"--pass_through={','.join(reserved)}: reserved for the job's own features")
     for name in ("overwrite", "dry_run"):
         if flags.retry_failures and getattr(flags, name):
             raise RequestError(f"--retry_failures and --{name} exclude each other: leave one out")
     image_size = flags.image_size or model.image_size
-    fetch = fetch_settings(flags)
-    preprocessing = Preprocessing(
-        image_size=image_size,
-        exif_orientation=flags.exif_orientation,
-        max_pixels=flags.max_pixels,
-        scaled_decoding=flags.scaled_decoding,
-    )
+    pixels = preprocessing(flags, model, image_size=image_size, scaled_decoding=flags.scaled_decoding)
     config = JobConfig(
         input_texts=input_texts(flags.input),
         input_format=flags.input_format,
@@ -136,18 +133,8 @@ def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, Pip
         report_file=flags.report_file,
         dry_run=flags.dry_run,
         price_per_hour=flags.price_per_hour,
-        read=ReadSettings(
-            flags.batch_size,
-            flags.image_feature,
-            flags.key_feature,
-            flags.uri_column,
-            passed,
-            fetch,
-            kinds,
-        ),
-        decode=DecodeSettings(
-            preprocessing, flags.batch_size, flags.decode_processes or 0, flags.decode_timeout
-        ),
+        read=read,
+        decode=DecodeSettings(pixels, flags.batch_size, flags.decode_processes or 0, flags.decode_timeout),
         model=ModelSettings(
             model,
             image_size,
@@ -159,9 +146,31 @@ def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, Pip
             offline=flags.offline,
         ),
         flags={name: getattr(flags, name) for name in KEPT},
-        unset=frozenset(name for name in ("image_size", "top_k") if not getattr(flags, name)),
+        unset=frozenset(
+            name for name in ("image_size", "exif_orientation", "top_k") if not getattr(flags, name)
+        ),
     )
     return config, beam_options
+
+
+def preprocessing(flags: argparse.Namespace, model: Model, **more: Any) -> Preprocessing:
+    """How bytes become pixels, by the flags that the job and training share."""
+    orientation = flags.exif_orientation or model.exif_orientation
+    return Preprocessing(exif_orientation=orientation, max_pixels=flags.max_pixels, **more)
+
+
+def read_settings(flags: argparse.Namespace, batch_size: int, columns: Sequence[str]) -> ReadSettings:
+    """How inputs are read; `columns` are passed through, written as in --pass_through. Raises RequestError."""
+    passed, kinds = typed_names(columns)
+    return ReadSettings(
+        batch_size,
+        flags.image_feature,
+        flags.key_feature,
+        flags.uri_column,
+        passed,
+        fetch_settings(flags),
+        kinds,
+    )
 
 
 def _flag_named(text: str) -> str:

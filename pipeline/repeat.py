@@ -38,6 +38,7 @@ def flags_of(config: JobConfig, images_per_shard: int | None, names_here: bool =
         "input": [text if door.is_local(text) else public_uri(text) for text in config.input_texts],
         "model": model.uri if is_file else public_uri(model.name),
         "image_size": config.model.image_size,
+        "exif_orientation": config.preprocessing.exif_orientation,
         "images_per_shard": images_per_shard,
         DIRECTORY: os.getcwd() if is_relative or names_here else None,
     }

@@ -54,7 +54,7 @@ def identify(settings: ModelSettings, is_local_run: bool, modules: bool = True) 
 
 
 def described(config: JobConfig, is_local_run: bool) -> JobConfig:
-    """The request with the image size and the class names that a tuned model brings, unless flags set the size.
+    """The request with the pixels and the class names that a tuned model brings, unless flags set them.
 
     Raises RequestError if they cannot be read. Those of a model that only the workers fetch stay unknown here.
     """
@@ -70,15 +70,18 @@ def described(config: JobConfig, is_local_run: bool) -> JobConfig:
             at = download.local_path(model, head=settings.uses_head, offline=settings.offline)
         elif settings.offline and not door.is_local(at):
             raise download.WeightsUnreachable(download.not_local(model))
-        side = _read(at, model.kind, tuned.PREPROCESSING, tuned.parse_image_size) or model.image_size
+        own = _read(at, model.kind, tuned.PREPROCESSING, tuned.parse_preprocessing) or tuned.UNKNOWN
         names = _read(at, model.kind, tuned.CLASSES, tuned.parse_names) or ()
         classes = len(names) or (_head(at, model) if door.is_local(at) else None)
     except (download.WeightsUnreachable, models.UnusableModel, OSError, ValueError, ImportError) as error:
         raise RequestError(f"--model={public_uri(model.name)}: {door.explain(model.uri, error)}") from error
+    pixels = config.preprocessing
     if "image_size" in config.unset:
-        decode = replace(config.decode, preprocessing=replace(config.preprocessing, image_size=side))
-        config = replace(config, decode=decode)
-        settings = replace(settings, image_size=side)
+        pixels = replace(pixels, image_size=own.image_size or model.image_size)
+        settings = replace(settings, image_size=pixels.image_size)
+    if "exif_orientation" in config.unset:
+        pixels = replace(pixels, exif_orientation=own.exif_orientation)
+    config = replace(config, decode=replace(config.decode, preprocessing=pixels))
     if "top_k" in config.unset:
         settings = replace(settings, top_k=outputs.default_top_k(classes))
     if settings.uses_head:

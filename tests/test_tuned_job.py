@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bit.export import export, write_checkpoint
 from bit.models import ARCHITECTURES
@@ -142,6 +143,35 @@ def test_flags_go_before_what_the_model_says(tuned_models, shards, tmp_path):
     assert (manifest["preprocessing"]["image_size"], manifest["top_k"]) == (32, 2)
 
 
+@pytest.mark.parametrize("kind", ["saved", "npz", "timm"])
+def test_pictures_are_turned_as_the_model_says_unless_a_flag_does(kind, shards, tmp_path):
+    """An upright picture, stored on its side, gives the vector of the upright one."""
+    folder = tmp_path / "model"
+    if kind == "saved":
+        export(weights(), str(folder), head=True, side=SIDE, classes=NAMES, exif_orientation="apply")
+    else:
+        folder.mkdir()
+        write_checkpoint(weights(), str(folder / "model.npz"), NAMES, SIDE, "apply")
+        (folder / "model.safetensors").write_bytes(safetensors(weights()))
+    model = {"saved": folder, "npz": folder / "model.npz", "timm": folder / "model.safetensors"}[kind]
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    draw = np.random.RandomState(2)
+    upright = Image.fromarray(draw.randint(0, 256, (SIDE, SIDE, 3)).astype(np.uint8))
+    upright.save(photos / "1-upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(photos / "2-on-its-side.png", exif=exif)
+    for flags, orientation in (((), "apply"), (("--exif_orientation=ignore",), "ignore")):
+        output = tmp_path / orientation
+        request = (f"--model={model}", f"--input={photos}", "--outputs=embedding", *flags)
+        assert main([f"--output={output}", *request]) == 0
+        assert helpers.manifest(output)["preprocessing"]["exif_orientation"] == orientation
+        assert json.loads((output / "request.json").read_text())["exif_orientation"] == orientation
+        one, other = (record["embedding"] for record in helpers.read_all(output))
+        assert np.array_equal(one, other) == (orientation == "apply")
+
+
 def test_features_alone_need_and_leave_no_names(tuned_models, shards, tmp_path):
     run(tuned_models["saved"], shards, tmp_path / "out", "--outputs=embedding")
     assert "class_names" not in helpers.manifest(tmp_path / "out")
@@ -184,6 +214,7 @@ def test_a_model_in_a_store_brings_size_and_names_too(kind, tuned_models, monkey
     assert config.model.image_size == 224
     described = weights_of_job.described(config, is_local_run=False)
     assert described.model.image_size == described.preprocessing.image_size == SIDE
+    assert described.preprocessing.exif_orientation == "ignore"
     assert (described.model.class_names, described.model.top_k) == (NAMES, 4)
     config, _ = options.parse([*request, "--image_size=224"])
     assert weights_of_job.described(config, is_local_run=False).model.image_size == 224

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,12 +151,8 @@ class Request:
 
     def decode(self, side: int, batch_size: int = _DECODED) -> DecodeSettings:
         """How pictures become pixels of this side."""
-        preprocessing = Preprocessing(
-            image_size=side,
-            exif_orientation=self.preprocessing.exif_orientation,
-            max_pixels=self.preprocessing.max_pixels,
-        )
-        return DecodeSettings(preprocessing, batch_size, self.decode_processes, self.decode_timeout)
+        pixels = replace(self.preprocessing, image_size=side)
+        return DecodeSettings(pixels, batch_size, self.decode_processes, self.decode_timeout)
 
     def recipe(self, examples: int, area: float) -> Recipe:
         """What the HyperRule says for so many training examples of this median area, where no flag says otherwise."""
@@ -172,10 +168,6 @@ class Request:
         resize = self.resize or (
             sides.resize if crop <= sides.resize and not self.crop else round(crop * 16 / 15)
         )
-        if crop > resize:
-            raise RequestError(
-                f"--crop={crop} is more than --resize={resize}: crops are cut out of resized pictures"
-            )
         alpha = mixup_alpha(examples) if self.mixup is None else self.mixup
         return Recipe(rule, Resolution(resize, crop), alpha)
 
@@ -250,48 +242,26 @@ def parse(argv: Sequence[str]) -> Request:
         raise RequestError(f"--base_rate={given.base_rate} is not a learning rate above 0")
     if given.seed < 0 or given.seed >= 1 << 63:
         raise RequestError(f"--seed={given.seed} is negative or too large")
-    passed, kinds = options.typed_names([given.label_feature] if given.label_feature else [])
-    return Request(
-        input_texts=inputs,
-        validation=validation,
-        validation_share=share,
-        input_format=given.input_format,
-        images_per_shard=given.images_per_shard,
-        label_feature=passed[0] if passed else "",
-        classes=options.path(given.classes),
-        read=ReadSettings(
-            _DECODED,
-            given.image_feature,
-            given.key_feature,
-            given.uri_column,
-            passed,
-            options.fetch_settings(given),
-            kinds,
-        ),
-        preprocessing=Preprocessing(exif_orientation=given.exif_orientation, max_pixels=given.max_pixels),
-        decode_processes=given.decode_processes or 0,
-        decode_timeout=given.decode_timeout,
-        model=model,
-        offline=given.offline,
-        output=Path(options.folder("--output", given.output)),
-        cache=given.cache,
-        shuffle_buffer=given.shuffle_buffer,
-        train=given.train,
-        precision=given.precision,
-        batch_size=given.batch_size,
-        micro_batch=min(given.micro_batch, given.batch_size),
-        base_rate=rate,
-        momentum=given.momentum,
-        steps=given.steps,
-        warm_up=given.warm_up,
-        decays=decays,
-        mixup=given.mixup,
-        resize=given.resize,
-        crop=given.crop,
-        no_flip=given.no_flip,
-        seed=given.seed,
-        deterministic=given.deterministic,
-        evaluate_every=given.evaluate_every,
-        checkpoint_minutes=given.checkpoint_minutes,
-        max_failure_rate=given.max_failure_rate,
-    )
+    if given.crop and given.resize and given.crop > given.resize:
+        raise RequestError(
+            f"--crop={given.crop} is more than --resize={given.resize}: crops are cut out of resized pictures"
+        )
+    read = options.read_settings(given, _DECODED, [given.label_feature] if given.label_feature else [])
+    same = {name: value for name, value in vars(given).items() if name in Request.__dataclass_fields__}
+    values: dict[str, Any] = {
+        **same,
+        "input_texts": inputs,
+        "validation": validation,
+        "validation_share": share,
+        "label_feature": read.pass_through[0] if read.pass_through else "",
+        "classes": options.path(given.classes),
+        "read": read,
+        "preprocessing": options.preprocessing(given, model),
+        "decode_processes": given.decode_processes or 0,
+        "model": model,
+        "output": Path(options.folder("--output", given.output)),
+        "micro_batch": min(given.micro_batch, given.batch_size),
+        "base_rate": rate,
+        "decays": decays,
+    }
+    return Request(**values)

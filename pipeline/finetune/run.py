@@ -156,12 +156,14 @@ class Run:
     def write(self, found: Evaluation, about: dict[str, Any]) -> None:
         """Writes the model, its weights under the official names, and the reports. The last of them marks the run as done."""
         output, names, crop = self._request.output, self._data.names, self._data.recipe.resolution.crop
-        weights = self._trainer.weights()
-        export.write_checkpoint(weights, str(output / WEIGHTS), names, crop)
+        weights, orientation = self._trainer.weights(), self._request.preprocessing.exif_orientation
+        export.write_checkpoint(weights, str(output / WEIGHTS), names, crop, orientation)
         partial = output / f"{MODEL}.partial"
         for path in (partial, output / MODEL):
             shutil.rmtree(path, ignore_errors=True)
-        export.export(weights, str(partial), head=True, side=crop, classes=names)
+        export.export(
+            weights, str(partial), head=True, side=crop, classes=names, exif_orientation=orientation
+        )
         os.replace(partial, output / MODEL)
         entries = journal.read(output / journal.METRICS)
         summary = self._summary(found, about)

@@ -8,6 +8,7 @@ import tf_keras
 
 from bit import self_test, tuned
 from bit.export import export, write_checkpoint
+from bit.export import main as export_main
 from bit.load import load
 from bit.models import ARCHITECTURES, UnusableModel, resolve
 from bit.outputs import parse_map
@@ -136,12 +137,28 @@ def test_names_that_cannot_be_the_heads_are_refused_by_file(kind, content, messa
     assert got["logits"].shape == (3, 4)
 
 
-@pytest.mark.parametrize("content", ["480", "{}", '{"image_size": "480"}', '{"image_size": 0}', "{", "[]"])
-def test_a_damaged_image_size_is_refused_by_file(content, tmp_path):
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("480", "{}", '{"image_size": "480"}', '{"image_size": 0}', "{", "[]"),
+        '{"image_size": 48, "exif_orientation": "turn"}',
+        '{"image_size": 48, "exif_orientation": ["apply"]}',
+    ],
+)
+def test_a_damaged_preprocessing_is_refused_by_file(content, tmp_path):
     path = stored("saved_model", tmp_path / "m", 4, NAMES)
     (path / "assets/preprocessing.json").write_text(content)
     with pytest.raises(UnusableModel, match=r"assets/preprocessing.json is not like"):
         resolve(str(path))
+
+
+@pytest.mark.parametrize("orientation", tuned.ORIENTATIONS)
+def test_the_orientation_of_pictures_is_stored_with_the_model(orientation, tmp_path):
+    write_checkpoint(weights(4), str(tmp_path / "model.npz"), NAMES, 48, orientation)
+    model = resolve(str(tmp_path / "model.npz"))
+    assert (model.image_size, model.exif_orientation) == (48, orientation)
+    export_main([f"--model={tmp_path}/model.npz", "--head", f"--output={tmp_path}/saved"])
+    assert tuned.read_preprocessing(str(tmp_path / "saved"), "saved_model") == (48, orientation)
 
 
 def test_class_names_may_have_windows_line_ends_and_a_byte_order_mark():
@@ -151,7 +168,7 @@ def test_class_names_may_have_windows_line_ends_and_a_byte_order_mark():
 def test_an_official_name_keeps_its_own_classes(tmp_path):
     """A classes.txt that lies beside an official checkpoint is of something else."""
     write_checkpoint(Untrained(ARCHITECTURES["r50x1"], 1000), str(tmp_path / "BiT-S-R50x1.npz"))
-    tuned.write(str(tmp_path), NAMES, 48)
+    tuned.write(str(tmp_path), NAMES, tuned.Preprocessing(48))
     assert resolve(str(tmp_path / "BiT-S-R50x1.npz")).image_size == 224
     _, got = run(tmp_path / "BiT-S-R50x1.npz", outputs=("top_k",))
     assert "top_k/synset" in got
@@ -258,7 +275,7 @@ def test_a_dense_head_that_others_trained_is_folded(form, tmp_path):
     path = tmp_path / "m"
     getattr(model, form)(str(path))
     (path / "assets").mkdir(exist_ok=True)
-    tuned.write(str(path / "assets"), ("a", "b", "c"), 32)
+    tuned.write(str(path / "assets"), ("a", "b", "c"), tuned.Preprocessing(32))
     extractor, got = run(path, top_k=2)
     assert extractor.identity["route"] == "folded_saved_model"
     assert worst(got["logits"], model(pixels() / 255).numpy()) < 1e-5
