@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from apache_beam.io.filesystem import BeamIOError
 
 from bit.command import exit_with
 from bit.outputs import TOP_CLASS
 from pipeline.console import say
-from pipeline.labelled import Damaged, Label, Labelled, NotUsable, classes_of, open_output
+from pipeline.labelled import Label, Labelled, NotUsable, classes_of, judged, open_output, parser
 
 _SHOWN = 20  # classes on the screen; --json has all
 
@@ -156,42 +153,23 @@ def _say(result: Mapping[str, Any], folder: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0; 1 if the output is damaged, 2 if the request is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.evaluate",
-        description="Compares the classes that a job wrote (--outputs=logits or top_k) with a label that it passed through.",
-        epilog="Exit codes: 0 done, 1 the output is damaged, 2 the request is wrong.",
+    flags = parser(
+        "evaluate",
+        "Compares the classes that a job wrote (--outputs=logits or top_k) with a label that it passed through.",
     )
-    parser.add_argument("output", metavar="OUTPUT", help="the --output folder of the job")
-    parser.add_argument(
-        "--label",
-        required=True,
-        metavar="FEATURE",
-        help="name that --pass_through gave the label, or "
-        "'folder' for the name of the folder that an image file lies in",
-    )
-    parser.add_argument(
+    flags.add_argument(
         "--label_offset",
         type=int,
         default=0,
         metavar="N",
         help="what to subtract from integer labels: 1 if they count from 1 (default: 0)",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print all figures to stdout, as one line of JSON"
+    arguments = flags.parse_args(argv)
+    return judged(
+        arguments,
+        lambda: evaluate(open_output(arguments.output, arguments.label), arguments.label_offset),
+        _say,
     )
-    arguments = parser.parse_args(argv)
-    try:
-        result = evaluate(open_output(arguments.output, arguments.label), arguments.label_offset)
-    except (NotUsable, BeamIOError, ImportError) as error:
-        say(f"error: {error}")
-        return 2
-    except (Damaged, OSError) as error:
-        say(f"error: {error}")
-        return 1
-    _say(result, arguments.output)
-    if arguments.json:
-        print(json.dumps(result, ensure_ascii=False))
-    return 0
 
 
 if __name__ == "__main__":

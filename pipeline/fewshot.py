@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 import bisect
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from apache_beam.io.filesystem import BeamIOError
 
 from bit.command import exit_with
 from pipeline import ridge
 from pipeline.console import say
-from pipeline.labelled import Damaged, Label, Labelled, NotUsable, Row, open_output
+from pipeline.labelled import Label, Labelled, NotUsable, Row, judged, open_output, parser
 
 _CHOOSING = 10  # images per class, beside the shots, on which l2 is chosen
 _ROWS = 1024  # images that are classified at once
@@ -211,73 +209,54 @@ def _shots(text: str) -> tuple[int, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0; 1 if an output is damaged, 2 if the request is wrong."""
     default = Settings()
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.fewshot",
-        description="Judges features that a job wrote: ridge regression on a few images per class, as BiT and ViT do.",
-        epilog="Exit codes: 0 done, 1 the output is damaged, 2 the request is wrong.",
+    flags = parser(
+        "fewshot",
+        "Judges features that a job wrote: ridge regression on a few images per class, as BiT and ViT do.",
     )
-    parser.add_argument("output", metavar="OUTPUT", help="the --output folder of the job")
-    parser.add_argument(
-        "--label",
-        required=True,
-        metavar="FEATURE",
-        help="name that --pass_through gave the label, or "
-        "'folder' for the name of the folder that an image file lies in",
-    )
-    parser.add_argument(
+    flags.add_argument(
         "--shots",
         type=_shots,
         default=default.shots,
         metavar="N,...",
         help="images per class (default: 1,5,10)",
     )
-    parser.add_argument(
+    flags.add_argument(
         "--seeds", type=int, default=default.seeds, metavar="N", help="random draws of them (default: 3)"
     )
-    parser.add_argument(
+    flags.add_argument(
         "--test", default="", metavar="OUTPUT", help="output of a job on test images, with the same label"
     )
-    parser.add_argument(
+    flags.add_argument(
         "--test_share",
         type=float,
         default=default.test_share,
         metavar="SHARE",
         help="without --test: share of the images that is classified, by a hash of the key (default: 0.2)",
     )
-    parser.add_argument("--feature", default=default.feature, metavar="NAME", help="default: embedding")
-    parser.add_argument(
+    flags.add_argument("--feature", default=default.feature, metavar="NAME", help="default: embedding")
+    flags.add_argument(
         "--l2",
         type=float,
         metavar="L2",
         help="strength of the regularization, such as big_vision's 1024 (default: chosen from 2^-10 to 2^20 on ten further "
         "images per class)",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print all figures to stdout, as one line of JSON"
-    )
-    arguments = parser.parse_args(argv)
+    arguments = flags.parse_args(argv)
     if (
         arguments.seeds < 1
         or not 0 < arguments.test_share < 1
         or (arguments.l2 is not None and not arguments.l2 > 0)
     ):
-        parser.error("--seeds must be positive, --test_share between 0 and 1, and --l2 above 0")
+        flags.error("--seeds must be positive, --test_share between 0 and 1, and --l2 above 0")
     settings = Settings(
         arguments.shots, arguments.seeds, arguments.l2, arguments.feature, arguments.test_share
     )
-    try:
+
+    def judge() -> Mapping[str, Any]:
         test = open_output(arguments.test, arguments.label) if arguments.test else None
-        result = evaluate(open_output(arguments.output, arguments.label), settings, test)
-    except (NotUsable, BeamIOError, ImportError) as error:
-        say(f"error: {error}")
-        return 2
-    except (Damaged, OSError) as error:
-        say(f"error: {error}")
-        return 1
-    _say(result, arguments.output)
-    if arguments.json:
-        print(json.dumps(result, ensure_ascii=False))
-    return 0
+        return evaluate(open_output(arguments.output, arguments.label), settings, test)
+
+    return judged(arguments, judge, _say)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,21 @@
-"""Reads a finished job's output, shard by shard, together with a label that was passed through."""
+"""Reads a finished job's output, shard by shard, together with a label that was passed through, for commands that judge it."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from apache_beam.io.filesystem import BeamIOError
 
 from bit import models, outputs, tuned
 from bit.labels import read_labels
+from pipeline.console import say
 from pipeline.finetune.labels import folder_name
 from transforms.commit import receipts
 from transforms.commit.layout import Layout
@@ -32,6 +35,44 @@ class NotUsable(ValueError):
 
 class Damaged(ValueError):
     """The output is not as it was committed. Exit code 1."""
+
+
+def parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """The parser of a command that judges an output, with the flags that all of them have."""
+    out = argparse.ArgumentParser(
+        prog=f"python -m pipeline.{prog}",
+        description=description,
+        epilog="Exit codes: 0 done, 1 the output is damaged, 2 the request is wrong.",
+    )
+    out.add_argument("output", metavar="OUTPUT", help="the --output folder of the job")
+    out.add_argument(
+        "--label",
+        required=True,
+        metavar="FEATURE",
+        help=f"name that --pass_through gave the label, or '{FOLDER}' for the name of the folder that an image file lies in",
+    )
+    out.add_argument("--json", action="store_true", help="print all figures to stdout, as one line of JSON")
+    return out
+
+
+def judged(
+    arguments: argparse.Namespace,
+    judge: Callable[[], Mapping[str, Any]],
+    tell: Callable[[Mapping[str, Any], str], None],
+) -> int:
+    """Says what `judge` returns by `tell`, and prints it if asked to; returns the exit code."""
+    try:
+        result = judge()
+    except (NotUsable, BeamIOError, ImportError) as error:
+        say(f"error: {error}")
+        return 2
+    except (Damaged, OSError) as error:
+        say(f"error: {error}")
+        return 1
+    tell(result, arguments.output)
+    if arguments.json:
+        print(json.dumps(result, ensure_ascii=False))
+    return 0
 
 
 @dataclass
