@@ -7,6 +7,7 @@ Master weights, momentum and accumulated gradients are float32 whatever the prec
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,6 +25,8 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 TRAINED = ("all", "last_block", "head")
 # Of float16's loss: kernels in float16 are divided by 64, which their gradients are multiplied by.
 _FIRST_SCALE, _GROWTH_STEPS = 2.0**10, 2000
+
+_OUT_OF_MEMORY = (tf.errors.ResourceExhaustedError, MemoryError)
 
 FORM = network.PLAIN._replace(norm_relu=group_norm_gradient.group_norm_relu)
 
@@ -93,6 +96,8 @@ class Trainer:
     Attributes:
       micro_batch: as in the settings, or halved where the device's memory did not hold it.
       scale: the factor on float16's loss; 1 in the other precisions.
+      good_steps: updates since the scale was last halved.
+      shapes: of the arrays that are trained, by official name.
     """
 
     def __init__(self, weights: Weights, classes: int, settings: Settings, form: network.Form = FORM):
@@ -102,7 +107,7 @@ class Trainer:
         self.settings = settings
         self.micro_batch = settings.micro_batch
         self.scale = _FIRST_SCALE if settings.precision == "float16" else 1.0
-        self._good_steps = 0
+        self.good_steps = 0
         self._compute = tf.as_dtype(settings.precision)
         self._exact = tf.float64 if settings.precision == "float64" else tf.float32
         self._compiled = True if tf.config.get_visible_devices("GPU") else None
@@ -120,29 +125,40 @@ class Trainer:
                 self._frozen[name] = self._ready(name, tf.constant(value, self._exact))
         self._gradients = {name: self._variable(np.zeros(v.shape)) for name, v in self._trained.items()}
         self._momentum = {name: self._variable(np.zeros(v.shape)) for name, v in self._trained.items()}
+        self.shapes = {name: tuple(variable.shape) for name, variable in self._trained.items()}
         self._accumulate = tf.function(self._accumulated, autograph=False, jit_compile=self._compiled)
         self._predict = tf.function(self._predicted, autograph=False, jit_compile=self._compiled)
         self._apply = tf.function(self._applied, autograph=False, jit_compile=self._compiled)
 
-    def update(self, batch: Batch, rate: float, mixing: Mixing = lambda rows: None) -> Result:
+    def update(
+        self,
+        batch: Batch,
+        rate: float,
+        mixing: Mixing = lambda rows: None,
+        between: Callable[[], None] = lambda: None,
+    ) -> Result:
         """One update: v = momentum v + g; w = w - rate v, where g is the gradient of the mean loss of the rows present.
 
         The rate is outside of v, unlike in Keras, and counts also for what earlier steps left in v. Halves `micro_batch` where
-        memory runs out, and the loss scale where float16 overflows. Raises OutOfMemory.
+        memory runs out, and the loss scale where float16 overflows. `between` is called before each micro-batch; what it
+        raises ends the update, which then changes nothing. Raises OutOfMemory.
         """
         while True:
-            result = self._fitting(batch, mixing)
+            result = self._fitting(batch, mixing, between)
             if self._keep_scale():
                 self._apply(tf.constant(rate, self._exact))
                 return result
 
-    def gradients(self, batch: Batch, mixup: Mixup | None = None) -> Result:
+    def gradients(
+        self, batch: Batch, mixup: Mixup | None = None, between: Callable[[], None] = lambda: None
+    ) -> Result:
         """Computes what `gradient` then returns, in micro-batches. `mixup` mixes rows of the same micro-batch only."""
         for gradient in self._gradients.values():
             gradient.assign(tf.zeros_like(gradient))
-        parts = [
-            self._launch(batch, rows, mixup) for rows in micro_batches(len(batch.labels), self.micro_batch)
-        ]
+        parts = []
+        for rows in micro_batches(len(batch.labels), self.micro_batch):
+            between()
+            parts.append(self._launch(batch, rows, mixup))
         logits = np.concatenate([part.numpy() for _, part in parts])[: len(batch.labels)]
         return Result(float(sum(loss.numpy() for loss, _ in parts)), logits)
 
@@ -174,12 +190,33 @@ class Trainer:
                 variable.assign(values[name])
 
     def predictor(self) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        """A function of floating pixels (n, crop, crop, 3) in [0, 255]: (features, logits) by the weights as they are now."""
+        """A function of floating pixels (n, crop, crop, 3) in [0, 255]: (features, logits) by the weights as they are now.
+
+        Where memory does not hold n pictures, it takes half as many at a time, from then on. Raises OutOfMemory."""
         weights = {name: tf.identity(value) for name, value in self._current().items()}
+        most = sys.maxsize
 
         def predict(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            features, logits = self._predict(tf.constant(pixels, self._exact), weights)
-            return features.numpy(), logits.numpy()
+            nonlocal most
+            while True:
+                size = min(most, len(pixels))
+                try:
+                    return parts_of(pixels, size)
+                except _OUT_OF_MEMORY as error:
+                    if size == 1:
+                        raise self._out_of_memory("one picture") from error
+                most = -(-size // 2)
+                log.warning("out of memory: %d pictures at a time are evaluated from here on", most)
+
+        def parts_of(pixels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+            rows = micro_batches(len(pixels), size)
+            parts = [
+                self._predict(tf.constant(_padded(pixels[part], size), self._exact), weights) for part in rows
+            ]
+            features, logits = (
+                np.concatenate([part[index].numpy() for part in parts])[: len(pixels)] for index in range(2)
+            )
+            return features, logits
 
         return predict
 
@@ -190,32 +227,36 @@ class Trainer:
     def _variable(self, value: np.ndarray) -> tf.Variable:
         return tf.Variable(value, dtype=self._exact)
 
-    def _fitting(self, batch: Batch, mixing: Mixing) -> Result:
+    def _fitting(self, batch: Batch, mixing: Mixing, between: Callable[[], None]) -> Result:
         while True:
             try:
-                return self.gradients(batch, mixing(micro_batches(len(batch.labels), self.micro_batch)))
-            except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+                mixup = mixing(micro_batches(len(batch.labels), self.micro_batch))
+                return self.gradients(batch, mixup, between)
+            except _OUT_OF_MEMORY as error:
                 if self.micro_batch == 1:
-                    raise OutOfMemory(
-                        f"the device's memory does not hold the training of one picture at {self.settings.crop}: train less "
-                        "(--train=last_block), in a smaller precision, or a smaller network"
-                    ) from error
+                    raise self._out_of_memory("the training of one picture") from error
                 self.micro_batch = -(-self.micro_batch // 2)
             # Outside the handler, whose traceback holds the tensors that did not fit.
             log.warning("out of memory: micro-batches of %d from here on", self.micro_batch)
+
+    def _out_of_memory(self, what: str) -> OutOfMemory:
+        return OutOfMemory(
+            f"the device's memory does not hold {what} at {self.settings.crop}: train less (--train=last_block), in a smaller "
+            "precision, or a smaller network"
+        )
 
     def _keep_scale(self) -> bool:
         """Whether the gradients can be applied: in float16 a loss that was scaled too high makes them infinite."""
         if self._compute != tf.float16:
             return True
         if all(bool(tf.reduce_all(tf.math.is_finite(value))) for value in self._gradients.values()):
-            self._good_steps += 1
-            if self._good_steps % _GROWTH_STEPS == 0:
+            self.good_steps += 1
+            if self.good_steps % _GROWTH_STEPS == 0:
                 self.scale *= 2
             return True
         if self.scale <= 2.0**-10:
             raise FloatingPointError("gradients are not finite at any loss scale: use --precision=bfloat16")
-        self.scale, self._good_steps = self.scale / 2, 0
+        self.scale, self.good_steps = self.scale / 2, 0
         return False
 
     def _launch(self, batch: Batch, rows: slice, mixup: Mixup | None) -> tuple[tf.Tensor, tf.Tensor]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_POLL_SECONDS = 0.1
 
 
 class Stopped(Exception):
@@ -51,6 +55,30 @@ class Signals:
             raise self.stopped() from None
         finally:
             self._raising = False
+
+    def during(self, work: Callable[[], T]) -> T:
+        """The value of `work`, which runs in a thread; a signal abandons it, whatever it waits for, and raises Stopped."""
+        outcome: dict[str, Any] = {}
+
+        def run() -> None:
+            try:
+                outcome["value"] = work()
+            except BaseException as error:
+                outcome["error"] = error
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            self.check()
+            thread.join(_POLL_SECONDS)
+        if "error" in outcome:
+            raise outcome["error"]
+        return outcome["value"]
+
+    def check(self) -> None:
+        """Raises Stopped if a signal has been received."""
+        if self.received:
+            raise self.stopped()
 
     def stopped(self) -> Stopped:
         """The exception for the first signal received; its text is the signal's name."""

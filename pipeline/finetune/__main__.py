@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from bit import home
 from bit.command import guard
@@ -20,15 +21,20 @@ from pipeline import console, runners, weights
 from pipeline.console import say
 from pipeline.finetune import data, folder
 from pipeline.finetune import request as requests
+from pipeline.finetune.examples import Input
+from pipeline.finetune.failures import NothingUsable
 from pipeline.finetune.request import Request
 from pipeline.flags import RequestError
-from pipeline.signals import Signals
+from pipeline.signals import Signals, Stopped
 from pipeline.terminal import Screen
 from transforms.fetching.uris import public_uri
 from transforms.infer import ModelSettings
 from transforms.model import compiled
 from transforms.sources.base import BadInput
 from transforms.storage import door, retrying
+
+if TYPE_CHECKING:
+    from pipeline.finetune.run import Run
 
 DONE, FAILED, REFUSED, TOO_MANY_FAILURES = 0, 1, 2, 3
 
@@ -42,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(home.notice)
         with Signals() as signals:
             return _run(request, signals)
+    except Stopped as stopped:
+        say(f"stopped ({stopped}): the same command goes on from here")
+        return FAILED
+    except NothingUsable as error:
+        say(f"error: {error}. {request.output / folder.FAILURES} lists what failed")
+        return TOO_MANY_FAILURES
     except (RequestError, BadInput) as error:
         say(f"error: {error}")
         return REFUSED
@@ -55,50 +67,57 @@ def _run(request: Request, signals: Signals) -> int:
     # Before threads read the environment that TensorFlow's import would change. Not XLA's flags, which are for inference.
     compiled.set_environment(device_files=())
     output = request.output
+    identifier, path, sources = signals.during(lambda: _prepared(request))
+    problems = [source.problem for source in sources.values() if source.problem]
+    if problems and not folder.is_done(output):
+        raise RequestError(problems[0])
+    identity = folder.identity(request, identifier, sources)
+    with folder.claimed(output, identity):
+        if folder.is_done(output):
+            say(f"{output} holds a finished run of this request: nothing to do")
+            return _verdict(request)
+        found = signals.during(lambda: data.find(request, sources, identity))
+        if found.unusable > request.max_failure_rate * found.found:
+            say(
+                f"error: {found.unusable} of {found.found} examples cannot be used: {output / folder.FAILURES} lists them"
+            )
+            return TOO_MANY_FAILURES
+        _say_recipe(request, found)
+        training = signals.during(lambda: _training(request, found, path, signals))
+        folder.begin(output, identity)
+        evaluation = training.train()
+        about = {"model": request.model.name, "weights": identifier, "found": found.found}
+        signals.during(lambda: training.write(evaluation, about))
+        say(
+            f"tuned model: {output / folder.MODEL}; report: {output / 'report.html'}; {training.failed} examples failed"
+        )
+        return _verdict(request)
+
+
+def _prepared(request: Request) -> tuple[str, str, dict[str, Input]]:
+    """What identifies the weights, their local path, and the inputs. Writes nothing. Raises RequestError, BadInput."""
     settings = ModelSettings(request.model, 32, 1, offline=request.offline)
     with retrying.hurried():
-        identifier, path = weights.identify(settings, True, modules=False), _weights(request)
-        sources = data.inputs(request)
-    is_done = folder.is_done(output)
-    problems = [source.problem for source in sources.values() if source.problem]
-    if problems and not is_done:
-        raise RequestError(problems[0])
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"--output={output} is not a folder, nor can it be made: {error}") from error
-    folder.claim(output, folder.identity(request, identifier, sources))
-    if is_done:
-        say(f"{output} holds a finished run of this request: nothing to do")
-        return _verdict(request)
-    found = data.find(request, sources)
-    total = len(found.training) + len(found.validation) + len(found.failed)
-    if len(found.failed) > request.max_failure_rate * total:
-        say(
-            f"error: {len(found.failed)} of {total} examples cannot be used: {output / folder.FAILURES} lists them"
+        return (
+            weights.identify(settings, True, modules=False),
+            _weights(request),
+            data.inputs(request),
         )
-        return TOO_MANY_FAILURES
+
+
+def _training(request: Request, found: data.Data, path: str, signals: Signals) -> Run:
+    """The run. Raises RequestError if the weights cannot be trained."""
+    # TensorFlow takes seconds to import: not before the request is known to be right.
+    from pipeline.finetune import run
+
     if request.deterministic:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    _say_recipe(request, found)
-    # TensorFlow takes seconds to import: not before the request is known to be right.
-    from pipeline.finetune import run
-
     try:
-        training = run.Run(request, found, path, signals)
+        return run.Run(request, found, path, signals)
     except models.UnusableModel as error:
         raise RequestError(f"--model={public_uri(request.model.name)}: {error}") from error
-    evaluation = training.train()
-    if evaluation is None:
-        say(f"stopped ({signals.stopped()}): the same command goes on from here")
-        return FAILED
-    training.write(evaluation, {"model": request.model.name, "weights": identifier, "found": total})
-    say(
-        f"tuned model: {output / run.MODEL}; report: {output / 'report.html'}; {training.failed} examples failed"
-    )
-    return _verdict(request)
 
 
 def _verdict(request: Request) -> int:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.console import say
+
 if TYPE_CHECKING:  # which imports TensorFlow
     from bit.training import Trainer
 
+DAMAGED = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)  # of an .npz that is read
 _NAME = re.compile(r"step-(\d{9})\.npz")
 _KEPT = 2
 
@@ -25,12 +30,13 @@ class State:
     step: int  # the next update
     micro_batch: int
     scale: float
+    good_steps: int = 0  # since the scale was halved
 
 
 def save(folder: Path, trainer: Trainer, step: int) -> None:
     """Writes a checkpoint before the update `step`, then removes all but the newest two."""
     folder.mkdir(exist_ok=True)
-    state = json.dumps(asdict(State(step, trainer.micro_batch, trainer.scale)))
+    state = json.dumps(asdict(State(step, trainer.micro_batch, trainer.scale, trainer.good_steps)))
     arrays: dict[str, Any] = {f"trained/{name}": value for name, value in trainer.trained().items()}
     arrays |= {f"momentum/{name}": value for name, value in trainer.momentum().items()}
     replace_file(
@@ -41,18 +47,34 @@ def save(folder: Path, trainer: Trainer, step: int) -> None:
 
 
 def restore(folder: Path, trainer: Trainer) -> int:
-    """Continues from the newest checkpoint; returns the next update, 0 if there is none."""
-    if not (paths := _all(folder)):
-        return 0
-    with np.load(paths[-1]) as stored:
+    """Continues from the newest checkpoint that is intact; returns the next update, 0 if there is none."""
+    for path in reversed(_all(folder)):
+        try:
+            state, parts = _read(path, trainer)
+        except (*DAMAGED, KeyError, TypeError) as error:
+            say(f"{path} is damaged ({error}): going on from the checkpoint before it, if there is one")
+            path.unlink()  # else it would be kept in place of one that can be read
+            continue
+        trainer.restore(*parts)
+        trainer.micro_batch, trainer.scale, trainer.good_steps = (
+            state.micro_batch,
+            state.scale,
+            state.good_steps,
+        )
+        return state.step
+    return 0
+
+
+def _read(path: Path, trainer: Trainer) -> tuple[State, list[dict[str, np.ndarray]]]:
+    with np.load(path) as stored:
         state = State(**json.loads(str(stored["state"])))
         parts = [
-            {name.removeprefix(prefix): stored[name] for name in stored.files if name.startswith(prefix)}
-            for prefix in ("trained/", "momentum/")
+            {name: stored[f"{kind}/{name}"] for name in trainer.shapes} for kind in ("trained", "momentum")
         ]
-    trainer.restore(*parts)
-    trainer.micro_batch, trainer.scale = state.micro_batch, state.scale
-    return state.step
+    for name, shape in trainer.shapes.items():
+        if any(part[name].shape != shape for part in parts):
+            raise ValueError(f"{name} is not of the shape {shape}")
+    return state, parts
 
 
 def _all(folder: Path) -> list[Path]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,12 +13,15 @@ import numpy as np
 
 from bit.hyperrule import Resolution, Schedule
 from pipeline.console import say
-from pipeline.finetune import examples, folder, labels
-from pipeline.finetune.examples import Examples, Failed, Input, Scan
+from pipeline.finetune import examples, failures, folder, labels
+from pipeline.finetune.examples import Examples, Input
+from pipeline.finetune.failures import Failed, NothingUsable
 from pipeline.finetune.request import Recipe, Request
 from pipeline.flags import RequestError
 from transforms.elements import Encoded
+from transforms.errors import ItemError
 
+LabelOf = Callable[[Encoded], labels.Label]
 _SAID_EVERY = 100_000
 
 
@@ -27,7 +32,8 @@ class Data:
     Attributes:
       training, validation: with the input that they are read from.
       window: how many encoded pictures fit into the buffer for shuffling.
-      failed: what the pass over the input found unusable.
+      found: the number of all examples, with `unusable`: those that the pass over the input could not use.
+      failed: these, and what an earlier start of the run could not read, fetch or decode.
     """
 
     names: tuple[str, ...]
@@ -38,6 +44,8 @@ class Data:
     recipe: Recipe
     area: float
     window: int
+    found: int
+    unusable: int
     failed: tuple[Failed, ...]
 
 
@@ -47,8 +55,10 @@ def inputs(request: Request) -> dict[str, Input]:
     for name, texts in (("input", request.input_texts), ("validation", request.validation)):
         if not texts:
             continue
-        listing = request.output / ("inputs.txt" if name == "input" else "inputs-validation.txt")
-        found = examples.find(texts, request.input_format, request.read, request.images_per_shard, listing)
+        listing = request.output / folder.LISTINGS[name]
+        found = examples.find(
+            name, texts, request.input_format, request.read, request.images_per_shard, listing
+        )
         if found.kind == "images" and request.label_feature:
             raise RequestError(
                 f"--label_feature={request.label_feature}: image files have no features; their class is the name of the folder "
@@ -62,15 +72,21 @@ def inputs(request: Request) -> dict[str, Input]:
     return out
 
 
-def find(request: Request, sources: dict[str, Input]) -> Data:
-    """What an earlier start of the same request has kept, else one pass over the inputs. Raises RequestError."""
+def find(request: Request, sources: dict[str, Input], identity: Mapping[str, Any]) -> Data:
+    """What an earlier start of the request with this `identity` has kept, else one pass over the inputs.
+
+    Raises RequestError, NothingUsable."""
     for source in sources.values():
         if source.listing is not None:
             source.listing_path.write_bytes(source.listing)
     path = request.output / folder.EXAMPLES
-    if not path.exists():
-        _pass(request, sources)
-    parts, about = folder.load_examples(path)
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    kept = folder.load_examples(path, digest)
+    if kept is None:
+        _pass(request, sources, digest)
+        kept = folder.load_examples(path, digest)
+        assert kept is not None
+    parts, about = kept
     rule = about["recipe"]
     recipe = Recipe(
         Schedule(rule["warm_up"], tuple(rule["decays"]), rule["end"]),
@@ -78,7 +94,7 @@ def find(request: Request, sources: dict[str, Input]) -> Data:
         rule["mixup"],
     )
     training_input = sources["input"]
-    failed = folder.read_failures(request.output / folder.FAILURES)
+    failed = failures.read(request.output / folder.FAILURES)
     return Data(
         tuple(about["classes"]),
         parts["training"],
@@ -88,40 +104,48 @@ def find(request: Request, sources: dict[str, Input]) -> Data:
         recipe,
         about["area"],
         about["window"],
+        about["found"],
+        about["unusable"],
         tuple(failed),
     )
 
 
-def _pass(request: Request, sources: dict[str, Input]) -> None:
+def _pass(request: Request, sources: dict[str, Input], digest: str) -> None:
     names = folder.read_names(request.classes) if request.classes else ()
-    label_of: Callable[[Encoded], labels.Label] = (
+    label_of: LabelOf = (
         partial(labels.of_feature, feature=request.label_feature)
         if request.label_feature
         else labels.of_folder
     )
-    scans = {name: examples.scan(source, label_of, _tick(source)) for name, source in sources.items()}
-    found = scans["input"]
+    found = examples.scan(sources["input"], label_of, _tick(sources["input"]))
+    failed = [*found.failed]
     try:
         classes = labels.classes_of(found.labels, names)
     except labels.BadClasses as error:
-        reasons = (
-            f"; {len(found.failed)} failed, the first: {found.failed[0].message}" if found.failed else ""
-        )
+        reasons = f"; {len(failed)} failed, the first: {failed[0].message}" if failed else ""
         raise RequestError(f"--input={','.join(request.input_texts)}: {error}{reasons}") from error
-    every = examples.renumbered(found, classes)
+    every = examples.renumbered(found.examples, [classes.numbers[label] for label in found.labels])
     held_out = every.held_out < request.validation_share
     training, validation = every.where(~held_out), every.where(held_out)
-    failed = [*found.failed]
-    if "validation" in scans:
-        validation, unknown = _known(scans["validation"], classes, sources["validation"])
-        failed += [*scans["validation"].failed, *unknown]
+    if "validation" in sources:
+        numbers = classes.by_text()
+        other = examples.scan(
+            sources["validation"], partial(_known, label_of, numbers), _tick(sources["validation"])
+        )
+        validation = examples.renumbered(other.examples, [numbers[str(label)] for label in other.labels])
+        failed += other.failed
     if not len(training):
         raise RequestError(f"no example is left to train on: --validation_share={request.validation_share}")
     _say_counts(training, validation, classes.names)
-    area, image_bytes, sampled = examples.sample(sources["input"], found, request.decode(32))
-    if sampled < len(found.sample):
+    try:
+        area, image_bytes, unseen = examples.sample(sources["input"], found, request.decode(32))
+    except NothingUsable as error:
+        failures.write(request.output / folder.FAILURES, [*failed, *error.failed])
+        raise
+    if unseen:
         say(
-            f"the resolution follows from {sampled} of {len(found.sample)} pictures: the others could not be decoded"
+            f"the resolution follows from {len(found.sample) - len(unseen)} of {len(found.sample)} pictures: the others cannot "
+            f"be used, such as {unseen[0]}"
         )
     recipe = request.recipe(len(training), area)
     rule = {
@@ -138,34 +162,21 @@ def _pass(request: Request, sources: dict[str, Input]) -> None:
         "area": area,
         "recipe": rule,
         "window": max(window, request.batch_size),
+        "found": len(training) + len(validation) + len(failed),
+        "unusable": len(failed),
     }
-    folder.write_failures(request.output / folder.FAILURES, failed)
+    failures.write(request.output / folder.FAILURES, failed)
     folder.save_examples(
-        request.output / folder.EXAMPLES, {"training": training, "validation": validation}, about
+        request.output / folder.EXAMPLES, {"training": training, "validation": validation}, about, digest
     )
 
 
-def _known(found: Scan, classes: labels.Classes, source: Input) -> tuple[Examples, list[Failed]]:
-    """The examples whose labels are classes, and the others as failures."""
-    names = {str(label): number for label, number in classes.numbers.items()}
-    names |= {name: number for number, name in enumerate(classes.names) if name not in names}
-    numbers = {label: names[str(label)] for label in found.labels if str(label) in names}
-    every = examples.renumbered(found, labels.Classes(classes.names, numbers))
-    unknown = [
-        Failed(
-            source.shards[shard].name,
-            int(position),
-            f"{source.shards[shard].name}#{position}",
-            "label",
-            "unknown_class",
-            f"no example of --input has the label {found.labels[number]!r}",
-        )
-        for shard, position, number, known in zip(
-            every.shards, every.positions, found.examples.classes, every.classes >= 0, strict=True
-        )
-        if not known
-    ]
-    return every.where(every.classes >= 0), unknown
+def _known(label_of: LabelOf, numbers: Mapping[str, int], item: Encoded) -> labels.Label:
+    """The label, if it is one of a class. Raises ItemError."""
+    label = label_of(item)
+    if str(label) not in numbers:
+        raise ItemError("unknown_class", f"no example of --input has the label {label!r}")
+    return label
 
 
 def _tick(source: Input) -> Callable[[int, int], None]:

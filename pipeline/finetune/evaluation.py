@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from pipeline.finetune.loading import Pictures
 
 Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 _MISTAKES = 24
 
 
 class Mistake(NamedTuple):
-    """A picture whose class the network gets wrong; the larger `loss`, the surer it is."""
+    """A picture whose class the network gets wrong; the larger `loss`, the surer it is. `key` is that of its record."""
 
     loss: float
-    example: int
+    key: bytes
     true: int
     taken_for: int
     pixels: np.ndarray  # uint8 (side, side, 3)
 
 
 class Evaluation(NamedTuple):
-    """`pairs` counts (true class, predicted class); `pictures` is their number."""
+    """`pairs` counts (true class, predicted class); `pictures` is their number; the worst of the mistakes come first."""
 
     pictures: int
     loss: float
@@ -34,22 +35,16 @@ class Evaluation(NamedTuple):
     mistakes: list[Mistake]
 
 
-def evaluate(
-    predict: Predict,
-    pictures: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]],
-    classes: np.ndarray,
-    stopped: Callable[[], Any],
-) -> Evaluation | None:
-    """Runs all `pictures` (see `loading.decoded`), of which `classes` has the classes; None once `stopped()`.
+def evaluate(predict: Predict, pictures: Iterator[Pictures], classes: np.ndarray) -> Evaluation:
+    """Runs all `pictures`, of which `classes` has the classes by example.
 
-    Top-5 counts all classes where there are fewer than five.
+    Of equal logits the first class counts as the best, as in the job's top_k. Top-5 counts all classes where there are fewer
+    than five.
     """
     count, losses, top1, top5 = 0, 0.0, 0, 0
     pairs: Counter[tuple[int, int]] = Counter()
-    worst: list[tuple[float, int, Mistake]] = []
-    for pixels, rows, examples in pictures:
-        if stopped():
-            return None
+    worst: list[Mistake] = []
+    for pixels, rows, examples, keys, _ in pictures:
         if not len(rows):
             continue
         logits = predict(pixels)[1][rows].astype(np.float64)
@@ -58,18 +53,22 @@ def evaluate(
         own = logits[np.arange(len(rows)), true]
         each = largest[:, 0] + np.log(np.exp(logits - largest).sum(1)) - own
         predicted = logits.argmax(1)
-        better = (~(logits <= own[:, None])).sum(1)  # also those that are not a number
+        is_first = np.arange(logits.shape[1]) < true[:, None]
+        # Also those that are not a number.
+        better = (~(logits <= own[:, None]) | (is_first & (logits == own[:, None]))).sum(1)
         count, losses = count + len(rows), losses + float(each.sum())
         top1, top5 = top1 + int((predicted == true).sum()), top5 + int((better < 5).sum())
         pairs.update(zip(true.tolist(), predicted.tolist(), strict=True))
         for index in np.flatnonzero(predicted != true):
-            entry = (float(each[index]), -int(examples[index]))
-            if len(worst) < _MISTAKES or entry > worst[0][:2]:
+            loss = float(each[index])
+            if len(worst) < _MISTAKES or _order(loss, keys[index]) < _order(worst[-1].loss, worst[-1].key):
                 picture = np.rint(pixels[rows[index]]).astype(np.uint8)
-                mistake = Mistake(
-                    entry[0], int(examples[index]), int(true[index]), int(predicted[index]), picture
-                )
-                (heapq.heappush if len(worst) < _MISTAKES else heapq.heapreplace)(worst, (*entry, mistake))
-    mistakes = [mistake for *_, mistake in sorted(worst, key=lambda entry: entry[:2], reverse=True)]
+                worst.append(Mistake(loss, keys[index], int(true[index]), int(predicted[index]), picture))
+                worst.sort(key=lambda mistake: _order(mistake.loss, mistake.key))
+                del worst[_MISTAKES:]
     share = 1 / max(1, count)
-    return Evaluation(count, losses * share, top1 * share, top5 * share, pairs, mistakes)
+    return Evaluation(count, losses * share, top1 * share, top5 * share, pairs, worst)
+
+
+def _order(loss: float, key: bytes) -> tuple[float, bytes]:
+    return -loss, key

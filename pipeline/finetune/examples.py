@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.finetune.labels import Classes, Label
+from pipeline.finetune.failures import Failed, NothingUsable, Place
+from pipeline.finetune.labels import Label
 from transforms.elements import Decoded, Encoded, Failure, Shard
 from transforms.errors import ItemError
 from transforms.feeding import feeders
@@ -25,27 +27,18 @@ from transforms.sources.base import Cutting, Item, Reading, ReadSettings
 _SAMPLED = 256  # pictures whose sizes are looked at
 
 
-class Failed(NamedTuple):
-    """An example that cannot be used, as `failures.jsonl` lists it."""
-
-    shard: str
-    position: int
-    key: str
-    stage: str  # 'read' | 'label' | 'fetch' | 'decode'
-    code: str
-    message: str
-
-
 @dataclass(frozen=True)
 class Input:
     """Shards of one request, and how to read them. Not picklable: it has threads to fetch on.
 
     Attributes:
+      name: 'input' or 'validation', the flag that names it.
       settings: with the type of the label's column.
       listing: the list of image files that the shards refer to, to be written at `listing_path` before they are read.
       problem: why no example can be read; '' if there is no such reason.
     """
 
+    name: str
     shards: tuple[Shard, ...]
     settings: ReadSettings
     fetcher: Fetcher
@@ -64,8 +57,20 @@ class Input:
         )
         return shard.source.items(reading if due is None else replace(reading, due=due))
 
+    def failure(self, shard: int, item: Failure) -> Failed:
+        """A failure of the job's own steps in that shard, as `failures.jsonl` lists it."""
+        key = text_of(item.key)
+        return Failed(
+            self.name, self.shards[shard].name, item.position, key, item.stage, item.code, item.message
+        )
+
+    def place(self, shard: int, position: int) -> Place:
+        """Of an example, as `Failed` has it."""
+        return self.name, self.shards[shard].name, position
+
 
 def find(
+    name: str,
     texts: Sequence[str],
     input_format: str,
     settings: ReadSettings,
@@ -84,7 +89,7 @@ def find(
     pool = ThreadPoolExecutor(settings.fetch.concurrency, "fetch")
     settings = replace(settings, kinds=cut.kinds)
     fetcher = Fetcher(settings.fetch)
-    return Input(shards, settings, fetcher, pool, found.kind.name, listing, cut.listing, cut.problem)
+    return Input(name, shards, settings, fetcher, pool, found.kind.name, listing, cut.listing, cut.problem)
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,8 @@ class Scan(NamedTuple):
 
 def scan(source: Input, label_of: Callable[[Encoded], Label], tick: Callable[[int, int], None]) -> Scan:
     """Passes over the input once, without fetching. `tick` is called with the numbers of shards and examples so far."""
-    places: list[tuple[int, int, int, float]] = []
+    # Numbers side by side: ten million tuples of them would take gigabytes.
+    shards, positions, classes, chances = array("i"), array("q"), array("i"), array("d")
     numbers: dict[Label, int] = {}
     failed: list[Failed] = []
     sample: list[tuple[float, int, int, Encoded]] = []
@@ -134,66 +140,76 @@ def scan(source: Input, label_of: Callable[[Encoded], Label], tick: Callable[[in
     for index, shard in enumerate(source.shards):
         for item in map(images.encoded, source.read(shard, fetch=False)):
             if isinstance(item, Failure):
-                failed.append(failure_of(shard, item))
+                failed.append(source.failure(index, item))
                 continue
             try:
                 label = label_of(item)
             except ItemError as error:
-                failed.append(
-                    Failed(shard.name, item.position, text_of(item.key), "label", error.code, str(error))
-                )
+                failure = Failure(item.key, item.position, "label", error.code, str(error))
+                failed.append(source.failure(index, failure))
                 continue
             chance = key_hash(item.key)
-            places.append((index, item.position, numbers.setdefault(label, len(numbers)), chance))
+            shards.append(index)
+            positions.append(item.position)
+            classes.append(numbers.setdefault(label, len(numbers)))
+            chances.append(chance)
             total_bytes += len(item.data)
-            entry = (-chance, -index, -item.position, replace(item, passed=b""))
+            order = (-chance, -index, -item.position)
             if len(sample) < _SAMPLED:
-                heapq.heappush(sample, entry)
-            elif entry[:3] > sample[0][:3]:
-                heapq.heapreplace(sample, entry)
-        tick(index + 1, len(places))
-    columns = [np.array(column) for column in zip(*places, strict=True)] if places else [np.zeros(0)] * 4
-    examples = Examples(
-        columns[0].astype(np.int32), columns[1].astype(np.int64), columns[2].astype(np.int32), columns[3]
-    )
+                heapq.heappush(sample, (*order, replace(item, passed=b"")))
+            elif order > sample[0][:3]:
+                heapq.heapreplace(sample, (*order, replace(item, passed=b"")))
+        tick(index + 1, len(shards))
+    examples = Examples(*(np.asarray(column) for column in (shards, positions, classes, chances)))
     chosen = [(-shard, item) for _, shard, _, item in sorted(sample, key=lambda entry: entry[:3])]
-    return Scan(examples, list(numbers), failed, chosen, total_bytes / max(1, len(places)))
+    return Scan(examples, list(numbers), failed, chosen, total_bytes / max(1, len(shards)))
 
 
-def renumbered(found: Scan, classes: Classes) -> Examples:
-    """The examples with the numbers of `classes`; -1 for a label that is not of them."""
-    by_label = np.array([classes.numbers.get(label, -1) for label in found.labels] or [0], np.int32)
-    return replace(found.examples, classes=by_label[found.examples.classes])
+def renumbered(found: Examples, numbers: Sequence[int]) -> Examples:
+    """The examples of a scan with the class of each label, in the order of `Scan.labels`."""
+    return replace(found, classes=np.array(numbers, np.int32)[found.classes])
 
 
-def sample(source: Input, found: Scan, decode: DecodeSettings) -> tuple[float, float, int]:
-    """The median area in pixels of the sampled pictures, as stored, their mean size in bytes, and how many could be decoded.
+def sample(source: Input, found: Scan, decode: DecodeSettings) -> tuple[float, float, list[Failed]]:
+    """The median area in pixels of the sampled pictures, as stored, their mean size in bytes, and those that cannot be used.
 
-    Raises OSError if none could."""
+    Raises NothingUsable if all are of these."""
+    shards: list[int] = []
     items: list[Encoded] = []
-    for shard, item in found.sample:
-        one = item if item.data else next(iter(source.read(source.shards[shard], {item.position})), None)
+    failed: list[Failed] = []
+
+    def read(entry: tuple[int, Encoded]) -> Item | None:
+        shard, item = entry
+        return item if item.data else next(iter(source.read(source.shards[shard], {item.position})), None)
+
+    with ThreadPoolExecutor(source.settings.fetch.concurrency, "sample") as readers:
+        pictures = list(readers.map(read, found.sample))
+    for (shard, _), one in zip(found.sample, pictures, strict=True):
         if isinstance(one, Encoded):
+            shards.append(shard)
             items.append(one)
+        elif isinstance(one, Failure):
+            failed.append(source.failure(shard, one))
     users = feeders.acquire(decode)
+    areas = []
     try:
-        areas = []
         for start in range(0, len(items), decode.batch_size):
-            results = users.submit(items[start : start + decode.batch_size]).wait()
-            areas += [result.width * result.height for result in results if isinstance(result, Decoded)]
+            stop = start + decode.batch_size
+            results = users.submit(items[start:stop]).wait()
+            for shard, result in zip(shards[start:stop], results, strict=False):
+                if isinstance(result, Decoded):
+                    areas.append(result.width * result.height)
+                else:
+                    failed.append(source.failure(shard, result))
     finally:
         feeders.release(users)
     if not areas:
-        raise OSError(
-            f"none of the {len(found.sample)} pictures that the resolution would follow from could be read and decoded: check "
-            "that their store answers, or set --resize and --crop"
+        such = f", such as {failed[0]}" if failed else ""
+        raise NothingUsable(
+            f"none of the {len(found.sample)} pictures that the resolution would follow from can be used{such}",
+            failed,
         )
-    return float(np.median(areas)), float(np.mean([len(item.data) for item in items])), len(areas)
-
-
-def failure_of(shard: Shard, item: Failure) -> Failed:
-    """A failure of the job's own steps as `failures.jsonl` lists it."""
-    return Failed(shard.name, item.position, text_of(item.key), item.stage, item.code, item.message)
+    return float(np.median(areas)), float(np.mean([len(item.data) for item in items])), failed
 
 
 def key_hash(key: bytes) -> float:

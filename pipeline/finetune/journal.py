@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import console
+from pipeline.finetune.checkpoints import replace_file
 from pipeline.progress import duration, speed
 from transforms.records import tfrecord
 
@@ -27,15 +28,19 @@ class Journal:
             if entry["step"] < step and not (step == end == entry["step"] + 1 and EVALUATED in entry)
         ]
         self._end = end
-        self._file = open(folder / METRICS, "w", encoding="utf-8")  # noqa: SIM115
-        for entry in self.entries:
-            self._write(entry)
+        kept = "".join(f"{json.dumps(entry)}\n" for entry in self.entries).encode()
+        replace_file(folder / METRICS, lambda stream: stream.write(kept))
+        self._file = open(folder / METRICS, "a", encoding="utf-8")  # noqa: SIM115
         events = folder / "tensorboard"
         events.mkdir(exist_ok=True)
-        # The newest of several files of a run is read last; of one step its values count.
+        # The newest of several files of a run is read last.
         name = f"events.out.tfevents.{int(time.time()):010d}.{step:09d}"
         self._events = open(events / name, "wb")  # noqa: SIM115
-        self._event(file_version="brain.Event:2")
+        event_pb2 = _event_pb2()
+        self._event(event_pb2.Event(file_version="brain.Event:2"))
+        # At which TensorBoard forgets what an interrupted run told of this and later steps.
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._event(event_pb2.Event(step=step, session_log=start))
         self._began = self._drawn = time.monotonic()
         self._images = self._updates = 0
 
@@ -59,8 +64,13 @@ class Journal:
         """Notes values of a step: 'step', and numbers by name."""
         self._updates += "learning_rate" in entry
         self.entries.append(dict(entry))
-        self._write(entry)
-        self._event(entry)
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+        event = _event_pb2().Event(step=entry["step"])
+        for name, value in entry.items():
+            if name != "step":
+                event.summary.value.add(tag=name, simple_value=value)
+        self._event(event)
 
     def was_evaluated(self, step: int) -> bool:
         """Whether there is an evaluation after the update `step`."""
@@ -72,27 +82,22 @@ class Journal:
         self._file.close()
         self._events.close()
 
-    def _write(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
-
-    def _event(self, entry: Mapping[str, Any] | None = None, file_version: str = "") -> None:
-        from tensorflow.core.util.event_pb2 import Event  # the launcher imports no TensorFlow
-
-        event = Event(wall_time=time.time(), step=int((entry or {}).get("step", 0)))
-        if file_version:
-            event.file_version = file_version
-        for name, value in (entry or {}).items():
-            if name != "step" and isinstance(value, int | float):
-                event.summary.value.add(tag=name, simple_value=value)
+    def _event(self, event: Any) -> None:
+        event.wall_time = time.time()
         self._events.write(tfrecord.frame(event.SerializeToString()))
         self._events.flush()
+
+
+def _event_pb2() -> Any:
+    from tensorflow.core.util import event_pb2  # the launcher imports no TensorFlow
+
+    return event_pb2
 
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The entries of a `metrics.jsonl`, without a last line that was cut off."""
     entries = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text("utf-8").split("\n") if path.exists() else ():
         try:
             entries.append(json.loads(line))
         except ValueError:

@@ -26,6 +26,11 @@ class Classes:
     names: tuple[str, ...]
     numbers: dict[Label, int]
 
+    def by_text(self) -> dict[str, int]:
+        """The class of each label as text, and of each name that is no label."""
+        labels = {str(label): number for label, number in self.numbers.items()}
+        return {name: number for number, name in enumerate(self.names)} | labels
+
 
 class BadClasses(ValueError):
     """The labels cannot be those of one classification; the message says why and what to do."""

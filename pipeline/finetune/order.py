@@ -41,8 +41,8 @@ class Order:
         return -(-len(self.shards) // self.batch)
 
     def epoch_of(self, step: int) -> int:
-        """The epoch of an update; 0 where examples are drawn with replacement."""
-        return 0 if self.repeats else step // self.updates_per_epoch
+        """The epoch of an update; where examples are drawn with replacement, each update is one."""
+        return step // self.updates_per_epoch
 
     def update(self, step: int) -> np.ndarray:
         """The examples of an update, int (m,) with m <= batch."""

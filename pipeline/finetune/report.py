@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from pipeline.finetune.evaluation import Evaluation, Mistake
+from pipeline.finetune.examples import text_of
 from pipeline.finetune.journal import EVALUATED
 
 _MATRIX_CLASSES = 30  # with more of them, only the pairs most often mistaken are shown
@@ -33,9 +34,13 @@ def per_class(evaluation: Evaluation, names: Sequence[str]) -> list[dict[str, An
     return [{"class": name, "count": n, "accuracy": r / n if n else None} for name, n, r in rows]
 
 
-def page(about: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], evaluation: Evaluation, names: Sequence[str],
-         keys: Sequence[str]) -> str:  # fmt: skip
-    """The HTML page. `about` is shown as it is, `entries` are those of `metrics.jsonl`, `keys` name the mistakes."""
+def page(
+    about: Mapping[str, Any],
+    entries: Sequence[Mapping[str, Any]],
+    evaluation: Evaluation,
+    names: Sequence[str],
+) -> str:
+    """The HTML page. `about` is shown as it is, `entries` are those of `metrics.jsonl`."""
     trained = [entry for entry in entries if "learning_rate" in entry]
     evaluated = [entry for entry in entries if EVALUATED in entry]
     parts = ["<h1>Fine-tuning</h1>", _table(about.items())]
@@ -50,7 +55,7 @@ def page(about: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], evaluat
         parts.append(_curve(lines))
     if evaluation.pictures:
         parts += ["<h2>Confusion</h2>", _confusion(evaluation, names)]
-        parts.append(f"<h2>Worst mistakes</h2><div>{_mistakes(evaluation.mistakes, names, keys)}</div>")
+        parts.append(f"<h2>Worst mistakes</h2><div>{_mistakes(evaluation.mistakes, names)}</div>")
         parts += ["<h2>Classes</h2>", _classes(evaluation, names)]
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Fine-tuning</title><style>{_STYLE}</style>'
@@ -106,13 +111,13 @@ def _confusion(evaluation: Evaluation, names: Sequence[str]) -> str:
     return f"<p>Rows: the class; columns: what it was taken for.</p><table><tr><th></th>{head}</tr>{body}</table>"
 
 
-def _mistakes(mistakes: Sequence[Mistake], names: Sequence[str], keys: Sequence[str]) -> str:
+def _mistakes(mistakes: Sequence[Mistake], names: Sequence[str]) -> str:
     figures = []
-    for mistake, key in zip(mistakes, keys, strict=True):
+    for mistake in mistakes:
         out = io.BytesIO()
         Image.fromarray(mistake.pixels).resize((128, 128)).save(out, "JPEG", quality=80)
         picture = base64.b64encode(out.getvalue()).decode()
-        text = f"{names[mistake.true]}, taken for {names[mistake.taken_for]} (loss {mistake.loss:.2f}): {key}"
+        text = f"{names[mistake.true]}, taken for {names[mistake.taken_for]} (loss {mistake.loss:.2f}): {text_of(mistake.key)}"
         figures.append(
             f'<figure><img alt="" src="data:image/jpeg;base64,{picture}">'
             f"<figcaption>{html.escape(text)}</figcaption></figure>"

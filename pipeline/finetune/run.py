@@ -7,10 +7,12 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
+
+import numpy as np
 
 from bit import export, hyperrule, training
 from bit.checkpoint import open_checkpoint
@@ -19,17 +21,17 @@ from bit.models import ARCHITECTURES, HEADS, Model
 from bit.training import Batch, Settings, Trainer
 from bit.weights import Untrained, Weights
 from pipeline.console import say
-from pipeline.finetune import checkpoints, evaluation, folder, journal, loading, report
+from pipeline.finetune import checkpoints, evaluation, failures, folder, journal, loading, report
 from pipeline.finetune.data import Data
 from pipeline.finetune.evaluation import Evaluation
-from pipeline.finetune.examples import Failed
+from pipeline.finetune.examples import Examples, Input
+from pipeline.finetune.failures import Failed, NothingUsable
 from pipeline.finetune.journal import Journal
-from pipeline.finetune.loading import Loader
+from pipeline.finetune.loading import Loader, Pictures
 from pipeline.finetune.order import MIXUP, Order
 from pipeline.finetune.request import Request
-from pipeline.signals import Signals
+from pipeline.signals import Signals, Stopped
 
-MODEL, WEIGHTS = "model", "weights.npz"
 _EVALUATIONS = 10
 
 
@@ -58,10 +60,10 @@ class Run:
         self._order = Order(
             data.training.shards, data.training.positions, request.batch_size, request.seed, data.window
         )
-        self._failed: dict[tuple[str, int], Failed] = {(one.shard, one.position): one for one in data.failed}
+        self._failed = {one.place: one for one in data.failed}
 
-    def train(self) -> Evaluation | None:
-        """Trains to the end and evaluates; None if a signal stopped it, after a checkpoint."""
+    def train(self) -> Evaluation:
+        """Trains to the end and evaluates. Raises Stopped after a signal and a checkpoint, and NothingUsable."""
         request, schedule = self._request, self._data.recipe.schedule
         step = checkpoints.restore(self._folder, self._trainer)
         if step:
@@ -78,75 +80,95 @@ class Run:
             flip=not request.no_flip,
         )
         every = request.evaluate_every or -(-schedule.end // _EVALUATIONS)
-        saved_at, saved_step = time.monotonic(), step
-        found: Evaluation | None = _NOTHING
-        with closing(notes), closing(loader.batches(step)) as batches:
-            while True:
-                rate = schedule.rate(step, request.base_rate)
-                is_late = time.monotonic() - saved_at >= 60 * request.checkpoint_minutes
-                if (rate is None or is_late or self._signals.received) and step != saved_step:
-                    self._save(step)
-                    saved_at, saved_step = time.monotonic(), step
-                is_due = step and (step % every == 0 or rate is None) and not notes.was_evaluated(step - 1)
-                if is_due and len(self._data.validation):
-                    found = self._evaluate(notes, step - 1)
-                if self._signals.received:
-                    if step != saved_step:
+        saved_at, saved_step, without = time.monotonic(), step, 0
+        found = _NOTHING
+        with closing(notes), closing(loader.batches(step, self._signals.check)) as updates:
+            try:
+                while True:
+                    self._signals.check()
+                    rate = schedule.rate(step, request.base_rate)
+                    is_late = time.monotonic() - saved_at >= 60 * request.checkpoint_minutes
+                    if (rate is None or is_late) and step != saved_step:
                         self._save(step)
-                    return None
-                if rate is None:
-                    self._write_failures()
-                    return found
-                batch = next(batches)
-                result = self._update(batch, step, rate)
-                if not math.isfinite(result.loss):  # before a checkpoint keeps it
-                    raise FloatingPointError(
-                        f"the loss is {result.loss} at update {step}: training diverged. Use another --output and a lower "
-                        f"--base_rate than {self._request.base_rate:g}"
+                        saved_at, saved_step = time.monotonic(), step
+                    is_due = step and (step % every == 0 or rate is None)
+                    if is_due and not notes.was_evaluated(step - 1) and len(self._data.validation):
+                        found = self._evaluate(notes, step - 1)
+                    if rate is None:
+                        self._write_failures()
+                        return found
+                    update = next(updates)
+                    batch = update.batch
+                    result = self._update(batch, step, rate)
+                    if not math.isfinite(result.loss):  # before a checkpoint keeps it
+                        raise FloatingPointError(
+                            f"the loss is {result.loss} at update {step}: training diverged. Use another --output and a lower "
+                            f"--base_rate than {self._request.base_rate:g}"
+                        )
+                    self._note(
+                        update.failed,
+                        self._data.training_input,
+                        self._data.training,
+                        update.examples[batch.present],
                     )
-                self._failed |= loader.failed
-                right = (result.logits.argmax(1) == batch.labels) & batch.present
-                count = int(batch.present.sum())
-                accuracy = int(right.sum()) / max(1, count)
-                notes.trained(step, result.loss, accuracy, rate, count, len(self._failed))
-                step += 1
+                    right = (result.logits.argmax(1) == batch.labels) & batch.present
+                    count = int(batch.present.sum())
+                    accuracy = int(right.sum()) / max(1, count)
+                    notes.trained(step, result.loss, accuracy, rate, count, len(self._failed))
+                    step += 1
+                    without = 0 if count else without + len(batch.present)
+                    if without >= len(self._data.training):
+                        self._write_failures()
+                        such = list(self._failed.values())[-1]
+                        raise NothingUsable(
+                            f"none of the last {without} pictures could be used, as many as there are to train on, such as {such}"
+                        )
+            except Stopped:
+                if step != saved_step:
+                    self._save(step)
+                raise
 
     def _save(self, step: int) -> None:
         self._write_failures()
         checkpoints.save(self._folder, self._trainer, step)
 
+    def _note(self, failed: Sequence[Failed], source: Input, examples: Examples, used: np.ndarray) -> None:
+        """Adds what has failed, and takes away what could be used after it had failed earlier."""
+        self._failed |= {one.place: one for one in failed}
+        if self._failed:
+            for shard, position in zip(examples.shards[used], examples.positions[used], strict=True):
+                self._failed.pop(source.place(shard, int(position)), None)
+
     def _write_failures(self) -> None:
-        folder.write_failures(self._request.output / folder.FAILURES, list(self._failed.values()))
+        failures.write(self._request.output / folder.FAILURES, self._failed.values())
 
     def _update(self, batch: Batch, step: int, rate: float) -> training.Result:
         def mixing(rows: Sequence[slice]) -> Mixup | None:
             draw = hyperrule.draws(self._request.seed, MIXUP, step)
             return hyperrule.mixup(draw, self._data.recipe.mixup_alpha, batch.present, rows)
 
-        return self._trainer.update(batch, rate, mixing)
+        return self._trainer.update(batch, rate, mixing, self._signals.check)
 
-    def _evaluate(self, notes: Journal, step: int) -> Evaluation | None:
+    def _evaluate(self, notes: Journal, step: int) -> Evaluation:
         data = self._data
         decode = self._request.decode(data.recipe.resolution.crop, self._trainer.micro_batch)
-        pictures = loading.decoded(data.validation_input, data.validation, decode, self._add_failure)
-        with closing(pictures):
-            found = evaluation.evaluate(
-                self._trainer.predictor(), pictures, data.validation.classes, lambda: self._signals.received
-            )
-        if found:
-            values = {
-                "evaluation/loss": found.loss,
-                "evaluation/top1": found.top1,
-                "evaluation/top5": found.top5,
-            }
-            notes.add({"step": step, **values})
-            say(
-                f"step {step + 1}: {found.top1:.1%} of {found.pictures} pictures right (top 5: {found.top5:.1%})"
-            )
-        return found
 
-    def _add_failure(self, one: Failed) -> None:
-        self._failed.setdefault((one.shard, one.position), one)
+        def noted() -> Iterator[Pictures]:
+            for part in pictures:
+                self._note(part.failed, data.validation_input, data.validation, part.examples)
+                yield part
+
+        decoded = loading.decoded(data.validation_input, data.validation, decode)
+        with closing(loading.ahead(decoded, 1, self._signals.check)) as pictures:
+            found = evaluation.evaluate(self._trainer.predictor(), noted(), data.validation.classes)
+        values = {
+            "evaluation/loss": found.loss,
+            "evaluation/top1": found.top1,
+            "evaluation/top5": found.top5,
+        }
+        notes.add({"step": step, **values})
+        say(f"step {step + 1}: {found.top1:.1%} of {found.pictures} pictures right (top 5: {found.top5:.1%})")
+        return found
 
     @property
     def failed(self) -> int:
@@ -157,14 +179,14 @@ class Run:
         """Writes the model, its weights under the official names, and the reports. The last of them marks the run as done."""
         output, names, crop = self._request.output, self._data.names, self._data.recipe.resolution.crop
         weights, orientation = self._trainer.weights(), self._request.preprocessing.exif_orientation
-        export.write_checkpoint(weights, str(output / WEIGHTS), names, crop, orientation)
-        partial = output / f"{MODEL}.partial"
-        for path in (partial, output / MODEL):
+        export.write_checkpoint(weights, str(output / folder.WEIGHTS), names, crop, orientation)
+        partial = output / f"{folder.MODEL}.partial"
+        for path in (partial, output / folder.MODEL):
             shutil.rmtree(path, ignore_errors=True)
         export.export(
             weights, str(partial), head=True, side=crop, classes=names, exif_orientation=orientation
         )
-        os.replace(partial, output / MODEL)
+        os.replace(partial, output / folder.MODEL)
         entries = journal.read(output / journal.METRICS)
         summary = self._summary(found, about)
         text = report.page(
@@ -172,16 +194,10 @@ class Run:
             entries,
             found,
             names,
-            [self._place(mistake.example) for mistake in found.mistakes],
         )
         checkpoints.replace_file(output / "report.html", lambda stream: stream.write(text.encode()))
         folder.write_json(output / folder.REPORT, summary)
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _place(self, example: int) -> str:
-        data = self._data
-        name = data.validation_input.shards[data.validation.shards[example]].name
-        return f"{name}, example {data.validation.positions[example]}"
 
     def _summary(self, found: Evaluation, about: dict[str, Any]) -> dict[str, Any]:
         data, recipe = self._data, self._data.recipe

@@ -176,6 +176,8 @@ def test_killed_and_stopped_it_goes_on_to_the_same_bytes(tmp_path):
     damaged = bytearray((tmp_path / "in" / "b.tfrecord").read_bytes())
     damaged[200] ^= 1
     (tmp_path / "in" / "b.tfrecord").write_bytes(damaged)
+    broken = helpers.example({"image/encoded": png(1, 7)[:200], "text": NAMES[1]})
+    helpers.write_tfrecord(tmp_path / "in" / "c.tfrecord", [broken])
     flags = (f"--input={tmp_path}/in", "--label_feature=text", *TINY, "--steps=12", "--mixup=0.2", "--deterministic",
              "--evaluate_every=5", "--validation_share=0.2")  # fmt: skip
     process(*flags, f"--output={tmp_path}/undisturbed")
@@ -195,6 +197,7 @@ def test_killed_and_stopped_it_goes_on_to_the_same_bytes(tmp_path):
         assert disturbed[name] == undisturbed[name], name
     assert metrics(output) == metrics(tmp_path / "undisturbed")
     assert b"damaged_record" in disturbed["failures.jsonl"]
+    assert json.loads(disturbed["report.json"])["found"] == 7 * 3 + 3 * 3 + 1
 
 
 def process(*flags, at_step=None, number=None, expect=0):
@@ -229,7 +232,10 @@ def process(*flags, at_step=None, number=None, expect=0):
         ),
         (("--input=x", "--model=untrained/tiny", "--output=o", "--decays=1,x"), "x"),
         (("--input=x", "--model=untrained/tiny", "--output=o", "--base_rate=0"), "not a learning rate"),
-        (("--input=x", "--model=untrained/tiny", "--output=o", "--crop=64", "--resize=32"), "more than --resize"),
+        (
+            ("--input=x", "--model=untrained/tiny", "--output=o", "--crop=64", "--resize=32"),
+            "more than --resize",
+        ),
     ],
 )
 def test_wrong_requests_are_refused(flags, says):
