@@ -5,8 +5,9 @@ of loss, logits after the last update, head kernel and gradient norms, in float3
 Exit code 1 if any is, or if there is nothing to replay.
 
 The step is the product's but for one thing: convolutions larger than 1x1 are summed by kernel rows, and TensorFlow's own in place
-of oneDNN's. Float32's error comes from those long sums, and with --as_trained, which leaves them as they are, case1b is at the
-tolerances' edge, where the authors' code is, too (loss 3.6e-7, logits 3.6e-5, head 2.5e-5, gradient norm 1.8e-2).
+of oneDNN's. Float32's error comes from those long sums. With --as_trained, which leaves them as they are, case1b is just beyond
+these tolerances, as the authors' code is (loss 3.6e-7, logits 3.6e-5, head 2.5e-5, gradient norm 1.8e-2), and is held to
+wider ones.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from tests.golden.finetune import weights_ft
 FLOAT32 = {"loss": 3e-7, "logits_after": 5e-5, "head_kernel": 2e-5, "gradient_norm": 2e-2}
 FLOAT64 = dict.fromkeys((*FLOAT32, "change_norm", "change", "momentum_norm"), 1e-9)
 TOLERANCES = {"float32": FLOAT32, "float64": FLOAT64}
+AS_TRAINED = {"loss": 6e-7, "logits_after": 6e-5, "head_kernel": 4e-5, "gradient_norm": 3.5e-2}
 
 
 @dataclass(frozen=True)
@@ -199,12 +201,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = 0
     for path in files:
         for precision in args.precision or TOLERANCES:
+            most = AS_TRAINED if args.as_trained and precision == "float32" else TOLERANCES[precision]
             off, trajectory, case = check(path, precision, args.as_trained)
             shown = [
-                f"{name} {value:.1e}{'' if value <= TOLERANCES[precision][name] else ' (TOO LARGE)'}"
+                f"{name} {value:.1e}{'' if value <= most[name] else ' (TOO LARGE)'}"
                 for name, value in off.items()
             ]
-            is_off = any(not value <= TOLERANCES[precision][name] for name, value in off.items())
+            is_off = any(not value <= most[name] for name, value in off.items())
             problems = _invariants(trajectory, case, precision)
             failed += bool(problems) or is_off
             print(f"{path.stem}, {precision}: {', '.join([*shown, *problems])}", flush=True)

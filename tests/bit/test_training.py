@@ -12,6 +12,7 @@ from bit.group_norm import group_norm_relu
 from bit.models import ARCHITECTURES
 from bit.training import Batch, Settings, Trainer
 from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZED, Untrained, shapes, standardize
+from pipeline.finetune import checkpoints
 from tests import finetune_parity, helpers
 from tests.checkpoints import FOLDER
 
@@ -31,14 +32,19 @@ def trainer(micro_batch=8, **settings):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "count"),
+    [((), 2), (("--as_trained", "--precision=float32"), 1)],
+    ids=["exact sums", "as trained"],
+)
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_trajectories_are_the_authors(path, tmp_path):
-    """In a process of its own, which chooses its convolutions; both precisions."""
+def test_trajectories_are_the_authors(path, flags, count, tmp_path):
+    """In a process of its own, which chooses its convolutions; both precisions, and with those of training."""
     (tmp_path / path.name).symlink_to(path)
-    command = [sys.executable, "-m", "tests.finetune_parity", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.finetune_parity", str(tmp_path), *flags]
     done = subprocess.run(command, cwd=helpers.REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(path.stem) == 2
+    assert done.stdout.count(path.stem) == count
 
 
 def test_a_folder_without_trajectories_fails(tmp_path, capsys):
@@ -222,6 +228,55 @@ def test_out_of_memory_halves_the_micro_batch_and_starts_the_update_again():
     one.micro_batch = 1
     with pytest.raises(training.OutOfMemory, match="one picture at 24"):
         one.update(batch(), 0.1)
+
+
+def test_out_of_memory_halves_what_is_evaluated_at_once():
+    one = trainer(8)
+    pixels = batch(side=24, count=7).pixels.astype(np.float32)
+    expected = one.predictor()(pixels)
+    predict, sizes = one._predict, []
+
+    def limited(pixels, weights):
+        sizes.append(len(pixels))
+        if len(pixels) > 3:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return predict(pixels, weights)
+
+    one._predict = limited
+    predictor = one.predictor()
+    for _ in range(2):
+        for got, value in zip(predictor(pixels), expected, strict=True):
+            np.testing.assert_allclose(got, value, rtol=1e-4, atol=1e-5)
+    assert sizes == [7, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+    one._predict = lambda *_: limited(np.zeros(4), None)
+    with pytest.raises(training.OutOfMemory, match="one picture at 24"):
+        one.predictor()(pixels)
+
+
+def test_an_update_that_is_broken_off_changes_nothing():
+    one, other = trainer(4), trainer(4)
+    one.update(batch(), 0.1)
+    other.update(batch(), 0.1)
+    calls = []
+
+    def between():
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        one.update(batch(seed=2), 0.1, between=between)
+    assert one.update(batch(seed=3), 0.1).loss == other.update(batch(seed=3), 0.1).loss
+    for ours, theirs in ((one.trained(), other.trained()), (one.momentum(), other.momentum())):
+        assert all(np.array_equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_a_checkpoint_keeps_the_loss_scale_and_when_it_grows(tmp_path):
+    one, other = trainer(), trainer()
+    one.scale, one.good_steps, one.micro_batch = 4096.0, 1234, 2
+    checkpoints.save(tmp_path, one, 3)
+    assert checkpoints.restore(tmp_path, other) == 3
+    assert (other.scale, other.good_steps, other.micro_batch) == (4096.0, 1234, 2)
 
 
 def test_restored_it_continues_with_the_same_numbers():

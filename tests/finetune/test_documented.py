@@ -10,16 +10,16 @@ from pipeline.finetune import request as requests
 from tests import helpers
 from tests.pages import blocks
 
-# mkdir, cp samples/photos: as documented. Instead of --model=bit/m-r101x3 at its resolution:
+# mkdir, cp samples/photos: as documented. Instead of --model=bit/m-r50x1 at its resolution:
 SMALL = "--model=untrained/tiny --resize=36 --crop=32"
 
 
 def test_from_folders_of_the_sample_photographs_to_features_and_classes(tmp_path):
     """pipeline.finetune, with --steps and --batch_size; then pipeline.main --runner=DirectRunner on local/tuned/model."""
     (block,) = blocks(helpers.REPO / "docs" / "finetuning.md", "bash")
-    assert "--model=bit/m-r101x3" in block
+    assert "--model=bit/m-r50x1" in block
     (tmp_path / "samples").symlink_to(helpers.REPO / "samples")
-    commands = block.replace("--model=bit/m-r101x3", SMALL).replace("python -m", f"{sys.executable} -m")
+    commands = block.replace("--model=bit/m-r50x1", SMALL).replace("python -m", f"{sys.executable} -m")
     environment = os.environ | {"PYTHONPATH": str(helpers.REPO)}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
