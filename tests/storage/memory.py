@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from apache_beam.io.filesystem import FileMetadata, FileSystem
@@ -43,7 +43,9 @@ class MemoryStore:
     def explain(self, path: str, error: BaseException) -> str:
         return f"memory has no {path}"
 
-    def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
+    def match(
+        self, pattern: str, page: str = "", beat: Callable[[], object] = bool
+    ) -> tuple[list[FileMetadata], str]:
         expression = re.compile(FileSystem.translate_pattern(pattern))
         names = [name for name in self.files if expression.match(name)]
         return [FileMetadata(name, len(self.files[name]), 1.0) for name in names], ""

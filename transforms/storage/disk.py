@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from apache_beam.io.filesystem import BeamIOError, FileMetadata
@@ -63,16 +64,20 @@ class Disk:
         """The system's own message."""
         return str(error)
 
-    def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
+    def match(
+        self, pattern: str, page: str = "", beat: Callable[[], object] = bool
+    ) -> tuple[list[FileMetadata], str]:
         """All in one page, by Beam's rules for globs. Raises BeamIOError if a folder cannot be listed."""
         name = None if pattern.endswith("/") else globs.literal(local(pattern))
         if name is not None:
             return _file(name), ""
         if folder := globs.folder(local(pattern)):  # Beam would list all from the first escape on
             matches = globs.regex(local(pattern)).match
-            return [file for file in _list(folder) if matches(file.path)], ""
-        files = _listing.match([local(pattern)])[0].metadata_list
-        return [file for file in files if not os.path.isdir(local(file.path))], ""
+            return [file for file in _list(folder, beat) if matches(file.path)], ""
+        listing = LocalFileSystem(_NO_OPTIONS)  # not a subclass: Beam would find two for one scheme
+        crosses_folders = globs.may_cross_folders(local(pattern))
+        listing._list = functools.partial(_list, beat=beat, below=crosses_folders)  # type: ignore[method-assign]
+        return listing.match([local(pattern)])[0].metadata_list, ""
 
     def exists(self, path: str) -> bool:
         """Also true of a folder."""
@@ -245,21 +250,26 @@ def _file(path: str) -> list[FileMetadata]:
     return [] if stat.S_ISDIR(status.st_mode) else [FileMetadata(path, status.st_size, status.st_mtime)]
 
 
-def _list(folder: str) -> Iterator[FileMetadata]:
-    """All files below a folder; raises BeamIOError where Beam's own listing silently omits what it cannot read."""
+def _list(folder: str, beat: Callable[[], object], below: bool = True) -> Iterator[FileMetadata]:
+    """The files of a folder, and of those `below` it; calls `beat` for each.
+
+    Raises BeamIOError where Beam's own listing silently omits what it cannot read.
+    """
 
     def check(error: OSError) -> None:
         if not isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
             raise BeamIOError("List operation failed", {folder: error})
 
-    for below, _, names in os.walk(folder, onerror=check):
+    for parent, folders, names in os.walk(folder, onerror=check):
+        if not below:
+            folders.clear()
         for name in names:
-            path = os.path.join(below, name)
+            beat()
+            path = os.path.join(parent, name)
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile, or a broken link
                 status = os.stat(path)
                 yield FileMetadata(path, status.st_size, status.st_mtime)
 
 
-_listing = LocalFileSystem(PipelineOptions([]))  # not a subclass: Beam would find two for one scheme
-_listing._list = _list  # type: ignore[method-assign]
+_NO_OPTIONS = PipelineOptions([])
 DISK = Disk()

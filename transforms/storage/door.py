@@ -30,6 +30,7 @@ from transforms.storage.packing import check_name as check_compression_by_name  
 from transforms.storage.settings import StoreSettings, adopt, of_launcher, without_secrets  # noqa: F401
 from transforms.storage.settings import use as configure  # noqa: F401
 from transforms.storage.stores import is_local, store_of
+from transforms.storage.watching import Beat
 from transforms.storage.whole import (  # noqa: F401
     create_only,
     in_parallel,
@@ -73,10 +74,10 @@ def match(pattern: str) -> list[FileMetadata]:
     A page that failed is asked for again, not the pages before it. Raises StorageFailed if a glob's bucket does not exist.
     """
     files: list[FileMetadata] = []
-    page = ""
+    page, beat = "", Beat()
     while True:
-        ask = functools.partial(store_of(pattern).match, pattern, page)
-        more, page = retrying.call("listing", pattern, ask)
+        ask = functools.partial(store_of(pattern).match, pattern, page, beat)
+        more, page = retrying.call("listing", pattern, ask, beat)
         files += more
         if not page:
             return sorted(files, key=lambda file: file.path)

@@ -95,7 +95,9 @@ class GcsStore:
         emulator = os.environ.get(_EMULATOR, "")
         return clients.explain(path, error, f"{_EMULATOR}={emulator}" if emulator else "")
 
-    def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
+    def match(
+        self, pattern: str, page: str = "", beat: Callable[[], object] = bool
+    ) -> tuple[list[FileMetadata], str]:
         """One request: for the metadata of an object, or for a page of the bucket."""
         glob, client = globs.parse(pattern), self._clients.get()
         if glob.names is None:

@@ -57,9 +57,16 @@ def parse(pattern: str) -> Glob:
     prefix, rest = _split(names)
     if not rest:
         return Glob(root, bucket, prefix, "", None)
-    may_cross_folders = re.search(r"\*\*|[/?[]", rest)
-    delimiter = "" if may_cross_folders else "/"
-    return Glob(root, bucket, prefix, delimiter, regex(names))
+    return Glob(root, bucket, prefix, "" if _crosses_folders(rest) else "/", regex(names))
+
+
+def may_cross_folders(pattern: str) -> bool:
+    """Whether a match may lie in a folder below the one in which all matches begin."""
+    return _crosses_folders(_split(pattern)[1])
+
+
+def _crosses_folders(rest: str) -> bool:
+    return bool(re.search(r"\*\*|[/?[]", rest))
 
 
 def escape(path: str) -> str:

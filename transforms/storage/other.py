@@ -6,6 +6,7 @@ import contextlib
 import io
 import shutil
 import uuid
+from collections.abc import Callable
 from typing import IO, Any
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata, FileSystem
@@ -50,7 +51,9 @@ class OtherStore:
         """Beam's own message."""
         return str(error)
 
-    def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
+    def match(
+        self, pattern: str, page: str = "", beat: Callable[[], object] = bool
+    ) -> tuple[list[FileMetadata], str]:
         """All in one page; empty also if the folder or bucket does not exist."""
         try:
             return list(FileSystems.match([pattern])[0].metadata_list), ""

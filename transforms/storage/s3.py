@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Callable
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -108,7 +109,9 @@ class S3Store:
             return f"these AWS credentials may not do this with bucket {bucket_of(path)}: {text}"
         return clients.explain(path, error)
 
-    def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
+    def match(
+        self, pattern: str, page: str = "", beat: Callable[[], object] = bool
+    ) -> tuple[list[FileMetadata], str]:
         """One request: for the metadata of an object, or for a page of the bucket."""
         glob = globs.parse(pattern)
         if glob.names is None:

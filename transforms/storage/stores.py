@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import IO, Any, Protocol
 
 from apache_beam.io.filesystem import FileMetadata
@@ -61,8 +62,13 @@ class Store(Protocol):
     def explain(self, path: str, error: BaseException) -> str:
         """One sentence for the user on why an operation on `path` failed, and what to do about it."""
 
-    def match(self, pattern: str, page: str = "") -> tuple[list[FileMetadata], str]:
-        """One page of the files that a pattern matches, and the name of the next page; "" if there is none."""
+    def match(
+        self, pattern: str, page: str = "", beat: Callable[[], object] = bool
+    ) -> tuple[list[FileMetadata], str]:
+        """One page of the files that a pattern matches, and the name of the next page; "" if there is none.
+
+        A page that takes long calls `beat` meanwhile.
+        """
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""

@@ -1,0 +1,74 @@
+"""Listings of local folders: as long as it takes while files come, and no further down than a match can lie."""
+
+import os
+import time
+
+import pytest
+
+from transforms.storage import disk, door, retrying
+from transforms.storage.errors import StorageFailed
+from transforms.storage.retrying import Limits
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("f-1", "f-2", "g", "receipts/f-3", "receipts/4.json", "receipts/old/f-5"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("f*", ["f-1", "f-2"]),
+        ("*", ["f-1", "f-2", "g"]),
+        ("", ["f-1", "f-2", "g"]),
+        ("receipts/*", ["receipts/4.json", "receipts/f-3"]),
+        ("*/f-*", ["receipts/f-3"]),
+        ("receipts/**", ["receipts/4.json", "receipts/f-3", "receipts/old/f-5"]),
+        ("**f-*", ["f-1", "f-2", "receipts/f-3", "receipts/old/f-5"]),
+        ("receipts?f-3", ["receipts/f-3"]),
+        ("[fg]*", ["f-1", "f-2", "g"]),
+    ],
+)
+def test_what_a_pattern_matches(folder, pattern, names):
+    assert [file.path for file in door.match(f"{folder}/{pattern}")] == [f"{folder}/{name}" for name in names]
+
+
+@pytest.mark.parametrize(("pattern", "entered"), [("f*", False), ("*", False), ("**", True), ("*/f*", True)])
+def test_folders_below_are_entered_only_if_a_match_may_lie_there(folder, monkeypatch, pattern, entered):
+    looked_at = []
+    stat = os.stat
+
+    def noted(path, *arguments, **keywords):
+        looked_at.append(str(path))
+        return stat(path, *arguments, **keywords)
+
+    monkeypatch.setattr(disk.os, "stat", noted)
+    door.match(f"{folder}/{pattern}")
+    monkeypatch.undo()
+    assert any("4.json" in path for path in looked_at) is entered
+
+
+def test_a_long_listing_is_not_taken_for_a_disk_that_hangs(folder, monkeypatch):
+    """A million receipts take longer than the silence after which a disk is given up."""
+    monkeypatch.setattr(retrying, "LIMITS", Limits(0.5, 0.01, 0.1))
+    stat = os.stat
+    for index in range(40):
+        (folder / f"f-{index:05d}").write_bytes(b"")
+
+    def slow(path, *arguments, **keywords):
+        time.sleep(0.03)
+        return stat(path, *arguments, **keywords)
+
+    monkeypatch.setattr(disk.os, "stat", slow)
+    assert len(door.match(f"{folder}/f-0*")) == 40
+
+    def hanging(path, *arguments, **keywords):
+        time.sleep(2)
+        return stat(path, *arguments, **keywords)
+
+    monkeypatch.setattr(disk.os, "stat", hanging)
+    with pytest.raises(StorageFailed, match=r"nothing came back for 0\.5 s"):
+        door.match(f"{folder}/f-0*")
