@@ -1,7 +1,7 @@
 """ReadPlan: elements of the graph in, their shards out. Of a long plan the elements are ranges of a file.
 
 What `Create` holds is part of the description of the job, and engines limit its size: Dataflow's limit for a graph is
-10 MB (its page "Request quotas"), where a shard takes about 120 bytes. So a plan of more than IN_GRAPH shards is a file in
+10 MB (its page "Request quotas"), where a shard takes 120 bytes or more. So a plan of more than IN_GRAPH shards is a file in
 the output's temporary folder, which every worker reaches, and an element names a range of it.
 """
 
@@ -21,7 +21,7 @@ from transforms.elements import Shard
 from transforms.storage import door
 from transforms.storage.door import StoreSettings
 
-IN_GRAPH = 10_000  # elements, 1.2 MB
+IN_GRAPH = 10_000  # elements, less than 2 MB
 
 
 @dataclass(frozen=True)
