@@ -21,6 +21,8 @@ from pipeline import fleet as fleets
 from pipeline.fleet import Fleet
 from pipeline.worker_process import Process
 
+_READER = "wait_until_finish_read"  # Beam's thread for the messages of an engine
+
 
 @contextlib.contextmanager
 def watched() -> Iterator[Fleet]:
@@ -31,8 +33,13 @@ def watched() -> Iterator[Fleet]:
     handlers[python_urns.EMBEDDED_PYTHON] = partial(_Inside, fleet), None
     handlers[python_urns.EMBEDDED_PYTHON_GRPC] = partial(_Thread, fleet), bytes
     handlers[python_urns.SUBPROCESS_SDK] = partial(Process, fleet), bytes
-    # Beam's threads end with it when a worker process dies, which is told otherwise.
-    threading.excepthook = lambda what: None if issubclass(what.exc_type, grpc.RpcError) else hook(what)
+
+    def tell(what: threading.ExceptHookArgs) -> None:
+        # What ends Beam's threads when a worker process dies, or a JobManager goes away, is told otherwise.
+        if not issubclass(what.exc_type, grpc.RpcError) and getattr(what.thread, "name", "") != _READER:
+            hook(what)
+
+    threading.excepthook = tell
     sdk_worker.print = lambda *_, **__: None  # type: ignore[attr-defined]  # tracebacks, which it also logs
     try:
         yield fleet
