@@ -196,7 +196,7 @@ stop() {
       done
       kill -KILL -- "-$pid" 2>/dev/null || true
     fi
-    rm "$file"
+    rm -f "$file"
   done
 }
 
