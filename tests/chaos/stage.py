@@ -5,29 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from unittest import mock
 
 from tests import engines, faulty_proxy, helpers, stores
 from tests.chaos.trouble import Scene
+from tests.storage.test_disk_faults import small_disk
 
 # An image a model call, so that a shard takes a while.
 _SLOW = (*helpers.TINY, "--image_size=256", "--batch_size=1")
 _PROCESSES = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
 _KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A disk of this size, for which the user must be root."""
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @contextlib.contextmanager
@@ -44,7 +33,8 @@ def stage(folder: Path, shards: Sequence[int], engine: str, seed: int) -> Iterat
         stores.upload(target, {path.name: path.read_bytes() for path in sorted(pattern.parent.iterdir())})
         endpoint = next(flag.partition("=")[2] for flag in store.flags if "endpoint" in flag)
         proxy, address = stack.enter_context(faulty_proxy.in_front_of(endpoint, seed))
-        disk = stack.enter_context(small_disk(folder / "disk", "64m"))
+        disk = folder / "disk"
+        stack.enter_context(small_disk(disk, "64m"))
         flags = [*_SLOW, f"--input={target}/{pattern.name}", f"--s3_endpoint_url={address}"]
         scene = Scene(offspring, proxy, disk, random.Random(seed))
         if engine == "flink":

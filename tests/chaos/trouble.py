@@ -34,10 +34,11 @@ class Scene:
     cluster: engines.FlinkCluster | None = None
     launcher: subprocess.Popen | None = None
 
-    def victim(self, sign: str) -> int:
-        """One of the processes whose command has `sign` in it; 0 if there is none."""
+    def victim(self, *signs: str) -> int:
+        """One of the processes whose command has one of `signs` in it; 0 if there is none."""
         return self.lot.choice(
-            [pid for pid, command in self.offspring.alive().items() if sign in command] or [0]
+            [pid for pid, command in self.offspring.alive().items() if any(sign in command for sign in signs)]
+            or [0]
         )
 
 
@@ -48,6 +49,8 @@ class Stroke:
     story: str
     undo: Callable[[], object] | None = None
 
+
+_WORKERS = ("sdk_worker_main", "SdkHarness")  # of DirectRunner, of a pool
 
 # Each returns None if there is nothing to hit yet.
 Trouble = Callable[[Scene], Stroke | None]
@@ -62,13 +65,13 @@ def _signalled(process: int, number: signal.Signals) -> bool:
 
 def kill_worker(scene: Scene) -> Stroke | None:
     """A Python worker dies, as one does that the system kills for its memory."""
-    process = scene.victim("sdk_worker_main")
+    process = scene.victim(*_WORKERS)
     return Stroke(f"worker {process} killed") if process and _signalled(process, signal.SIGKILL) else None
 
 
 def pause_worker(scene: Scene) -> Stroke | None:
     """A Python worker stands still and goes on, as on a machine that is moved or swaps."""
-    process = scene.victim("sdk_worker_main")
+    process = scene.victim(*_WORKERS)
     if not process or not _signalled(process, signal.SIGSTOP):
         return None
     return Stroke(f"worker {process} stopped", lambda: _signalled(process, signal.SIGCONT))
@@ -83,7 +86,7 @@ def kill_decoder(scene: Scene) -> Stroke | None:
 def kill_launcher(scene: Scene) -> Stroke | None:
     """The command itself dies, once it has workers or a job on the cluster."""
     launcher = scene.launcher
-    if launcher is None or launcher.poll() is not None or not scene.victim("sdk_worker_main"):
+    if launcher is None or launcher.poll() is not None or not scene.victim(*_WORKERS):
         return None
     launcher.kill()
     return Stroke(f"launcher {launcher.pid} killed")
@@ -91,7 +94,7 @@ def kill_launcher(scene: Scene) -> Stroke | None:
 
 def cut_network(scene: Scene) -> Stroke | None:
     """The store closes every connection."""
-    if not scene.victim("sdk_worker_main"):
+    if not scene.victim(*_WORKERS):
         return None
 
     def mend() -> None:
@@ -103,7 +106,7 @@ def cut_network(scene: Scene) -> Stroke | None:
 
 def fill_disk(scene: Scene) -> Stroke | None:
     """The disk of the output has no byte left."""
-    if not scene.victim("sdk_worker_main"):
+    if not scene.victim(*_WORKERS):
         return None
     ballast = scene.disk / "ballast"
     with open(ballast, "wb", buffering=0) as stream:
@@ -118,15 +121,22 @@ def kill_task_manager(scene: Scene) -> Stroke | None:
     """A machine of the cluster dies, and comes back."""
     assert scene.cluster
     name = scene.lot.choice(["taskmanager-1", "taskmanager-2"])
-    scene.cluster.kill(name)
-    return Stroke(f"{name} killed", scene.cluster.start)
+    return _of_cluster(scene.cluster, name)
 
 
 def kill_job_manager(scene: Scene) -> Stroke | None:
     """The head of the cluster dies with all that it knows of jobs, and comes back."""
     assert scene.cluster
-    scene.cluster.kill("jobmanager")
-    return Stroke("jobmanager killed", scene.cluster.start)
+    return _of_cluster(scene.cluster, "jobmanager")
+
+
+def _of_cluster(cluster: engines.FlinkCluster, name: str) -> Stroke:
+    def start() -> None:
+        started = cluster.run("start")
+        assert started.returncode == 0, started.stderr
+
+    cluster.kill(name)
+    return Stroke(f"{name} killed", start)
 
 
 EVERYWHERE: tuple[Trouble, ...] = (
