@@ -149,6 +149,13 @@ def inputs(kind, folder):
     return [f"--input={folder}/a.csv", "--label_feature=label"]
 
 
+def examples_in(output):
+    """What the pass over the input has kept: the examples of each part, and what is known of all."""
+    with np.load(output / "examples.npz") as stored:
+        request = json.loads(str(stored["about"]))["request"]
+    return folders.load_examples(output / "examples.npz", request)
+
+
 @pytest.mark.parametrize("kind", ["tfrecord", "text", "webdataset", "parquet", "csv", "jsonl"])
 def test_every_kind_of_input_gives_its_labels(kind, tmp_path):
     """And with the cache the same as without."""
@@ -157,7 +164,7 @@ def test_every_kind_of_input_gives_its_labels(kind, tmp_path):
     for name, more in (("out", ()), ("cached", ("--cache",))):
         output = tmp_path / name
         finetune(*flags, *more, output=output)
-        parts, about = folders.load_examples(output / "examples.npz")
+        parts, about = examples_in(output)
         names = list(NAMES) if kind in ("text", "parquet") else ["0", "1", "2"]
         assert about["classes"] == names
         assert list(parts["training"].classes) == [0, 1, 2] * 4
@@ -335,7 +342,7 @@ def test_relative_names_are_found_beside_their_list_and_refused_where_none_exist
     for path, content in pictures.items():
         path.write_bytes(content)
     finetune(*flags, output=output)
-    parts, about = folders.load_examples(output / "examples.npz")
+    parts, about = examples_in(output)
     assert about["classes"] == ["0", "1", "2"]  # of a column of texts
     assert list(parts["training"].classes) == [0, 1, 2] * 2
     assert (output / "failures.jsonl").read_text() == ""
