@@ -87,7 +87,9 @@ def test_a_folder_that_may_no_longer_be_written_to(tmp_path, mode):
 def test_a_folder_that_has_vanished(tmp_path, mode):
     job = Running(tmp_path, tmp_path / "out", mode)
     job.wait_for(tmp_path / "out" / ".tmp" / "running.json")
-    (tmp_path / "out").rename(tmp_path / "moved")  # at once, unlike a removal, while the job makes files there
+    (tmp_path / "out").rename(
+        tmp_path / "moved"
+    )  # at once, unlike a removal, while the job makes files there
     (tmp_path / "out").write_bytes(b"")
     assert str(tmp_path / "out" / ".tmp") in job.error()
 
