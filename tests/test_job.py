@@ -129,7 +129,7 @@ def test_jobs_in_one_process_leave_no_descriptor_process_or_thread(tmp_path, cap
     for number in range(3, 13):
         run(number)
     descriptors, processes, threads = state()
-    assert threads == 0
+    assert threads <= before[2]  # `pipeline.extract` keeps some, if other tests have used it
     assert processes <= before[1]
     assert descriptors <= before[0]
 
