@@ -16,7 +16,8 @@ SMALL = "--model=untrained/tiny --resize=36 --crop=32"
 
 
 def test_from_folders_of_the_sample_photographs_to_features_and_classes(tmp_path):
-    """pipeline.finetune, with --steps, --batch_size and --micro_batch; then pipeline.main --runner=DirectRunner on local/tuned/model."""
+    """pipeline.finetune, with --steps, --batch_size and --micro_batch; then pipeline.main --runner=DirectRunner on
+    local/tuned/model."""
     (block,) = blocks(helpers.REPO / "docs" / "finetuning.md", "bash")
     assert "--model=bit/m-r50x1" in block
     (tmp_path / "samples").symlink_to(helpers.REPO / "samples")
