@@ -66,7 +66,7 @@ def restore(folder: Path, trainer: Trainer) -> int:
 
 
 def _read(path: Path, trainer: Trainer) -> tuple[State, list[dict[str, np.ndarray]]]:
-    with np.load(path) as stored:
+    with path.open("rb") as stream, np.load(stream) as stored:  # which leaves what is damaged open
         state = State(**json.loads(str(stored["state"])))
         parts = [
             {name: stored[f"{kind}/{name}"] for name in trainer.shapes} for kind in ("trained", "momentum")

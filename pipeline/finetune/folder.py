@@ -184,7 +184,7 @@ def save_examples(path: Path, parts: Mapping[str, Examples], about: Mapping[str,
 def load_examples(path: Path, request: str) -> tuple[dict[str, Examples], dict[str, Any]] | None:
     """What `save_examples` kept for this request; None if there is no such file, or only a damaged one."""
     try:
-        with np.load(path) as stored:
+        with path.open("rb") as stream, np.load(stream) as stored:  # which leaves what is damaged open
             about = json.loads(str(stored["about"]))
             if about["request"] != request:
                 return None

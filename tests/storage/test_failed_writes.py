@@ -76,7 +76,7 @@ def test_a_full_disk(tmp_path, mode):
 def test_a_folder_that_may_no_longer_be_written_to(tmp_path, mode):
     job = Running(tmp_path, tmp_path / "out", mode, *helpers.without_roots_rights())
     unfinished = tmp_path / "out" / ".tmp"
-    job.wait_for(unfinished / "running.json")
+    job.wait_for(tmp_path / "out" / "request.json")  # the last file before the run starts
     unfinished.chmod(0o555)
     assert "Permission denied (EACCES)" in job.error()
     unfinished.chmod(0o755)
@@ -86,7 +86,7 @@ def test_a_folder_that_may_no_longer_be_written_to(tmp_path, mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_a_folder_that_has_vanished(tmp_path, mode):
     job = Running(tmp_path, tmp_path / "out", mode)
-    job.wait_for(tmp_path / "out" / ".tmp" / "running.json")
+    job.wait_for(tmp_path / "out" / "request.json")  # the last file before the run starts
     (tmp_path / "out").rename(
         tmp_path / "moved"
     )  # at once, unlike a removal, while the job makes files there
