@@ -111,7 +111,7 @@ def recall(weights: str, side: int, model_path: str) -> Record | None:
     for path in (os.path.join(model_path, EXPORTED) if model_path else "", _record(weights, side)):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, KeyError):
             try:
-                with open(path, "rb") as stream, np.load(stream) as stored:  # which leaves what is damaged open
+                with open(path, "rb") as file, np.load(file) as stored:  # which leaves what is damaged open
                     if int(stored["side"]) == side:
                         outputs = {name: stored[name] for name in stored.files if name not in _SETTINGS}
                         return Record(outputs, str(stored["precision"]), path)

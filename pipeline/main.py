@@ -65,18 +65,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             return report.dry_run(dry_run.run(config, job_plan))
         if config.overwrite and job_plan.state.stale and runner == runners.LOCAL:
             run.check_model(config, beam_options, runner)  # before any old output is deleted
-        if on_flink and earlier and config.overwrite:
-            say("--overwrite: canceling it")
-            on_flink.end()
+        if on_flink and earlier:
+            if config.overwrite:
+                say("--overwrite: canceling it")
+                on_flink.end()
+            else:
+                with retrying.hurried():
+                    prepare.prepare(job_plan)  # refuses another request
+                run.await_end(on_flink, run.display(config, job_plan, beam_options, runner))
             with retrying.hurried():
                 job_plan = plan.make(config, identity)
         with retrying.hurried():
             prepare.prepare(job_plan)
-        if on_flink and earlier and not config.overwrite:
-            run.await_end(on_flink, run.display(config, job_plan, beam_options, runner))
-            with retrying.hurried():
-                job_plan = plan.make(config, identity)
-                prepare.prepare(job_plan)
     except RequestError as error:
         return report.refused(str(error))
     except Stopped as error:

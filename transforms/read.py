@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Container, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from typing import cast
 
@@ -50,8 +50,8 @@ def chunks(shard: Shard, items: Iterable[Item], batch_size: int) -> Generator[En
 class ReadShards(beam.DoFn):
     """Shard -> its EncodedChunks. Skips a shard that another attempt has committed meanwhile.
 
-    A chunk is emitted while a thread reads the next one. So the last chunk of a shard is emitted while the next shard
-    is opened, and the last chunk of the last shard by `finish_bundle`.
+    A chunk is emitted while a thread reads the next one, and a shard while the first images of the next one are read or
+    fetched: `process` emits the shard before its own, and `finish_bundle` the last one.
 
     Args:
       settings: how to read.
@@ -70,60 +70,77 @@ class ReadShards(beam.DoFn):
         self._stores = stores
 
     def setup(self):
-        """Starts the thread that reads ahead; the client and its pool are shared by the process."""
+        """Starts the threads that read ahead; the client and its pool are shared by the process."""
         door.adopt(self._stores)
         self._fetcher, self._pool = _fetching(self._settings.fetch)
-        self._thread = ThreadPoolExecutor(1, "read")
-        self._chunks: Generator[EncodedChunk, None, None] | None = None
+        self._threads = ThreadPoolExecutor(2, "read")  # for the shard that is emitted, and the next
+        self._open: list[_Ahead] = []
 
     def start_bundle(self):
         """Drops what a failed bundle left."""
         self._close()
         self._runs_ended = counters.PROCESS.runs_ended
-        self._ready: EncodedChunk | None = None
 
     def process(self, shard: Shard) -> Iterator[EncodedChunk]:
-        """Emits the previous shard's last chunk, then all of this one's but the last."""
+        """Begins to read this shard, and emits the one before it."""
         due = self._due(shard)
         if due is None:
             return
         reading = Reading(shard.name, self._settings, due, self._fetcher.fetch, self._pool)
-        self._chunks = chunks(shard, shard.source.items(reading), self._settings.batch_size)
-        while True:
+        items = shard.source.items(reading)
+        self._open.append(_Ahead(self._threads, chunks(shard, items, self._settings.batch_size)))
+        if len(self._open) == 2:
+            yield from self._emit()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        """Emits the last shard."""
+        if self._open:
+            for chunk in self._emit():
+                yield WindowedValue(chunk, MIN_TIMESTAMP, (GlobalWindow(),))
+
+    def teardown(self):
+        """Ends the reading threads once their reads have returned."""
+        self._close()
+        self._threads.shutdown(wait=False)
+
+    def _close(self) -> None:
+        while self._open:
+            self._open.pop().close()
+
+    def _emit(self) -> Iterator[EncodedChunk]:
+        """The chunks of the first of the shards that are open."""
+        is_last = False
+        while not is_last:
             if (
                 counters.PROCESS.runs_ended != self._runs_ended
             ):  # another worker's bundle has failed, or a signal came
                 raise RuntimeError("the run that this bundle belongs to has ended")
-            following = self._thread.submit(_next, self._chunks)
-            yield from self._pass_on()
             began = time.monotonic()
-            self._ready = following.result()
+            chunk = self._open[0].next()
             counters.PROCESS.waited("read", began)
-            if self._ready.is_last:
-                self._close()
-                return
-
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        """Emits the last chunk of the last shard."""
-        for chunk in self._pass_on():
-            yield WindowedValue(chunk, MIN_TIMESTAMP, (GlobalWindow(),))
-
-    def teardown(self):
-        """Ends the reading thread once its read has returned."""
-        self._close()
-        self._thread.shutdown(wait=False)
-
-    def _close(self) -> None:
-        """Has the reading thread close the files of a shard that is read no further: no finalizer should."""
-        if self._chunks:
-            self._thread.submit(self._chunks.close)
-            self._chunks = None
-
-    def _pass_on(self) -> Iterator[EncodedChunk]:
-        chunk, self._ready = self._ready, None
-        if chunk is not None:  # not its truth value: a chunk without images is falsy
             counters.PROCESS.add(in_images=len(chunk.items))
+            if is_last := chunk.is_last:
+                self._open.pop(0).close()
             yield chunk
+
+
+class _Ahead:
+    """The chunks of a shard, of which a thread reads the next one."""
+
+    def __init__(self, threads: Executor, of_shard: Generator[EncodedChunk, None, None]):
+        self._threads, self._chunks = threads, of_shard
+        self._following = threads.submit(_next, of_shard)
+
+    def next(self) -> EncodedChunk:
+        """Waits for the next chunk; if it is not the last, the one after it is being read from now on."""
+        chunk = self._following.result()
+        if not chunk.is_last:
+            self._following = self._threads.submit(_next, self._chunks)
+        return chunk
+
+    def close(self) -> None:
+        """Has the shard's files closed once its thread is at rest: no finalizer should do that."""
+        self._following.add_done_callback(lambda _: self._chunks.close())
 
 
 def _next(chunks_read: Iterator[EncodedChunk]) -> EncodedChunk:

@@ -99,17 +99,17 @@ def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, decoding_here, s
 
 
 @pytest.mark.parametrize(
-    ("stage", "module", "name"),
-    [("input", tfrecord, "_goes_on"), ("write", tfrecord, "frame_parts")],
+    ("stage", "module", "name", "shards_at_once"),
+    [("input", tfrecord, "_goes_on", 2), ("write", tfrecord, "frame_parts", 1)],
 )
-def test_more_workers_read_and_write_at_once(tmp_path, monkeypatch, stage, module, name):
-    pattern = helpers.write_shards(tmp_path / "in", (4, 4))
+def test_more_workers_read_and_write_at_once(tmp_path, monkeypatch, stage, module, name, shards_at_once):
+    pattern = helpers.write_shards(tmp_path / "in", (4,) * 4)
     slowed = slow(monkeypatch, module, name)
     result = run(tmp_path, "one", f"--input={pattern}")
     assert (result["stage"], the_flag(result["advice"])) == (stage, "--direct_num_workers=2")
-    assert slowed.most == 1
+    assert slowed.most == shards_at_once
     run(tmp_path, "two", f"--input={pattern}", the_flag(result["advice"]))
-    assert slowed.most == 2
+    assert slowed.most > shards_at_once
 
 
 def test_more_feeders_decode_at_once(tmp_path, monkeypatch, decoding_here):

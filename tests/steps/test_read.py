@@ -1,4 +1,8 @@
-"""ReadShards: items into chunks, and one chunk read ahead."""
+"""ReadShards: items into chunks, one of them read ahead, and the first of the next shard."""
+
+import itertools
+import threading
+from dataclasses import dataclass
 
 import pytest
 
@@ -32,26 +36,87 @@ def test_a_run_of_failures_does_not_grow_a_chunk_without_bound():
     assert [chunk.is_last for chunk in chunks_read] == [False] * 6 + [True]
 
 
-def test_the_next_shard_is_read_while_the_last_chunk_of_the_one_before_is_passed_on(tmp_path):
+def emitted_by(step: ReadShards, shards: list[Shard]) -> list[list[tuple[str, int]]]:
+    """What it emits for each shard, and at the end of the bundle: shards and positions of chunks."""
+    step.setup()
+    step.start_bundle()
+    emitted = [[(chunk.shard.name, chunk.position) for chunk in step.process(shard)] for shard in shards]
+    emitted.append([(w.value.shard.name, w.value.position) for w in step.finish_bundle()])
+    step.teardown()
+    return emitted
+
+
+def test_a_shard_is_emitted_once_the_next_one_is_begun(tmp_path):
     first = helpers.write_tfrecord(tmp_path / "a.tfrecord", [helpers.image_example(i) for i in range(5)])
     second = helpers.write_tfrecord(tmp_path / "b.tfrecord", [helpers.image_example(5)])
     empty = helpers.write_tfrecord(tmp_path / "c.tfrecord", [])
-    opened = []
-    step = ReadShards(ReadSettings(batch_size=2), lambda shard: opened.append(shard.name) or range(9))
-    step.setup()
-    step.start_bundle()
-    emitted = []
-    for index, path in enumerate((first, second, empty)):
-        shard = Shard(index, 3, RecordFile(str(path), path.stat().st_size, 0.0), path.name)
-        emitted.append([(chunk.shard.name, chunk.position) for chunk in step.process(shard)])
-    emitted.append([(w.value.shard.name, w.value.position) for w in step.finish_bundle()])
-    step.teardown()
-    assert emitted == [
-        [("a.tfrecord", 0), ("a.tfrecord", 2)],
-        [("a.tfrecord", 4)],
+    shards = [
+        Shard(index, 3, RecordFile(str(path), path.stat().st_size, 0.0), path.name)
+        for index, path in enumerate((first, second, empty))
+    ]
+    step = ReadShards(ReadSettings(batch_size=2), lambda shard: range(9))
+    assert emitted_by(step, shards) == [
+        [],
+        [("a.tfrecord", 0), ("a.tfrecord", 2), ("a.tfrecord", 4)],
         [("b.tfrecord", 0)],
         [("c.tfrecord", 0)],
     ]
+    committed = ReadShards(ReadSettings(batch_size=2), lambda shard: None if shard.index == 1 else range(9))
+    assert emitted_by(committed, shards)[1:] == [
+        [],
+        [("a.tfrecord", 0), ("a.tfrecord", 2), ("a.tfrecord", 4)],
+        [("c.tfrecord", 0)],
+    ]
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A source whose second image comes no sooner than the first one of the next shard is asked for."""
+
+    asked: threading.Event
+    awaited: threading.Event
+
+    def items(self, reading):
+        self.asked.set()
+        yield good(0)
+        assert self.awaited.wait(60)
+        yield good(1)
+
+
+def test_the_first_images_of_the_next_shard_are_asked_for_while_a_shard_waits_for_its_own():
+    asked = [threading.Event() for _ in range(3)]
+    sources = [Slow(asked[index], asked[min(index + 1, 2)]) for index in range(3)]
+    shards = [Shard(index, 3, source, str(index)) for index, source in enumerate(sources)]
+    step = ReadShards(ReadSettings(batch_size=1), lambda shard: range(9))
+    assert emitted_by(step, shards) == [
+        [],
+        [("0", 0), ("0", 1)],
+        [("1", 0), ("1", 1)],
+        [("2", 0), ("2", 1)],
+    ]
+
+
+def test_a_bundle_that_fails_leaves_no_shard_open():
+    closed = []
+
+    class Endless:
+        def items(self, reading):
+            try:
+                for index in itertools.count():
+                    yield good(index)
+            finally:
+                closed.append(reading.name)
+
+    step = ReadShards(ReadSettings(batch_size=1), lambda shard: range(9))
+    step.setup()
+    step.start_bundle()
+    assert list(step.process(Shard(0, 2, Endless(), "0"))) == []
+    emitting = step.process(Shard(1, 2, Endless(), "1"))
+    next(emitting), next(emitting)
+    step.start_bundle()  # of the next attempt
+    step.teardown()
+    step._threads.shutdown()
+    assert sorted(closed) == ["0", "1"]
 
 
 def test_what_fails_while_reading_ahead_is_raised_with_its_own_message(tmp_path):
@@ -61,5 +126,5 @@ def test_what_fails_while_reading_ahead_is_raised_with_its_own_message(tmp_path)
     step.start_bundle()
     shard = Shard(0, 1, RecordFile(str(path), path.stat().st_size + 1, 0.0), path.name)
     with pytest.raises(StorageFailed, match="it has changed since the job was planned"):
-        list(step.process(shard))
+        [*step.process(shard), *step.finish_bundle()]
     step.teardown()
