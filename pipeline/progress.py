@@ -94,6 +94,15 @@ class Pace:
             f"{advice} would save more often"
         )
 
+    def silent(self, now: Snapshot) -> str:
+        """The same of workers that are elsewhere."""
+        if now.shards or now.seconds <= _LONG_SECONDS:
+            return ""
+        return (
+            f"no shard is done after {duration(now.seconds)}: the workers' logs tell whether they compute; engines wait without "
+            "end for workers that cannot start"
+        )
+
     def warning(self, now: Snapshot) -> str:
         """What a user should know if a shard takes long, once the first batches have passed; else ''."""
         largest = self._largest
@@ -155,7 +164,7 @@ class Display(abc.ABC):
 class Progress(Display):
     """Follows the job: by this process's counts if the workers are in it, else by the receipts that appear.
 
-    `is_here`: whether the workers are on this machine, where a shard that takes long is warned of.
+    `is_here`: whether the workers are on this machine. A shard that takes long is warned of in either case.
     """
 
     def __init__(
@@ -164,8 +173,8 @@ class Progress(Display):
         super().__init__(in_process)
         self._plan = plan
         pace = Pace(plan, at_once, batch_size)
-        self._warning = pace.warning if in_process else pace.overdue
-        self._warned = not is_here
+        self._warning = pace.warning if in_process else pace.overdue if is_here else pace.silent
+        self._warned = False
         self._before = counters.PROCESS.counts()
         self._images_total = plan.images or 0
         self._weights = {shard.label: shard.units for shard in plan.todo}

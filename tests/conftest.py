@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import functools
+
 import pytest
 
 from tests.checkpoints import R101X3
@@ -19,6 +21,33 @@ def decoding_here(monkeypatch):
         raise CannotStart("not in this test")
 
     monkeypatch.setattr(crew, "Forking", no_process)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def untrained_networks_are_kept():
+    """The jobs of a test process load each network without trained weights once: a third of a small job's time."""
+    from bit import load
+    from transforms import counters
+    from transforms.infer import BitModelHandler
+    from transforms.model.fitting import Fitted
+
+    load_handler, load_model = BitModelHandler._load, load.load
+
+    @functools.lru_cache(4)
+    def kept(settings):
+        return load_handler(BitModelHandler(settings))._fitting
+
+    def _load(handler):
+        settings = handler._settings
+        if settings.model.kind != "untrained" or load.load is not load_model:  # a test looks at the loading
+            return load_handler(handler)
+        fitted = Fitted(kept(settings))
+        counters.PROCESS.loaded()
+        return fitted
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(BitModelHandler, "_load", _load)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -103,28 +103,12 @@ launch() {
         "$runtime.taskexecutor.TaskManagerRunner" --configDir "$CLUSTER/conf" -D "taskmanager.resource-id=$name") ;;
     workers-*)
       # The pool starts each worker as `python`, so the project's own must come first on PATH.
-      command=(env "PATH=$PWD/.venv/bin:$PATH" "PYTHONPATH=$PWD" .venv/bin/python -c "$POOL" "127.0.0.$index:$POOL_PORT"
-        "$CLUSTER") ;;
+      command=(env "PATH=$PWD/.venv/bin:$PATH" "PYTHONPATH=$PWD" .venv/bin/python deploy/flink/worker_pool.py
+        "127.0.0.$index:$POOL_PORT" "$CLUSTER") ;;
   esac
   setsid "${command[@]}" >>"$CLUSTER/$name.log" 2>&1 </dev/null &
   printf '%s\n' $! >"$CLUSTER/$name.pid"
 }
-
-# Beam's own pool, which would listen on all addresses.
-POOL=$(cat <<'EOF'
-import logging, sys, threading
-import grpc
-from apache_beam.portability.api import beam_fn_api_pb2_grpc as api
-from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
-from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
-logging.basicConfig(level=logging.INFO)
-server = grpc.server(shared_unbounded_instance(), options=[("grpc.so_reuseport", 0)])
-server.add_insecure_port(sys.argv[1])
-api.add_BeamFnExternalWorkerPoolServicer_to_server(BeamFnExternalWorkerPoolServicer(use_process=True), server)
-server.start()
-threading.Event().wait()
-EOF
-)
 
 all_alive() {
   local name

@@ -216,14 +216,23 @@ def test_it_is_said_that_no_shard_is_done_where_only_receipts_tell(plan, seconds
     assert re.search(expected, said)
 
 
-@pytest.mark.parametrize(("is_here", "times"), [(True, 1), (False, 0)])
-def test_it_is_said_once_and_only_of_workers_on_this_machine(tmp_path, monkeypatch, is_here, times):
+@pytest.mark.parametrize(
+    ("is_here", "seconds", "expected"),
+    [
+        (True, 700, ["a smaller --images_per_shard"]),
+        (False, 700, ["the workers' logs tell whether they compute"]),
+        (True, 500, []),
+        (False, 500, []),
+    ],
+)
+def test_it_is_said_once_by_where_the_workers_are(tmp_path, monkeypatch, is_here, seconds, expected):
     said = []
     monkeypatch.setattr(console, "say", said.append)
     plan = Plan(ROWS)
     plan.layout, plan.images = Layout(str(tmp_path)), None
     shown = Progress(plan, in_process=False, is_here=is_here)
-    monkeypatch.setattr(shown, "_began", time.monotonic() - 700)
+    monkeypatch.setattr(shown, "_began", time.monotonic() - seconds)
     shown.line()
     shown.line()
-    assert len(said) == times
+    assert len(said) == len(expected)
+    assert all(text in line for text, line in zip(expected, said, strict=True))
