@@ -32,4 +32,4 @@ for argument; do
   fi
   before=$argument
 done
-exec .venv/bin/python -m pytest -n 2 --dist loadgroup "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadgroup --durations=60 "$@"
