@@ -79,6 +79,7 @@ class Run:
                         self.hit.append(kind.__name__)
                         if stroke.undo:
                             lasting.append((now + self.lasts, stroke))
+                    if stroke or not once:
                         kind = next(coming, None)
                 time.sleep(_POLL_SECONDS)
         finally:
