@@ -15,6 +15,10 @@ from typing import Any
 from transforms.storage import door
 
 _TIMEOUT_SECONDS = 30.0
+AWAY_SECONDS = (
+    300.0  # for which a JobManager may not answer while a job is awaited: something may start it again
+)
+_REST_SECONDS = 0.5  # between two requests
 _OVER = ("FINISHED", "CANCELED", "FAILED")  # a job of which one of these is said stays that way
 _NAME = "bit-features"
 
@@ -55,7 +59,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Jobs:
-    """The jobs of a name on a cluster; `url` is that of its JobManager. All methods raise OSError if that does not answer."""
+    """The jobs of a name on a cluster; `url` is that of its JobManager.
+
+    All methods raise OSError if that does not answer, or sends something else than an answer.
+    """
 
     url: str
     name: str
@@ -65,42 +72,60 @@ class Jobs:
 
     def all(self) -> list[Job]:
         """Those that the JobManager remembers, the newest first."""
-        jobs = [job for job in self._ask("jobs/overview")["jobs"] if job["name"] == self.name]
-        ours = [Job(job["jid"], job["state"], job["start-time"] / 1000) for job in jobs]
+        answer = self._ask("jobs/overview")
+        try:
+            jobs = [job for job in answer["jobs"] if job["name"] == self.name]
+            ours = [Job(job["jid"], job["state"], job["start-time"] / 1000) for job in jobs]
+        except (KeyError, TypeError) as error:
+            raise OSError(f"{self.url}/jobs/overview sent no list of jobs: {str(answer)[:200]}") from error
         return sorted(ours, key=lambda job: -job.began)
 
     def running(self) -> list[Job]:
         """Those that are not over."""
         return [job for job in self.all() if job.is_running]
 
-    def cancel(self) -> None:
-        """Requests the end of all that run.
+    def cancel(self, seconds: float = 10.0) -> None:
+        """Requests the end of all that run, for so long again while the JobManager does not answer.
 
         Beam's own cancellation fails: its job server only stops waiting, and its client for uber jars requests a path
         that does not exist.
         """
-        for job in self.running():
-            self._ask(f"jobs/{job.id}?mode=cancel", "PATCH")
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                for job in self.running():
+                    self._ask(f"jobs/{job.id}?mode=cancel", "PATCH")
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_REST_SECONDS)
 
     def end(self, seconds: float = 120.0) -> None:
         """Cancels all that run, and returns once they are over. Raises TimeoutError."""
-        self.cancel()
         deadline = time.monotonic() + seconds
-        while running := self.running():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"job {running[0].id} on {self.url} is not canceled within {seconds:g} s")
-            time.sleep(0.5)
+        self.cancel(seconds)
+        while True:
+            try:
+                running = self.running()
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                if not running:
+                    return
+                if time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"job {running[0].id} on {self.url} is not canceled within {seconds:g} s"
+                    )
+            time.sleep(_REST_SECONDS)
 
     def lost(self, said: str) -> JobLost | None:
         """The error for a job that has been submitted and then failed with the text `said`; None if that says what happened."""
         try:
             jobs = self.all()
-        except (OSError, HTTPException, ValueError) as error:
-            return JobLost(
-                f"the JobManager at {self.url} is gone ({_reason(error)}), and with it the job, unless the cluster has high "
-                "availability. Committed shards are safe, and TaskManagers register again by themselves. Once the JobManager "
-                "is back, run the same command again: it does what is left"
-            )
+        except OSError as error:
+            return self.gone(error)
         if jobs and jobs[0].is_running:
             return JobLost(
                 f"the connection to job {jobs[0].id} on {self.url} was lost; the job runs on. Run the same command again: it "
@@ -113,10 +138,21 @@ class Jobs:
             )
         return None
 
-    def _ask(self, path: str, method: str = "GET") -> Any:
+    def gone(self, error: OSError) -> JobLost:
+        """The error for a JobManager that does not answer, as `error` says."""
+        return JobLost(
+            f"the JobManager at {self.url} is gone ({_reason(error)}), and with it the job, unless the cluster has high "
+            "availability. Committed shards are safe, and TaskManagers register again by themselves. Once the JobManager "
+            "is back, run the same command again: it does what is left"
+        )
+
+    def _ask(self, path: str, method: str = "GET") -> dict[str, Any]:
         request = urllib.request.Request(f"{self.url}/{path}", method=method)
-        with _DIRECT.open(request, timeout=_TIMEOUT_SECONDS) as response:
-            return json.load(response)
+        try:
+            with _DIRECT.open(request, timeout=_TIMEOUT_SECONDS) as response:
+                return dict(json.load(response))
+        except (HTTPException, ValueError, TypeError) as error:  # cut off, or of something on the way
+            raise OSError(f"{self.url}/{path} sent no answer of a JobManager: {error!r}") from error
 
 
 # Flink's own client does not use the proxies of the environment either.

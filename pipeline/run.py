@@ -186,15 +186,21 @@ def is_at_work(on_flink: flink.Jobs) -> bool:
 
 
 def await_end(on_flink: flink.Jobs, progress: Display | None = None) -> None:
-    """Waits for the end of such a job; a signal cancels it, and raises Stopped. Raises JobLost if its JobManager goes away."""
+    """Waits until no such job runs, or the JobManager knows none; a signal cancels it, and raises Stopped.
+
+    Raises JobLost if the JobManager has not answered for `flink.AWAY_SECONDS`.
+    """
     console.say("waiting for its end, to do then what is left; Ctrl-C or SIGTERM cancels it")
+    answered = time.monotonic()
     with Signals() as signals:
         while not signals.received:
             try:
                 if not on_flink.running():
                     break
+                answered = time.monotonic()
             except OSError as error:
-                _raise_lost(on_flink, error)  # unless it answers again
+                if time.monotonic() - answered > flink.AWAY_SECONDS:
+                    raise on_flink.gone(error) from error
             if progress:
                 progress.draw()
             signals.wait(_REST_SECONDS)

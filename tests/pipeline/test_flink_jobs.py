@@ -258,7 +258,8 @@ def test_a_signal_while_waiting_cancels_the_job(manager, request_of, capsys, mon
     assert "stopped by SIGTERM" in capsys.readouterr().err
 
 
-def test_a_job_manager_that_goes_away_while_it_is_waited_for(manager, request_of, capsys):
+def test_a_job_manager_that_goes_away_while_it_is_waited_for(manager, request_of, capsys, monkeypatch):
+    monkeypatch.setattr(flink, "AWAY_SECONDS", 0.2)
     flags, _, name = request_of
     manager.jobs = [("old", name, "RUNNING")]
 
@@ -270,3 +271,120 @@ def test_a_job_manager_that_goes_away_while_it_is_waited_for(manager, request_of
     assert main(flags()) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "is gone" in line
+
+
+# What a blip is: the handler of one request, and what it is seen as.
+def cut_off(handler):
+    handler.close_connection = True
+    handler.connection.close()
+
+
+def unavailable(handler):
+    handler.answer(503, {"errors": ["Service temporarily unavailable due to an ongoing leader election"]})
+
+
+def cut_within(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"jobs": [')
+    handler.close_connection = True
+
+
+def no_http(handler):
+    handler.wfile.write(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n")
+    handler.close_connection = True
+
+
+def page(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "6")
+    handler.end_headers()
+    handler.wfile.write(b"<html>")
+
+
+def no_list(handler):
+    handler.answer(200, {"errors": []})
+
+
+BLIPS = [cut_off, unavailable, cut_within, no_http, page, no_list, lambda handler: handler.answer(200, [])]
+
+
+@pytest.fixture
+def blip(monkeypatch):
+    """Replaces the answer to some of the requests: those whose numbers, from 1, `when` takes."""
+
+    def set_up(answer, when):
+        usual = Handler.do_GET
+
+        def get(handler):
+            number = handler.server.asked + 1
+            if when(number):
+                handler.server.asked = number
+                answer(handler)
+            else:
+                usual(handler)
+
+        monkeypatch.setattr(Handler, "do_GET", get)
+
+    return set_up
+
+
+@pytest.mark.parametrize("answer", BLIPS)
+def test_a_blip_of_the_job_manager_does_not_end_the_wait(manager, blip, monkeypatch, capsys, answer):
+    monkeypatch.setattr(run, "_REST_SECONDS", 0.01)
+    manager.jobs = [("old", NAME, "RUNNING")]
+    blip(answer, lambda number: number in (2, 3, 5))
+    threading.Timer(0.5, lambda: setattr(manager, "jobs", [("old", NAME, "FINISHED")])).start()
+    run.await_end(of(manager))
+    assert manager.asked > 6
+    assert manager.canceled == []
+
+
+@pytest.mark.parametrize("answer", BLIPS)
+def test_whatever_is_no_answer_raises_one_kind_of_error(manager, blip, answer):
+    blip(answer, lambda _: True)
+    with pytest.raises(OSError):  # noqa: PT011  # its text is another one for each
+        of(manager).running()
+    assert "is gone (" in str(of(manager).lost("anything"))
+
+
+def test_a_job_manager_that_stays_away_ends_the_wait(manager, blip, monkeypatch):
+    monkeypatch.setattr(run, "_REST_SECONDS", 0.01)
+    monkeypatch.setattr(flink, "AWAY_SECONDS", 0.3)
+    manager.jobs = [("old", NAME, "RUNNING")]
+    blip(unavailable, lambda number: number > 3)
+    with pytest.raises(flink.JobLost, match=r"is gone \(Service Unavailable\)"):
+        run.await_end(of(manager))
+    assert manager.asked > 5
+
+
+def test_a_job_manager_that_comes_back_without_the_job_ends_the_wait(manager, blip, monkeypatch):
+    monkeypatch.setattr(run, "_REST_SECONDS", 0.01)
+    manager.jobs = [("old", NAME, "RUNNING")]
+
+    def restarted(handler):
+        manager.jobs = []
+        cut_off(handler)
+
+    blip(restarted, lambda number: number == 3)
+    run.await_end(of(manager))
+    assert manager.asked == 4
+
+
+@pytest.mark.parametrize("answer", BLIPS)
+def test_a_blip_does_not_keep_a_job_from_being_canceled(manager, blip, monkeypatch, answer):
+    monkeypatch.setattr(flink, "_REST_SECONDS", 0.01)
+    manager.jobs = [("old", NAME, "RUNNING")]
+    blip(answer, lambda number: number in (1, 3))  # at the request, and while its end is awaited
+    of(manager).end(10)
+    assert manager.canceled == ["old"]
+    assert manager.asked > 3
+
+
+def test_a_job_manager_that_is_away_for_good_is_not_asked_for_ever_to_cancel(manager, blip):
+    blip(unavailable, lambda _: True)
+    with pytest.raises(OSError, match="503"):
+        of(manager).cancel(0.0)
+    with pytest.raises(OSError, match="503"):
+        of(manager).end(0.0)
