@@ -15,9 +15,8 @@ from typing import Any
 from transforms.storage import door
 
 _TIMEOUT_SECONDS = 30.0
-AWAY_SECONDS = (
-    300.0  # for which a JobManager may not answer while a job is awaited: something may start it again
-)
+# For which a JobManager may not answer while a job is awaited: something may start it again meanwhile.
+AWAY_SECONDS = 300.0
 _REST_SECONDS = 0.5  # between two requests
 _OVER = ("FINISHED", "CANCELED", "FAILED")  # a job of which one of these is said stays that way
 _NAME = "bit-features"

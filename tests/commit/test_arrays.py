@@ -51,6 +51,17 @@ def test_a_run_that_continues_compares_with_the_receipts(layout):
         arrays.agree(layout, OTHER)
 
 
+@pytest.mark.parametrize("done", [[], [receipt(0, {})], [receipt(0, {}), receipt(1, {"arrays": ""})]])
+def test_a_run_that_was_killed_before_its_first_receipt_binds_no_later_one(layout, done):
+    arrays.agree(layout, OTHER)
+    with pytest.raises(OtherWeights):
+        arrays.agree(layout, ONE)
+    arrays.enter(layout, done)
+    arrays.agree(layout, ONE)
+    with pytest.raises(OtherWeights):  # of the same run
+        arrays.agree(layout, OTHER)
+
+
 def test_receipts_of_earlier_versions_agree_with_any(layout):
     assert arrays.check(layout, [receipt(0, {}), receipt(1, ONE), receipt(2, ONE)]) == "sha256:1111"
     assert arrays.check(layout, [receipt(0, {})]) == ""

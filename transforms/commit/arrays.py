@@ -35,9 +35,14 @@ def agree(layout: Layout, model: Mapping[str, str]) -> None:
 
 
 def enter(layout: Layout, done: Iterable[Receipt]) -> None:
-    """Leaves the note of a run that continues these shards. Raises OtherWeights if their weights differ."""
+    """Leaves the note of a run that continues these shards; deletes that of a run of which no shard is left.
+
+    Raises OtherWeights if their weights differ.
+    """
     if digest := check(layout, done):
         door.write_atomic(layout.arrays, digest.encode())
+    else:
+        door.delete([layout.arrays])
 
 
 def check(layout: Layout, done: Iterable[Receipt]) -> str:
