@@ -18,6 +18,7 @@ from collections.abc import Callable
 from urllib.parse import unquote, urlsplit
 
 from bit import home, transfer
+from bit.checkpoint import open_checkpoint
 from bit.command import exit_with
 from bit.mirrors import Mirror, mirrors
 from bit.models import Model, UnknownModel, UnusableModel, resolve
@@ -84,7 +85,7 @@ def _first(model: Model, places: tuple[Mirror, ...], cache_dir: str | None) -> s
     causes: list[str] = []
     for index, place in enumerate(places):
         try:
-            return _fetched(place, _target(place, cache_dir))
+            return _fetched(place, _target(place, cache_dir), model.architecture)
         except (*transfer.UNREACHABLE, transfer.WrongContent) as error:
             if len(places) == 1 and isinstance(error, transfer.WrongContent):
                 raise OSError(f"{place.name} from {_without_query(place.url)}: {error}") from error
@@ -97,7 +98,7 @@ def _first(model: Model, places: tuple[Mirror, ...], cache_dir: str | None) -> s
     raise WeightsUnreachable(_unreachable(model, causes, cache_dir)) from last
 
 
-def _fetched(place: Mirror, target: str) -> str:
+def _fetched(place: Mirror, target: str, architecture: str) -> str:
     with transfer.locked(f"{target}.lock"):
         # Another process may have finished while this one waited for the lock.
         if not os.path.exists(target):
@@ -109,8 +110,16 @@ def _fetched(place: Mirror, target: str) -> str:
                 finally:
                     os.remove(f"{target}.tar")
             else:
-                transfer.fetch(place.address, target)
+                transfer.fetch(place.address, target, lambda path: _check(path, architecture))
     return target
+
+
+def _check(path: str, architecture: str) -> None:
+    """Raises WrongContent unless a file holds a checkpoint: some servers send what is wrong as if it were the file."""
+    try:
+        open_checkpoint(path, architecture)
+    except UnusableModel as error:
+        raise transfer.WrongContent(f"it has sent something else: {str(error).splitlines()[0]}") from error
 
 
 def _target(place: Mirror, cache_dir: str | None) -> str:

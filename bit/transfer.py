@@ -12,7 +12,7 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
 from typing import IO, Any
@@ -45,16 +45,20 @@ def locked(path: str) -> Iterator[None]:
         yield
 
 
-def fetch(url: str, target: str) -> None:
+def fetch(url: str, target: str, check: Callable[[str], object] = lambda path: None) -> None:
     """Writes the file behind `url` to `target`, in one step; the caller has locked it.
 
-    What an attempt that broke has left, in `target`.partial, is continued if the source still has the same file.
+    What an attempt that broke has left, in a file beside `target` with the same suffix, is continued if the source still has
+    the same file. `check` gets the path of the whole, before it takes its place, and raises WrongContent if it is something else.
     Raises one of UNREACHABLE; WrongContent; OSError if the disk is to blame.
     """
-    partial, tag = f"{target}.partial", f"{target}.partial.etag"
+    base, suffix = os.path.splitext(target)
+    partial = f"{base}.partial{suffix}"
+    tag = f"{partial}.etag"
     try:
         digests = _stream(url, partial, tag)
         _verify(partial, digests)
+        check(partial)
         os.replace(partial, target)
     except BaseException as error:
         if not isinstance(error, (*UNREACHABLE, KeyboardInterrupt)) or not os.path.exists(tag):

@@ -7,6 +7,7 @@ import os
 import socket
 import tarfile
 import threading
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,8 +20,17 @@ from bit.export import export
 from bit.load import load
 from bit.models import ARCHITECTURES, UnusableModel, resolve
 from bit.weights import Untrained
+from tests.places import hollow
 
-CONTENT = bytes(range(256)) * 40_000  # 10 MB: several pieces
+CONTENT = hollow("r50x1", size=10_240_000)  # several pieces
+
+
+def archive_of(files):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return packed.getvalue()
 
 
 class Server(ThreadingHTTPServer):
@@ -141,9 +151,36 @@ def test_a_failed_download_leaves_nothing(tmp_path, options, message):
         assert files(tmp_path) == []
 
 
+SOMETHING_ELSE = {
+    "an error": b'{"error":"quota exceeded"}',
+    "nothing": b"",
+    "a part": CONTENT[:-1000],
+    "another member": hollow("r50x3"),
+    "another archive": archive_of({"readme.txt": b"moved"}),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        *(("a/BiT-M-R50x1.npz", sent) for sent in SOMETHING_ELSE),
+        *(("mine.npz", sent) for sent in SOMETHING_ELSE if sent != "another member"),
+        *(("mine.safetensors", sent) for sent in SOMETHING_ELSE),
+    ],
+)
+def test_something_else_is_not_kept(tmp_path, name, sent):
+    content = SOMETHING_ELSE[sent]
+    with Server(content=content) as server:
+        with pytest.raises(OSError, match=r"it has sent something else: ") as raised:
+            fetch(server, tmp_path, name)
+        assert not isinstance(raised.value, WeightsUnreachable)
+        assert "\n" not in str(raised.value)
+    assert files(tmp_path) == []
+
+
 def test_what_a_killed_download_left_is_not_taken(tmp_path):
     with Server() as server:
-        partial = tmp_path / f"127.0.0.1:{server.server_port}" / "a" / "BiT-M-R50x1.npz.partial"
+        partial = tmp_path / f"127.0.0.1:{server.server_port}" / "a" / "BiT-M-R50x1.partial.npz"
         partial.parent.mkdir(parents=True)
         partial.write_bytes(b"half")
         path = fetch(server, tmp_path)

@@ -14,10 +14,13 @@ import pytest
 from bit import mirrors
 from bit.download import WeightsUnreachable, local_path
 from bit.download import main as download
-from bit.models import OFFICIAL, UnknownModel, resolve
+from bit.models import ARCHITECTURES, OFFICIAL, UnknownModel, resolve
+from bit.weights import Untrained
 from tests import helpers
-from tests.places import Places, archive
+from tests.places import Places, archive, hollow, npz, safetensors
 
+REAL = ARCHITECTURES["r101x3"]
+WHOLE = hollow("r101x3", size=20 << 20)
 R101X3 = f"{mirrors.BUCKET}/BiT-M-R101x3.npz"
 TUNED = f"{mirrors.BUCKET}/BiT-M-R101x3-ILSVRC2012.npz"
 ON_KAGGLE = mirrors.kaggle_url("google/bit/tensorFlow2/m-r101x3/1")
@@ -151,14 +154,16 @@ def test_which_place_has_what():
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
-    """The three places, with content that no one looks at; the cache is empty."""
+    """The three places, with an R101x3 of little width and depth; the cache is empty."""
+    monkeypatch.setitem(ARCHITECTURES, "r101x3", ARCHITECTURES["tiny"])
+    weights = Untrained(ARCHITECTURES["tiny"])
     folder = tmp_path / "module"
     folder.mkdir()
     (folder / "saved_model.pb").write_bytes(b"graph")
     monkeypatch.setenv("BIT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("TFHUB_CACHE_DIR", raising=False)
     with Places() as server:
-        server.files = {R101X3: b"npz" * 10**6, ON_HF: b"safetensors" * 10**6}
+        server.files = {R101X3: npz(weights), ON_HF: safetensors(weights)}
         server.files |= dict.fromkeys((ON_KAGGLE, HEAD_ON_KAGGLE), archive(folder))
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
@@ -256,6 +261,34 @@ def test_hugging_face_is_last(places, tmp_path, caplog):
     assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 2
 
 
+SOMETHING_ELSE = {
+    "an error": b'{"error":"quota exceeded"}',
+    "nothing": b"",
+    "another member": hollow("r50x1"),
+    "a pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 134\n",
+}
+
+
+@pytest.mark.parametrize("place", ["bucket", "kaggle", "hf"])
+@pytest.mark.parametrize("sent", SOMETHING_ELSE.values(), ids=SOMETHING_ELSE)
+def test_something_else_is_not_kept_and_the_next_place_is_asked(places, tmp_path, monkeypatch, place, sent):
+    others = [name for name in ("bucket", "kaggle", "hf") if name != place]
+    places.answers = dict.fromkeys(others, 404)
+    right, url = dict(places.files), {"bucket": R101X3, "kaggle": HEAD_ON_KAGGLE, "hf": ON_HF}[place]
+    places.files[url] = sent
+    with pytest.raises(WeightsUnreachable) as raised:
+        fetch()
+    why = {"bucket": "something else", "kaggle": "cannot be unpacked", "hf": "something else"}[place]
+    assert why in str(raised.value)
+    assert places.places == ["bucket", "kaggle", "hf"]
+    assert left(tmp_path) == []
+    places.files, places.answers = {**right, url: sent}, {}
+    path = fetch()
+    assert places.asked[-1].split()[0] == ("kaggle" if place == "bucket" else "bucket")
+    places.answers = dict.fromkeys(("bucket", "kaggle", "hf"), 404)
+    assert fetch() == path
+
+
 @pytest.mark.parametrize("place", ["bucket", "kaggle", "hf"])
 def test_a_damaged_file_is_not_taken_and_the_next_place_is_asked(places, tmp_path, monkeypatch, place):
     others = [name for name in ("bucket", "kaggle", "hf") if name != place]
@@ -333,8 +366,9 @@ def test_offline_asks_neither_the_network_nor_name_servers(places, tmp_path, mon
     assert places.asked == []
 
 
-def test_a_download_that_was_killed_is_continued(places, tmp_path):
-    places.files[R101X3] = os.urandom(30 << 20)
+def test_a_download_that_was_killed_is_continued(places, tmp_path, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "r101x3", REAL)
+    places.files[R101X3] = WHOLE
     slow = (
         "import time, bit.transfer as t, bit.download as d; t._PIECE_BYTES = 1 << 20; stream = open\n"
         "import builtins; real = builtins.open\n"
@@ -344,18 +378,18 @@ def test_a_download_that_was_killed_is_continued(places, tmp_path):
         "    def __enter__(self): return self\n"
         "    def __exit__(self, *_): self.file.close()\n"
         "    def write(self, data): self.file.write(data); self.file.flush(); time.sleep(0.1)\n"
-        "t.open = lambda path, *a, **k: Slow(real(path, *a, **k)) if str(path).endswith('.partial') else real(path, *a, **k)\n"
+        "t.open = lambda path, *a, **k: Slow(real(path, *a, **k)) if '.partial.n' in str(path) else real(path, *a, **k)\n"
         "d.main(['--model=bit/m-r101x3'])\n"
     )
     process = subprocess.Popen([sys.executable, "-c", slow], cwd=helpers.REPO, stderr=subprocess.DEVNULL)
-    partial = tmp_path / "cache" / "storage.googleapis.com" / "bit_models" / "BiT-M-R101x3.npz.partial"
+    partial = tmp_path / "cache" / "storage.googleapis.com" / "bit_models" / "BiT-M-R101x3.partial.npz"
     deadline = time.monotonic() + 60
     while not (partial.exists() and partial.stat().st_size > 3 << 20) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     had = partial.stat().st_size
-    assert 3 << 20 < had < 30 << 20
+    assert 3 << 20 < had < len(WHOLE)
     path = fetch()
     assert content(path) == places.files[R101X3]
     assert places.asked[1:] == [f"bucket BiT-M-R101x3.npz bytes={had}-"]
@@ -368,13 +402,13 @@ def test_what_another_version_of_the_file_left_is_not_continued(places, tmp_path
     with pytest.raises(WeightsUnreachable, match="the connection broke 4 times"):
         fetch()
     assert len(left(tmp_path)) == 2  # the part, and what it is a part of
-    places.files[R101X3] = os.urandom(100_000)
+    places.files[R101X3] = hollow("tiny", 10, 100_000)
     assert content(fetch()) == places.files[R101X3]
     assert len(left(tmp_path)) == 1
 
 
 def test_processes_that_want_the_same_at_once_fetch_it_once(places):
-    places.files[R101X3] = os.urandom(20 << 20)
+    places.files[R101X3] = WHOLE
     command = [sys.executable, "-m", "bit.download", "--model=bit/m-r101x3"]
     with ThreadPoolExecutor(3) as threads:
         runs = threads.map(lambda _: subprocess.run(command, cwd=helpers.REPO, capture_output=True), range(3))
