@@ -90,33 +90,56 @@ def kaggle_url(handle: str) -> str:
     return f"{KAGGLE}/api/v1/models/{handle}/download"
 
 
-_WEB = r"https?://(?:www\.)?"
+_SCHEME = r"(?:https?://)?"
+_WEB = rf"{_SCHEME}(?:www\.)?"
+_STORAGE = rf"{_SCHEME}storage\.(?:googleapis|cloud\.google)\.com"
+
+
+def _bucket(name: str) -> str:
+    """The forms of a bucket's address."""
+    return rf"(?:gs://{name}|{_STORAGE}/{name}|{_SCHEME}{name}\.storage\.googleapis\.com)"
+
+
 _MEMBER = r"(?P<scope>[ms])-(?P<arch>r\d+x\d)"
 _TASK = r"(?P<task>imagenet21k|ilsvrc2012)"
-_SHORT = rf"{_MEMBER}(?:/{_TASK}_classification)?(?:/1)?"
+_HANDLE = rf"{_MEMBER}(?:/{_TASK}_classification)?"
+_SHORT = rf"{_HANDLE}(?:/1)?"
 _VARIATION = rf"{_MEMBER}(?:-{_TASK}-classification)?"
 _TIMM = r"(?:timm/)?resnetv2_(?P<timm>\d+x\d)_bit\.goog_in21k(?P<tuned>_ft_in1k)?"
+_TIMM_FILE = r"(?:model\.safetensors|pytorch_model\.bin)"  # of the same weights
+_HUB = r"(?:huggingface\.co|hf\.co)"
 _FORMS = tuple(
     re.compile(form, re.IGNORECASE)
     for form in (
         rf"(?:kaggle://)?(?:google/)?bit/{_SHORT}",
         rf"{_WEB}tfhub\.dev/google/bit/{_SHORT}",
+        rf"{_bucket('tfhub-modules')}/google/bit/{_HANDLE}(?:/1(?:\.tar\.gz)?)?",
         rf"(?:kaggle://)?google/bit/tensorflow2/{_VARIATION}(?:/1)?",
         rf"{_WEB}kaggle\.com/models/google/bit/(?:frameworks/)?tensorflow2/(?:variations/)?{_VARIATION}(?:/(?:versions/)?1)?",
         rf"{_WEB}kaggle\.com/api/v1/models/google/bit/tensorflow2/{_VARIATION}/1/download",
-        rf"(?:hf://|hf-hub:)?{_TIMM}(?:@main)?(?:/model\.safetensors)?",
-        rf"{_WEB}(?:huggingface\.co|hf\.co)/{_TIMM}(?:/(?:tree|blob|resolve)/main(?:/model\.safetensors)?)?",
+        rf"(?:hf://|hf-hub:)?{_TIMM}(?:@main)?(?:/{_TIMM_FILE})?",
+        rf"{_WEB}{_HUB}/{_TIMM}(?:/(?:tree|blob|resolve)/main(?:/{_TIMM_FILE})?)?",
     )
 )
-_IN_BUCKET = re.compile(r"(?:gs://|https?://storage\.(?:googleapis|cloud\.google)\.com/)bit_models/(.+)")
+_IN_BUCKET = re.compile(rf"{_bucket('bit_models')}/(.+)")
 _KAGGLE_MODEL = re.compile(
     rf"(?:kaggle://|{_WEB}kaggle\.com/models/)([\w-]+/[\w-]+)/(?:frameworks/)?([\w-]+)/(?:variations/)?([\w.-]+)/"
     r"(?:versions/)?(\d+)",
     re.IGNORECASE,
 )
+# All of these places but files of Hugging Face, archives of Kaggle, and further checkpoints in the bucket: the rest are pages, or
+# of another format.
 _RESERVED = re.compile(
-    rf"(?:{_WEB}tfhub\.dev/|{_WEB}kaggle\.com/models/|kaggle://)?google/bit/.*|{_WEB}kaggle\.com/models/.*"
-    rf"|(?:kaggle|hf|hf-hub):.*|(?:{_WEB}(?:huggingface\.co|hf\.co)/)?(?:timm/)?resnetv2_[^/]*",
+    "|".join(
+        (
+            rf"(?:{_WEB}tfhub\.dev/|{_bucket('tfhub-modules')}/|kaggle://)?google/bit/.*",
+            rf"{_WEB}kaggle\.com/(?!api/v1/models/(?!google/bit/).+/download$).*",
+            r"(?:kaggle|hf|hf-hub):.*",
+            rf"{_WEB}{_HUB}/(?!.+/resolve/.+\.(?:npz|safetensors|tar|tar\.gz|tgz)$).*",
+            r"(?:timm/)?resnetv2_[^/]*(?<!\.npz)(?<!\.safetensors)",
+            rf"{_bucket('bit_models')}(?:/(?!.*\.npz$).*)?",
+        )
+    ),
     re.IGNORECASE,
 )
 
@@ -166,6 +189,13 @@ def on_kaggle(name: str) -> str:
 def is_reserved(name: str) -> bool:
     """Whether `name` has the form of a name of these places, so that it can mean nothing else than a model there."""
     return bool(_RESERVED.fullmatch(_bare(name)))
+
+
+def file_of_page(name: str) -> str:
+    """The address of the file that a page of Hugging Face shows; '' for other names."""
+    match = re.fullmatch(rf"({_WEB}{_HUB}/.+)/blob/(.+)", _bare(name))
+    address = f"{match[1]}/resolve/{match[2]}" if match else ""
+    return "" if is_reserved(address) else address
 
 
 def _bare(name: str) -> str:

@@ -111,6 +111,9 @@ _UNTRAINED = re.compile(
     rf"untrained/(?P<arch>{_ARCHITECTURE}|tiny)(?:/(?P<task>imagenet21k|ilsvrc2012)_classification)?"
 )
 _TARBALL = re.compile(r"\.(?:tar|tar\.gz|tgz)(?:\?.*)?$")
+# In the format of Hugging Face's transformers, whose convert_bit_to_pytorch.py made it from timm's resnetv2_50x1_bitm, which was
+# fine-tuned on ILSVRC-2012.
+_TRANSFORMERS = re.compile(r"(?:^|[/:])google/bit-50(?:$|[/?#@])")
 _KERAS = re.compile(r"\.(?:keras|h5|hdf5)(?:\?.*)?$", re.IGNORECASE)
 
 
@@ -128,18 +131,21 @@ def resolve(name: str) -> Model:
         raise UnusableModel(_keras(name))
     if match := _UNTRAINED.fullmatch(name):
         return _model(name, "untrained", "", match["arch"], match["task"] or "")
-    if url := mirrors.in_bucket(name):
+    is_here = "://" not in name and os.path.exists(name)
+    if not is_here and (url := mirrors.in_bucket(name)):
         return _checkpoint(name, url)
-    if (found := mirrors.official(name)) and (_SHORT.match(name) or not os.path.exists(name)):
+    if (found := mirrors.official(name)) and (_SHORT.match(name) or not is_here):
         return _official(name, *found)
+    if not is_here and (url := mirrors.on_kaggle(name)):
+        return _model(name, "saved_model", url, "", "")
+    if not is_here and mirrors.is_reserved(name):
+        raise UnknownModel(_unknown(name))
     file = name.split("?")[0]
     if file.endswith((".npz", ".safetensors")):
-        official = CHECKPOINT.fullmatch(file.removeprefix("vtab/")) and not os.path.exists(name)
+        official = CHECKPOINT.fullmatch(file.removeprefix("vtab/")) and not is_here
         return _as_tuned(_checkpoint(name, f"{BUCKET}/{name}" if official else name))
-    if mirrors.is_reserved(name) and not mirrors.on_kaggle(name) and not os.path.exists(name):
-        raise UnknownModel(_unknown(name))
     if _is_place(name):
-        return _as_tuned(_model(name, "saved_model", mirrors.on_kaggle(name) or name, "", ""))
+        return _as_tuned(_model(name, "saved_model", name, "", ""))
     raise UnknownModel(_unknown(name))
 
 
@@ -207,7 +213,11 @@ def _is_place(name: str) -> bool:
 
 def _unknown(name: str) -> str:
     known, wanted = names(), name.lower()
-    if match := re.search(
+    if address := mirrors.file_of_page(name):
+        known = [wanted := address]
+    elif _TRANSFORMERS.search(wanted):
+        known = [wanted := "bit/m-r50x1/ilsvrc2012_classification"]
+    elif match := re.search(
         r"(?:^|/)([ms]-r[^/?#]*)", wanted
     ):  # the member, in whatever a place writes around it
         known, wanted = [n for n in known if n.startswith(f"bit/{match[1][0]}-")], f"bit/{match[1]}"

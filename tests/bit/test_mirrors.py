@@ -55,8 +55,19 @@ NAMES = {
         ON_HF,
         "timm/resnetv2_101x3_bit.goog_in21k",
         "resnetv2_101x3_bit.goog_in21k",
+        "https://huggingface.co/timm/resnetv2_101x3_bit.goog_in21k/blob/main/pytorch_model.bin",
+        "https://hf.co/timm/resnetv2_101x3_bit.goog_in21k/resolve/main/pytorch_model.bin?download=true",
+        "huggingface.co/timm/resnetv2_101x3_bit.goog_in21k",
+        "tfhub.dev/google/bit/m-r101x3/1",
+        "www.kaggle.com/models/google/bit/TensorFlow2/m-r101x3/1",
+        "kaggle.com/models/google/bit/frameworks/TensorFlow2/variations/m-r101x3/versions/1",
+        "https://storage.googleapis.com/tfhub-modules/google/bit/m-r101x3/1.tar.gz",
+        "https://tfhub-modules.storage.googleapis.com/google/bit/m-r101x3/imagenet21k_classification/1.tar.gz",
+        "gs://tfhub-modules/google/bit/m-r101x3/1",
         R101X3,
         "gs://bit_models/BiT-M-R101x3.npz",
+        "https://bit_models.storage.googleapis.com/BiT-M-R101x3.npz",
+        "storage.googleapis.com/bit_models/BiT-M-R101x3.npz",
         "https://storage.cloud.google.com/bit_models/BiT-M-R101x3.npz?authuser=0",
         "BiT-M-R101x3.npz",
     ],
@@ -66,6 +77,8 @@ NAMES = {
         "google/bit/tensorFlow2/m-r101x3-ilsvrc2012-classification/1",
         "timm/resnetv2_101x3_bit.goog_in21k_ft_in1k",
         "gs://bit_models/BiT-M-R101x3-ILSVRC2012.npz",
+        "gs://tfhub-modules/google/bit/m-r101x3/ilsvrc2012_classification/1.tar.gz",
+        "huggingface.co/timm/resnetv2_101x3_bit.goog_in21k_ft_in1k/tree/main",
     ],
     f"{mirrors.BUCKET}/BiT-S-R50x3.npz": [
         "bit/s-r50x3/ilsvrc2012_classification",
@@ -101,6 +114,29 @@ def test_every_name_means_the_one_checkpoint(uri, name):
         ("timm/resnetv2_101x3_bit.goog_in1k", "timm/resnetv2_101x3_bit.goog_in21k"),
         ("resnetv2_50x1_bit.goog_distilled_in1k", "timm/resnetv2_50x1_bit.goog_in21k"),
         ("hf://somebody/something", "bit/m-r101x3"),
+        ("hf://somebody/something/model.safetensors", "bit/m-r101x3"),
+        ("https://huggingface.co/somebody/something", "bit/m-r101x3"),
+        ("huggingface.co/somebody/something/tree/main", "bit/m-r101x3"),
+        ("https://huggingface.co/somebody/something/resolve/main/pytorch_model.bin", "bit/m-r101x3"),
+        ("https://huggingface.co/google/bit-50", "bit/m-r50x1/ilsvrc2012_classification"),
+        ("google/bit-50", "bit/m-r50x1/ilsvrc2012_classification"),
+        (
+            "https://huggingface.co/google/bit-50/resolve/main/pytorch_model.bin",
+            "bit/m-r50x1/ilsvrc2012_classification",
+        ),
+        (
+            "https://huggingface.co/a/b/blob/main/model.safetensors",
+            "https://huggingface.co/a/b/resolve/main/model.safetensors",
+        ),
+        ("https://hf.co/a/b/blob/main/c/m.npz?x=1", "https://hf.co/a/b/resolve/main/c/m.npz"),
+        ("https://huggingface.co/a/b/blob/main/README.md", "bit/m-r101x3"),
+        ("gs://tfhub-modules/google/bit/s-r152x9/1", "bit/s-r152x4"),
+        ("https://storage.googleapis.com/tfhub-modules/google/bit/m-r101x3/2.tar.gz", "bit/m-r101x3"),
+        ("https://www.kaggle.com/datasets/somebody/m-r50x3", "bit/m-r50x3"),
+        ("www.kaggle.com/api/v1/models/google/bit/tensorFlow2/m-r50x3/2/download", "bit/m-r50x3"),
+        ("tfhub.dev/google/bit/m-r50x9/1", "bit/m-r50x3"),
+        ("gs://bit_models", "bit/m-r101x3"),
+        ("https://storage.googleapis.com/bit_models/", "bit/m-r101x3"),
         ("bit/m-r77x3", "bit/m-r50x3"),
     ],
 )
@@ -112,12 +148,34 @@ def test_what_only_looks_like_one_is_refused_with_the_nearest(name, nearest):
 
 def test_any_other_model_of_kaggle_is_a_saved_model_behind_its_download_address():
     page = "https://www.kaggle.com/models/tensorflow/resnet-50/frameworks/TensorFlow2/variations/feature-vector/versions/3"
-    for name in (page, "kaggle://tensorflow/resnet-50/tensorFlow2/feature-vector/3"):
+    api = "https://www.kaggle.com/api/v1/models/tensorflow/resnet-50/tensorFlow2/feature-vector/3/download"
+    handle = "kaggle://tensorflow/resnet-50/tensorFlow2/feature-vector/3"
+    for name in (page, page.removeprefix("https://"), api, handle):
         model = resolve(name)
-        url = (
-            "https://www.kaggle.com/api/v1/models/tensorflow/resnet-50/tensorFlow2/feature-vector/3/download"
-        )
-        assert (model.kind, model.uri, model.architecture) == ("saved_model", url, "")
+        assert (model.kind, model.uri, model.architecture) == ("saved_model", api, "")
+
+
+@pytest.mark.parametrize(
+    ("uri", "kind"),
+    [
+        ("https://huggingface.co/a/b/resolve/main/model.safetensors", "npz"),
+        ("https://huggingface.co/datasets/a/b/resolve/v1/c/m.npz?download=true", "npz"),
+        ("https://hf.co/a/b/resolve/main/m.tar.gz", "saved_model"),
+        ("https://storage.googleapis.com/bit_models/distill/R50x1_224.npz", "npz"),
+        ("gs://bit_models_of_ours/BiT-M-R101x3.npz", "npz"),
+        ("gs://bit_models_of_ours/module", "saved_model"),
+        ("https://tfhub.dev/google/imagenet/resnet_v2_50/feature_vector/5", "saved_model"),
+        ("https://storage.googleapis.com/tfhub-modules/google/imagenet/x/1.tar.gz", "saved_model"),
+        ("resnetv2_mine.safetensors", "npz"),
+        ("huggingface.co", "saved_model"),  # a folder of that name
+    ],
+)
+def test_what_these_places_have_besides_is_taken_as_it_is(uri, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "huggingface.co").mkdir()
+    model = resolve(uri)
+    assert (model.uri, model.kind) == (uri, kind)
+    assert not mirrors.mirrors(model.uri, True)
 
 
 def test_a_local_folder_goes_before_a_places_name_without_a_scheme(tmp_path, monkeypatch):
