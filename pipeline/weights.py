@@ -39,7 +39,7 @@ def identify(settings: ModelSettings, is_local_run: bool, modules: bool = True) 
                 model, head=settings.uses_head, modules=modules, offline=settings.offline
             )
             _check(settings, path)
-            return model.uri if model.uri.startswith(BUCKET) else f"sha256:{_digest(path)}"
+            return model.uri if model.uri.startswith(f"{BUCKET}/") else f"sha256:{_digest(path)}"
         if door.is_local(model.uri):
             path = door.local(model.uri)
             _check(settings, path)

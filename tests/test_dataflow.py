@@ -16,6 +16,7 @@ from google.cloud.storage import Client
 
 from pipeline import options
 from tests import engines, helpers
+from tests.bit.test_mirrors import NAMES
 from tests.dataflow_service import DataflowService, service_account
 from tests.pages import blocks
 
@@ -203,6 +204,29 @@ def test_the_template_has_every_flag_with_a_pattern_that_fits(tmp_path):
     assert (config.overwrite, config.read.fetch.max_bytes) == (True, 64 << 20)
     for name, value in {"output": "/tmp/out", "model": "x", "batch_size": "0", "overwrite": "yes"}.items():
         assert not re.fullmatch(parameters[name]["regexes"][0], value), name
+
+
+def examples_of_models():
+    """Those of the table in docs/models.md that are no local path, and all other forms of official names."""
+    table = (helpers.REPO / "docs" / "models.md").read_text().partition("|---|---|\n")[2].partition("\n\n")[0]
+    for text in re.findall(r"`([^`]+)`", "".join(line.split("|")[2] for line in table.splitlines())):
+        if text.startswith(".") or text == "bit.export":
+            continue  # a suffix, and what writes a local folder
+        for name in (text.replace("(s)", ""), text.replace("(s)", "s")):
+            yield f"{name}bucket/module" if name.endswith(("/", ":")) else name
+    for names in NAMES.values():
+        yield from names
+
+
+def test_the_template_takes_every_name_that_is_documented():
+    spec = json.loads((DEPLOY / "flex_template.json").read_text())
+    (pattern,) = next(p["regexes"] for p in spec["metadata"]["parameters"] if p["name"] == "model")
+    names = set(examples_of_models())
+    assert {"vtab/BiT-M-R101x3-run0-caltech101.npz", "s3://bucket/module", "http://bucket/module"} <= names
+    assert {"hf-hub:bucket/module", "gs://bit_models/...", "untrained/tiny"} <= names
+    assert [name for name in sorted(names) if not re.fullmatch(pattern, name)] == []
+    for name in ("", "x", "/models/mine.npz", "mine.npz", "./mine", "bit/", "file:///m.npz", "bit/m-r101x3 "):
+        assert not re.fullmatch(pattern, name), name
 
 
 # The flags of gcloud's commands, from its reference (528.0.0), as far as the documentation uses these commands.
