@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import logging
 import os
+import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -139,7 +140,7 @@ def _check_new(output: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns 0; exits with 2 if the request is wrong."""
+    """Returns 0, or 1 for a full disk or damaged data; exits with 2 if the request is wrong."""
     parser = argparse.ArgumentParser(prog="python -m bit.export", description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="a name of `python -m bit.models`, or an .npz file")
     parser.add_argument("--output", required=True, help="folder for the SavedModel")
@@ -152,6 +153,11 @@ def main(argv: list[str] | None = None) -> int:
         choices=("float32", "bfloat16", "float16"),
         help="of an --optimized export (default: float32)",
     )
+    parser.add_argument(
+        "--offline",
+        action="store_true",
+        help="take the model only from this machine's cache or disk, and never ask the network for it",
+    )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
@@ -159,22 +165,30 @@ def main(argv: list[str] | None = None) -> int:
             raise UnusableModel("--precision is for --optimized: a trainable module is float32")
         model = resolve(args.model)
         optimized_for = (args.precision or "float32") if args.optimized else ""
-        weights = _weights(model)
-        names = tuned.read_names(local_path(model), "npz") if args.head and not model.architecture else ()
+        path = _path(model, args.offline)
+        weights = _weights(model, path)
+        names = tuned.read_names(path, "npz") if args.head and not model.architecture else ()
         side, orientation = model.image_size, model.exif_orientation
         export(weights, args.output, args.head, optimized_for, side, names, orientation)
     except (UnknownModel, UnusableModel, WeightsUnreachable) as error:
         parser.error(str(error))
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 1
     logging.info("wrote %s of %s to %s", "logits" if args.head else "features", model.name, args.output)
     return 0
 
 
-def _weights(model: Model) -> Weights:
+def _path(model: Model, offline: bool) -> str:
     if model.kind == "saved_model":
         raise UnusableModel(f"{model.name} is already a SavedModel: copy it")
+    return local_path(model, modules=False, offline=offline)
+
+
+def _weights(model: Model, path: str) -> Weights:
     if model.kind == "untrained":
         return Untrained(ARCHITECTURES[model.architecture], HEADS.get(model.head, 0))
-    return open_checkpoint(local_path(model, modules=False), model.architecture)
+    return open_checkpoint(path, model.architecture)
 
 
 if __name__ == "__main__":

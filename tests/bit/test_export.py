@@ -1,6 +1,7 @@
 """bit.export: a SavedModel that behaves like the TF-Hub module."""
 
 import gc
+import socket
 import subprocess
 import sys
 
@@ -213,6 +214,36 @@ def test_a_wrong_request_is_refused(arguments, tmp_path, capsys):
     assert raised.value.code == 2
     assert not (tmp_path / "m").exists()
     assert "error: " in capsys.readouterr().err
+
+
+def no_network(*_, **__):
+    raise AssertionError("the network was asked")
+
+
+def test_offline_takes_the_model_from_the_cache_and_asks_no_network(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.setitem(ARCHITECTURES, "r101x3", ARCHITECTURES["tiny"])
+    monkeypatch.setenv("BIT_CACHE_DIR", str(tmp_path / "cache"))
+    arguments = ["--model=bit/m-r101x3", "--head", f"--output={tmp_path / 'm'}"]
+    with pytest.raises(AssertionError, match="the network was asked"):
+        main(arguments)
+    with pytest.raises(SystemExit) as raised:
+        main([*arguments, "--offline"])
+    assert raised.value.code == 2
+    cached = tmp_path / "cache" / "storage.googleapis.com" / "bit_models" / "BiT-M-R101x3.npz"
+    assert f"--offline asks no other; looked for:\n  {cached}\n" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(Untrained(ARCHITECTURES["tiny"], 10), str(cached))
+    assert main([*arguments, "--offline"]) == 0
+    assert hub.load(str(tmp_path / "m"))(tf.zeros((1, 32, 32, 3))).shape == (1, 10)
+
+
+@pytest.mark.parametrize("command", ["bit.export", "bit.download", "pipeline.main", "pipeline.finetune"])
+def test_every_command_that_loads_a_model_has_offline(command):
+    done = subprocess.run([sys.executable, "-m", command, "--help"], capture_output=True, text=True)
+    assert (done.returncode, "--model" in done.stdout, "--offline" in done.stdout) == (0, True, True)
 
 
 def test_a_folder_in_use_is_refused(tiny_module, capsys):
