@@ -1,11 +1,32 @@
 """The short form: every kind of trouble once. `python -m tests.chaos` goes on for as long as one likes."""
 
+import re
+
 import pytest
 
 from tests import helpers
 from tests.chaos import trouble
 from tests.chaos.drive import Run
 from tests.chaos.stage import stage
+
+# How the log tells of each kind, after the time.
+STORIES = {
+    "kill_worker": r"worker \d+ killed",
+    "pause_worker": r"worker \d+ stopped",
+    "kill_decoder": r"decoder \d+ killed",
+    "kill_launcher": r"launcher \d+ killed",
+    "cut_network": r"store cut off",
+    "fill_disk": r"disk full",
+}
+FURTHER = r".*: over|the command ended with .*"  # what the log tells besides
+
+
+def kinds_told(log):
+    """The kinds of trouble that a log tells of, in order; a line that tells of none is itself."""
+    for line in log:
+        told = re.sub(r"^\d\d:\d\d:\d\d ", "", line)
+        if not re.fullmatch(FURTHER, told):
+            yield next((kind for kind, story in STORIES.items() if re.fullmatch(story, told)), line)
 
 
 @pytest.mark.slow
@@ -20,7 +41,8 @@ def test_a_job_in_processes_outlives_every_kind_of_trouble(tmp_path):
             run.to_the_end(kinds, once=True)
             run.check(whole)
             assert run.hit, run.log
+            assert [*kinds_told(run.log)] == run.hit
             hit.update(run.hit)
             kinds = [kind for kind in kinds if kind.__name__ not in hit]
-        assert len(run.log) >= len(run.hit)
+        assert hit == {kind.__name__ for kind in trouble.EVERYWHERE} == set(STORIES)
         assert not scene.offspring.left()
