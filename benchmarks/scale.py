@@ -48,7 +48,7 @@ class Device:
     terabytes_per_second: float
     machine: str = ""
     cpus: int = 0
-    on_demand: float | None = None  # None where it cannot be had, or was not looked up
+    on_demand: float | None = None  # None where it cannot be had, or is not known of the same time
     spot: float | None = None
 
 

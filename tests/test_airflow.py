@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 from google.cloud import dataflow_v1beta3
 
 from pipeline import flags, options, worker_image
@@ -29,6 +30,22 @@ pytestmark = [
 DEPLOY = helpers.REPO / "deploy" / "airflow"
 FLAGS = helpers.REPO / "deploy" / "dataflow"
 LOCK = DEPLOY / "requirements.txt"
+
+
+OPTIONS_OF_BEAM = {
+    "labels": ["team=images", "cost=research"],
+    "autoscaling_algorithm": "NONE",
+    "flexrs_goal": "COST_OPTIMIZED",
+    "s3_region_name": "eu-west-1",
+    "enable_hot_key_logging": True,
+    "s3_disable_ssl": False,
+    "min_cpu_platform": "Intel Skylake",
+    "hdfs_port": 9870,
+    "num_workers": 2,
+    "experiments": "enable_x",
+    "dataflow_service_options": ["flexrs"],
+    "scaled_decoding": True,
+}
 
 
 def conf(name: str, **more) -> dict:
@@ -79,6 +96,11 @@ def airflow(tmp_path_factory):
                 "project": "project",
                 "key_feature": "image/filename",
                 "options": {"top_k": 5, "outputs": ["embedding", "logits"], "no_opt_out": True},
+            },
+            "options of Beam": conf("template_l4", flags_file=None, options=OPTIONS_OF_BEAM),
+            **{
+                f"option {name}": conf("template_l4", options={name: "mine"})
+                for name in ("project", "job_name", "runner")
             },
         },
         "flags": {
@@ -235,10 +257,10 @@ def test_the_template_of_a_gpu_gets_its_environment(airflow):
             "worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver",
         ],
         "additionalPipelineOptions": [
+            "worker_disk_type=compute.googleapis.com/projects//zones//diskTypes/pd-balanced",
+            "disk_size_gb=100",
             "number_of_worker_harness_threads=2",
             "sdk_location=container",
-            "disk_size_gb=100",
-            "worker_disk_type=compute.googleapis.com/projects//zones//diskTypes/pd-balanced",
         ],
     }
     assert launch["parameters"] == {
@@ -256,31 +278,69 @@ def test_the_template_of_a_gpu_gets_its_environment(airflow):
 def test_a_request_for_the_template_is_one_of_the_service(airflow):
     template = json.loads((FLAGS / "flex_template.json").read_text())
     parameters = {entry["name"]: entry["regexes"] for entry in template["metadata"]["parameters"]}
-    for body in airflow["bodies"].values():
-        launch = body["launchParameter"]
+    for launch in (body["launchParameter"] for body in airflow["bodies"].values() if body):
         request = dataflow_v1beta3.LaunchFlexTemplateParameter.from_json(json.dumps(launch))  # refuses others
         assert request.environment.machine_type == launch["environment"].get("machineType", "")
         for name, value in launch["parameters"].items():
             assert all(re.fullmatch(regex, value) for regex in parameters[name]), name
 
 
-def test_every_flag_of_a_gpu_has_its_place_in_the_request():
-    """A flag that is in no list of the DAG would be taken for one of the template's parameters."""
+def test_every_flag_has_its_place_in_the_request():
+    """What is in no list of the DAG is taken for an option of Beam."""
     dag = ast.parse((DEPLOY / "bit_features_dag.py").read_text())
-    known = {
-        target.id: ast.literal_eval(node.value)
-        for node in dag.body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if target.id in ("ENVIRONMENT", "EXPERIMENTS", "BEAMS", "PRIVATE")
+    assigned = {
+        target.id: node.value for node in dag.body if isinstance(node, ast.Assign) for target in node.targets
     }
-    elsewhere = {*known["ENVIRONMENT"], *known["EXPERIMENTS"], *known["BEAMS"], known["PRIVATE"], "runner"}
-    own = {action.dest for action in flags.parser()._actions}
+    request = {key.value for key in assigned["REQUEST"].keys}
+    environment, experiments, private, jobs, launchers = (
+        ast.literal_eval(assigned[name])
+        for name in ("ENVIRONMENT", "EXPERIMENTS", "PRIVATE", "JOBS", "LAUNCHERS")
+    )
+    own = {action.dest for action in flags.parser()._actions if action.dest != "help"}
+    assert not request & {*jobs}
+    assert request | {*jobs} == own
+    elsewhere = {*environment, *experiments, private, *launchers}
     assert not elsewhere & own
-    for path in FLAGS.glob("*.flags"):
-        assert {flag[2:].partition("=")[0] for flag in path.read_text().split()} <= elsewhere | own, path
     beams = {flag[2:] for flag in options._beam_parser()._option_string_actions}
     assert elsewhere - {"launcher_machine_type"} <= beams
+    for path in FLAGS.glob("*.flags"):
+        assert {flag[2:].partition("=")[0] for flag in path.read_text().split()} <= own | beams, path
+
+
+def test_an_option_of_beam_is_no_parameter_of_the_template(airflow):
+    launch = airflow["bodies"]["options of Beam"]["launchParameter"]
+    assert launch["environment"] == {
+        "numWorkers": 2,
+        "additionalExperiments": ["enable_x", "flexrs"],
+        "additionalPipelineOptions": [
+            "labels=team=images",
+            "labels=cost=research",
+            "autoscaling_algorithm=NONE",
+            "flexrs_goal=COST_OPTIMIZED",
+            "s3_region_name=eu-west-1",
+            "enable_hot_key_logging",
+            "min_cpu_platform=Intel Skylake",
+            "hdfs_port=9870",
+        ],
+    }
+    assert launch["parameters"] == {
+        "input": "gs://my-bucket/images/*.tfrecord",
+        "output": "gs://my-bucket/features",
+        "model": "bit/m-r101x3",
+        "input_format": "auto",
+        "max_failure_rate": "0.5",
+        "scaled_decoding": "true",
+    }
+    options_sent = launch["environment"]["additionalPipelineOptions"]
+    beam = PipelineOptions([f"--{option}" for option in options_sent]).get_all_options()
+    assert beam["labels"] == ["team=images", "cost=research"]
+    assert (beam["hdfs_port"], beam["enable_hot_key_logging"]) == ("9870", True)
+
+
+@pytest.mark.parametrize("name", ["project", "job_name", "runner"])
+def test_what_the_request_itself_says_is_refused_by_name_among_the_options(airflow, name):
+    assert airflow["bodies"][f"option {name}"] == {}
+    assert f"{name} in options or flags_file is no option of a template" in airflow["log"]
 
 
 def command_line(values: dict) -> list[str]:

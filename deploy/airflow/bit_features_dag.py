@@ -147,8 +147,36 @@ ENVIRONMENT = {
 }
 EXPERIMENTS = ("experiments", "dataflow_service_options")
 PRIVATE = "no_use_public_ips"
-# Other flags of Beam; what is in none of these is a parameter of the template, which knows the job's own flags.
-BEAMS = ("number_of_worker_harness_threads", "sdk_location", "disk_size_gb", "worker_disk_type")
+# The launcher of a template gets them from the request itself.
+LAUNCHERS = {"project": "project", "region": "region", "job_name": "", "runner": ""}
+# Flags of the job besides REQUEST: the template has them as parameters. All others are Beam's.
+JOBS = (
+    "split_bytes",
+    "overwrite",
+    "retry_failures",
+    "report_file",
+    "dry_run",
+    "price_per_hour",
+    "offline",
+    "outputs",
+    "top_k",
+    "outputs_map",
+    "exif_orientation",
+    "scaled_decoding",
+    "max_pixels",
+    "decode_processes",
+    "decode_timeout",
+    "timeout",
+    "retries",
+    "max_bytes",
+    "fetch_threads",
+    "per_host",
+    "uri_schemes",
+    "allow_private_networks",
+    "user_agent_contact",
+    "no_opt_out",
+    "trust_env_proxies",
+)
 DEFAULTS: dict[str, Any] = {
     "retries": 3,
     "retry_delay": timedelta(minutes=1),
@@ -198,18 +226,35 @@ def flags() -> dict[str, Any]:
 @task
 def launch(values: dict[str, Any]) -> dict[str, Any]:
     """Flags as a template takes them: what is asked of Dataflow as `environment`, those of the job as `parameters`."""
+    if wrong := sorted(LAUNCHERS.keys() & values.keys()):
+        param = LAUNCHERS[wrong[0]]
+        raise AirflowFailException(
+            f"{wrong[0]} in options or flags_file is no option of a template: "
+            + (f"set the param {param}" if param else "leave it out")
+        )
+    own = {name: value for name, value in values.items() if name in REQUEST or name in JOBS}
     environment = {ENVIRONMENT[name]: value for name, value in values.items() if name in ENVIRONMENT}
     experiments = [entry for name in EXPERIMENTS for entry in as_list(values.get(name, []))]
-    beams = [f"{name}={values[name]}" for name in BEAMS if name in values]
+    elsewhere = {*own, *ENVIRONMENT, *EXPERIMENTS, PRIVATE}
+    beams = [
+        entry for name in values if name not in elsewhere for entry in pipeline_options(name, values[name])
+    ]
     if experiments:
         environment["additionalExperiments"] = experiments
     if beams:
         environment["additionalPipelineOptions"] = beams
     if values.get(PRIVATE):
         environment["ipConfiguration"] = "WORKER_IP_PRIVATE"
-    elsewhere = {*ENVIRONMENT, *EXPERIMENTS, *BEAMS, PRIVATE}
-    own = {name: value for name, value in values.items() if name not in elsewhere}
     return {"environment": environment, "parameters": texts(own)}
+
+
+def pipeline_options(name: str, value: Any) -> list[str]:
+    """A flag of Beam as the entries of a list that has no dashes: one per value, a switch by its name alone."""
+    values = [one for one in as_list(value) if one is not None and one is not False]
+    return [
+        name if one is True else f"{name}={one if isinstance(one, str) else json.dumps(one)}"
+        for one in values
+    ]
 
 
 def as_list(value: Any) -> list[Any]:
