@@ -12,7 +12,7 @@ from bit.command import exit_with
 from pipeline.console import counted, say
 from transforms.commit import arrays, receipts, request
 from transforms.commit.audit import Problem, check_shard
-from transforms.commit.layout import MANIFEST, OF_SHARDS, REQUEST, Layout, label_of, receipt_name
+from transforms.commit.layout import MANIFEST, OF_SHARDS, REQUEST, Layout, label_of, order, receipt_name
 from transforms.commit.receipts import Receipt
 from transforms.manifest import manifest
 from transforms.sources import kinds
@@ -67,7 +67,7 @@ def check_folder(layout: Layout) -> Iterator[Problem]:
     root = len(door.local(layout.folder))
     files = door.match(door.join(layout.folder, "**"))
     present = {door.local(file.path)[root:].lstrip("/") for file in files}
-    labels = sorted(filter(None, map(label_of, present)))
+    labels = sorted(filter(None, map(label_of, present)), key=order)
     if not labels and MANIFEST not in present:
         raise NoOutput(
             f"{layout.folder} holds no output of this job: it has neither a manifest nor a receipt"
@@ -110,9 +110,9 @@ def _between(layout: Layout, done: Sequence[Receipt]) -> Iterator[Problem]:
     of = int(first.shard.split("-of-")[1])
     expected = {f"{index:05d}-of-{of:05d}" for index in range(of)}
     labels = {receipt.shard for receipt in done}
-    for label in sorted(expected - labels):
+    for label in sorted(expected - labels, key=order):
         yield Problem(layout.receipt(label), "is missing: the shard is not done")
-    for label in sorted(labels - expected):
+    for label in sorted(labels - expected, key=order):
         yield Problem(layout.receipt(label), f"is of another job than {first.shard}: not one of {of} shards")
     for receipt in done[1:]:
         for name, (old, new) in receipts.conflicts(first.fingerprint, receipt.fingerprint).items():

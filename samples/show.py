@@ -26,7 +26,10 @@ class Record(NamedTuple):
 
 def read_records(folder: Path) -> Iterator[Record]:
     """The feature records of a job's output folder, in input order. Raises ValueError for a damaged file."""
-    for path in sorted(folder.glob(features_name("*"))):
+    paths = folder.glob(features_name("*"))
+    for path in sorted(
+        paths, key=lambda path: (len(path.name), path.name)
+    ):  # 100000-of-... after 99999-of-...
         with path.open("rb") as stream:
             for record in features.read(stream):
                 if isinstance(record, features.Damage):

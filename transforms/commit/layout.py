@@ -56,6 +56,11 @@ def label_of(path: str) -> str:
     return match[1] if match else ""
 
 
+def order(label: str) -> tuple[int, str]:
+    """The key that sorts the labels of an output by their numbers: as text, 100000-of-... comes before 99999-of-..."""
+    return len(label.partition("-")[0]), label
+
+
 def is_data(name: str) -> bool:
     """Whether a path below an output folder, such as 'features-00000-of-00001.tfrecord', is a feature file or ledger."""
     return bool(_DATA.fullmatch(name))

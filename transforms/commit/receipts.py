@@ -11,7 +11,7 @@ from typing import Any
 
 from bit import mirrors
 from transforms.commit.files import FileSummary
-from transforms.commit.layout import Layout, label_of
+from transforms.commit.layout import Layout, label_of, order
 from transforms.storage import door
 
 FORMAT = 1  # version of the receipt and manifest format
@@ -110,12 +110,13 @@ def _parsed(path: str, data: bytes) -> Receipt:
 
 
 def labels(layout: Layout) -> list[str]:
-    """The labels of the shards that are done."""
+    """The labels of the shards that are done, in their order."""
     return [label_of(path) for path in _paths(layout)]
 
 
 def _paths(layout: Layout) -> list[str]:
-    return [file.path for file in door.match(layout.receipt("*"))]
+    paths = (file.path for file in door.match(layout.receipt("*")))
+    return sorted(paths, key=lambda path: order(label_of(path)))
 
 
 def same_fingerprint(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

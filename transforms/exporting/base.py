@@ -37,8 +37,14 @@ class Part:
 
     @property
     def number(self) -> str:
-        """'00003' of '00003-of-00012'."""
-        return self.label.split("-")[0]
+        """'00003' of '00003-of-00012', '000003' of '00003-of-100001': readers take files in the order of their names."""
+        index, of = self.label.split("-of-")
+        return index.zfill(len(str(int(of) - 1)))
+
+    @property
+    def name(self) -> str:
+        """The label with that number."""
+        return f"{self.number}-of-{self.label.split('-of-')[1]}"
 
 
 @dataclass(frozen=True)

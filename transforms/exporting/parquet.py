@@ -72,7 +72,7 @@ class _Parquet:
 
     def done(self, export: Export, part: Part) -> str:
         """The file, also for a shard without features: readers find one per shard."""
-        return export.place.file(f"features-{part.label}.parquet")
+        return export.place.file(f"features-{part.name}.parquet")
 
     def write(self, export: Export, part: Part, schema: pa.Schema) -> None:
         """Writes the part's file."""

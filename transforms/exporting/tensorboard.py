@@ -45,7 +45,7 @@ class _TensorBoard:
     def done(self, export: Export, part: Part) -> str:
         """The rows of the sample that lie in the part."""
         is_empty = not sample(export.limit, export.rows, part.first, part.rows)
-        return "" if is_empty else export.place.hidden("parts", f"{part.label}.arrow")
+        return "" if is_empty else export.place.hidden("parts", f"{part.name}.arrow")
 
     def write(self, export: Export, part: Part, schema: pa.Schema) -> None:
         """Writes the part's rows of the sample, each with its tile, which is null where there is none."""
