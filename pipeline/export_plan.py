@@ -18,6 +18,7 @@ from pipeline.flags import RequestError
 from transforms.commit import receipts
 from transforms.exporting import formats, parquet, steps
 from transforms.exporting.base import Export, Part, Place
+from transforms.plan_file import ReadPlan, elements
 from transforms.storage import door
 from transforms.storage.door import StoreSettings
 
@@ -37,21 +38,24 @@ class Plan:
     def define(self, pipeline: beam.Pipeline, stores: StoreSettings) -> None:
         """Adds the graph to `pipeline`: the columns are decided from all parts, unless that is done.
 
-        `stores` are those that the workers are to use."""
-        export = self.export
+        Writes the plan files of many parts. `stores` are those that the workers are to use."""
+        export, files = self.export, steps.PlanFiles(self.export)
+        todo = elements(files, self.todo)
         if self.has_columns:
-            parts = pipeline | "Parts" >> beam.Create(self.todo)
+            parts = pipeline | "Parts" >> beam.Create(todo)
         else:
             parts = (
                 pipeline
-                | "AllParts" >> beam.Create(self.parts)
+                | "AllParts" >> beam.Create(elements(files, self.parts))
+                | "ReadAllParts" >> beam.ParDo(ReadPlan(files, stores)).with_output_types(Part)
                 | "SummarizeRecords" >> beam.ParDo(steps.SummarizeRecords(export, stores))
                 | "Merge" >> beam.CombineGlobally(steps.Merge())
-                | "DecideColumns" >> beam.ParDo(steps.DecideColumns(export, self.todo, stores))
+                | "DecideColumns" >> beam.ParDo(steps.DecideColumns(export, todo, stores))
                 | "Spread" >> beam.Reshuffle()
             )
         (
             parts
+            | "ReadParts" >> beam.ParDo(ReadPlan(files, stores)).with_output_types(Part)
             | "WriteParts" >> beam.ParDo(steps.WriteParts(export, stores)).with_output_types(str)
             | "AllWritten" >> beam.combiners.Count.Globally()
             | "Finish" >> beam.ParDo(steps.Finish(export, stores)).with_output_types(str)

@@ -1,52 +1,64 @@
-"""ReadPlan: elements of the graph in, their shards out. Of a long plan the elements are ranges of a file.
+"""ReadPlan: elements of the graph in, the shards or parts of the plan out. Of a long plan the elements are ranges of a file.
 
 What `Create` holds is part of the description of the job, and engines limit its size: Dataflow's limit for a graph is
-10 MB (its page "Request quotas"), where a shard takes 120 bytes or more. So a plan of more than IN_GRAPH shards is a file in
-the output's temporary folder, which every worker reaches, and an element names a range of it.
+10 MB (its page "Request quotas"), where a shard takes 120 bytes or more. So a plan of more than IN_GRAPH items is a file in
+a folder of the output, which every worker reaches, and an element names a range of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import pickle
+import posixpath
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import apache_beam as beam
 
-from transforms.commit.layout import Layout
-from transforms.elements import Shard
 from transforms.storage import door
 from transforms.storage.door import StoreSettings
 
-IN_GRAPH = 10_000  # elements, less than 2 MB
+IN_GRAPH = 10_000  # elements: less than 2 MB of shards, less than 4 MB of an export's parts
+
+Item = TypeVar("Item")
+
+
+class Place(Protocol):
+    """Where plan files are: the layout of a job, or the place of an export. Picklable."""
+
+    def plan(self, digest: str) -> str:
+        """The path of the plan with this digest."""
+
+    def is_finished(self) -> bool:
+        """Whether nothing of any plan is left to do, so that plan files may have been deleted."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Consecutive shards of a plan file: `size` bytes from `start` on."""
+    """Consecutive items of a plan file: `size` bytes from `start` on."""
 
     path: str
     start: int
     size: int
 
 
-def elements(layout: Layout, shards: Sequence[Shard]) -> Sequence[Shard | Range]:
-    """At most IN_GRAPH elements from which ReadPlan makes the shards; writes the plan file if there are more shards.
+def elements(place: Place, items: Sequence[Item]) -> Sequence[Item | Range]:
+    """At most IN_GRAPH elements from which ReadPlan makes the items; writes the plan file if there are more items.
 
-    The name of the file is a digest of its content, so runs with other shards to do leave each other's files alone.
+    The name of the file is a digest of its content, so runs with others to do leave each other's files alone.
     """
-    if len(shards) <= IN_GRAPH:
-        return shards
-    per_range = -(-len(shards) // IN_GRAPH)
+    if len(items) <= IN_GRAPH:
+        return items
+    per_range = -(-len(items) // IN_GRAPH)
     packed = [
-        zlib.compress(pickle.dumps(shards[at : at + per_range], pickle.HIGHEST_PROTOCOL))
-        for at in range(0, len(shards), per_range)
+        zlib.compress(pickle.dumps(items[at : at + per_range], pickle.HIGHEST_PROTOCOL))
+        for at in range(0, len(items), per_range)
     ]
     content = b"".join(packed)
-    path = layout.plan(hashlib.sha256(content).hexdigest()[:16])
+    path = place.plan(hashlib.sha256(content).hexdigest()[:16])
     door.write_atomic(path, content)
     ranges, start = [], 0
     for part in packed:
@@ -56,18 +68,18 @@ def elements(layout: Layout, shards: Sequence[Shard]) -> Sequence[Shard | Range]
 
 
 class ReadPlan(beam.DoFn):
-    """Shard or Range -> Shards, in order.
+    """Item or Range -> items, in order.
 
-    Without a plan file nothing is left to do if the output has its manifest: another run with the same request has
-    ended, and deleted temporary files. WriteManifest checks that no shard is missing.
+    Without its plan file nothing is left to do if the place is finished: another run with the same request has ended, and
+    deleted its files. The last step of a job, and the launcher of an export, check that nothing is missing.
     """
 
     def __init__(
         self,
-        layout: Layout,
+        place: Place,
         stores: StoreSettings = StoreSettings(),  # noqa: B008  # frozen
     ):
-        self._layout = layout
+        self._place = place
         self._stores = stores
         self._python = sys.version_info[:2]
 
@@ -82,20 +94,20 @@ class ReadPlan(beam.DoFn):
             )
         door.adopt(self._stores)
 
-    def process(self, element: Shard | Range) -> Iterator[Shard]:
-        """Emits the shards. Raises FileNotFoundError if the plan file was deleted while the job was running."""
-        if isinstance(element, Shard):
+    def process(self, element: Any) -> Iterator[Any]:
+        """Emits the items. Raises FileNotFoundError if the plan file was deleted while the run was going on."""
+        if not isinstance(element, Range):
             yield element
         elif door.exists(element.path):
             yield from _read(element)
-        elif not door.exists(self._layout.manifest):
+        elif not self._place.is_finished():
             raise FileNotFoundError(
                 f"{element.path} was deleted while the job was running, and holds its plan: nothing else may clean up in "
-                f"{self._layout.temporary}; run the same command again to do the shards that are left"
+                f"{posixpath.dirname(element.path)}; run the same command again to do the shards that are left"
             )
 
 
-def _read(element: Range) -> tuple[Shard, ...]:
+def _read(element: Range) -> tuple[Any, ...]:
     with door.open_unbuffered(element.path, element.size) as stream:
         stream.seek(element.start)
         data = b""

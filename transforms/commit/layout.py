@@ -162,6 +162,10 @@ class Layout:
         """The shards of a run that has too many for its graph; see plan_file.py."""
         return door.join(self.temporary, f"plan-{digest}")
 
+    def is_finished(self) -> bool:
+        """Whether all shards are committed, and the run that did so has written the manifest."""
+        return door.exists(self.manifest)
+
     def attempts(self, stem: str) -> str:
         """A glob for all files of the attempts at one commit, claims included."""
         return door.join(self.temporary, f"{stem}-*")

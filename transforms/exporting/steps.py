@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import apache_beam as beam
 import pyarrow as pa
@@ -13,6 +14,7 @@ from transforms.commit import committed
 from transforms.exporting import formats
 from transforms.exporting.base import Export, Part
 from transforms.exporting.files import sweep
+from transforms.plan_file import Range
 from transforms.records import columns
 from transforms.storage import door
 from transforms.storage.door import StoreSettings
@@ -34,6 +36,22 @@ class _Step(beam.DoFn):
     def setup(self) -> None:
         """Finds the stores of the launcher."""
         door.adopt(self._stores)
+
+
+@dataclass(frozen=True)
+class PlanFiles:
+    """Where the plan files of an export are: see plan_file.py."""
+
+    export: Export
+
+    def plan(self, digest: str) -> str:
+        """The path of the plan with this digest; a glob for all of them with '*'."""
+        return self.export.place.hidden(f"plan-{digest}")
+
+    def is_finished(self) -> bool:
+        """Whether another run has ended this export: its last file is there, or the note of its request no longer is."""
+        place, final = self.export.place, formats.of(self.export.format).final
+        return door.exists(place.file(final)) if final else not door.exists(place.request)
 
 
 class SummarizeRecords(_Step):
@@ -80,18 +98,18 @@ class Merge(beam.CombineFn):
 
 
 class DecideColumns(_Step):
-    """The summary of all records -> the parts that are to be written, once the columns are."""
+    """The summary of all records -> the parts that are to be written, or ranges of them, once the columns are."""
 
     def __init__(
         self,
         export: Export,
-        todo: Sequence[Part],
+        todo: Sequence[Part | Range],
         stores: StoreSettings = StoreSettings(),  # noqa: B008  # frozen
     ):
         super().__init__(export, stores)
         self._todo = todo
 
-    def process(self, seen: dict) -> Iterator[Part]:
+    def process(self, seen: dict) -> Iterator[Part | Range]:
         """Writes the columns."""
         write_columns(self._export, seen)
         yield from self._todo
@@ -137,6 +155,7 @@ def finish(export: Export) -> None:
     format = formats.of(export.format)
     format.finish(export)
     sweep(export.place)
+    door.delete([file.path for file in door.match(PlanFiles(export).plan("*"))])
     if format.described_by:  # some readers of folders refuse other files in them, hidden ones included
         door.delete([export.place.columns, export.place.request])
         door.remove_folder_if_empty(export.place.hidden())
