@@ -87,14 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         door.configure(beam_options)
         runners.name_job(beam_options, runner, arguments.to)
         on_flink = runners.on_flink(beam_options, runner)
-        if on_flink and run.is_at_work(on_flink):
-            run.await_end(on_flink)
-        with retrying.hurried():
-            plan = export_plan.make(arguments, beam_options)
-            for note in plan.notes:
-                say(note)
-            if plan.todo:
-                export_plan.enter(plan)
+        earlier = on_flink is not None and run.is_at_work(on_flink)
+        plan = _plan(arguments, beam_options)
+        for note in plan.notes:
+            say(note)
+        if on_flink and earlier:  # of the same request: another one has been refused
+            run.await_end(on_flink, ExportProgress(plan, in_process=False) if plan.todo else None)
+            plan = _plan(arguments, beam_options)
         return _run(plan, paths, beam_options, runner)
     except RequestError as error:
         say(f"error: {error}")
@@ -110,6 +109,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         say(f"error: {root_cause(error)}")
         return FAILED
+
+
+def _plan(arguments: argparse.Namespace, beam_options: PipelineOptions) -> export_plan.Plan:
+    """What is to be done, with the request noted in the folder. Raises RequestError."""
+    with retrying.hurried():
+        plan = export_plan.make(arguments, beam_options)
+        if plan.todo:
+            export_plan.enter(plan)
+    return plan
 
 
 def _run(plan: export_plan.Plan, paths: Sequence[str], beam_options: PipelineOptions, runner: str) -> int:

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, GoogleCloudOptions, PipelineOptions
 
-from pipeline import flink, run, runners
+from pipeline import export, export_plan, flink, run, runners
 from pipeline.main import main
 from tests import helpers
 
@@ -388,3 +388,107 @@ def test_a_job_manager_that_is_away_for_good_is_not_asked_for_ever_to_cancel(man
         of(manager).cancel(0.0)
     with pytest.raises(OSError, match="503"):
         of(manager).end(0.0)
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """The output of a job."""
+    folder = tmp_path_factory.mktemp("features")
+    helpers.job(f"--input={helpers.write_shards(folder / 'in', (2, 3))}", output=folder / "out")
+    return folder / "out"
+
+
+@pytest.fixture
+def export_of(manager, features, tmp_path, monkeypatch):
+    """A command line of an export for the made-up cluster, and how another one does the work in this process."""
+    monkeypatch.setattr(run, "_REST_SECONDS", 0.05)
+    to = tmp_path / "to"
+    here = run.follow
+
+    def flags(*more):
+        flags = ["--runner=FlinkRunner", f"--flink_master={manager.address}", str(features), f"--to={to}"]
+        return [*flags, "--format=parquet", *more]
+
+    def work():
+        assert export.main([str(features), f"--to={to}", "--format=parquet"]) == 0
+
+    def submitted(define, progress, paths, options, runner):
+        if runner == runners.LOCAL:
+            return here(define, progress, paths, options, runner)
+        manager.jobs.append(("new", flink.job_name(str(to)), "FINISHED"))
+        return here(define, progress, paths, PipelineOptions([]), runners.LOCAL)
+
+    monkeypatch.setattr(run, "follow", submitted)
+    return flags, to, flink.job_name(str(to)), work
+
+
+def begun(to, features, *flags):
+    """A folder that an export has begun to write to, without a shard that is done."""
+    arguments = export.parse([str(features), f"--to={to}", "--format=parquet", *flags])
+    export_plan.enter(export_plan.make(*arguments))
+
+
+def test_an_export_that_still_runs_is_waited_for_and_then_what_is_left_is_done(
+    manager, features, export_of, capsys
+):
+    flags, to, name, _ = export_of
+    begun(to, features)
+    manager.jobs = [("old", name, "RUNNING")]
+
+    def end():
+        manager.jobs = [("old", name, "FAILED")]
+
+    threading.Timer(0.5, end).start()
+    assert export.main(flags()) == 0
+    said = capsys.readouterr().err
+    assert said.index("Flink job old on") < said.index("waiting for its end")
+    assert said.index("waiting for its end") < said.index("2 of 2 shards to export with FlinkRunner")
+    assert [job for job, _, _ in manager.jobs] == ["old", "new"]
+    assert manager.canceled == []
+    assert len(list(to.glob("*.parquet"))) == 2
+
+
+def test_a_finished_export_that_was_waited_for_needs_no_further_one(manager, features, export_of, capsys):
+    flags, to, name, work = export_of
+    begun(to, features)
+    manager.jobs = [("old", name, "RUNNING")]
+
+    def end():
+        work()
+        manager.jobs = [("old", name, "FINISHED")]
+
+    threading.Timer(0.2, end).start()
+    assert export.main(flags()) == 0
+    assert "nothing to do: all shards are exported already" in capsys.readouterr().err
+    assert [job for job, _, _ in manager.jobs] == ["old"]
+    assert sorted(path.suffix for path in to.iterdir()) == [".parquet", ".parquet"]
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (("--dtype=float16",), "was made with dtype = 'float32', this asks for 'float16'"),
+        (("--format=npy",), "was made with format = 'parquet', this asks for 'npy'"),
+        (("--normalize=l2",), "was made with normalize = 'none', this asks for 'l2'"),
+    ],
+)
+def test_another_request_for_the_folder_of_an_export_is_refused_at_once(
+    manager, features, export_of, capsys, monkeypatch, other, reason
+):
+    flags, to, name, _ = export_of
+    begun(to, features)
+    manager.jobs = [("old", name, "RUNNING")]
+    monkeypatch.setattr(run.Signals, "wait", lambda signals, seconds: pytest.fail("it waits"))
+    assert export.main(flags(*other)) == 2
+    assert reason in capsys.readouterr().err
+    assert (manager.canceled, manager.jobs) == ([], [("old", name, "RUNNING")])
+
+
+def test_a_signal_while_waiting_cancels_the_export(manager, features, export_of, capsys, monkeypatch):
+    flags, to, name, _ = export_of
+    begun(to, features)
+    manager.jobs = [("old", name, "RUNNING")]
+    monkeypatch.setattr(run.Signals, "wait", lambda signals, seconds: signals.received.append(15))
+    assert export.main(flags()) == 1
+    assert manager.canceled == ["old"]
+    assert "stopped by SIGTERM: 0 of 2 shards exported" in capsys.readouterr().err
