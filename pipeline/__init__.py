@@ -25,15 +25,17 @@ def extract(
 
     Args:
       images: paths, URIs, the bytes of image files, PIL images, or uint8 arrays (height, width[, 1, 3 or 4]). They are
-        taken as they are needed, so a generator of millions holds memory for their vectors only.
+        taken as they are needed, so a generator of millions holds memory for their vectors only. The orientation in a PIL
+        image's EXIF block is treated as that of its file; TIFFs alone are turned by PIL itself.
       model: as in --model.
       output: 'embedding', or 'logits' of a model with a head.
       **flags: others of the job's flags about the model, decoding and fetching, such as precision="bfloat16",
-        batch_size=128, image_size=480 or allow_private_networks="10.0.0.0/8".
+        batch_size=128, image_size=480 or allow_private_networks="10.0.0.0/8". No other flag is taken.
 
     Raises:
-      ValueError: a flag is wrong, or the model is unknown or cannot do this.
-      TypeError: an image is of no known type.
+      ValueError: the value of a flag is wrong, or the model is unknown or cannot do this.
+      TypeError: an image is of no known type, or a flag is none of these. What cannot be read or decoded raises nothing: it
+        is among the failures.
     """
     from pipeline import extracting
 

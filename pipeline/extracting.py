@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
 import threading
@@ -45,12 +46,13 @@ def extract(images: Iterable[AnImage], model: str, output: str, **flags: Any) ->
     return _extractor(_config(model, output, flags))(images)
 
 
-def _config(model: str, output: str, flags: dict[str, Any]) -> JobConfig:
+def _config(model: str, output: str, given: dict[str, Any]) -> JobConfig:
     from pipeline import options
 
+    _check_names(given)
     if output not in ("embedding", "logits"):
         raise ValueError(f"output={output!r}: choose 'embedding' or 'logits'; the job writes top_k")
-    given = {**flags, "model": model, "outputs": output, "input": "-", "output": "-"}
+    given = {**given, "model": model, "outputs": output, "input": "-", "output": "-"}
     texts = {
         name: ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
         for name, value in given.items()
@@ -58,6 +60,26 @@ def _config(model: str, output: str, flags: dict[str, Any]) -> JobConfig:
     }
     config, _ = options.parse([f"--{name}={value}" for name, value in texts.items()])
     return config
+
+
+def _check_names(given: Iterable[str]) -> None:
+    """Raises TypeError for a flag of the job that means nothing here, and for any other name."""
+    from pipeline import flags
+
+    taken = [*flags.group_names(flags.MODEL), *flags.group_names(flags.FETCHING)]
+    names = [name for name in (flag.removeprefix("--") for flag in taken) if name not in _OF_OUTPUTS]
+    for name in given:
+        if name not in names:
+            nearest = difflib.get_close_matches(name, ["output", *names], n=1, cutoff=0.75)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"it takes output, model, {', '.join(names)}"
+            raise TypeError(f"extract has no argument {name!r}; {hint}")
+
+
+_OF_OUTPUTS = (
+    "model",
+    "outputs",
+    "top_k",
+)  # flags of the group that are arguments of their own, or are about files
 
 
 class _Extractor:
@@ -69,6 +91,7 @@ class _Extractor:
         from transforms.infer import BitModelHandler
 
         self._read = config.read
+        self._max_pixels = config.preprocessing.max_pixels
         self._output = config.model.outputs[0]
         self._loading = BitModelHandler(config.model).load_model()
         self._feeders = feeders.acquire(config.decode)
@@ -133,7 +156,7 @@ class _Extractor:
 
         position, image = numbered
         if isinstance(image, (str, os.PathLike)):
-            text = os.fspath(image)
+            text = os.fsdecode(image)
             key = key_of_uri(text)
             try:
                 return Encoded(key, position, self._fetcher.fetch(text))
@@ -142,17 +165,19 @@ class _Extractor:
         key = f"#{position}".encode()
         if isinstance(image, (bytes, bytearray, memoryview)):
             return Encoded(key, position, bytes(image))
-        return Encoded(key, position, _png(image, position))
+        _check_type(image, position)
+        try:
+            return Encoded(key, position, _png(image, self._max_pixels))
+        except ItemError as error:
+            return Failure(key, position, "decode", error.code, str(error))
 
     def _dimensions(self) -> int:
         model = self._loading.ready()
         return model(np.zeros(self._feeders.settings.shape, np.float32))[self._output].shape[1]
 
 
-def _png(image: Any, position: int) -> bytes:
-    """Pixels as a PNG, whose decoding gives them back: so they are treated as those of a file are.
-
-    Raises TypeError for what are no pixels."""
+def _check_type(image: Any, position: int) -> None:
+    """Raises TypeError for what is neither a PIL image nor an array of pixels."""
     from PIL import Image
 
     if isinstance(image, np.ndarray):
@@ -163,15 +188,43 @@ def _png(image: Any, position: int) -> bytes:
                 f"image {position} is an array of {image.dtype} {image.shape}: arrays must be uint8, from 0 to 255, and "
                 "(height, width), or (height, width, channels) with 1, 3 (RGB) or 4 (RGBA) channels"
             )
-        image = Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
-    if not isinstance(image, Image.Image):
+    elif not isinstance(image, Image.Image):
         raise TypeError(
             f"image {position} is of type {type(image).__name__}: pass paths, URIs, bytes, PIL images or arrays"
         )
-    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-        image = image.convert("RGB")
+
+
+def _png(image: np.ndarray | Image.Image, max_pixels: int) -> bytes:
+    """A picture as a PNG, whose decoding gives its pixels back: so they are treated as those of a file are.
+
+    Raises ItemError, as the decoding of a file does: PIL reads the pixels of an opened file only now."""
+    from PIL import Image
+
+    from transforms.imaging.pillow import pixels_of
+    from transforms.imaging.preprocess import check_size, item_error
+
+    if isinstance(image, np.ndarray):
+        check_size("array", image.shape[1], image.shape[0], max_pixels)
+        image = Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
+    name = image.format or "PIL image"
+    check_size(name, *image.size, max_pixels)
     out = io.BytesIO()
-    image.save(out, "PNG", compress_level=0)
+    try:
+        image.load()
+        exif = image.info.get(
+            "exif"
+        )  # as the file has it; `getexif` takes the orientation from elsewhere, too
+        if image.mode == "CMYK" or image.mode.startswith(
+            "I;16"
+        ):  # as in a file; PIL's own conversions differ
+            image = Image.fromarray(pixels_of(image))
+        elif image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+            image = image.convert("RGB")
+        image.save(out, "PNG", compress_level=0, exif=exif if isinstance(exif, bytes) else b"")
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise item_error(name, error) from error
     return out.getvalue()
 
 

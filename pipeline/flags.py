@@ -242,7 +242,7 @@ def parser() -> Parser:
     return flags
 
 
-FETCHING = "fetching images by URI"
+MODEL, FETCHING = "model", "fetching images by URI"
 
 
 def add_group(flags: argparse.ArgumentParser, title: str) -> None:

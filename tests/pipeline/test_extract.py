@@ -67,9 +67,13 @@ def test_an_image_may_be_given_in_any_form(files, vectors, form):
     assert np.array_equal(extract(map(form, files), **MODEL).vectors, vectors)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "CMYK", "I;16", "F"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "CMYK", "I;16", "I;16B", "F"])
 def test_a_pil_image_may_have_any_mode(mode):
-    image = Image.fromarray(helpers.picture(3)).convert("L" if mode in ("I;16", "F") else "RGB").convert(mode)
+    image = (
+        Image.fromarray(helpers.picture(3))
+        .convert("L" if mode in ("I;16", "I;16B", "F") else "RGB")
+        .convert(mode)
+    )
     extracted = extract([image], **MODEL)
     assert extracted.failures == ()
     assert np.isfinite(extracted.vectors).all()
@@ -146,7 +150,6 @@ def test_what_is_no_image_is_refused(images, message):
     ("flags", "message"),
     [
         ({"model": "bit/m-r101x4"}, "did you mean"),
-        ({"precisoin": "bfloat16"}, "did you mean --precision"),
         ({"output": "top_k"}, "choose 'embedding'"),
         ({"output": "logits"}, "has no head"),
         ({"batch_size": 0}, "not a positive number"),
@@ -155,6 +158,72 @@ def test_what_is_no_image_is_refused(images, message):
 def test_wrong_flags_are_refused(flags, message):
     with pytest.raises(ValueError, match=message):
         extract([], **{**MODEL, **flags})
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"precisoin": "bfloat16"}, "no argument 'precisoin'; did you mean precision?"),
+        ({"outputs": "logits"}, "no argument 'outputs'; did you mean output?"),
+        ({"decode_threads": 2}, "it takes .*, decode_processes, "),
+        ({"input": "x"}, "no argument 'input'; it takes output, model, offline, .*batch_size, .*, timeout, "),
+        ({"overwrite": True}, "no argument 'overwrite'"),
+        ({"image_feature": "x"}, "no argument 'image_feature'"),
+        ({"top_k": 3}, "no argument 'top_k'"),
+        ({"runner": "FlinkRunner"}, "no argument 'runner'"),
+    ],
+)
+def test_flags_that_mean_nothing_here_are_refused(flags, message):
+    with pytest.raises(TypeError, match=message):
+        extract([], **{**MODEL, **flags})
+
+
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [
+        (lambda: Image.open(io.BytesIO(helpers.encoded(1)[:-200])), "truncated"),
+        (lambda: Image.open(io.BytesIO(helpers.encoded(1, "PNG")[:-200])), "truncated"),
+        (lambda: Image.open(io.BytesIO(flipped(helpers.encoded(1, "WEBP")))), "corrupt"),
+        (lambda: Image.new("RGB", (0, 4)), "corrupt"),
+        (lambda: np.zeros((0, 4, 3), np.uint8), "corrupt"),
+        (lambda: np.zeros((4, 0), np.uint8), "corrupt"),
+        (lambda: Image.new("L", (100, 101)), "too_many_pixels"),
+        (lambda: np.zeros((101, 100, 3), np.uint8), "too_many_pixels"),
+    ],
+)
+def test_a_broken_picture_costs_only_itself(files, vectors, broken, code):
+    extracted = extract([files[0], broken(), files[1]], **MODEL, max_pixels=10_000)
+    (failure,) = extracted.failures
+    assert (failure.position, failure.key, failure.stage, failure.code) == (1, b"#1", "decode", code)
+    assert np.isnan(extracted.vectors[1]).all()
+    assert np.array_equal(extracted.vectors[[0, 2]], vectors[:2])
+
+
+def flipped(data):
+    """Bytes of a file of which only the header is right."""
+    return data[:40] + bytes(byte ^ 0x5A for byte in data[40:])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+@pytest.mark.parametrize("orientation", [2, 6, 7])
+def test_a_pil_image_is_turned_as_its_file_is(tmp_path, kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned.{kind.lower()}"
+    Image.fromarray(helpers.picture(3)).save(path, kind, exif=exif)
+    file, opened = extract([path, Image.open(path)], **MODEL, exif_orientation="apply").vectors
+    assert np.array_equal(opened, file)
+    if kind != "TIFF":  # which PIL itself turns
+        as_stored = extract([path, Image.open(path)], **MODEL, exif_orientation="ignore").vectors
+        assert np.array_equal(*as_stored)
+        assert not np.array_equal(as_stored[0], file)
+
+
+def test_a_pil_image_has_the_colours_of_its_file(tmp_path):
+    path = tmp_path / "ink.jpg"
+    Image.fromarray(helpers.picture(3)).convert("CMYK").save(path)
+    file, opened = extract([path, Image.open(path)], **MODEL).vectors
+    assert np.array_equal(opened, file)
 
 
 def test_a_batch_in_the_middle_may_fail_whole(files, vectors):

@@ -72,14 +72,7 @@ def decode(data: bytes, preprocessing: Preprocessing, out: np.ndarray) -> tuple[
     try:
         stored = image_format.reduce(data)
         width, height = stored.width, stored.height
-        if width < 1 or height < 1:
-            raise corrupt(name, f"{width} x {height} pixels")
-        if width * height > preprocessing.max_pixels:
-            raise ItemError(
-                "too_many_pixels",
-                f"{name} of {width} x {height} pixels is over the limit of "
-                f"{preprocessing.max_pixels} pixels; if the picture is genuine, raise --max_pixels",
-            )
+        check_size(name, width, height, preprocessing.max_pixels)
         least_side = preprocessing.image_size if preprocessing.scaled_decoding else 0
         with one_large_at_a_time if width * height > _LARGE_PIXELS else contextlib.nullcontext():
             pixels = image_format.decode(stored, least_side)
@@ -91,8 +84,20 @@ def decode(data: bytes, preprocessing: Preprocessing, out: np.ndarray) -> tuple[
     except (ItemError, MemoryError):  # running out of memory is the worker's fault, not the image's
         raise
     except Exception as error:
-        raise _item_error(name, error) from error
+        raise item_error(name, error) from error
     return width, height
+
+
+def check_size(format_name: str, width: int, height: int, max_pixels: int) -> None:
+    """Raises ItemError for a picture without pixels, or with more than `max_pixels`."""
+    if width < 1 or height < 1:
+        raise corrupt(format_name, f"{width} x {height} pixels")
+    if width * height > max_pixels:
+        raise ItemError(
+            "too_many_pixels",
+            f"{format_name} of {width} x {height} pixels is over the limit of "
+            f"{max_pixels} pixels; if the picture is genuine, raise --max_pixels",
+        )
 
 
 def can_scale(data: bytes, width: int, height: int, image_size: int) -> bool:
@@ -111,7 +116,8 @@ def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def _item_error(format_name: str, error: Exception) -> ItemError:
+def item_error(format_name: str, error: Exception) -> ItemError:
+    """The ItemError for what a decoder raised."""
     text = str(error) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
         # Pillow's text holds a memory address, but ledgers must not differ between runs.
