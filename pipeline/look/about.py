@@ -113,7 +113,10 @@ def notes(committed: Committed, report: Report | None, has_pictures: bool) -> li
     if not has_pictures:
         out.append("Without pictures: --input says where the inputs of the job are now.")
     if report is None:
-        out.append("Time and speed are in the --report_file of the run, which this page was made without.")
+        out.append(
+            "Time, speed and what held the run back are not kept with the output: run the job with --report_file=PATH, and make "
+            "this page with the same flag."
+        )
     return out
 
 

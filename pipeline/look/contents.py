@@ -51,9 +51,9 @@ def describe(shown: Shown) -> dict[str, Any]:
     indices, cosines = shown.neighbours
     edges, counts = _histogram(statistics.norms)
     return {
-        "output": dict(shown.facts)["Output"],
+        "output": clipped(dict(shown.facts)["Output"], 2000),
         "facts": [[name, clipped(value, 2000)] for name, value in shown.facts],
-        "notes": list(shown.notes),
+        "notes": [clipped(note, 2000) for note in shown.notes],
         "failures": [
             {
                 "code": one.code,
@@ -70,7 +70,7 @@ def describe(shown: Shown) -> dict[str, Any]:
         "sampled": shown.sampled,
         "keys": keys,
         "sizes": [[row.width, row.height] for row in rows],
-        "passed": passed,
+        "passed": [clipped(name, _LONGEST) for name in passed],
         "values": values,
         "neighbours": indices.tolist(),
         "cosines": [[round(value, 3) for value in row] for row in cosines.tolist()],
@@ -80,7 +80,7 @@ def describe(shown: Shown) -> dict[str, Any]:
             "steps": _MAP_STEPS,
         },
         "label": {
-            "feature": shown.label.feature,
+            "feature": clipped(shown.label.feature, _LONGEST),
             "names": [clipped(text(name), 60) for name in shown.label.names],
             "counts": shown.label.counts,
             "of": shown.label.of,

@@ -22,7 +22,9 @@ def room(data: dict[str, Any]) -> int:
 
 
 def render(data: dict[str, Any], title: str) -> bytes:
-    """The page. Nothing in the data can end the element that holds it, and no other script than its own runs."""
+    """The page. Nothing in the data can end the element that holds it, and no other script than its own runs.
+
+    Half a surrogate pair, which UTF-8 cannot hold, is escaped, as JSON does it, too."""
     style, script = _asset("page.css"), "".join(map(_asset, _SCRIPTS))
     parts = {
         "POLICY": f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
@@ -33,7 +35,7 @@ def render(data: dict[str, Any], title: str) -> bytes:
     }
     pieces = _asset("page.html").split("@@")  # text, name, text, name, ...
     pieces[1::2] = [parts[name] for name in pieces[1::2]]
-    return "".join(pieces).encode()
+    return "".join(pieces).encode("utf-8", "backslashreplace")
 
 
 def as_json(data: Any) -> str:

@@ -5,11 +5,15 @@ import json
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tests import helpers
 from tests.exporting.conftest import about, run
+from transforms.commit.layout import Layout
 from transforms.exporting import parquet, vectors
+from transforms.exporting.base import BadExport, Export, Place
 from transforms.exporting.files import Output
+from transforms.records import columns
 
 
 def normalized(vector):
@@ -136,6 +140,25 @@ def test_what_float16_cannot_hold_is_refused_by_name(tmp_path, capsys):
     assert "--normalize=l2" in error
     assert not list((tmp_path / "halves").glob("features-*"))
     run(folder, f"--to={tmp_path / 'unit'}", "--format=parquet", "--dtype=float16", "--normalize=l2")
+
+
+@pytest.mark.parametrize(
+    ("name", "normalize", "remedy"),
+    [
+        ("embedding", "none", "use --dtype=float32, or --normalize=l2"),
+        ("logits", "none", "use --dtype=float32"),
+        ("logits", "l2", "use --dtype=float32"),  # the embedding's length only
+    ],
+)
+def test_the_remedy_is_one_that_helps(tmp_path, name, normalize, remedy):
+    manifest = '{"model": 0, "preprocessing": 0, "precision": ""}'
+    request = Export(Layout("in"), Place("out"), "parquet", "float16", normalize, 1, 1, manifest, "{}")
+    vector = pa.list_(pa.field("element", pa.float32(), False), 2)
+    records = pa.schema([("key", pa.string()), (name, vector)])
+    batch = columns.batch([helpers.example({"key": "a", name: [1e5, 1.0]})], records)
+    with pytest.raises(BadExport) as raised:
+        vectors.convert(request, batch, vectors.schema(request, records))
+    assert str(raised.value).endswith(remedy)
 
 
 def rewrite(folder, embedding, **more):

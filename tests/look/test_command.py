@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pipeline.look import command, scan
+from pipeline.look import command, page, scan
 from pipeline.outputs import committed
 from tests import helpers, stores
 from tests.golden.output.make import RUNS
@@ -47,7 +47,9 @@ def test_what_ran(whole, bare, folder):
     assert float(facts["Speed"].split()[0]) == pytest.approx(24 / report["seconds"], rel=0.1)
     assert "tensorflow" in facts["Versions"]
     assert "Time" not in dict(data_of(bare)["facts"])
-    assert any("--report_file" in note for note in data_of(bare)["notes"])
+    (note,) = [note for note in data_of(bare)["notes"] if "--report_file" in note]
+    assert "run the job with --report_file=PATH" in note
+    assert not [note for note in data_of(whole)["notes"] if "--report_file" in note]
 
 
 def test_the_verdict_of_the_run_is_told_in_its_words(mine, folder):
@@ -190,6 +192,24 @@ def test_wrong_requests_end_with_2_and_the_reason(folder, tmp_path, capsys, monk
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert reason in line
     assert [path.name for path in tmp_path.iterdir()] == ["other.json"]
+
+
+@pytest.mark.parametrize("name", [b"out\xff", b"\xed\xb0\x80"])
+def test_an_output_may_have_any_name(mine, name):
+    output = mine / os.fsdecode(name)
+    (mine / "out").rename(output)
+    assert command.main([str(output), f"--to={mine}/look.html"]) == 0
+    data = data_of(mine / "look.html")
+    shown = os.fsencode(output).decode("utf-8", "surrogateescape").encode("utf-8", "backslashreplace")
+    assert data["output"] == dict(data["facts"])["Output"] == shown.decode()
+    assert f"<title>Features in {shown.decode()}</title>" in (mine / "look.html").read_text()
+
+
+def test_no_text_keeps_a_page_from_being_written():
+    data = {"keys": [], "notes": ["half \udcff", "whole \U0001f600"]}
+    page_bytes = page.render(data, title="\ud800 <b>")
+    assert json.loads(page_bytes.decode().split('id="data">')[1].split("</script>")[0]) == data
+    assert b"<title>\\ud800 &lt;b&gt;</title>" in page_bytes
 
 
 def test_a_damaged_file_ends_it_and_leaves_an_older_page_as_it_was(mine, capsys):

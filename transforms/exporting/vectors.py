@@ -46,8 +46,9 @@ def _as_float16(name: str, values: np.ndarray, batch: pa.RecordBatch) -> np.ndar
     overflowed = np.isinf(halves) & np.isfinite(values)
     if overflowed.any():
         row = int(overflowed.any(axis=1).argmax())
+        remedy = ", or --normalize=l2" if name == "embedding" else ""  # which leaves the logits as they are
         raise BadExport(
             f"{name} of {batch.column('key')[row].as_py()!r} has the value {values[row][overflowed[row]][0]:g}, and float16 "
-            "ends at 65504: use --dtype=float32, or --normalize=l2"
+            f"ends at 65504: use --dtype=float32{remedy}"
         )
     return halves
