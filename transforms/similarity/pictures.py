@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -44,21 +45,22 @@ def collect(
 
 
 def _collect(batches: Iterable[pa.RecordBatch], vectors: Vectors, tick: Callable[[int], None]) -> Pictures:
-    by_bytes: dict[str, int] = {}
+    by_bytes: dict[bytes, int] = {}
     by_vector: dict[bytes, int] = {}
-    numbers: list[int] = []
+    numbers = array("q")  # 8 bytes each, where a list has 36
     keys, digests, areas, without = [], [], [np.empty(0, np.int64)], 0
     for batch in batches:
-        array = columns.to_numpy(batch["embedding"])
-        for digest, vector, norm in zip(batch[columns.SHA256].to_pylist(), array, norms(array), strict=True):
+        values = columns.to_numpy(batch["embedding"])
+        packed = map(bytes.fromhex, batch[columns.SHA256].to_pylist())
+        for digest, vector, norm in zip(packed, values, norms(values), strict=True):
             if digest not in by_bytes:
                 if not has_direction(norm):  # equal to no other, since it has no cosine
                     by_bytes[digest], without = vectors.append(vector, norm), without + 1
                 else:
-                    values = hashlib.blake2b(vector, digest_size=16).digest()
-                    if values not in by_vector:
-                        by_vector[values] = vectors.append(vector, norm)
-                    by_bytes[digest] = by_vector[values]
+                    equal = hashlib.blake2b(vector, digest_size=16).digest()
+                    if equal not in by_vector:
+                        by_vector[equal] = vectors.append(vector, norm)
+                    by_bytes[digest] = by_vector[equal]
             numbers.append(by_bytes[digest])
         keys.append(batch[features.KEY])
         digests.append(batch[columns.SHA256])

@@ -1,7 +1,8 @@
-"""The distinct vectors of an output in a file, so that memory does not grow with their number."""
+"""The distinct vectors of an output in a file: memory holds their norms, and the blocks in use."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,17 +36,17 @@ class Vectors:
 
     def __init__(self, file: Any, dimensions: int):
         self._file, self._dimensions = file, dimensions
-        self._norms: list[float] = []
+        self._norms = array("d")
         self._mapped: np.ndarray | None = None
 
     @classmethod
-    def of(cls, array: np.ndarray) -> Vectors:
+    def of(cls, values: np.ndarray) -> Vectors:
         """Vectors that are in memory, float32 (vectors, dimensions)."""
-        out, found = cls(None, array.shape[1]), norms(array)
+        out, found = cls(None, values.shape[1]), norms(values)
         known = np.isfinite(found) & (found > 0)
-        out._mapped = array if known.all() else np.where(known[:, None], array, np.float32(0))
+        out._mapped = values if known.all() else np.where(known[:, None], values, np.float32(0))
         out._all_norms = np.where(known, found, np.inf)
-        out._norms = out._all_norms.tolist()
+        out._norms = array("d", out._all_norms.tobytes())
         return out
 
     def __len__(self) -> int:
