@@ -135,6 +135,16 @@ def test_a_classifier(folder):
     assert float(accuracy) > 0.9  # the classes differ for any network; chance is 0.2
 
 
+def test_a_few_labels_per_class(folder):
+    (command,) = [block for block in blocks(PAGE, "bash") if "pipeline.fewshot" in block]
+    figures = json.loads(run(folder, "bash", "-euo", "pipefail", "-c", f"{command.strip()} --json"))
+    assert figures["classes"] == CLASSES
+    assert figures["to_learn_from"] + figures["classified"] == sum(SIZES)
+    assert 20 < figures["classified"] < 50  # about a fifth
+    assert [row["shots"] for row in figures["results"]] == [1, 5, 10]
+    assert figures["results"][-1]["mean"] > 0.7  # the classes differ for any network; chance is 0.2
+
+
 def test_nearest_neighbours(folder, vectors):
     expected = [keys()[row] for row in nearest(vectors)]
     assert ast.literal_eval(snippet(folder, "NearestNeighbors")[-1]) == expected
