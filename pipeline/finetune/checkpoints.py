@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # which imports TensorFlow
 DAMAGED = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)  # of an .npz that is read
 _NAME = re.compile(r"step-(\d{9})\.npz")
 _KEPT = 2
+_PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class State:
 def save(folder: Path, trainer: Trainer, step: int) -> None:
     """Writes a checkpoint before the update `step`, then removes all but the newest two."""
     folder.mkdir(exist_ok=True)
+    _remove_partials(folder)
     state = json.dumps(asdict(State(step, trainer.micro_batch, trainer.scale, trainer.good_steps)))
     arrays: dict[str, Any] = {f"trained/{name}": value for name, value in trainer.trained().items()}
     arrays |= {f"momentum/{name}": value for name, value in trainer.momentum().items()}
@@ -48,6 +50,7 @@ def save(folder: Path, trainer: Trainer, step: int) -> None:
 
 def restore(folder: Path, trainer: Trainer) -> int:
     """Continues from the newest checkpoint that is intact; returns the next update, 0 if there is none."""
+    _remove_partials(folder)
     for path in reversed(_all(folder)):
         try:
             state, parts = _read(path, trainer)
@@ -83,9 +86,19 @@ def _all(folder: Path) -> list[Path]:
 
 def replace_file(path: Path, write) -> None:
     """Calls `write` with a binary stream; `path` then has all of it, or what it had before."""
-    partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "wb") as stream:
-        write(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
+    partial = path.with_name(f"{path.name}{_PARTIAL}")
+    try:
+        with open(partial, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)  # on a full disk it would keep that full
+        raise
+
+
+def _remove_partials(folder: Path) -> None:
+    """Removes the checkpoints that a killed process was writing."""
+    for path in folder.glob(f"step-*{_PARTIAL}"):
+        path.unlink()

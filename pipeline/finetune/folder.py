@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -24,7 +25,7 @@ from pipeline.flags import RequestError
 from transforms.fetching.uris import public_uri
 
 REQUEST, EXAMPLES, FAILURES, REPORT = "request.json", "examples.npz", "failures.jsonl", "report.json"
-MODEL, WEIGHTS = "model", "weights.npz"
+MODEL, WEIGHTS, CHECKPOINTS = "model", "weights.npz", "checkpoints"
 LISTINGS = {"input": "inputs.txt", "validation": "inputs-validation.txt"}
 _LOCK = ".lock"
 # What a run writes before it is certain that its request is not refused.
@@ -91,6 +92,7 @@ def claimed(folder: Path, now: Mapping[str, Any]) -> Iterator[None]:
     with lock:
         _lock(folder, lock)
         _check(folder, now)  # another process may have begun meanwhile
+        _tidy(folder)
         try:
             yield
         except RequestError:
@@ -101,6 +103,15 @@ def claimed(folder: Path, now: Mapping[str, Any]) -> Iterator[None]:
                     if is_new:
                         folder.rmdir()
             raise
+
+
+def _tidy(folder: Path) -> None:
+    """Removes what a killed run left: large files that were half written, and checkpoints where it had just ended."""
+    for name in (EXAMPLES, WEIGHTS):
+        (folder / f"{name}.partial").unlink(missing_ok=True)
+    shutil.rmtree(folder / f"{MODEL}.partial", ignore_errors=True)
+    if is_done(folder):
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def begin(folder: Path, now: Mapping[str, Any]) -> None:

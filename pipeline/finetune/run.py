@@ -56,7 +56,7 @@ class Run:
             request.momentum,
         )
         self._trainer = Trainer(weights_of(request.model, weights), len(data.names), settings)
-        self._folder = request.output / "checkpoints"
+        self._folder = request.output / folder.CHECKPOINTS
         self._order = Order(
             data.training.shards, data.training.positions, request.batch_size, request.seed, data.window
         )

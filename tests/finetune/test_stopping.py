@@ -13,11 +13,13 @@ import pytest
 
 from bit.export import write_checkpoint
 from bit.models import ARCHITECTURES
+from bit.training import Settings, Trainer
 from bit.weights import Untrained
 from pipeline import weights as weights_of_job
-from pipeline.finetune import evaluation, examples, folder, loading, run
+from pipeline.finetune import checkpoints, evaluation, examples, folder, loading, run
 from pipeline.finetune import request as requests
 from pipeline.finetune.journal import Journal
+from pipeline.signals import Stopped
 from tests import helpers
 from tests.finetune.pictures import NAMES, TINY, finetune, png, records
 
@@ -241,3 +243,54 @@ def test_counts_after_an_interruption_are_those_of_an_undisturbed_run(tmp_path, 
     ledgers = [(at / "failures.jsonl").read_bytes() for at in (output, tmp_path / "undisturbed")]
     assert ledgers[0] == ledgers[1]
     shutil.rmtree(output)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Stopped("SIGTERM"), MemoryError()])
+def test_a_file_that_cannot_be_written_leaves_nothing_and_what_was_there(error, tmp_path):
+    path = tmp_path / "step-000000007.npz"
+    path.write_bytes(b"before")
+
+    def write(stream):
+        stream.write(b"half of it")
+        raise error
+
+    with pytest.raises(type(error)):
+        checkpoints.replace_file(path, write)
+    assert helpers.contents(tmp_path) == {path.name: b"before"}
+
+
+def test_what_a_killed_run_left_half_written_is_removed(shard, undisturbed, tmp_path, monkeypatch):
+    """At the next start, since each may take gigabytes; other files are left alone."""
+    output = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        stop_at(patched, 2)
+        finetune(*flags_of(shard), output=output, expect=1)
+    left = ["checkpoints/step-000000002.npz.partial", "weights.npz.partial", "examples.npz.partial",
+            "model.partial/variables/variables.data"]  # fmt: skip
+    for name in (*left, "mine.partial", "checkpoints/mine.partial"):
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        (output / name).write_bytes(b"half")
+    with monkeypatch.context() as patched:
+        seen = []
+
+        def update(self, *_):
+            seen.extend(str(path.relative_to(output)) for path in output.rglob("*.partial*"))
+            raise Stopped("SIGTERM")
+
+        patched.setattr(run.Run, "_update", update)
+        finetune(*flags_of(shard), output=output, expect=1)
+    assert sorted(seen) == ["checkpoints/mine.partial", "mine.partial"]
+    finetune(*flags_of(shard), output=output)
+    assert close_to(output, undisturbed)
+    # Killed between its last two steps, a finished run keeps no checkpoints either.
+    (output / "checkpoints").mkdir()
+    (output / "checkpoints" / "step-000000006.npz").write_bytes(b"of gigabytes")
+    finetune(*flags_of(shard), output=output)
+    assert not (output / "checkpoints").exists()
+
+
+def test_a_checkpoint_that_is_saved_removes_a_partial_one(tmp_path):
+    (tmp_path / "step-000000001.npz.partial").write_bytes(b"half")
+    trainer = Trainer(Untrained(ARCHITECTURES["tiny"], 3), 3, Settings(24, 4))
+    checkpoints.save(tmp_path, trainer, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000002.npz"]
