@@ -106,7 +106,7 @@ def _as_earlier(config: JobConfig, layout: Layout, weights: str) -> Plan | None:
         plan = _plan(config, layout, earlier, weights)
         if request.is_of_other_input(layout, len(plan.shards), plan.listing):
             return None
-        now, skipped = finding.all_files(config.input_texts, config.input_format, config.read)
+        now, skipped, _ = finding.all_files(config.input_texts, config.input_format, config.read)
         begun = [file.last_updated_in_seconds for file in door.match(layout.receipt("*"))]
         begun += [file.last_updated_in_seconds for path in request.notes(layout) for file in door.match(path)]
     except (BadInput, RequestError, BeamIOError, ValueError, ImportError):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bit.hyperrule import Resolution, Schedule
-from pipeline.console import say
+from pipeline.console import counted, say
 from pipeline.finetune import examples, failures, folder, labels
 from pipeline.finetune.examples import Examples, Input
 from pipeline.finetune.failures import Failed, NothingUsable
@@ -112,30 +112,31 @@ def find(request: Request, sources: dict[str, Input], identity: Mapping[str, Any
 
 def _pass(request: Request, sources: dict[str, Input], digest: str) -> None:
     names = folder.read_names(request.classes) if request.classes else ()
-    label_of: LabelOf = (
-        partial(labels.of_feature, feature=request.label_feature)
-        if request.label_feature
-        else labels.of_folder
-    )
-    found = examples.scan(sources["input"], label_of, _tick(sources["input"]))
+    found = examples.scan(sources["input"], _label_of(request, sources["input"]), _tick(sources["input"]))
     failed = [*found.failed]
     try:
-        classes = labels.classes_of(found.labels, names)
+        classes = labels.classes_of(found.labels, names, are_folders=not request.label_feature)
     except labels.BadClasses as error:
-        reasons = f"; {len(failed)} failed, the first: {failed[0].message}" if failed else ""
+        reasons = (
+            f"; {counted(len(failed), 'example')} failed, the first: {failed[0].message}" if failed else ""
+        )
         raise RequestError(f"--input={','.join(request.input_texts)}: {error}{reasons}") from error
     every = examples.renumbered(found.examples, [classes.numbers[label] for label in found.labels])
     held_out = every.held_out < request.validation_share
     training, validation = every.where(~held_out), every.where(held_out)
     if "validation" in sources:
-        numbers = classes.by_text()
-        other = examples.scan(
-            sources["validation"], partial(_known, label_of, numbers), _tick(sources["validation"])
-        )
+        numbers, source = classes.by_text(), sources["validation"]
+        known = partial(_known, _label_of(request, source), numbers)
+        other = examples.scan(source, known, _tick(source))
         validation = examples.renumbered(other.examples, [numbers[str(label)] for label in other.labels])
         failed += other.failed
     if not len(training):
         raise RequestError(f"no example is left to train on: --validation_share={request.validation_share}")
+    if len(np.unique(training.classes)) < 2:
+        raise RequestError(
+            f"all examples that are left to train on are of one class, {classes.names[training.classes[0]]!r}: the others are "
+            f"held out by --validation_share={request.validation_share}; make it smaller, or add examples"
+        )
     _say_counts(training, validation, classes.names)
     try:
         area, image_bytes, unseen = examples.sample(sources["input"], found, request.decode(32))
@@ -144,8 +145,8 @@ def _pass(request: Request, sources: dict[str, Input], digest: str) -> None:
         raise
     if unseen:
         say(
-            f"the resolution follows from {len(found.sample) - len(unseen)} of {len(found.sample)} pictures: the others cannot "
-            f"be used, such as {unseen[0]}"
+            f"the resolution follows from {len(found.sample) - len(unseen)} of {counted(len(found.sample), 'picture')}: the "
+            f"others cannot be used, such as {unseen[0]}"
         )
     recipe = request.recipe(len(training), area)
     rule = {
@@ -171,6 +172,12 @@ def _pass(request: Request, sources: dict[str, Input], digest: str) -> None:
     )
 
 
+def _label_of(request: Request, source: Input) -> LabelOf:
+    if request.label_feature:
+        return partial(labels.of_feature, feature=request.label_feature)
+    return partial(labels.of_folder, mixed=source.mixed)
+
+
 def _known(label_of: LabelOf, numbers: Mapping[str, int], item: Encoded) -> labels.Label:
     """The label, if it is one of a class. Raises ItemError."""
     label = label_of(item)
@@ -185,7 +192,7 @@ def _tick(source: Input) -> Callable[[int, int], None]:
     def tick(shards: int, count: int) -> None:
         if count - said[0] >= _SAID_EVERY:
             said[0] = count
-            say(f"looking at the labels: {count:,} examples, shard {shards}/{len(source.shards)}")
+            say(f"looking at the labels: {counted(count, 'example')}, shard {shards}/{len(source.shards)}")
 
     return tick
 
@@ -193,7 +200,10 @@ def _tick(source: Input) -> Callable[[int, int], None]:
 def _say_counts(training: Examples, validation: Examples, names: tuple[str, ...]) -> None:
     counts = np.bincount(training.classes, minlength=len(names))
     say(
-        f"{len(training):,} examples of {len(names):,} classes to train on, {len(validation):,} to evaluate on"
+        f"{counted(len(training), 'example')} of {counted(len(names), 'class', 'classes')} to train on, "
+        f"{len(validation):,} to evaluate on"
     )
     if absent := [name for name, count in zip(names, counts, strict=True) if not count]:
-        say(f"warning: no example to train on of {len(absent)} classes, such as {absent[0]!r}")
+        say(
+            f"warning: no example to train on of {counted(len(absent), 'class', 'classes')}, such as {absent[0]!r}"
+        )

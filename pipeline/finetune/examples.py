@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.console import counted
+from pipeline.finetune import labels
 from pipeline.finetune.failures import Failed, NothingUsable, Place
 from pipeline.finetune.labels import Label
 from transforms.elements import Decoded, Encoded, Failure, Shard
@@ -36,6 +38,7 @@ class Input:
       settings: with the type of the label's column.
       listing: the list of image files that the shards refer to, to be written at `listing_path` before they are read.
       problem: why no example can be read; '' if there is no such reason.
+      mixed: of image files, the folders that hold folders of classes and files of no class.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Input:
     listing_path: Path
     listing: bytes | None
     problem: str
+    mixed: frozenset[str] = frozenset()
 
     def read(
         self, shard: Shard, due: Sequence[int] | set[int] | None = None, fetch: bool = True
@@ -79,7 +83,9 @@ def find(
 ) -> Input:
     """The shards of values of --input, as the job cuts them. Writes nothing. Raises BadInput."""
     found = finding.find(texts, input_format, settings)
+    mixed: frozenset[str] = frozenset()
     if found.kind.name == "images":  # whose label is their folder
+        mixed = labels.mixed_folders(found.folders, (file.path for file in found.files))
         settings = replace(settings, pass_through=())
     cut = found.kind.cut(found.files, Cutting(settings, images_per_shard, None, str(listing)))
     shards = tuple(
@@ -89,7 +95,9 @@ def find(
     pool = ThreadPoolExecutor(settings.fetch.concurrency, "fetch")
     settings = replace(settings, kinds=cut.kinds)
     fetcher = Fetcher(settings.fetch)
-    return Input(name, shards, settings, fetcher, pool, found.kind.name, listing, cut.listing, cut.problem)
+    return Input(
+        name, shards, settings, fetcher, pool, found.kind.name, listing, cut.listing, cut.problem, mixed
+    )
 
 
 @dataclass(frozen=True)
@@ -206,7 +214,7 @@ def sample(source: Input, found: Scan, decode: DecodeSettings) -> tuple[float, f
     if not areas:
         such = f", such as {failed[0]}" if failed else ""
         raise NothingUsable(
-            f"none of the {len(found.sample)} pictures that the resolution would follow from can be used{such}",
+            f"the resolution would follow from {counted(len(found.sample), 'picture')}, of which none can be used{such}",
             failed,
         )
     return float(np.median(areas)), float(np.mean([len(item.data) for item in items])), failed

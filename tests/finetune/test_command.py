@@ -283,7 +283,7 @@ def test_inputs_without_the_label_and_other_folders_are_refused(tmp_path, capfd)
 
 
 def test_examples_that_cannot_be_used_are_counted_and_too_many_end_it(tmp_path, capfd):
-    examples = [helpers.example({"image/encoded": png(0, 0), "image/class/label": 0}) for _ in range(3)]
+    examples = [helpers.example({"image/encoded": png(0, 0), "image/class/label": n % 2}) for n in range(3)]
     examples += [helpers.example({"image/encoded": png(0, 0)})] * 5
     path = helpers.write_tfrecord(tmp_path / "a.tfrecord", examples)
     flags = (

@@ -186,7 +186,7 @@ def test_a_request_that_is_refused_leaves_the_folder_to_the_corrected_one(case, 
     tiny = Untrained(ARCHITECTURES["tiny"], 4)
     write_checkpoint(tiny, str(tmp_path / "tiny.npz"))
     refused, says = {
-        "classes": ((*good, f"--classes={names}"), "labels are not in --classes, such as 'red'"),
+        "classes": ((*good, f"--classes={names}"), "1 label not in --classes, such as 'red'"),
         "share": ((*good, "--validation_share=1"), "no example is left to train on"),
         "weights": ((*without_model, f"--model={tmp_path}/tiny.npz", "--momentum=0.5"), "tiny.npz"),
         "labels": ((f"--input={more}", "--label_feature=text", *SHORT), "no example has a label"),

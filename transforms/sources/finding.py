@@ -27,40 +27,49 @@ _SHORT_HEAD_BYTES = 4 << 10  # 4 KiB of each file in a folder, which may hold a 
 
 @dataclass(frozen=True)
 class Found:
-    """The files of a request, in order and without duplicates; `left_out` is path -> reason."""
+    """The files of a request, in order and without duplicates.
+
+    Attributes:
+      left_out: path -> reason.
+      folders: below which files were searched for: those that the request names, and what globs in it begin with.
+    """
 
     kind: Kind
     files: Sequence[FileMetadata]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
 
 
 def find(texts: Iterable[str], input_format: str, settings: ReadSettings) -> Found:
     """The input files of values of --input. Raises BadInput if there are none, they are of several kinds, or unreadable."""
-    files, skipped = all_files(texts, input_format, settings)
+    files, skipped, folders = all_files(texts, input_format, settings)
     kind = _one_kind((file.path, kind) for file, kind in files.values())
-    return Found(kind, [file for file, _ in files.values()], skipped)
+    return Found(kind, [file for file, _ in files.values()], skipped, folders)
 
 
 def all_files(
     texts: Iterable[str], input_format: str, settings: ReadSettings
-) -> tuple[dict[str, tuple[FileMetadata, Kind]], dict[str, str]]:
-    """The input files with their kinds by path, and the reason for each file left out. Raises BadInput.
+) -> tuple[dict[str, tuple[FileMetadata, Kind]], dict[str, str], tuple[str, ...]]:
+    """The input files with their kinds by path, the reason for each file left out, and `Found.folders`. Raises BadInput.
 
     What matches nothing as a pattern is taken for a name, with its glob characters, braces and commas.
     """
     files: dict[str, tuple[FileMetadata, Kind]] = {}
     skipped: dict[str, str] = {}
+    folders: dict[str, None] = {}
     of_pattern = functools.partial(_of_pattern, kind=_by_name(input_format), settings=settings)
     for text in texts:
         for matches in patterns.resolved(text, of_pattern):
             files |= {file.path: (file, kind) for file, kind in matches.files}
             skipped |= matches.left_out
-    return files, {path: why for path, why in skipped.items() if path not in files}
+            folders |= dict.fromkeys(matches.folders)
+    return files, {path: why for path, why in skipped.items() if path not in files}, tuple(folders)
 
 
 class _Matches(NamedTuple):
     files: list[tuple[FileMetadata, Kind]]
     left_out: dict[str, str]
+    folders: tuple[str, ...]
 
 
 def kind_of_all(files: Iterable[FileMetadata], input_format: str, settings: ReadSettings) -> Kind:
@@ -123,7 +132,7 @@ def _of_pattern(pattern: str, kind: Kind | None, settings: ReadSettings) -> _Mat
         )
     if not files:
         raise BadInput(_all_left_out(shown, is_glob(pattern), skipped))
-    return _Matches(files, skipped)
+    return _Matches(files, skipped, () if named else (_folder(pattern),))
 
 
 def _all_left_out(shown: str, is_pattern: bool, skipped: Mapping[str, str]) -> str:
@@ -165,11 +174,7 @@ def _expanded(
 
 
 def _listed(pattern: str, skipped: dict[str, str]) -> list[FileMetadata]:
-    is_pattern = is_glob(pattern)
-    if is_pattern:
-        root = re.split(r"[*?[]", pattern, maxsplit=1)[0].rpartition("/")[0]
-    else:
-        root = (globs.literal(pattern) or pattern).rstrip("/")
+    is_pattern, root = is_glob(pattern), _folder(pattern)
     rest = pattern[len(root) :].lstrip("/")
     with_hidden = is_pattern and any(part.startswith(".") for part in rest.split("/"))
     if door.is_local(pattern):
@@ -185,6 +190,13 @@ def _listed(pattern: str, skipped: dict[str, str]) -> list[FileMetadata]:
         elif not file.path.endswith("/"):  # an object that stands for a folder
             files.append(file)
     return files
+
+
+def _folder(pattern: str) -> str:
+    """The folder below which everything lies that a pattern, or a folder, stands for."""
+    if is_glob(pattern):
+        return re.split(r"[*?[]", pattern, maxsplit=1)[0].rpartition("/")[0]
+    return (globs.literal(pattern) or pattern).rstrip("/")
 
 
 def _walk(pattern: str, root: str, glob: str, with_hidden: bool) -> local_files.Walk:
