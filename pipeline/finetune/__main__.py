@@ -18,7 +18,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from bit import download, models
 from pipeline import console, runners, weights
-from pipeline.console import say
+from pipeline.console import counted, say
 from pipeline.finetune import data, folder
 from pipeline.finetune import request as requests
 from pipeline.finetune.examples import Input
@@ -43,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 2 wrong request, 3 too many failures, 1 any other error, or a signal."""
     console.configure_logging(runners.LOCAL)
     try:
-        request = requests.parse(sys.argv[1:] if argv is None else argv)
+        request, beam_options = requests.parse(sys.argv[1:] if argv is None else argv)
         if home.notice:
             say(home.notice)
         with Signals() as signals:
-            return _run(request, signals)
+            return _run(request, beam_options, signals)
     except Stopped as stopped:
         say(f"stopped ({stopped}): the same command goes on from here")
         return FAILED
@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def _run(request: Request, signals: Signals) -> int:
-    door.configure(PipelineOptions([]))
+def _run(request: Request, beam_options: PipelineOptions, signals: Signals) -> int:
+    door.configure(beam_options)
     # Before threads read the environment that TensorFlow's import would change. Not XLA's flags, which are for inference.
     compiled.set_environment(device_files=())
     output = request.output
@@ -79,7 +79,8 @@ def _run(request: Request, signals: Signals) -> int:
         found = signals.during(lambda: data.find(request, sources, identity))
         if found.unusable > request.max_failure_rate * found.found:
             say(
-                f"error: {found.unusable} of {found.found} examples cannot be used: {output / folder.FAILURES} lists them"
+                f"error: {found.unusable:,} of {counted(found.found, 'example')} cannot be used: "
+                f"{output / folder.FAILURES} lists them"
             )
             return TOO_MANY_FAILURES
         _say_recipe(request, found)
@@ -89,7 +90,8 @@ def _run(request: Request, signals: Signals) -> int:
         about = {"model": request.model.name, "weights": identifier, "found": found.found}
         signals.during(lambda: training.write(evaluation, about))
         say(
-            f"tuned model: {output / folder.MODEL}; report: {output / 'report.html'}; {training.failed} examples failed"
+            f"tuned model: {output / folder.MODEL}; report: {output / 'report.html'}; "
+            f"{counted(training.failed, 'example')} failed"
         )
         return _verdict(request)
 
@@ -139,9 +141,10 @@ def _say_recipe(request: Request, found: data.Data) -> None:
     schedule, sides = recipe.schedule, recipe.resolution
     decays = ", ".join(map(str, schedule.decays)) or "never"
     say(
-        f"{schedule.end} updates of {request.batch_size} pictures, rate {request.base_rate:g} after {schedule.warm_up}, "
-        f"divided by ten after {decays}; pictures (median area {found.area:.0f}) resized to {sides.resize}, "
-        f"crops of {sides.crop}; MixUp {recipe.mixup_alpha:g}"
+        f"{counted(schedule.end, 'update')} of {counted(request.batch_size, 'picture')}, "
+        f"rate {request.base_rate:g} after {schedule.warm_up}, divided by ten after {decays}; "
+        f"pictures (median area {found.area:.0f}) resized to {sides.resize}, crops of {sides.crop}; "
+        f"MixUp {recipe.mixup_alpha:g}"
     )
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from bit import models
 from bit.hyperrule import (
@@ -21,7 +26,7 @@ from bit.hyperrule import (
     schedule,
 )
 from bit.models import Model
-from pipeline import flags, options
+from pipeline import flags, options, runners
 from pipeline.flags import Parser, RequestError
 from transforms.feeding.settings import DecodeSettings
 from transforms.imaging.preprocess import Preprocessing
@@ -37,6 +42,7 @@ an example of each kind of input:
   lists        --input=urls.csv --uri_column=url --label_feature=label
 
 What no flag sets follows from the number and the size of the pictures (BiT-HyperRule).
+Options of Beam for stores are accepted too, such as --s3_endpoint_url=URL.
 
 exit codes:
   0  done
@@ -71,10 +77,10 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("--base_rate", {"type": float, "default": BASE_RATE, "metavar": "RATE"},
          "learning rate between warm-up and first decay (default: %(default)s)"),
         ("--scale_rate", flags.SWITCH, f"multiply --base_rate by --batch_size / {BATCH_SIZE}"),
-        ("--momentum", {"type": flags.rate, "default": MOMENTUM, "metavar": "SHARE"}, "(default: %(default)s)"),
+        ("--momentum", {"type": flags.rate, "default": MOMENTUM, "metavar": "SHARE"}, "below 1 (default: %(default)s)"),
         ("--steps", {**_COUNT, "default": 0},
          "updates; the schedule is shortened or stretched to it (default: 500, 10,000 or 20,000 by the number of examples)"),
-        ("--warm_up", {"type": int, "metavar": "N"}, "updates in which the rate rises"),
+        ("--warm_up", {"type": int, "metavar": "N"}, "updates in which the rate rises, up to the first of --decays"),
         ("--decays", {"type": flags.names, "metavar": "N,..."}, "updates after which the rate is divided by ten"),
         ("--mixup", {"type": flags.rate, "metavar": "ALPHA"}, "0: none (default: 0.1 from 20,000 examples on)"),
         ("--resize", {"type": flags.side, "metavar": "SIDE"},
@@ -155,21 +161,54 @@ class Request:
         return DecodeSettings(pixels, batch_size, self.decode_processes, self.decode_timeout)
 
     def recipe(self, examples: int, area: float) -> Recipe:
-        """What the HyperRule says for so many training examples of this median area, where no flag says otherwise."""
-        rule = schedule(examples)
-        rule = rule.scaled_to(self.steps) if self.steps else rule
-        rule = Schedule(
-            rule.warm_up if self.warm_up is None else self.warm_up,
-            rule.decays if self.decays is None else self.decays,
-            rule.end,
-        )
+        """What the HyperRule says for so many training examples of this median area, where no flag says otherwise.
+
+        Raises RequestError if --warm_up or --decays do not fit into it."""
+        rule = self._schedule(schedule(examples))
         sides = resolution(area)
         crop = self.crop or (min(sides.crop, self.resize) if self.resize else sides.crop)
-        resize = self.resize or (
-            sides.resize if crop <= sides.resize and not self.crop else round(crop * 16 / 15)
-        )
+        resize = self.resize or round(crop * sides.resize / sides.crop)
         alpha = mixup_alpha(examples) if self.mixup is None else self.mixup
         return Recipe(rule, Resolution(resize, crop), alpha)
+
+    def _schedule(self, rule: Schedule) -> Schedule:
+        """The schedule with what the flags set, each of which must lie in its range. Raises RequestError."""
+        rule = rule.scaled_to(self.steps) if self.steps else rule
+        warm_up = rule.warm_up if self.warm_up is None else self.warm_up
+        decays = rule.decays if self.decays is None else self.decays
+        if self.decays is not None:
+            text = f"--decays={','.join(map(str, decays))}"
+            if any(later <= earlier for earlier, later in itertools.pairwise(decays)):
+                raise RequestError(f"{text}: these numbers of updates do not ascend")
+            if decays and not 1 <= decays[0] <= decays[-1] < rule.end:
+                raise RequestError(
+                    f"{text}: not numbers of updates from 1 to {rule.end - 1}; there are {rule.end}"
+                )
+        if self.warm_up is not None and not 0 <= warm_up <= rule.end:
+            raise RequestError(f"--warm_up={warm_up} is not a number of updates from 0 to {rule.end}")
+        is_set = self.warm_up is not None or self.decays is not None
+        if is_set and decays and warm_up > decays[0]:
+            raise RequestError(
+                f"the rate rises for {warm_up} updates, but decays after {decays[0]} already: set both --warm_up and --decays, "
+                "so that the warm-up ends first"
+            )
+        return Schedule(warm_up, decays, rule.end)
+
+    def check(self) -> None:
+        """Raises RequestError if a value is out of its range, as far as that does not depend on the input."""
+        self._schedule(Schedule(0, (), self.steps or schedule(sys.maxsize).end))
+        if not self.momentum < 1:
+            raise RequestError(f"--momentum={self.momentum} is not a share from 0 to below 1")
+        if not 0 <= self.checkpoint_minutes < math.inf:
+            raise RequestError(
+                f"--checkpoint_minutes={self.checkpoint_minutes} is not a time of 0 minutes or more"
+            )
+        if not 0 <= self.seed < 1 << 63:
+            raise RequestError(f"--seed={self.seed} is not a number from 0 to 2^63 - 1")
+        if self.crop and self.resize and self.crop > self.resize:
+            raise RequestError(
+                f"--crop={self.crop} is more than --resize={self.resize}: crops are cut out of resized pictures"
+            )
 
 
 @dataclass(frozen=True)
@@ -208,9 +247,13 @@ def parser() -> Parser:
     return out
 
 
-def parse(argv: Sequence[str]) -> Request:
-    """Parses a command line. Raises RequestError if it is wrong."""
-    given = parser().parse_args(list(argv))
+def parse(argv: Sequence[str]) -> tuple[Request, PipelineOptions]:
+    """Parses a command line: the request, and Beam's options, for stores. Raises RequestError if it is wrong."""
+    own = parser()
+    given, rest = own.parse_known_args(list(argv))
+    beam_options = options.of_beam(rest, own)
+    if (runner := runners.name_of(beam_options)) != runners.LOCAL:
+        raise RequestError(f"--runner={runner}: training runs in this process; omit --runner")
     missing = [name for name in ("input", "output", "model") if not getattr(given, name)]
     if missing:
         raise RequestError(f"missing --{' and --'.join(missing)}; see --help")
@@ -239,12 +282,9 @@ def parse(argv: Sequence[str]) -> Request:
     share = given.validation_share if given.validation_share is not None else 0.0 if validation else 0.1
     rate = given.base_rate * (given.batch_size / BATCH_SIZE if given.scale_rate else 1)
     if not 0 < rate < 100:
-        raise RequestError(f"--base_rate={given.base_rate} is not a learning rate above 0")
-    if given.seed < 0 or given.seed >= 1 << 63:
-        raise RequestError(f"--seed={given.seed} is negative or too large")
-    if given.crop and given.resize and given.crop > given.resize:
+        scaled = f", by --scale_rate {rate:g}," if given.scale_rate else ""
         raise RequestError(
-            f"--crop={given.crop} is more than --resize={given.resize}: crops are cut out of resized pictures"
+            f"--base_rate={given.base_rate:g}{scaled} is not a learning rate above 0 and below 100"
         )
     read = options.read_settings(given, _DECODED, [given.label_feature] if given.label_feature else [])
     same = {name: value for name, value in vars(given).items() if name in Request.__dataclass_fields__}
@@ -264,4 +304,6 @@ def parse(argv: Sequence[str]) -> Request:
         "base_rate": rate,
         "decays": decays,
     }
-    return Request(**values)
+    request = Request(**values)
+    request.check()
+    return request, beam_options

@@ -20,7 +20,7 @@ from bit.hyperrule import Mixup
 from bit.models import ARCHITECTURES, HEADS, Model
 from bit.training import Batch, Settings, Trainer
 from bit.weights import Untrained, Weights
-from pipeline.console import say
+from pipeline.console import counted, say
 from pipeline.finetune import checkpoints, evaluation, failures, folder, journal, loading, report
 from pipeline.finetune.data import Data
 from pipeline.finetune.evaluation import Evaluation
@@ -121,7 +121,8 @@ class Run:
                         self._write_failures()
                         such = list(self._failed.values())[-1]
                         raise NothingUsable(
-                            f"none of the last {without} pictures could be used, as many as there are to train on, such as {such}"
+                            f"{counted(without, 'picture')} in a row could not be used, as many as there are to train on, "
+                            f"such as {such}"
                         )
             except Stopped:
                 if step != saved_step:
@@ -167,7 +168,9 @@ class Run:
             "evaluation/top5": found.top5,
         }
         notes.add({"step": step, **values})
-        say(f"step {step + 1}: {found.top1:.1%} of {found.pictures} pictures right (top 5: {found.top5:.1%})")
+        say(
+            f"step {step + 1}: {found.top1:.1%} of {counted(found.pictures, 'picture')} right (top 5: {found.top5:.1%})"
+        )
         return found
 
     @property
@@ -183,10 +186,14 @@ class Run:
         partial = output / f"{folder.MODEL}.partial"
         for path in (partial, output / folder.MODEL):
             shutil.rmtree(path, ignore_errors=True)
-        export.export(
-            weights, str(partial), head=True, side=crop, classes=names, exif_orientation=orientation
-        )
-        os.replace(partial, output / folder.MODEL)
+        try:
+            export.export(
+                weights, str(partial), head=True, side=crop, classes=names, exif_orientation=orientation
+            )
+            os.replace(partial, output / folder.MODEL)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         entries = journal.read(output / journal.METRICS)
         summary = self._summary(found, about)
         text = report.page(

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,17 +16,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from apache_beam.options.pipeline_options import S3Options
 
 from bit import tuned
 from bit.checkpoint import open_checkpoint
 from bit.models import ARCHITECTURES
 from bit.weights import Untrained
+from pipeline.finetune import data
 from pipeline.finetune import folder as folders
 from pipeline.finetune import request as requests
 from pipeline.flags import RequestError
 from tests import helpers, places
 from tests.finetune.pictures import NAMES, TINY, finetune, png, records
 from tests.finetune.pictures import folders as write_folders
+from transforms.storage import door
 
 
 def metrics(output):
@@ -185,9 +189,14 @@ def test_killed_and_stopped_it_goes_on_to_the_same_bytes(tmp_path):
     (tmp_path / "in" / "b.tfrecord").write_bytes(damaged)
     broken = helpers.example({"image/encoded": png(1, 7)[:200], "text": NAMES[1]})
     helpers.write_tfrecord(tmp_path / "in" / "c.tfrecord", [broken])
-    flags = (f"--input={tmp_path}/in", "--label_feature=text", *TINY, "--steps=12", "--mixup=0.2", "--deterministic",
-             "--evaluate_every=5", "--validation_share=0.2")  # fmt: skip
+    # Micro-batches of half an update, and a buffer that holds a third of the examples, in shards that are read side by side.
+    flags = (f"--input={tmp_path}/in", "--label_feature=text", *TINY, "--micro_batch=4", "--shuffle_buffer=64KiB", "--steps=12",
+             "--mixup=0.2", "--deterministic", "--evaluate_every=5", "--validation_share=0.2")  # fmt: skip
     process(*flags, f"--output={tmp_path}/undisturbed")
+    parts, about = examples_in(tmp_path / "undisturbed")
+    assert about["window"] < len(parts["training"]) / 2
+    updates = -(-len(parts["training"]) // 8)
+    assert 1 < updates < 4  # so that what is read is begun anew before, between and after the two ends
     output = tmp_path / "disturbed"
     again = (*flags, f"--output={output}", "--checkpoint_minutes=0.00001")
     process(*again, at_step=4, number=signal.SIGKILL, expect=-signal.SIGKILL)
@@ -250,20 +259,138 @@ def test_wrong_requests_are_refused(flags, says):
         requests.parse(flags)
 
 
+REQUIRED = ("--input=x", "--model=untrained/tiny", "--output=o")
+
+
+def parsed(*flags):
+    return requests.parse(flags)[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--warm_up=-5", "--warm_up=-5 is not a number of updates from 0 to 20000"),
+        ("--warm_up=51 --steps=50", "--warm_up=51 is not a number of updates from 0 to 50"),
+        (
+            "--warm_up=40 --decays=30,35 --steps=50",
+            "decays after 30 already: set both --warm_up and --decays",
+        ),
+        ("--decays=30,20", "--decays=30,20: these numbers of updates do not ascend"),
+        ("--decays=20,20", "do not ascend"),
+        ("--decays=-3,20", "--decays=-3,20: not numbers of updates from 1 to 19999"),
+        ("--decays=0", "from 1 to 19999"),
+        ("--decays=50 --steps=50", "--decays=50: not numbers of updates from 1 to 49"),
+        ("--momentum=1", "--momentum=1.0 is not a share from 0 to below 1"),
+        ("--momentum=-0.1", "--momentum: -0.1 is not between 0 and 1"),
+        ("--momentum=nan", "--momentum: nan is not between 0 and 1"),
+        ("--checkpoint_minutes=-1", "--checkpoint_minutes=-1.0 is not a time of 0 minutes or more"),
+        ("--checkpoint_minutes=nan", "--checkpoint_minutes=nan is not"),
+        ("--checkpoint_minutes=inf", "--checkpoint_minutes=inf is not"),
+        ("--base_rate=nan", "--base_rate=nan is not a learning rate above 0 and below 100"),
+        ("--base_rate=100", "--base_rate=100 is not"),
+        ("--base_rate=60 --scale_rate --batch_size=1024", "--base_rate=60, by --scale_rate 120, is not"),
+        ("--seed=-1", "--seed=-1 is not a number from 0"),
+        ("--seed=9223372036854775808", "--seed=9223372036854775808 is not"),
+        ("--mixup=nan", "--mixup: nan is not between 0 and 1"),
+        ("--mixup=-0.1", "--mixup: -0.1 is not between 0 and 1"),
+        ("--validation_share=1.1", "--validation_share: 1.1 is not between 0 and 1"),
+        ("--max_failure_rate=nan", "--max_failure_rate: nan is not between 0 and 1"),
+        ("--steps=0", "--steps: 0 is not a positive number"),
+        ("--batch_size=-1", "--batch_size: -1 is not a positive number"),
+        ("--micro_batch=0", "--micro_batch: 0 is not a positive number"),
+        ("--evaluate_every=-1", "--evaluate_every: -1 is not a positive number"),
+        ("--shuffle_buffer=0", "--shuffle_buffer: '0' is not a size"),
+        ("--resize=9000", "--resize: 9000 is more than 8192 pixels"),
+        ("--crop=0", "--crop: 0 is not a positive number"),
+        ("--decode_timeout=nan", "--decode_timeout: nan is not a time"),
+        ("--runner=FlinkRunner", "--runner=FlinkRunner: training runs in this process"),
+        ("--base_rat=1", "unknown flag --base_rat; did you mean --base_rate"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_flag_and_range(flags, says):
+    with pytest.raises(RequestError, match=re.escape(says)):
+        requests.parse([*REQUIRED, *flags.split()])
+
+
+@pytest.mark.parametrize(
+    ("flags", "examples", "says"),
+    [
+        ("--warm_up=600", 100, "--warm_up=600 is not a number of updates from 0 to 500"),
+        ("--decays=600", 100, "--decays=600: not numbers of updates from 1 to 499"),
+        ("--warm_up=300", 100, "the rate rises for 300 updates, but decays after 200 already"),
+        ("--decays=50", 100, "the rate rises for 100 updates, but decays after 50 already"),
+    ],
+)
+def test_a_schedule_that_only_the_number_of_examples_shows_to_be_wrong_is_refused(flags, examples, says):
+    request = parsed(*REQUIRED, flags)
+    with pytest.raises(RequestError, match=re.escape(says)):
+        request.recipe(examples, 100.0)
+
+
+@pytest.mark.parametrize("area", [100.0, 1e6])
+@pytest.mark.parametrize("examples", [100, 30_000, 1_000_000])
+def test_a_flag_set_to_what_the_rule_says_changes_nothing(area, examples):
+    rule = parsed(*REQUIRED).recipe(examples, area)
+    sides, schedule = rule.resolution, rule.schedule
+    for flag in (
+        f"--crop={sides.crop}",
+        f"--resize={sides.resize}",
+        f"--steps={schedule.end}",
+        f"--warm_up={schedule.warm_up}",
+        f"--decays={','.join(map(str, schedule.decays))}",
+        f"--mixup={rule.mixup_alpha}",
+    ):
+        assert parsed(*REQUIRED, flag).recipe(examples, area) == rule, flag
+
+
+@pytest.mark.parametrize(
+    ("flags", "area", "resize", "crop"),
+    [
+        ("--crop=64", 100.0, 80, 64),
+        ("--crop=64", 1e6, 68, 64),
+        ("--crop=480", 100.0, 600, 480),
+        ("--crop=128", 1e6, 137, 128),
+        ("--resize=200", 100.0, 200, 128),
+        ("--resize=100", 100.0, 100, 100),
+        ("--crop=64 --resize=64", 100.0, 64, 64),
+    ],
+)
+def test_a_crop_keeps_the_ratio_of_its_class(flags, area, resize, crop):
+    sides = parsed(*REQUIRED, *flags.split()).recipe(100, area).resolution
+    assert (sides.resize, sides.crop) == (resize, crop)
+
+
+def test_the_options_of_stores_are_those_of_the_job(tmp_path, capfd, monkeypatch):
+    """As the job: known before anything is read, and no part of the request, as some are secrets."""
+    seen = []
+
+    def inputs(request):
+        raise RequestError("enough")
+
+    monkeypatch.setattr(door, "configure", seen.append)
+    monkeypatch.setattr(data, "inputs", inputs)
+    flags = ("--s3_endpoint_url=http://store:9000", "--s3_secret_access_key=hidden", "--s3_region_name=here")
+    finetune("--input=s3://b/x", *TINY, *flags, output=tmp_path / "out", expect=2)
+    assert "error: enough" in capfd.readouterr().err
+    values = seen[0].view_as(S3Options)
+    assert (values.s3_endpoint_url, values.s3_region_name) == ("http://store:9000", "here")
+    identities = [folders.identity(parsed(*REQUIRED, *more), "w", {}) for more in ((), flags)]
+    assert identities[0] == identities[1]
+
+
 def test_the_rule_holds_unless_a_flag_says_otherwise():
-    required = ["--input=x", "--model=untrained/tiny", "--output=o"]
-    rule = requests.parse(required).recipe(30_000, 100.0)
+    rule = parsed(*REQUIRED).recipe(30_000, 100.0)
     assert rule.schedule.end == 10_000
     assert (rule.resolution.resize, rule.resolution.crop, rule.mixup_alpha) == (160, 128, 0.1)
-    assert requests.parse(required).base_rate == 0.003
-    changed = requests.parse(
-        [*required, "--steps=50", "--decays=30", "--mixup=0", "--crop=64", "--batch_size=128", "--scale_rate"]
+    assert parsed(*REQUIRED).base_rate == 0.003
+    changed = parsed(
+        *REQUIRED, "--steps=50", "--decays=30", "--mixup=0", "--crop=64", "--batch_size=128", "--scale_rate"
     )
     rule = changed.recipe(30_000, 1e6)
     assert (rule.schedule.end, rule.schedule.decays, rule.mixup_alpha) == (50, (30,), 0)
     assert (rule.resolution.resize, rule.resolution.crop) == (68, 64)
     assert changed.base_rate == 0.003 / 4
-    assert requests.parse([*required, "--resize=100"]).recipe(10, 1e6).resolution.crop == 100
+    assert parsed(*REQUIRED, "--resize=100").recipe(10, 1e6).resolution.crop == 100
 
 
 def test_inputs_without_the_label_and_other_folders_are_refused(tmp_path, capfd):
@@ -280,6 +407,30 @@ def test_inputs_without_the_label_and_other_folders_are_refused(tmp_path, capfd)
         f"--input={tmp_path}/a.tfrecord", "--label_feature=text", *TINY, output=tmp_path / "photos", expect=2
     )
     assert "and no run of this command" in capfd.readouterr().err
+
+
+def test_a_stray_picture_is_no_class_and_one_class_is_refused(tmp_path, capfd):
+    photos = write_folders(tmp_path / "photos", 2)
+    (photos / "stray.png").write_bytes(png(0, 9))
+    flags = (*TINY, "--steps=1", "--validation_share=0")
+    finetune(f"--input={photos}", *flags, output=tmp_path / "out")
+    assert (tmp_path / "out" / "classes.txt").read_text().split() == list(NAMES)
+    (line,) = map(json.loads, (tmp_path / "out" / "failures.jsonl").read_text().splitlines())
+    assert (line["key"], line["stage"], line["code"]) == (str(photos / "stray.png"), "label", "no_label")
+    said = capfd.readouterr().err
+    assert "6 examples of 3 classes to train on" in said
+    assert "1 update of 8 pictures" in said
+    assert "; 1 example failed" in said
+    for number, more in enumerate(("red", "red/*.png")):
+        finetune(f"--input={photos}/{more}", *flags, output=tmp_path / f"flat{number}", expect=2)
+        assert "all examples are of one class, 'red': two or more are needed" in capfd.readouterr().err
+        assert not (tmp_path / f"flat{number}").exists()
+    # Folders that are named one by one are classes.
+    finetune(f"--input={photos}/red,{photos}/green", *flags, output=tmp_path / "two")
+    assert (tmp_path / "two" / "classes.txt").read_text().split() == ["green", "red"]
+    # By the hash of these keys two classes are held out.
+    finetune(f"--input={photos}", *TINY, "--validation_share=0.999", output=tmp_path / "held", expect=2)
+    assert "left to train on" in capfd.readouterr().err
 
 
 def test_examples_that_cannot_be_used_are_counted_and_too_many_end_it(tmp_path, capfd):
@@ -354,7 +505,7 @@ def test_relative_names_are_found_beside_their_list_and_refused_where_none_exist
 
 def test_the_type_of_the_labels_can_be_set(tmp_path):
     requests_of = ["--input=x", "--model=untrained/tiny", "--output=o", "--label_feature=label:int64"]
-    assert requests.parse(requests_of).label_feature == "label"
+    assert parsed(*requests_of).label_feature == "label"
     flags = listed(tmp_path / "in")
     (tmp_path / "in" / "a.jsonl").write_text(
         (tmp_path / "in" / "a.jsonl").read_text().replace('"label": 1', '"label": "one"')

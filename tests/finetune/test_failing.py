@@ -168,7 +168,7 @@ def test_a_run_whose_pictures_all_fail_ends_by_name(batch_size, tmp_path, monkey
     monkeypatch.setattr(folders, "begin", emptied)
     finetune(*flags, f"--batch_size={batch_size}", output=output, expect=3)
     said = capfd.readouterr().err
-    assert "pictures could be used, as many as there are to train on, such as" in said
+    assert "pictures in a row could not be used, as many as there are to train on, such as" in said
     assert "not_found" in said
     assert [line["code"] for line in ledger(output)] == ["not_found"] * 9
     assert not (output / "report.json").exists()
@@ -188,7 +188,7 @@ def test_a_run_that_can_use_no_picture_at_all_does_not_begin(code, tmp_path, cap
             path.write_bytes(b"")
     finetune(*flags, output=output, expect=3)
     said = capfd.readouterr().err
-    assert "none of the 9 pictures" in said
+    assert "from 9 pictures, of which none can be used" in said
     assert code in said
     assert {line["code"] for line in ledger(output)} <= {code, "empty"}
     assert len(ledger(output)) == 9

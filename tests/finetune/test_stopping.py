@@ -214,7 +214,7 @@ def test_files_of_others_are_never_taken_for_a_refused_request(shard, tmp_path, 
 def test_the_type_of_the_label_is_part_of_the_request():
     def identity(feature):
         required = ["--input=x", "--model=untrained/tiny", "--output=o", f"--label_feature={feature}"]
-        return folder.identity(requests.parse(required), "w", {})
+        return folder.identity(requests.parse(required)[0], "w", {})
 
     assert identity("label") == identity("label")
     kinds = [identity(f"label{kind}")["label_type"] for kind in ("", ":int64", ":float", ":bytes")]
@@ -280,6 +280,15 @@ def test_what_a_killed_run_left_half_written_is_removed(shard, undisturbed, tmp_
         patched.setattr(run.Run, "_update", update)
         finetune(*flags_of(shard), output=output, expect=1)
     assert sorted(seen) == ["checkpoints/mine.partial", "mine.partial"]
+    with monkeypatch.context() as patched:  # as on a full disk
+
+        def export(_, folder, **__):
+            os.makedirs(f"{folder}/variables")
+            raise OSError(28, "No space left on device")
+
+        patched.setattr(run.export, "export", export)
+        finetune(*flags_of(shard), output=output, expect=1)
+        assert not (output / "model.partial").exists()
     finetune(*flags_of(shard), output=output)
     assert close_to(output, undisturbed)
     # Killed between its last two steps, a finished run keeps no checkpoints either.
