@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from bit import tuned
 from bit.checkpoint import open_checkpoint
 from bit.models import UnusableModel
 
@@ -31,7 +32,12 @@ def check(path: str, architecture: str = "") -> int | None:
 
 
 def _check_folder(path: str) -> None:
-    if not any(os.path.isfile(os.path.join(path, name)) for name in ("saved_model.pb", "saved_model.pbtxt")):
+    if not tuned.is_saved_model(path):
+        if tuned.saved_model(path) != path:
+            raise UnusableModel(
+                f"{path} is not a SavedModel, but the folder {tuned.FINETUNED!r} in it is one, as in the output of a "
+                f"fine-tuning: add /{tuned.FINETUNED} to the name"
+            )
         content = ", ".join(sorted(os.listdir(path))[:5]) or "nothing"
         raise UnusableModel(
             f"{path} is not a SavedModel: it has no saved_model.pb (it holds {content}); "

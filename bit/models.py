@@ -123,6 +123,7 @@ def resolve(name: str) -> Model:
     `name` is a short name or another that bit.mirrors knows, of TF-Hub, Kaggle, timm or Google's bucket: they all mean the
     same checkpoint, wherever it is fetched from; the file name of an official checkpoint; any other `.npz`, or `.safetensors`
     with timm's names; or a SavedModel's folder or tarball. A local file or folder goes before a place's name without '://'.
+    The output folder of a fine-tuning, if it is local, means the SavedModel in it.
     Of a local model that says on which pixels it was tuned (`bit.tuned`), these are its pixels. Raises UnusableModel for a
     Keras file.
     """
@@ -145,7 +146,8 @@ def resolve(name: str) -> Model:
         official = CHECKPOINT.fullmatch(file.removeprefix("vtab/")) and not is_here
         return _as_tuned(_checkpoint(name, f"{BUCKET}/{name}" if official else name))
     if _is_place(name):
-        return _as_tuned(_model(name, "saved_model", name, "", ""))
+        folder = tuned.saved_model(name)
+        return _as_tuned(_model(folder, "saved_model", folder, "", ""))
     raise UnknownModel(_unknown(name))
 
 

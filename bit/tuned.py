@@ -16,6 +16,7 @@ from typing import NamedTuple
 from bit.errors import UnusableModel
 
 CLASSES, PREPROCESSING = "classes.txt", "preprocessing.json"
+FINETUNED = "model"  # the SavedModel in the output folder of `pipeline.finetune`
 ORIENTATIONS = ("ignore", "apply")  # what becomes of a picture whose metadata says that it lies on its side
 _SIDE_MAX = 8192  # pixels
 
@@ -35,6 +36,18 @@ def place(uri: str, kind: str, file: str) -> str:
     if kind == "npz":
         return f"{uri.rpartition('/')[0] or '.'}/{file}"
     return f"{uri.rstrip('/')}/assets/{file}"
+
+
+def is_saved_model(folder: str) -> bool:
+    """Whether a local folder holds a SavedModel."""
+    return any(os.path.isfile(os.path.join(folder, name)) for name in ("saved_model.pb", "saved_model.pbtxt"))
+
+
+def saved_model(path: str) -> str:
+    """The SavedModel's folder, if `path` is the local output folder of a fine-tuning, which holds it; else the path itself."""
+    local, inner = os.path.expanduser(path.removeprefix("file://")), os.path.join(path, FINETUNED)
+    within = os.path.join(local, FINETUNED)
+    return inner if is_saved_model(within) and not is_saved_model(local) else path
 
 
 def write(folder: str, classes: Sequence[str], preprocessing: Preprocessing) -> list[str]:

@@ -25,7 +25,7 @@ from pipeline.flags import RequestError
 from transforms.fetching.uris import public_uri
 
 REQUEST, EXAMPLES, FAILURES, REPORT = "request.json", "examples.npz", "failures.jsonl", "report.json"
-MODEL, WEIGHTS, CHECKPOINTS = "model", "weights.npz", "checkpoints"
+MODEL, WEIGHTS, CHECKPOINTS = tuned.FINETUNED, "weights.npz", "checkpoints"
 LISTINGS = {"input": "inputs.txt", "validation": "inputs-validation.txt"}
 _LOCK = ".lock"
 # What a run writes before it is certain that its request is not refused.

@@ -63,3 +63,19 @@ def test_needs_no_tensorflow(checkpoint):
         [sys.executable, "-c", code, checkpoint], capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"
+
+
+def test_the_output_of_a_fine_tuning_means_the_model_in_it(tmp_path):
+    from bit.models import resolve
+
+    output = tmp_path / "out"
+    folder(output, "model/saved_model.pb", "model/variables/variables.index", "weights.npz", "report.json")
+    for name in (str(output), f"{output}/", f"file://{output}"):
+        assert resolve(name).uri.rstrip("/").endswith("out/model")
+        assert resolve(name).kind == "saved_model"
+    assert resolve(str(output)) == resolve(str(output / "model"))
+    # Where only a copy is seen, as of a store's folder:
+    with pytest.raises(UnusableModel, match=r"the folder 'model' in it is one.*add /model to the name"):
+        check(str(output))
+    folder(tmp_path / "own", "saved_model.pb", "model/saved_model.pb")
+    assert resolve(str(tmp_path / "own")).uri == str(tmp_path / "own")
