@@ -11,7 +11,7 @@ import numpy as np
 
 from bit.command import exit_with
 from bit.outputs import TOP_CLASS
-from pipeline.console import say
+from pipeline.console import counted, say
 from pipeline.labelled import Label, Labelled, NotUsable, classes_of, judged, open_output, parser
 
 _SHOWN = 20  # classes on the screen; --json has all
@@ -121,7 +121,7 @@ def _say(result: Mapping[str, Any], folder: str) -> None:
         return "     -" if value is None else f"{100 * value:5.1f}%"
 
     failed = sum(result["failed"].values())
-    say(f"{folder}: {result['evaluated']} of {result['inputs']} images evaluated")
+    say(f"{folder}: {result['evaluated']} of {counted(result['inputs'], 'image')} evaluated")
     for what, counts in (("failed", result["failed"]), ("not evaluated", result["not_evaluated"])):
         if counts:
             listed = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import bisect
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +15,11 @@ import numpy as np
 
 from bit.command import exit_with
 from pipeline import ridge
-from pipeline.console import say
+from pipeline.console import counted, say
 from pipeline.labelled import Label, Labelled, NotUsable, Row, judged, open_output, parser
 
 _CHOOSING = 10  # images per class, beside the shots, on which l2 is chosen
+_T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447)  # of Student's t with 1, 2, ... degrees of freedom
 _ROWS = 1024  # images that are classified at once
 
 
@@ -100,6 +102,7 @@ def evaluate(train: Labelled, settings: Settings, test: Labelled | None = None) 
             {
                 "shots": shots,
                 "mean": float(accuracy.mean()),
+                "interval": interval(accuracy),
                 "lowest": float(accuracy.min()),
                 "highest": float(accuracy.max()),
                 "of_each_seed": accuracy.tolist(),
@@ -180,8 +183,8 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def _say(result: Mapping[str, Any], folder: str) -> None:
-    sizes = f"{result['to_learn_from']} images to learn from, {result['classified']} classified"
-    say(f"{folder}: {result['classes']} classes, {sizes}")
+    sizes = f"{counted(result['to_learn_from'], 'image')} to learn from, {result['classified']:,} classified"
+    say(f"{folder}: {counted(result['classes'], 'class', 'classes')}, {sizes}")
     for what, counts in (("failed", result["failed"]), ("without one label", result["without_one_label"])):
         if counts:
             say(f"  {what}: {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}")
@@ -190,13 +193,33 @@ def _say(result: Mapping[str, Any], folder: str) -> None:
             f"  {result['classified_of_no_class']} of a class without an image to learn from: counted as wrong"
         )
     for row in result["results"]:
-        chosen = f"chosen on {row['l2_chosen_on']} other images" if row["l2_chosen_on"] else "not chosen"
+        others = counted(row["l2_chosen_on"], "other image")
+        chosen = f"chosen on {others}" if row["l2_chosen_on"] else "not chosen"
         fewer = row["classes_with_fewer_images"]
         say(
-            f"{row['shots']:4} per class: {100 * row['mean']:5.1f}% (seeds from {100 * row['lowest']:.1f}% to "
-            f"{100 * row['highest']:.1f}%; l2 {row['l2']:g}, {chosen})"
-            + (f"; {fewer} classes have fewer images" if fewer else "")
+            f"{row['shots']:4} per class: {100 * row['mean']:5.1f}% ({_interval_text(row)}; l2 {row['l2']:g}, {chosen})"
+            + (f"; {counted(fewer, 'class has', 'classes have')} fewer images" if fewer else "")
         )
+
+
+def interval(accuracies: np.ndarray) -> tuple[float, float] | None:
+    """The 95 % interval, within [0, 1], of the mean over all draws, by Student's t, from those of some; None from one alone."""
+    count = len(accuracies)
+    if count < 2:
+        return None
+    mean = float(accuracies.mean())
+    half = _t975(count - 1) * float(accuracies.std(ddof=1)) / math.sqrt(count)
+    return max(0.0, mean - half), min(1.0, mean + half)
+
+
+def _t975(degrees: int) -> float:
+    """The 97.5 % quantile of Student's t, within 1e-3: from a table, then by Abramowitz and Stegun 26.7.5."""
+    if degrees <= len(_T975):
+        return _T975[degrees - 1]
+    z, n = 1.959963985, degrees
+    g1, g2 = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + g1 / n + g2 / n**2 + g3 / n**3
 
 
 def _shots(text: str) -> tuple[int, ...]:
@@ -204,6 +227,16 @@ def _shots(text: str) -> tuple[int, ...]:
     if not shots or shots[0] < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of positive numbers such as 1,5,10")
     return shots
+
+
+def _interval_text(row: Mapping[str, Any]) -> str:
+    if row["interval"] is None:
+        return "one seed, so no interval"
+    interval, seeds = (
+        f"{100 * low:.1f}% to {100 * high:.1f}%"
+        for low, high in (row["interval"], (row["lowest"], row["highest"]))
+    )
+    return f"95% interval {interval}; {len(row['of_each_seed'])} seeds, {seeds}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import t
 from sklearn.datasets import load_digits
 from sklearn.linear_model import Ridge
 
@@ -78,9 +79,28 @@ def test_accuracies_are_those_of_a_plain_reference(shots, tmp_path, capsys):
     np.testing.assert_allclose(row["of_each_seed"], expected, atol=1.5 / test.sum())
     assert row["mean"] == pytest.approx(np.mean(row["of_each_seed"]))
     assert (row["lowest"], row["highest"]) == (min(row["of_each_seed"]), max(row["of_each_seed"]))
+    low, high = t.interval(0.95, 1, row["mean"], np.std(row["of_each_seed"], ddof=1) / np.sqrt(2))
+    assert row["interval"] == pytest.approx([max(0, low), min(1, high)], abs=1e-4)
+    assert "95% interval" in text
     assert result["classified"] == test.sum()
     assert result["to_learn_from"] + result["classified"] == len(Y)
     assert f"{shots:4} per class: " in text
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 7, 10, 30, 100])
+def test_the_interval_is_students(seeds):
+    accuracies = np.random.default_rng(seeds).uniform(0.4, 0.6, seeds)
+    expected = t.interval(0.95, seeds - 1, accuracies.mean(), accuracies.std(ddof=1) / np.sqrt(seeds))
+    assert fewshot.interval(accuracies) == pytest.approx(expected, abs=2e-4)
+
+
+def test_an_interval_needs_two_seeds_and_ends_at_certainty(tmp_path, capsys):
+    assert fewshot.interval(np.array([0.5])) is None
+    assert fewshot.interval(np.array([1.0, 0.98])) == (pytest.approx(0.99 - 0.12706, abs=1e-4), 1.0)
+    write(tmp_path / "out", range(200))
+    result, text = run(capsys, tmp_path / "out", "--label=label", "--shots=1", "--seeds=1")
+    assert result["results"][0]["interval"] is None
+    assert "one seed, so no interval" in text
 
 
 def test_more_shots_do_better_and_l2_is_chosen_on_other_images(tmp_path, capsys):
@@ -121,9 +141,10 @@ def test_classes_with_few_images_and_images_without_a_label_are_said(tmp_path, c
     records = [{"key": f"digit-{n}", "label": int(Y[n]), "embedding": X[n].tolist()} for n in few]
     records += [{"key": f"x{n}", "embedding": X[n].tolist()} for n in range(4)]
     outputs.write(tmp_path / "out", [records], {"embedding": 64})
-    result, _ = run(capsys, tmp_path / "out", "--label=label", "--shots=5")
+    result, text = run(capsys, tmp_path / "out", "--label=label", "--shots=5")
     assert result["without_one_label"] == {"no label": 4}
     assert result["results"][0]["classes_with_fewer_images"] == 1
+    assert "; 1 class has fewer images" in text
     # Where nothing is left to choose l2 on, it is big_vision's.
     result, text = run(capsys, tmp_path / "out", "--label=label", "--shots=300")
     assert (result["results"][0]["l2"], result["results"][0]["l2_chosen_on"]) == (1024.0, 0)
