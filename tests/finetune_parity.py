@@ -6,8 +6,8 @@ Exit code 1 if any is, or if there is nothing to replay.
 
 The step is the product's but for one thing: convolutions larger than 1x1 are summed by kernel rows, and TensorFlow's own in place
 of oneDNN's. Float32's error comes from those long sums. With --as_trained, which leaves them as they are, case1b is just beyond
-these tolerances, as the authors' code is (loss 3.6e-7, logits 3.6e-5, head 2.5e-5, gradient norm 1.8e-2), and is held to
-wider ones.
+these tolerances, as the authors' code is (loss 3.6e-7, logits 3.6e-5, head 2.5e-5, gradient norm 1.8e-2), and it alone
+is held to wider ones.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow as tf
 
 from bit.hyperrule import Mixup, Schedule, mixup_alpha, schedule
-from bit.models import ARCHITECTURES
+from bit.models import ARCHITECTURES, OFFICIAL
 from bit.training import FORM, Batch, Settings, Trainer
-from bit.weights import HEAD_KERNEL, Arrays
+from bit.weights import HEAD_KERNEL, Arrays, Untrained, Weights
 from tests.golden import weights as golden
 from tests.golden.finetune import weights_ft
 
@@ -40,7 +40,15 @@ from tests.golden.finetune import weights_ft
 FLOAT32 = {"loss": 3e-7, "logits_after": 5e-5, "head_kernel": 2e-5, "gradient_norm": 2e-2}
 FLOAT64 = dict.fromkeys((*FLOAT32, "change_norm", "change", "momentum_norm"), 1e-9)
 TOLERANCES = {"float32": FLOAT32, "float64": FLOAT64}
-AS_TRAINED = {"loss": 6e-7, "logits_after": 6e-5, "head_kernel": 4e-5, "gradient_norm": 3.5e-2}
+# Of float32 with the convolutions that training uses, by file: where a case needs more than FLOAT32.
+AS_TRAINED = {
+    "case1b-r50x1-64px-decay": {
+        "loss": 6e-7,
+        "logits_after": 6e-5,
+        "head_kernel": 4e-5,
+        "gradient_norm": 3.5e-2,
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -53,13 +61,7 @@ class Trajectory:
 
 def replay(case: weights_ft.Case, precision: str, as_trained: bool = False) -> Trajectory:
     """The updates of a case, through the product's own step."""
-    arrays = {
-        name.removeprefix("resnet/"): value
-        for name, value in golden.make(case.architecture, case.checkpoint_head, case.checkpoint_seed).items()
-    }
-    start = Arrays(
-        ARCHITECTURES[case.architecture], case.checkpoint_head or 0, lambda name: arrays[name].copy()
-    )
+    start = _start(case)
     micro_batch = case.batch // case.micro_batches
     form = FORM if as_trained else FORM._replace(conv=_conv_by_rows)
     trainer = Trainer(start, case.classes, Settings(case.side, micro_batch, precision=precision), form)
@@ -100,6 +102,15 @@ def replay(case: weights_ft.Case, precision: str, as_trained: bool = False) -> T
         "logits_after": logits,
     }
     return Trajectory(stored | {name: np.asarray(value) for name, value in (out | norms).items()}, sums)
+
+
+def _start(case: weights_ft.Case) -> Weights:
+    architecture = ARCHITECTURES[case.architecture]
+    if case.architecture not in OFFICIAL:
+        return Untrained(architecture)
+    made = golden.make(case.architecture, case.checkpoint_head, case.checkpoint_seed)
+    arrays = {name.removeprefix("resnet/"): value for name, value in made.items()}
+    return Arrays(architecture, case.checkpoint_head or 0, lambda name: arrays[name].copy())
 
 
 def _conv_by_rows(x: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
@@ -201,7 +212,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = 0
     for path in files:
         for precision in args.precision or TOLERANCES:
-            most = AS_TRAINED if args.as_trained and precision == "float32" else TOLERANCES[precision]
+            most = TOLERANCES[precision]
+            if args.as_trained and precision == "float32":
+                most = AS_TRAINED.get(path.stem, most)
             off, trajectory, case = check(path, precision, args.as_trained)
             shown = [
                 f"{name} {value:.1e}{'' if value <= most[name] else ' (TOO LARGE)'}"

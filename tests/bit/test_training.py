@@ -13,8 +13,9 @@ from bit.models import ARCHITECTURES
 from bit.training import Batch, Settings, Trainer
 from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZED, Untrained, shapes, standardize
 from pipeline.finetune import checkpoints
-from tests import finetune_parity, helpers
+from tests import finetune_parity, finetune_reference, helpers
 from tests.checkpoints import FOLDER
+from tests.golden.finetune import weights_ft
 
 TINY = ARCHITECTURES["tiny"]
 CASES = sorted(path for path in (FOLDER / "finetune").glob("case*.npz"))
@@ -45,6 +46,28 @@ def test_trajectories_are_the_authors(path, flags, count, tmp_path):
     done = subprocess.run(command, cwd=helpers.REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(path.stem) == count
+
+
+def test_accumulated_and_mixed_updates_are_those_of_plain_formulas(tmp_path, monkeypatch, capsys):
+    """Of the tiny network, whose file is written here."""
+    finetune_reference.write(tmp_path / "case-tiny.npz")
+    check, seen = finetune_parity.check, []
+    monkeypatch.setattr(finetune_parity, "check", lambda *values: seen.append(check(*values)) or seen[-1])
+    assert finetune_parity.main([str(tmp_path), "--precision=float64"]) == 0
+    assert "case-tiny, float64: loss " in capsys.readouterr().out
+    with np.load(tmp_path / "case-tiny.npz") as stored:
+        arrays = dict(stored)
+    assert arrays["gradient_norm"][1:].min() > 0
+    assert all(0.2 < coefficient < 0.8 for coefficient, _ in weights_ft.mixup(finetune_reference.CASE))
+    off = finetune_parity.deviations(arrays | {"loss": arrays["loss"] * (1 + 1e-8)}, seen[0][1], "float64")
+    assert off["loss"] > finetune_parity.FLOAT64["loss"]
+
+
+def test_wider_bounds_are_for_the_one_case_that_needs_them():
+    assert [path.stem for path in CASES if path.stem in finetune_parity.AS_TRAINED] == [
+        "case1b-r50x1-64px-decay"
+    ]
+    assert len(finetune_parity.AS_TRAINED) == 1
 
 
 def test_a_folder_without_trajectories_fails(tmp_path, capsys):
