@@ -6,6 +6,7 @@ import tensorflow as tf
 import tensorflow_hub as hub
 import tf_keras
 
+from bit import load as loading
 from bit import self_test, tuned
 from bit.export import export, write_checkpoint
 from bit.export import main as export_main
@@ -84,15 +85,16 @@ def test_a_tuned_head_gives_all_outputs_with_its_names(kind, names, tmp_path):
     np.testing.assert_allclose(got["top_k/probability"], np.take_along_axis(softmax, best, 1), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("precision", "off"), [("bfloat16", 0.1), ("float16", 0.01)])
+@pytest.mark.parametrize(("precision", "l2", "most"), [("bfloat16", 5e-2, 0.1), ("float16", 5e-3, 2e-3)])
 @pytest.mark.parametrize("kind", ["saved_model", "npz"])
-def test_a_tuned_head_runs_in_16_bits_at_its_own_image_size(kind, precision, off, tmp_path):
+def test_a_tuned_head_runs_in_16_bits_at_its_own_image_size(kind, precision, l2, most, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "_prepare_device", lambda _: None)  # which wants a GPU for float16
     path = stored(kind, tmp_path / "m", 4, NAMES, side=48)
     assert resolve(str(path)).image_size == 48
     _, exact = run(path, side=48, top_k=4)
     extractor, got = run(path, side=48, top_k=4, precision=precision)
-    assert float(extractor.identity["self_test/relative_l2"]) < off / 2
-    assert 0 < np.abs(got["logits"] - exact["logits"]).max() < off
+    assert float(extractor.identity["self_test/relative_l2"]) < l2
+    assert 0 < np.abs(got["logits"] - exact["logits"]).max() < most
     assert got["top_k/name"].shape == (3, 4)
 
 
