@@ -19,7 +19,7 @@ from transforms.records import examples
 Label = int | str
 _CLASSES_MAX = 1_000_000
 _WHOLE = re.compile(r"-?\d{1,18}")
-_CANONICAL = re.compile(r"0|[1-9]\d{0,17}")
+_CANONICAL = re.compile(r"0|[1-9][0-9]{0,17}")
 # Numbers of classes with gaps are taken as they are up to this many outputs, or this many outputs per class that occurs.
 _OUTPUTS_FREE, _OUTPUTS_PER_CLASS = 1000, 10
 
