@@ -124,7 +124,7 @@ def classes_of(labels: Sequence[Label], names: Sequence[str] = (), are_folders: 
 
     Whole numbers, also as texts, are numbers of classes from 0 on; texts are sorted by code point. `names` gives the order
     instead, and the name of each number. Names of folders are texts, unless they are exactly the numbers of `names`, or
-    without names 0 to n - 1, written as Python does.
+    without names 0 to n - 1, in digits without leading zeros.
     """
     texts = [str(label) for label in labels]
     if not texts:
