@@ -45,7 +45,7 @@ def test_flags_that_the_page_names_exist():
     text = (helpers.REPO / "docs" / "finetuning.md").read_text()
     known = set(requests.parser()._option_string_actions) | {"--outputs", "--runner", "--precision"}
     known |= {"--as_trained", "--s3_endpoint_url"}  # of tests.finetune_parity, and of Beam
-    for flag in re.findall(r"(?<![\w-])(--[a-z_]+)", text):
+    for flag in re.findall(r"(?<![\w-])(--[a-z0-9_]+)", text):
         assert flag in known, flag
     own = {flag for rows in requests._FLAGS.values() for flag, *_ in rows}
     assert {flag for flag in own if flag not in text} <= {"--seed", "--evaluate_every", "--no_flip"} - set(
