@@ -13,7 +13,7 @@ from transforms.errors import ItemError
 from transforms.records import values
 from transforms.sources import csv_rows, text_lines
 from transforms.sources.base import BadInput, as_bad_input
-from transforms.sources.csv_rows import text_of
+from transforms.sources.csv_lines import text_of
 from transforms.sources.rows import Columns, Row, Slice, check_columns, row_of, slices
 from transforms.sources.text_lines import MARK
 from transforms.storage import door
