@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 from backports import zstd
 
 from transforms.storage.damage import DAMAGED, Damaged
-from transforms.storage.reading import Buffered
+from transforms.storage.reading import Buffered, Stream
 
 _MAGIC_BYTES = 16
 _READ_BYTES = 256 << 10  # 256 KiB, compressed
@@ -75,14 +75,14 @@ class _Gzip(gzip.GzipFile):
             below.close()
 
     def __del__(self) -> None:
-        """Closes nothing; see Reader."""
+        """Closes nothing; see Stream."""
 
 
 class Decompressed(Buffered):
     """The decompressed bytes of a file's members."""
 
 
-class _Members(io.RawIOBase):
+class _Members(Stream):
     """The raw stream below `Decompressed`. Moves back by beginning again, and forward by reading."""
 
     def __init__(self, stream: BinaryIO, format: _Format):
@@ -152,9 +152,6 @@ class _Members(io.RawIOBase):
         if not self.closed:
             self._stream.close()
             super().close()
-
-    def __del__(self) -> None:
-        """Closes nothing; see Reader."""
 
 
 def is_compressed(stream: Any) -> bool:
