@@ -2,15 +2,21 @@
 
 import bz2
 import codecs
+import functools
 import gzip
 import hashlib
+import io
 import lzma
 import random
+import zipfile
+import zlib
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from backports import zstd
 
-from transforms.sources import csv_rows, uri_list
+from transforms.sources import csv_rows, parquet_images, uri_list
 from transforms.sources.base import BadInput, ReadSettings
 
 PASSED = ReadSettings(2, pass_through=("text",))
@@ -269,6 +275,13 @@ def test_a_line_longer_than_any_block(tmp_path, monkeypatch):
 PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd.compress}
 
 
+def zipped(data):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("list", data)
+    return out.getvalue()
+
+
 @pytest.mark.parametrize("suffix", PACKERS)
 @pytest.mark.parametrize("is_named", [True, False])
 def test_compressed_lists(tmp_path, suffix, is_named):
@@ -302,6 +315,44 @@ def test_junk_behind_a_compressed_list_is_refused(tmp_path, suffix):
         BadInput, match=rf"list\.txt\.{suffix} cannot be read beyond byte 7 of its text, after 1 rows"
     ):
         rows(path, "txt")
+
+
+def test_a_list_that_takes_too_much_memory_to_unpack_is_refused_with_the_remedy(tmp_path):
+    large = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
+    data = lzma.compress(b"/b.jpg\n", filters=large)
+    for parts, where in (((data,), ""), ((lzma.compress(b"/a.jpg\n"), data), "beyond byte 7 of its text")):
+        path = written(tmp_path, "list.txt.xz", b"".join(parts))
+        with pytest.raises(
+            BadInput, match=rf"list\.txt\.xz cannot be read.*{where}.*pack it again"
+        ) as caught:
+            rows(path, "txt")
+        assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "pack", [functools.partial(lzma.compress, format=lzma.FORMAT_ALONE), zlib.compress, zipped]
+)
+def test_compression_that_no_suffix_names_is_refused_by_name(tmp_path, pack):
+    path = written(tmp_path, "list.csv", pack(b"uri,text\n" + b"/a.jpg,a caption\n" * 1000))
+    with pytest.raises(
+        BadInput, match=r"list\.csv cannot be read: it is packed as (lzma|zlib|zip), .*unpack it"
+    ):
+        rows(path, "csv")
+
+
+@pytest.mark.parametrize("name", ["list.parquet", "list.parquet.gz"])
+@pytest.mark.parametrize("suffix", [*PACKERS, "lzma", "zip"])
+def test_parquet_that_is_packed_as_a_whole_is_refused_by_name(tmp_path, name, suffix):
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"uri": ["/a.jpg"]}), out)
+    pack = PACKERS | {"lzma": functools.partial(lzma.compress, format=lzma.FORMAT_ALONE), "zip": zipped}
+    path = written(tmp_path, name, pack[suffix](out.getvalue()))
+    named = {"gz": "gzip", "bz2": "bzip2", "zst": "zstd"}.get(suffix, suffix)
+    told = rf"{name} cannot be read: it is packed as {named}, .*: unpack it$"
+    with pytest.raises(BadInput, match=told):
+        rows(path, "parquet")
+    with pytest.raises(BadInput, match=told):
+        parquet_images.KIND.accepts(str(path), ReadSettings(2))
 
 
 @pytest.mark.parametrize("name", ["list.txt.deflate", "list.csv.lz4", "list.jsonl.zip"])
