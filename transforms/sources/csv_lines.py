@@ -20,7 +20,7 @@ _FIELD = rb'(?:[^",\r\n]*|"(?:[^"]|"")*")'
 # Quotes only around fields: the end of a quoted text that goes on over lines has one within its first field.
 _PROPER = re.compile(rb"(?:%s)?%s(?:,%s)*[\r\n]*" % (MARK, _FIELD, _FIELD))
 _DIGITS = re.compile(r"\d+")
-_NAME = re.compile(r"[^\W_]|[_-]")
+_NAME = re.compile(r"[\w-]")
 _LETTER = re.compile(r"[^\W\d_]")
 _ID_LENGTH = 8  # from which on two names of one length and punctuation are of one making
 _IN_SUCCESSION = 3  # rows that a sentence or a table within a text could be taken for
