@@ -21,7 +21,7 @@ from pipeline.report import DONE, FAILED, WRONG_REQUEST, root_cause
 from pipeline.signals import Signals, Stopped
 from transforms.similarity import exact, index, pictures, table
 from transforms.similarity.groups import Groups
-from transforms.storage import door, retrying
+from transforms.storage import retrying
 
 _EPILOG = """\
 examples:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments, beam_options = parse(sys.argv[1:] if argv is None else argv)
         console.configure_logging(runners.LOCAL)
-        door.configure(beam_options)
+        of_output.enter(beam_options, "duplicates", arguments.output, arguments.to)
         with retrying.hurried():
             plan = duplicates_plan.make(arguments)
         if plan.is_done:
@@ -85,8 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, PipelineOptions]:
     """Parses a command line. Raises RequestError if it is wrong."""
     arguments, beam_options = of_output.parse(argv, parser(), "to")
-    if (runner := runners.name_of(beam_options)) != runners.LOCAL:
-        raise RequestError(f"--runner={runner}: duplicates are searched for in this process; omit --runner")
     arguments.to = options.folder("--to", arguments.to)
     if not arguments.to.endswith(SUFFIX):
         raise RequestError(f"--to={arguments.to} is not the name of a Parquet file: let it end with {SUFFIX}")

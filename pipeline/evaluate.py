@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -153,23 +154,22 @@ def _say(result: Mapping[str, Any], folder: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0; 1 if the output is damaged, 2 if the request is wrong."""
-    flags = parser(
+    own = parser(
         "evaluate",
         "Compares the classes that a job wrote (--outputs=logits or top_k) with a label that it passed through.",
     )
-    flags.add_argument(
+    own.add_argument(
         "--label_offset",
         type=int,
         default=0,
         metavar="N",
         help="what to subtract from integer labels: 1 if they count from 1 (default: 0)",
     )
-    arguments = flags.parse_args(argv)
-    return judged(
-        arguments,
-        lambda: evaluate(open_output(arguments.output, arguments.label), arguments.label_offset),
-        _say,
-    )
+
+    def judge(arguments: argparse.Namespace) -> Mapping[str, Any]:
+        return evaluate(open_output(arguments.output, arguments.label), arguments.label_offset)
+
+    return judged(argv, own, judge, _say)
 
 
 if __name__ == "__main__":

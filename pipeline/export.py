@@ -21,7 +21,7 @@ from pipeline.report import DONE, FAILED, WRONG_REQUEST, root_cause
 from pipeline.signals import Stopped
 from transforms import counters
 from transforms.exporting import formats, steps
-from transforms.storage import door, retrying
+from transforms.storage import retrying
 
 _EPILOG = """\
 an example of each format:
@@ -83,8 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if home.notice:
             say(home.notice)
         paths = of_output.paths(arguments)
-        reach.check(beam_options, runner, paths, arguments.fetch)
-        door.configure(beam_options)
+        reach.enter(beam_options, runner, paths, arguments.fetch)
         runners.name_job(beam_options, runner, arguments.to)
         on_flink = runners.on_flink(beam_options, runner)
         earlier = on_flink is not None and run.is_at_work(on_flink)

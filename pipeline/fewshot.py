@@ -16,6 +16,7 @@ import numpy as np
 from bit.command import exit_with
 from pipeline import ridge
 from pipeline.console import counted, say
+from pipeline.flags import RequestError
 from pipeline.labelled import Label, Labelled, NotUsable, Row, judged, open_output, parser
 
 _CHOOSING = 10  # images per class, beside the shots, on which l2 is chosen
@@ -242,54 +243,55 @@ def _interval_text(row: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0; 1 if an output is damaged, 2 if the request is wrong."""
     default = Settings()
-    flags = parser(
+    own = parser(
         "fewshot",
         "Judges features that a job wrote: ridge regression on a few images per class, as BiT and ViT do.",
     )
-    flags.add_argument(
+    own.add_argument(
         "--shots",
         type=_shots,
         default=default.shots,
         metavar="N,...",
         help="images per class (default: 1,5,10)",
     )
-    flags.add_argument(
+    own.add_argument(
         "--seeds", type=int, default=default.seeds, metavar="N", help="random draws of them (default: 3)"
     )
-    flags.add_argument(
+    own.add_argument(
         "--test", default="", metavar="OUTPUT", help="output of a job on test images, with the same label"
     )
-    flags.add_argument(
+    own.add_argument(
         "--test_share",
         type=float,
         default=default.test_share,
         metavar="SHARE",
         help="without --test: share of the images that is classified, by a hash of the key (default: 0.2)",
     )
-    flags.add_argument("--feature", default=default.feature, metavar="NAME", help="default: embedding")
-    flags.add_argument(
+    own.add_argument("--feature", default=default.feature, metavar="NAME", help="default: embedding")
+    own.add_argument(
         "--l2",
         type=float,
         metavar="L2",
         help="strength of the regularization, such as big_vision's 1024 (default: chosen from 2^-10 to 2^20 on ten further "
         "images per class)",
     )
-    arguments = flags.parse_args(argv)
+
+    def judge(arguments: argparse.Namespace) -> Mapping[str, Any]:
+        settings = _settings(arguments)
+        test = open_output(arguments.test, arguments.label) if arguments.test else None
+        return evaluate(open_output(arguments.output, arguments.label), settings, test)
+
+    return judged(argv, own, judge, _say)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
     if (
         arguments.seeds < 1
         or not 0 < arguments.test_share < 1
         or (arguments.l2 is not None and not arguments.l2 > 0)
     ):
-        flags.error("--seeds must be positive, --test_share between 0 and 1, and --l2 above 0")
-    settings = Settings(
-        arguments.shots, arguments.seeds, arguments.l2, arguments.feature, arguments.test_share
-    )
-
-    def judge() -> Mapping[str, Any]:
-        test = open_output(arguments.test, arguments.label) if arguments.test else None
-        return evaluate(open_output(arguments.output, arguments.label), settings, test)
-
-    return judged(arguments, judge, _say)
+        raise RequestError("--seeds must be positive, --test_share between 0 and 1, and --l2 above 0")
+    return Settings(arguments.shots, arguments.seeds, arguments.l2, arguments.feature, arguments.test_share)
 
 
 if __name__ == "__main__":

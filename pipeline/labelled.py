@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,10 @@ from apache_beam.io.filesystem import BeamIOError
 
 from bit import models, outputs, tuned
 from bit.labels import read_labels
+from pipeline import flags, of_output
 from pipeline.console import say
 from pipeline.finetune.labels import folder_name
+from pipeline.flags import RequestError
 from transforms.commit import receipts
 from transforms.commit.layout import Layout
 from transforms.commit.receipts import Receipt
@@ -37,33 +40,44 @@ class Damaged(ValueError):
     """The output is not as it was committed. Exit code 1."""
 
 
-def parser(prog: str, description: str) -> argparse.ArgumentParser:
+_EPILOG = """\
+Beam's options for the access to stores are accepted too. All messages go to stderr.
+
+exit codes: 0 done, 1 the output is damaged, or a store does not answer, 2 the request is wrong
+"""
+
+
+def parser(name: str, description: str) -> flags.Parser:
     """The parser of a command that judges an output, with the flags that all of them have."""
-    out = argparse.ArgumentParser(
-        prog=f"python -m pipeline.{prog}",
-        description=description,
-        epilog="Exit codes: 0 done, 1 the output is damaged, 2 the request is wrong.",
-    )
-    out.add_argument("output", metavar="OUTPUT", help="the --output folder of the job")
+    out = of_output.parser(name, "--label=FEATURE [flags]", description, _EPILOG)
     out.add_argument(
         "--label",
-        required=True,
+        default="",
         metavar="FEATURE",
-        help=f"name that --pass_through gave the label, or '{FOLDER}' for the name of the folder that an image file lies in",
+        help=f"name that --pass_through gave the label, or '{FOLDER}' for the name of the folder that an image file lies in "
+        "(required)",
     )
     out.add_argument("--json", action="store_true", help="print all figures to stdout, as one line of JSON")
     return out
 
 
 def judged(
-    arguments: argparse.Namespace,
-    judge: Callable[[], Mapping[str, Any]],
+    argv: Sequence[str] | None,
+    own: flags.Parser,
+    judge: Callable[[argparse.Namespace], Mapping[str, Any]],
     tell: Callable[[Mapping[str, Any], str], None],
 ) -> int:
-    """Says what `judge` returns by `tell`, and prints it if asked to; returns the exit code."""
+    """Says what `judge` returns for a command line by `tell`, and prints it if asked to; returns the exit code.
+
+    Args:
+      own: a parser from `parser`, with the command's own flags; one named --test names another output.
+    """
     try:
-        result = judge()
-    except (NotUsable, BeamIOError, ImportError) as error:
+        arguments, beam_options = of_output.parse(sys.argv[1:] if argv is None else argv, own, "label")
+        command = own.prog.rpartition(".")[2]
+        of_output.enter(beam_options, command, arguments.output, getattr(arguments, "test", ""))
+        result = judge(arguments)
+    except (RequestError, NotUsable, BeamIOError, ImportError) as error:
         say(f"error: {error}")
         return 2
     except (Damaged, OSError) as error:

@@ -15,15 +15,16 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipeline import flags, options, reach, repeat, runners
 from pipeline.flags import RequestError
 from pipeline.outputs import Committed
+from transforms.fetching.settings import FetchSettings
 from transforms.sources import finding, patterns, pictures
 from transforms.sources.base import BadInput
 from transforms.storage import door
 
-_PATHS = {"to", "report_file"}
+_PATHS = {"to", "report_file", "test"}
 
 
-def parser(name: str, usage: str, description: str, epilog: str, partial: str) -> flags.Parser:
-    """A parser with OUTPUT and --partial. Its other texts are those of argparse, `partial` that of the flag."""
+def parser(name: str, usage: str, description: str, epilog: str, partial: str = "") -> flags.Parser:
+    """A parser with OUTPUT, and --partial where there is a text for it. Its other texts are those of argparse."""
     out = flags.Parser(
         prog=f"python -m pipeline.{name}",
         usage=f"%(prog)s OUTPUT {usage}",
@@ -33,7 +34,8 @@ def parser(name: str, usage: str, description: str, epilog: str, partial: str) -
         allow_abbrev=False,
     )
     out.add_argument("output", metavar="OUTPUT", nargs="?", default="", help="the --output folder of the job")
-    out.add_argument("--partial", **flags.SWITCH, help=partial)
+    if partial:
+        out.add_argument("--partial", **flags.SWITCH, help=partial)
     return out
 
 
@@ -99,8 +101,19 @@ def parse(
                 _work_in(directory, arguments)
         arguments.kept, arguments.fetch = kept, options.fetch_settings(arguments)
         arguments.input = options.input_texts(arguments.input)
-    arguments.output, arguments.to = output, options.path(arguments.to)
+    arguments.output = output
+    for name in _PATHS & vars(arguments).keys():
+        setattr(arguments, name, options.path(getattr(arguments, name)))
     return arguments, beam_options
+
+
+def enter(beam_options: PipelineOptions, command: str, *paths: str) -> None:
+    """Lets this process, in which a command does all its work, reach the stores of `paths` by Beam's options.
+
+    Raises RequestError if they name an engine, Unreachable if a store does not answer."""
+    if (runner := runners.name_of(beam_options)) != runners.LOCAL:
+        raise RequestError(f"--runner={runner}: {command} works in this process; omit --runner")
+    reach.enter(beam_options, runner, [path for path in paths if path], FetchSettings())
 
 
 def _work_in(directory: str, arguments: argparse.Namespace) -> None:

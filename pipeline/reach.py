@@ -48,6 +48,12 @@ def check(options: PipelineOptions, runner: str, paths: Sequence[str], fetch: Fe
         _connect(endpoint)
 
 
+def enter(options: PipelineOptions, runner: str, paths: Sequence[str], fetch: FetchSettings) -> None:
+    """After `check`, lets this process reach the stores by Beam's options."""
+    check(options, runner, paths, fetch)
+    door.configure(options)
+
+
 def endpoints(options: PipelineOptions, runner: str, paths: Iterable[str]) -> list[Endpoint]:
     """The hosts that this process will connect to, each once. Hosts behind a proxy cannot be checked and are left out."""
     needed = [_endpoint(*address) for address in runners.addresses(options, runner)]

@@ -71,8 +71,7 @@ def pictures_of(folder: str, beam_options: PipelineOptions) -> dict[str, Any]:
 
 
 def _kept(folder: str, beam_options: PipelineOptions) -> dict[str, Any] | None:
-    reach.check(beam_options, runners.name_of(beam_options), (folder,), FetchSettings())
-    door.configure(beam_options)
+    reach.enter(beam_options, runners.name_of(beam_options), (folder,), FetchSettings())
     try:
         with retrying.hurried():
             return request.kept(Layout(folder))

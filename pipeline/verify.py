@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
 from collections.abc import Iterator, Sequence
 
 from apache_beam.io.filesystem import BeamIOError
 
 from bit.command import exit_with
+from pipeline import flags, of_output
 from pipeline.console import counted, say
+from pipeline.flags import RequestError
+from pipeline.reach import Unreachable
 from transforms.commit import arrays, receipts, request
 from transforms.commit.audit import Problem, check_shard
 from transforms.commit.layout import MANIFEST, OF_SHARDS, REQUEST, Layout, label_of, order, receipt_name
@@ -19,36 +22,52 @@ from transforms.sources import kinds
 from transforms.storage import door
 
 COMPLETE, BROKEN, NO_OUTPUT = 0, 1, 2
+_EPILOG = """\
+Beam's options for the access to stores are accepted too. All messages go to stderr.
+
+exit codes: 0 complete and consistent, 1 problems, or a store does not answer, 2 the folder holds no output,
+or the request is wrong
+"""
 
 
 class NoOutput(ValueError):
     """The folder does not hold the output of a job."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Lists all problems on stderr; returns 0 if there are none, 1 if there are some, 2 if there is no output."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.verify",
-        description="Checks the output of a job: checksums, counts, order, dimensions, receipts and manifest.",
-        epilog="Exit codes: 0 complete and consistent, 1 problems, 2 the folder holds no output.",
+def _parser() -> flags.Parser:
+    out = of_output.parser(
+        "verify",
+        "[flags]",
+        "Checks the output of a job: checksums, counts, order, dimensions, receipts and manifest.",
+        _EPILOG,
     )
-    parser.add_argument(
+    out.add_argument(
         "--json",
         action="store_true",
         help="print the manifest to stdout, as one line, if there are no problems",
     )
-    parser.add_argument("output", metavar="OUTPUT", help="the --output folder of the job")
-    arguments = parser.parse_args(argv)
-    folder = arguments.output.rstrip("/") or "/"
+    return out
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Lists all problems on stderr; returns 0 if there are none, 1 if there are some, 2 if there is no output.
+
+    A store that does not answer gives 1, a wrong request 2."""
     try:
+        arguments, beam_options = of_output.parse(sys.argv[1:] if argv is None else argv, _parser())
+        folder = arguments.output
+        of_output.enter(beam_options, "verify", folder)
         layout, count = Layout(folder), 0
         for problem in check_folder(layout):
             say(str(problem))
             count += 1
         totals = json.loads(door.read_bytes(layout.manifest)) if not count else {}
-    except (NoOutput, BeamIOError, ImportError) as error:
+    except (RequestError, NoOutput, BeamIOError, ImportError) as error:
         say(f"error: {error}")
         return NO_OUTPUT
+    except Unreachable as error:
+        say(f"error: {error}")
+        return BROKEN
     if count:
         say(
             f"error: {folder}: {counted(count, 'problem')}; delete the receipts of the shards named, "

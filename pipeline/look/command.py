@@ -83,8 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, beam_options = parse(argv)
         runner = runners.name_of(beam_options)
         console.configure_logging(runner)
-        reach.check(beam_options, runner, of_output.paths(arguments), arguments.fetch)
-        door.configure(beam_options)
+        reach.enter(beam_options, runner, of_output.paths(arguments), arguments.fetch)
         _run(arguments, beam_options)
         return DONE
     except RequestError as error:

@@ -97,7 +97,9 @@ def test_good_answers(server, make, path):
     + [f"/encoding?name={name}" for name in ("utf-8", "none", "binary", "identity", "aws-chunked", "UTF-8,%20identity")]
     + ["/deflate", "/deflate?zlib=1", "/gzip-as?name=identity,gzip", "/gzip-as?name=GZIP;q=1", "/gzip-as?name=x-gzip",
        "/gzip-as?name=gzip,gzip&times=2", "/gzip-as?name=deflate"]
-    + [f"/part?range=bytes%200-{len(IMAGE) - 1}/{len(IMAGE)}"]
+    + [f"/part?range={quote(text.format(len(IMAGE) - 1, len(IMAGE)))}" for text in (
+        "bytes 0-{}/{}", "Bytes 0-{}/{}", "BYTES  0-{}/{}", "bytes\t0 - {} / {} ",
+    )]
     + ["/head?head=" + quote(head) for head in (
         "HTTP/1.1 200\nContent-Length: SIZE",
         "\nHTTP/1.1 200 OK\nContent-Length: SIZE",
@@ -189,6 +191,9 @@ def test_an_answer_that_ends_a_fetch_leaves_its_status(server, make, path, statu
         ("/part", "bad_response", 1),
         ("/part?range=bytes%200-99/2056", "bad_response", 1),
         ("/part?range=bytes%201-2055/2056", "bad_response", 1),
+        ("/part?range=Bytes%20%200-99/2056", "bad_response", 1),
+        ("/part?range=rows%200-2055/2056", "bad_response", 1),
+        ("/part?range=bytes%200-2055/*", "bad_response", 1),
         ("/location?to=", "bad_response", 1),
         ("/head?head=HTTP/1.1%20200%0AContent-Length:%20SIZE%0AContent-Length:%207", "bad_response", 1),
         ("/no-location", "bad_response", 1),

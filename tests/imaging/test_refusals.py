@@ -1,8 +1,12 @@
 """Files that cannot be read are refused by name, and those too large before they are decoded."""
 
+import bz2
+import gzip
+import lzma
 import re
 
 import pytest
+from backports import zstd
 
 from tests.helpers import REPO
 from tests.imaging.pictures import SIDE, decoded, refusal
@@ -19,6 +23,15 @@ def test_a_known_format_is_named(name):
     sample = {"JPEG XL": "jpeg xl", "JPEG 2000": "jpeg 2000"}.get(name, name.lower())
 
     assert refusal(REFUSED[sample][0])[1].startswith(f"{name} is not supported; convert it to JPEG")
+
+
+@pytest.mark.parametrize(
+    ("pack", "name"),
+    [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz"), (zstd.compress, "zstd")],
+)
+def test_a_compressed_picture_is_named_by_its_compression(pack, name):
+    code, message = refusal(pack(next(iter(ONE_OF_EACH.values()))))
+    assert (code, f"{name} data" in message) == ("not_image", True)
 
 
 @pytest.mark.parametrize("data", ONE_OF_EACH.values(), ids=ONE_OF_EACH)

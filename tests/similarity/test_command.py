@@ -175,7 +175,10 @@ def test_rows_count_within_their_shard_and_empty_shards_do_not_matter():
         (("OUT", "--to=d.parquet", "--threshold=high"), "'high' is not a number"),
         (("OUT", "--to=d.parquet", "--exact_limit=0"), "0 is not a positive number"),
         (("OUT", "--to=d.parquet", "--treshold=0.9"), "did you mean --threshold"),
-        (("OUT", "--to=d.parquet", "--runner=FlinkRunner"), "--runner=FlinkRunner: duplicates are searched"),
+        (
+            ("OUT", "--to=d.parquet", "--runner=FlinkRunner"),
+            "--runner=FlinkRunner: duplicates works in this process",
+        ),
         (("nowhere", "--to=d.parquet"), "nowhere holds no output of this job"),
         (("OUT", "--to=/proc/d.parquet"), "--to=/proc/d.parquet cannot be written to"),
     ],

@@ -2,14 +2,21 @@
 
 import bz2
 import codecs
+import functools
 import gzip
+import hashlib
+import io
 import lzma
 import random
+import zipfile
+import zlib
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from backports import zstd
 
-from transforms.sources import csv_rows, uri_list
+from transforms.sources import csv_rows, parquet_images, uri_list
 from transforms.sources.base import BadInput, ReadSettings
 
 PASSED = ReadSettings(2, pass_through=("text",))
@@ -102,6 +109,102 @@ def test_an_unclosed_quote_ends_before_an_address_of_any_form(tmp_path, uri):
     assert (len(found), found[1], found[3]) == (4, uri, "/e.jpg")
 
 
+# what addresses are like: their suffix, their scheme, their folder, their length, or all but the numbers in them
+ADDRESSES = {
+    "a blank": "photo {}.jpg",
+    "words": ["my cat.jpg", "the dog.JPG", "one bird, or two.png", "an old map.webp"],
+    "an identifier": "id-{}",
+    "a folder": "a/b {}.png",
+    "a query": "{}.jpg?x=1",
+    "a fragment": "a {}.jpg#top",
+    "a blank in a URL": "https://h/my photo {}.jpg",
+    "another URL": ["https://h/a b", "https://i/c?d e", "https://j/f g"],
+    "numbers": "{}",
+    "digests": [hashlib.sha256(b"%d" % number).hexdigest() for number in range(100)],
+    "names of one length": ["dQw4w9WgXcQ", "9bZkp7q19f0", "kJQP7-iw5Fk", "_PBlykN4KIY"],
+    "names in folders": ["images/cat", "images/dog", "images/horse"],
+    "names of a disk": ["/a/the cat", "/b/the dog"],
+    "another script": "写真 {}.jpg",
+}
+
+
+def addresses(of):
+    return [of.format(at) if isinstance(of, str) else of[at % len(of)] for at in range(100)]
+
+
+def listed(names, **texts):
+    """A list with a caption for each address; '"' in front of an address that needs quotes."""
+    quoted = [f'"{name}"' if "," in name else name for name in names]
+    return [f"{name},{texts.get(f'at_{at}', 'caption')}\n" for at, name in enumerate(quoted)]
+
+
+@pytest.mark.parametrize("rows_per_slice", [1, 9, 1000])
+@pytest.mark.parametrize("kind", ADDRESSES)
+def test_an_unclosed_quote_and_an_inch_mark_far_behind_it(tmp_path, kind, rows_per_slice):
+    names = addresses(ADDRESSES[kind])
+    lines = listed(names, at_10='"a caption', at_50='TV 55"', at_70='5"')
+    path = written(tmp_path, "list.csv", "uri,text\n" + "".join(lines))
+    found = rows(path, "csv", PASSED, rows_per_slice)
+    assert "a quote is opened and not closed before the next row" in found[10]
+    assert found[:10] + found[11:] == names[:10] + names[11:]
+
+
+@pytest.mark.parametrize("between", [0, 1, 2])
+@pytest.mark.parametrize("kind", sorted(set(ADDRESSES) - {"numbers"}))
+def test_an_unclosed_quote_and_an_inch_mark_right_behind_it(tmp_path, kind, between):
+    names = addresses(ADDRESSES[kind])[: between + 4]
+    lines = listed(names, at_1='"a caption, open', **{f"at_{between + 2}": 'TV 55"'})
+    path = written(tmp_path, "list.csv", "uri,text\n" + "".join(lines))
+    found = rows(path, "csv", PASSED)
+    assert "the row is not CSV" in found[1]
+    assert found[:1] + found[2:] == names[:1] + names[2:]
+
+
+@pytest.mark.parametrize("columns", ["text,uri", "a,uri,text", "uri,text,b", "text,b,uri"])
+def test_an_unclosed_quote_in_columns_of_any_order(tmp_path, columns):
+    names = columns.split(",")
+
+    def line(at):
+        text = {10: '"open', 50: 'TV 55"'}.get(at, "caption")
+        return ",".join({"uri": f"photo {at}.jpg", "text": text}.get(name, "x") for name in names) + "\n"
+
+    path = written(tmp_path, "list.csv", columns + "\n" + "".join(map(line, range(100))))
+    found = rows(path, "csv", PASSED, 9)
+    assert "the row is not CSV" in found[10]
+    assert found[:10] + found[11:] == [f"photo {at}.jpg" for at in range(100) if at != 10]
+
+
+@pytest.mark.parametrize("rows_per_slice", [1, 1000])
+@pytest.mark.parametrize("uri", ["photo {}.jpg", "id-{}", "{}", "https://h/{}.jpg", "/{}.jpg", "a/b {}.png"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "one\ntwo",
+        "a, b\nc, d\ne, f\ng, h",
+        "11,50\n12,50",
+        "it cost\n11,50",
+        "1,2\n3,4\n\n5,6\n7,8",
+        "as in photo 7.jpg, which is mine\nand photo 8.jpg, too",
+        "see\nphoto 7.jpg, which is mine\nand photo 8.jpg, which is not",
+        "and/or,\neither/or,both",
+        "this is id-7, they say,\nor id-8",
+        "from the site\nhttps://h/ of a friend, thanks",
+        "first,\nsecond,\nthird,",
+        '""a,b""\n""c,d""\n""e,f""',
+    ],
+)
+def test_captions_of_several_lines_stay_what_they_are(tmp_path, text, uri, rows_per_slice):
+    for columns in ("uri,text", "text,uri"):
+        pair = [uri, f'"{text}"'] if columns == "uri,text" else [f'"{text}"', uri]
+        lines = [",".join(pair).format(at) + "\n" for at in range(4)]
+        path = written(tmp_path, "list.csv", columns + "\n" + "".join(lines))
+        cut = uri_list.slices(str(path), "csv", PASSED, rows_per_slice)
+        read = [row for part in cut for row in part.read(uri_list.columns_of(PASSED))]
+        assert [(row.uri, row.columns.get("text")) for row in read] == [
+            (uri.format(at), text.replace('""', '"')) for at in range(4)
+        ]
+
+
 def test_a_header_with_an_unclosed_quote_is_refused(tmp_path):
     path = written(tmp_path, "list.csv", 'uri,"text\n/a.jpg,x\n')
     with pytest.raises(BadInput, match=r"list\.csv: the first row, which names the columns, is not CSV"):
@@ -111,6 +214,7 @@ def test_a_header_with_an_unclosed_quote_is_refused(tmp_path):
 def test_any_bytes_are_read_as_they_were_cut(tmp_path):
     random.seed(0)
     parts = ['"', '"', ",", "\n", "\n", "\r", "/a.jpg", "x", "\ufeff", '/b.jpg,"x"\n', "/c.jpg,x\n"]
+    parts += ["p 1.jpg,", "p 2.jpg,x\n", "1,x\n", "2,", '3,"x\n', '4,x"\n']
     for trial in range(300):
         text = "uri,text\n" + "".join(random.choices(parts, k=random.randrange(60)))
         path = written(tmp_path, f"{trial}.csv", text)
@@ -171,6 +275,13 @@ def test_a_line_longer_than_any_block(tmp_path, monkeypatch):
 PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd.compress}
 
 
+def zipped(data):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("list", data)
+    return out.getvalue()
+
+
 @pytest.mark.parametrize("suffix", PACKERS)
 @pytest.mark.parametrize("is_named", [True, False])
 def test_compressed_lists(tmp_path, suffix, is_named):
@@ -204,6 +315,44 @@ def test_junk_behind_a_compressed_list_is_refused(tmp_path, suffix):
         BadInput, match=rf"list\.txt\.{suffix} cannot be read beyond byte 7 of its text, after 1 rows"
     ):
         rows(path, "txt")
+
+
+def test_a_list_that_takes_too_much_memory_to_unpack_is_refused_with_the_remedy(tmp_path):
+    large = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
+    data = lzma.compress(b"/b.jpg\n", filters=large)
+    for parts, where in (((data,), ""), ((lzma.compress(b"/a.jpg\n"), data), "beyond byte 7 of its text")):
+        path = written(tmp_path, "list.txt.xz", b"".join(parts))
+        with pytest.raises(
+            BadInput, match=rf"list\.txt\.xz cannot be read.*{where}.*pack it again"
+        ) as caught:
+            rows(path, "txt")
+        assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "pack", [functools.partial(lzma.compress, format=lzma.FORMAT_ALONE), zlib.compress, zipped]
+)
+def test_compression_that_no_suffix_names_is_refused_by_name(tmp_path, pack):
+    path = written(tmp_path, "list.csv", pack(b"uri,text\n" + b"/a.jpg,a caption\n" * 1000))
+    with pytest.raises(
+        BadInput, match=r"list\.csv cannot be read: it is packed as (lzma|zlib|zip), .*unpack it"
+    ):
+        rows(path, "csv")
+
+
+@pytest.mark.parametrize("name", ["list.parquet", "list.parquet.gz"])
+@pytest.mark.parametrize("suffix", [*PACKERS, "lzma", "zip"])
+def test_parquet_that_is_packed_as_a_whole_is_refused_by_name(tmp_path, name, suffix):
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"uri": ["/a.jpg"]}), out)
+    pack = PACKERS | {"lzma": functools.partial(lzma.compress, format=lzma.FORMAT_ALONE), "zip": zipped}
+    path = written(tmp_path, name, pack[suffix](out.getvalue()))
+    named = {"gz": "gzip", "bz2": "bzip2", "zst": "zstd"}.get(suffix, suffix)
+    told = rf"{name} cannot be read: it is packed as {named}, .*: unpack it$"
+    with pytest.raises(BadInput, match=told):
+        rows(path, "parquet")
+    with pytest.raises(BadInput, match=told):
+        parquet_images.KIND.accepts(str(path), ReadSettings(2))
 
 
 @pytest.mark.parametrize("name", ["list.txt.deflate", "list.csv.lz4", "list.jsonl.zip"])

@@ -14,7 +14,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from tests import helpers
 from tests.emulators import BUCKET, s3_emulator
 from transforms.errors import ItemError
-from transforms.sources import relative
+from transforms.sources import finding, relative
+from transforms.sources.base import Cutting, ReadSettings
 from transforms.sources.rows import Row
 from transforms.storage.errors import StorageFailed
 
@@ -113,6 +114,20 @@ def write_list(path, names):
 
 
 NAMES = ["photos/missing.jpg", "photos/0.jpg", "photos/1.jpg", "photos/2.jpg"]
+
+
+@pytest.mark.parametrize("suffix", ["txt", "csv", "jsonl", "parquet"])
+def test_names_far_behind_complete_addresses_decide(folders, monkeypatch, suffix):
+    lists, cwd = folders
+    (cwd / "a.jpg").touch()
+    write_list(lists / f"l.{suffix}", [f"https://h/{row}.jpg" for row in range(3000)] + ["none.jpg", "a.jpg"])
+    for rows_read, folder in ((3001, lists), (3002, cwd), (relative.ROWS_READ, cwd)):
+        monkeypatch.setattr(relative, "ROWS_READ", rows_read)
+        found = finding.find([str(lists / f"l.{suffix}")], finding.AUTO, ReadSettings(2))
+        cut = found.kind.cut(found.files, Cutting(ReadSettings(2), 1000, None, ""))
+        assert {source.folder for source in cut.sources} == {str(folder)}
+        assert {source.base for source in cut.sources} == {"." if folder == lists else str(folder)}
+        assert not cut.problem
 
 
 @pytest.mark.parametrize(

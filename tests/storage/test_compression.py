@@ -10,7 +10,7 @@ import pytest
 from backports import zstd
 
 from transforms.storage import compression, packing
-from transforms.storage.damage import DAMAGED
+from transforms.storage.damage import DAMAGED, BeyondLimit
 
 PACKERS = {
     "gzip": gzip.compress,
@@ -18,6 +18,21 @@ PACKERS = {
     "xz": lzma.compress,
     "zstd": zstd.compress,
 }
+
+
+def large_dictionary(filter):
+    return [{"id": filter, "preset": 0, "dict_size": 1 << 30}]
+
+
+def window_frame(log, blocks):
+    """A frame of zstd with a window of 2 ** log bytes, which does not say how long it is, as from a pipe. RFC 8878, 3.1.1."""
+    frame = b"\x28\xb5\x2f\xfd\0" + bytes([log - 10 << 3])
+    for at, block in enumerate(blocks):
+        is_last = at == len(blocks) - 1
+        frame += (len(block) << 3 | is_last).to_bytes(3, "little") + block
+    return frame
+
+
 DATA = b"".join(b"row %06d\n" % number for number in range(60_000))
 
 
@@ -90,7 +105,10 @@ def test_a_flipped_bit_is_noticed(pack):
         opened(bytes(packed)).read()
 
 
-@pytest.mark.parametrize("data", [b"", b"a\n", b"BZh", b"http://a/b\n", b"\x1f\x9d\x90\0\0\0\0\0" * 9])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"a\n", b"BZh", b"http://a/b\n", b"\x1f\x9d\x90\0\0\0\0\0" * 9, b"]\0\0\0\0\0\0\0x", b"]\0\0junk"],
+)
 def test_plain_bytes_are_left_alone(data):
     packing.check_bytes(data)
     assert opened(data).read() == data
@@ -108,11 +126,39 @@ def test_plain_bytes_are_left_alone(data):
         (b"\x1f\x9d\x90abcdef", "compress"),
         (b"PK\x03\x04\x14\0\0\0\x08\0", "zip"),
         (b"7z\xbc\xaf\x27\x1c\0\4", "7z"),
+        *((lzma.compress(DATA, lzma.FORMAT_ALONE, preset=preset), "lzma") for preset in (0, 6, 9)),
+        (lzma.compress(b"/a.jpg\n", lzma.FORMAT_ALONE), "lzma"),
+        (lzma.compress(b"/a.jpg\n", lzma.FORMAT_ALONE, filters=large_dictionary(lzma.FILTER_LZMA1)), "lzma"),
     ],
 )
 def test_what_is_not_read_is_named_by_its_first_bytes(head, name):
     with pytest.raises(packing.NotRead, match=f"packed as {name}.*pack it with gzip"):
         packing.check_bytes(head[: packing.HEAD_BYTES])
+
+
+@pytest.mark.parametrize("log", [27, 28, 30, 31])
+def test_every_window_that_zstd_writes_is_read(log):
+    stream = opened(window_frame(log, [b"/a.jpg\n", b"/b.jpg\n"]))
+    packing.check_bytes(window_frame(log, [b"/a.jpg\n"]))
+    assert stream.read() == b"/a.jpg\n/b.jpg\n"
+
+
+@pytest.mark.parametrize(
+    ("large", "name"),
+    [
+        (lzma.compress(b"/b.jpg\n", filters=large_dictionary(lzma.FILTER_LZMA2)), "xz"),
+        (window_frame(32, [b"/b.jpg\n"]), "zstd"),
+        (window_frame(41, [b"/b.jpg\n"]), "zstd"),
+    ],
+)
+def test_what_takes_too_much_memory_is_told_from_damage(large, name):
+    told = f"the {name} data takes more memory .*pack it again"
+    with pytest.raises(packing.NotRead, match=told):
+        packing.check_bytes(large)
+    stream = opened(PACKERS[name](b"/a.jpg\n") + large)
+    assert compression.head(stream, 7) == b"/a.jpg\n"
+    with pytest.raises(BeyondLimit, match=told):
+        stream.read()
 
 
 @pytest.mark.parametrize("suffix", ["deflate", "lz4", "snappy", "Z", "zip", "7z", "br", "lzma"])

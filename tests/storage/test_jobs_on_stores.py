@@ -73,7 +73,7 @@ def test_tfrecords_and_a_model_in_a_store_give_the_bytes_that_they_give_on_disk(
     labels = [f"{index:05d}-of-{len(SIZES):05d}" for index in range(len(SIZES))]
     expected = {"manifest.json", "request.json", *(f"features-{label}.tfrecord" for label in labels)}
     assert set(got) == expected | {f"receipts/{label}.json" for label in labels}
-    assert verify.main([output]) == verify.COMPLETE
+    assert verify.main([*store.flags, output]) == verify.COMPLETE
 
 
 def test_a_second_run_writes_nothing_and_a_lost_shard_is_made_again_alone(store, shards, tmp_path):
@@ -118,7 +118,7 @@ def test_a_list_of_images_in_a_store_with_one_that_is_not_there(store):
     assert (manifest["features"], manifest["failures_by_code"]) == (5, {"not_found": 1})
     (line,) = files["failures-00000-of-00002.jsonl"].splitlines()
     assert json.loads(line)["key"] == uris[3]
-    assert verify.main([output]) == verify.COMPLETE
+    assert verify.main([*store.flags, output]) == verify.COMPLETE
 
 
 def test_image_files_by_glob(store):

@@ -71,7 +71,7 @@ def test_a_store_in_trouble_changes_no_byte(job):
     output = job.run()
     assert job.contents(output) == job.whole
     assert sum(job.proxy.hit.values()) > 3
-    assert verify.main([output]) == verify.COMPLETE
+    assert verify.main([*job.store.flags, output]) == verify.COMPLETE
 
 
 @pytest.mark.parametrize("fault", ["truncated", "503", "answer lost"])

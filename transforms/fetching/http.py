@@ -30,6 +30,7 @@ from transforms.storage.errors import Fault, code_of_status
 _RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _READ_BYTES = 64 << 10
+_WHOLE_RANGE = re.compile(r"\s*bytes\s+0\s*-\s*(\d+)\s*/\s*(\d+)\s*", re.IGNORECASE | re.ASCII)
 _DRAINED_BYTES = 16 << 10  # reading an unwanted body up to this size is cheaper than a new connection
 
 
@@ -182,7 +183,7 @@ class HttpClient:
 
 def _is_whole(response: urllib3.BaseHTTPResponse) -> bool:
     """Whether an answer 206, for which nobody asked, holds the complete image."""
-    match = re.fullmatch(r"bytes 0-(\d+)/(\d+)", response.headers.get("Content-Range", "").strip())
+    match = _WHOLE_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     return match is not None and int(match[1]) + 1 == int(match[2])
 
 

@@ -35,4 +35,7 @@ NOT_IMAGES = _compiled(
     ("JSON", rb"\s*[\[{]\s*[\"{\[\]}\d]"),
     ("a ZIP archive", rb"PK\x03\x04"),
     ("gzip data", rb"\x1f\x8b"),
+    ("bzip2 data", rb"BZh[1-9]1AY&SY"),
+    ("xz data", rb"\xfd7zXZ\x00"),
+    ("zstd data", rb"\x28\xb5\x2f\xfd"),
 )

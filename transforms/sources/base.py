@@ -14,7 +14,7 @@ from apache_beam.io.filesystem import FileMetadata
 from transforms.elements import EVERY, Encoded, Failure, Record
 from transforms.fetching.settings import FetchSettings
 from transforms.storage import door
-from transforms.storage.damage import DAMAGED
+from transforms.storage.damage import DAMAGED, explained
 from transforms.storage.errors import is_transient
 
 Item = Encoded | Record | Failure
@@ -35,9 +35,7 @@ def as_bad_input(path: str) -> Iterator[None]:
     except BadInput:
         raise
     except DAMAGED as error:
-        raise BadInput(
-            f"{path} cannot be read: {error}; it is damaged or was cut short: make or copy it again"
-        ) from error
+        raise BadInput(f"{path} cannot be read: {explained(error)}") from error
     except (OSError, ValueError) as error:
         if is_transient(error):
             raise

@@ -1,29 +1,24 @@
 """Rows of CSV as bytes. A quoted field may hold line breaks; a quote that is never closed costs its own line alone.
 
-The rule (docs/inputs.md): a line that ends inside quotes goes on in the next one, unless that is a row by itself. If the
-quotes are not closed, or what comes out is no row of the header's length, the first line is given up, and reading goes on at the
-second. The decision about a line depends only on what follows up to the end of its row, so that a slice, which
-consists of whole rows, is read as it was cut.
+The rule (docs/inputs.md): a line that ends inside quotes goes on in the next one, unless that is a row by itself
+(`csv_lines`). If the quotes are not closed, or what comes out is no row of the header's length, the first line is given up, and
+reading goes on at the second. The decision about a line depends only on what follows up to the end of its row, so that a
+slice, which consists of whole rows, is read as it was cut.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 from transforms.errors import ItemError
-from transforms.imaging import formats
 from transforms.sources.base import BadInput
+from transforms.sources.csv_lines import OpenRow, text_of
 from transforms.sources.text_lines import MARK
 
 _MAX_ROW_BYTES = 16 << 20  # 16 MiB
-
-_FIELD = rb'(?:[^",\r\n]*|"(?:[^"]|"")*")'
-# Quotes only around fields: the end of a quoted text that goes on over lines has one within its first field.
-_PROPER = re.compile(rb"(?:%s)?%s(?:,%s)*[\r\n]*" % (MARK, _FIELD, _FIELD))
 
 csv.field_size_limit(_MAX_ROW_BYTES)
 
@@ -54,6 +49,7 @@ def rows(lines: Iterable[bytes], names: Sequence[str], uri_column: str) -> Itera
         if b'"' not in line or not _ends_quoted(line):
             yield line
             continue
+        opened = OpenRow(line, len(names), uri)
         taken, size, quoted = [line], len(line), True
         while quoted and size <= _MAX_ROW_BYTES:
             following = again.popleft() if again else next(further, None)
@@ -61,9 +57,10 @@ def rows(lines: Iterable[bytes], names: Sequence[str], uri_column: str) -> Itera
                 break
             taken.append(following)
             size += len(following)
-            if _is_row_by_itself(following, len(names), uri):
+            is_closing = not _ends_quoted(following, True)
+            if opened.ends_before(following, is_closing):
                 break
-            quoted = _ends_quoted(following, True)
+            quoted = not is_closing
         row = b"".join(taken)
         if not quoted and _fields_or_none(row, len(names)):
             yield row
@@ -88,31 +85,11 @@ def fields(raw: bytes, count: int) -> list[str]:
     return values
 
 
-def text_of(raw: bytes) -> str:
-    """A line as text, without a byte-order mark: one may stand wherever files were joined."""
-    return raw.removeprefix(MARK).decode("utf-8", "surrogateescape")
-
-
 def _fields_or_none(raw: bytes, count: int) -> list[str] | None:
     try:
         return fields(raw, count)
     except ItemError:
         return None
-
-
-def _is_row_by_itself(line: bytes, count: int, uri: int) -> bool:
-    """Whether a line has the right number of fields and an address among them, as no line of a text has by chance."""
-    if line.count(b",") < count - 1 or not _PROPER.fullmatch(line):
-        return False
-    values = _fields_or_none(line, count)
-    if not values:
-        return False
-    address = values[uri]
-    return not any(sign.isspace() for sign in address) and (
-        "://" in address
-        or address.lower().startswith(("/", "data:"))
-        or address.lower().endswith(formats.SUFFIXES)
-    )
 
 
 def _ends_quoted(line: bytes, quoted: bool = False) -> bool:

@@ -115,6 +115,8 @@ def open_parquet(path: str, size_bytes: int | None = None, **options: Any) -> It
         except BeamIOError:
             raise
         except (OSError, pyarrow.ArrowException) as error:  # the former is a footer that cannot be parsed
+            with as_bad_input(path):
+                door.check_is_plain(path)
             raise BadInput(
                 f"{path} is not a Parquet file, or was cut short ({describe(error)}): make or copy it again, or name its format "
                 "with --input_format"

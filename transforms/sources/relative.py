@@ -15,7 +15,7 @@ from transforms.sources.rows import Row
 from transforms.storage import door
 from transforms.storage.errors import is_transient
 
-ROWS_READ = 1000  # of a list, to find names that decide
+ROWS_READ = 1_000_000  # of a list, to find names that decide: some seconds at most
 _NAMES_TRIED = 100
 _ROOT = re.compile(r"([a-z][a-z0-9+.-]*://[^/]*)/?(.*)", re.IGNORECASE | re.DOTALL)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from transforms.storage import door
 from transforms.storage.errors import changed_since_planned
-from transforms.storage.reading import Reader
+from transforms.storage.reading import Reader, Stream
 
 _BLOCK_BYTES = 1 << 20  # 1 MiB
 
@@ -53,7 +53,7 @@ def crc32c(uri: str, size_bytes: int, start: int = 0, end: int | None = None) ->
         return summed.finish()
 
 
-class Summed(io.RawIOBase):
+class Summed(Stream):
     """A stream of a file's bytes that checksums those in [start, end), each once, also after seeks.
 
     Raises StorageFailed if the file's size is not `size_bytes`, its size when the job was planned.
@@ -120,6 +120,3 @@ class Summed(io.RawIOBase):
         if not self.closed:
             self._reader.close()
             super().close()
-
-    def __del__(self) -> None:
-        """Closes nothing; see Reader."""

@@ -13,6 +13,7 @@ from typing import Any
 from transforms.sources.base import BadInput
 from transforms.storage import door
 from transforms.storage.damage import Damaged
+from transforms.storage.reading import Buffered, Stream
 
 MARK = codecs.BOM_UTF8
 # UTF-32's first: its little-endian mark begins with that of UTF-16.
@@ -32,7 +33,7 @@ def opened(path: str) -> Any:
     head = door.head(stream, len(codecs.BOM_UTF32_LE))
     stream.seek(0)
     encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "")
-    return io.BufferedReader(_Transcoded(stream, encoding), _READ_BYTES) if encoding else stream
+    return Buffered(_Transcoded(stream, encoding), _READ_BYTES) if encoding else stream
 
 
 def check_encoding(path: str, stream: Any) -> None:
@@ -48,7 +49,7 @@ def check_encoding(path: str, stream: Any) -> None:
         )
 
 
-class _Transcoded(io.RawIOBase):
+class _Transcoded(Stream):
     """A stream of UTF-16 or UTF-32 with a byte-order mark, as UTF-8 without it. Moves back by beginning again."""
 
     def __init__(self, stream: Any, encoding: str):

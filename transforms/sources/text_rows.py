@@ -13,11 +13,11 @@ from transforms.errors import ItemError
 from transforms.records import values
 from transforms.sources import csv_rows, text_lines
 from transforms.sources.base import BadInput, as_bad_input
-from transforms.sources.csv_rows import text_of
+from transforms.sources.csv_lines import text_of
 from transforms.sources.rows import Columns, Row, Slice, check_columns, row_of, slices
 from transforms.sources.text_lines import MARK
 from transforms.storage import door
-from transforms.storage.damage import DAMAGED
+from transforms.storage.damage import DAMAGED, explained
 
 _LINES_SAMPLED = 1000
 
@@ -45,8 +45,7 @@ def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator
                 yield from slices(rows(), at, rows_per_slice)
         except DAMAGED as error:
             raise BadInput(
-                f"{path} cannot be read beyond byte {at} of its text, after {count} rows: {error}; it is damaged or was cut "
-                "short: make or copy it again"
+                f"{path} cannot be read beyond byte {at} of its text, after {count} rows: {explained(error)}"
             ) from error
 
 

@@ -209,11 +209,10 @@ def _count(kind: str, paths: Sequence[str], settings: ReadSettings) -> int:
 
 def _base(of_file: Sequence[UriSlice], settings: ReadSettings) -> relative.Base:
     first, last = of_file[0], of_file[-1]
-    rows = _rows(first.uri, first.format, columns_of(settings), first.start, last.end)
-    head = itertools.islice(rows, relative.ROWS_READ)
-    only_rows = (row for row in head if isinstance(row, Row))
+    rows = _rows(first.uri, first.format, Columns(settings.uri_column), first.start, last.end)
+    head = (row for row in itertools.islice(rows, relative.ROWS_READ) if isinstance(row, Row))
     with as_bad_input(first.uri):
-        return relative.find(first.uri, only_rows, settings.fetch.uri_schemes)
+        return relative.find(first.uri, head, settings.fetch.uri_schemes)
 
 
 def _kinds(kind: str, paths: Sequence[str], settings: ReadSettings) -> tuple[tuple[str, str], ...]:

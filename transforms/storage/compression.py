@@ -7,6 +7,7 @@ one and is not zeros is damage: it may be a member whose first bytes were lost.
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import io
 import lzma
@@ -16,12 +17,15 @@ from typing import Any, BinaryIO, NamedTuple
 
 from backports import zstd
 
-from transforms.storage.damage import DAMAGED, Damaged
-from transforms.storage.reading import Buffered
+from transforms.storage.damage import DAMAGED, BeyondLimit, Damaged
+from transforms.storage.reading import Buffered, Stream
 
 _MAGIC_BYTES = 16
 _READ_BYTES = 256 << 10  # 256 KiB, compressed
 _XZ_MEMORY_BYTES = 1 << 30  # 1 GiB: what a file may ask for; `xz -9` needs 65 MiB
+_ZSTD_WINDOW_LOG = (
+    31  # 2 GiB, the most that zstd writes (`--long=31`); memory is used as far as the data fill it
+)
 
 
 class _Format(NamedTuple):
@@ -38,16 +42,22 @@ _FORMATS = (
         lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES),
     ),
     _Format(
-        "zstd", re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL), zstd.ZstdDecompressor
+        "zstd",
+        re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL),
+        functools.partial(
+            zstd.ZstdDecompressor, options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
+        ),
     ),
 )
 _GZIP_MAGIC = b"\x1f\x8b\x08"
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zstd")
 
 
-def is_magic(head: bytes) -> bool:
-    """Whether the first bytes of a file say that it is compressed in a way that is read."""
-    return head.startswith(_GZIP_MAGIC) or any(format.magic.match(head) for format in _FORMATS)
+def name_of(head: bytes) -> str:
+    """The compression that the first bytes of a file are of, if it is one that is read; '' for other bytes."""
+    if head.startswith(_GZIP_MAGIC):
+        return "gzip"
+    return next((format.name for format in _FORMATS if format.magic.match(head)), "")
 
 
 def decompressed(stream: BinaryIO) -> Any:
@@ -75,14 +85,14 @@ class _Gzip(gzip.GzipFile):
             below.close()
 
     def __del__(self) -> None:
-        """Closes nothing; see Reader."""
+        """Closes nothing; see Stream."""
 
 
 class Decompressed(Buffered):
     """The decompressed bytes of a file's members."""
 
 
-class _Members(io.RawIOBase):
+class _Members(Stream):
     """The raw stream below `Decompressed`. Moves back by beginning again, and forward by reading."""
 
     def __init__(self, stream: BinaryIO, format: _Format):
@@ -123,7 +133,7 @@ class _Members(io.RawIOBase):
             try:
                 out = self._decompressor.decompress(data, count)
             except (OSError, ValueError, EOFError, lzma.LZMAError, zstd.ZstdError) as error:
-                raise Damaged(f"the {self._format.name} data is damaged: {error}") from error
+                raise _unreadable(self._format.name, error) from error
             if out:
                 return out
         return b""
@@ -153,8 +163,14 @@ class _Members(io.RawIOBase):
             self._stream.close()
             super().close()
 
-    def __del__(self) -> None:
-        """Closes nothing; see Reader."""
+
+def _unreadable(name: str, error: Exception) -> Damaged:
+    if "memory" in str(error).lower():  # as xz and zstd say, which have no code for it
+        return BeyondLimit(
+            f"the {name} data takes more memory to unpack than there is for it ({error}): pack it again with less, as "
+            f"`{name} -9` does"
+        )
+    return Damaged(f"the {name} data is damaged: {error}")
 
 
 def is_compressed(stream: Any) -> bool:

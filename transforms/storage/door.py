@@ -21,6 +21,7 @@ from transforms.storage.globs import escape  # noqa: F401
 from transforms.storage.opening import (  # noqa: F401
     block_bytes,
     check_compression,
+    check_is_plain,
     open_binary,
     open_input,
     open_unbuffered,

@@ -37,6 +37,11 @@ def check_compression(path: str) -> None:
     packing.check_is_as_named(path, head)
 
 
+def check_is_plain(path: str) -> None:
+    """Raises ValueError if a file, which is read at many places, is packed as a whole, by its first bytes."""
+    packing.check_is_plain(read_head(path, packing.HEAD_BYTES))
+
+
 def open_unbuffered(path: str, block: int = 0) -> Reader:
     """Opens a file for reading its raw bytes, for callers that add a buffer.
 

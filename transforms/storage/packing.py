@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import lzma
 import zlib
 
-from transforms.storage.compression import SUFFIXES, is_magic
+from transforms.storage.compression import SUFFIXES, decompressed, name_of
+from transforms.storage.damage import DAMAGED, BeyondLimit
 
 HEAD_BYTES = 4 << 10  # 4 KiB: enough to tell zlib's streams, which have no real magic, from other bytes
+_LZMA_MEMORY_BYTES = 64 << 20  # 64 MiB: with a larger dictionary it is known by the refusal
 
 _NOT_READ_MAGIC = (
     (b"\x04\x22\x4d\x18", "lz4"),
@@ -39,7 +43,7 @@ _NOT_READ_SUFFIXES = {
 
 
 class NotRead(ValueError):
-    """A compression or archive format that is not read; the message names it and says what to do."""
+    """A compression or archive format, or a use of one, that is not read; the message names it and says what to do."""
 
 
 def check_name(path: str) -> None:
@@ -55,7 +59,7 @@ def check_is_as_named(path: str, head: bytes) -> None:
 
     Not for gzip: some clients undo it on the way, and keep the name.
     """
-    if head and not is_magic(head) and path.lower().endswith(tuple(set(SUFFIXES) - {".gz"})):
+    if head and not name_of(head) and path.lower().endswith(tuple(set(SUFFIXES) - {".gz"})):
         raise ValueError(
             "its name says that it is compressed, but its first bytes do not: make or copy it again, or give it another name"
         )
@@ -63,13 +67,30 @@ def check_is_as_named(path: str, head: bytes) -> None:
 
 def check_bytes(head: bytes) -> None:
     """Raises NotRead if the first bytes of a file, as they are, are those of a format that is not read."""
+    if format := _not_read_format(head):
+        raise _not_read(format)
+    try:
+        decompressed(io.BytesIO(head)).read(1)
+    except BeyondLimit as error:
+        raise NotRead(str(error)) from error
+    except DAMAGED:
+        return  # as will be said of the whole
+
+
+def check_is_plain(head: bytes) -> None:
+    """Raises NotRead if the first bytes of a file, which must not be packed as a whole, say that it is, in whatever way."""
+    if format := name_of(head) or _not_read_format(head):
+        raise NotRead(
+            f"it is packed as {format}, and a file of this kind is read at many places, so it must not be packed as a whole: "
+            "unpack it"
+        )
+
+
+def _not_read_format(head: bytes) -> str:
     if head[4:8] == bytes(4):  # as in the length of a TFRecord, which may begin like any short magic
-        return
-    for magic, format in _NOT_READ_MAGIC:
-        if head.startswith(magic):
-            raise _not_read(format)
-    if _is_zlib(head):
-        raise _not_read("zlib")
+        return ""
+    by_magic = (format for magic, format in _NOT_READ_MAGIC if head.startswith(magic))
+    return next(by_magic, "zlib" if _is_zlib(head) else "lzma" if _is_lzma(head) else "")
 
 
 def _not_read(format: str) -> NotRead:
@@ -88,3 +109,13 @@ def _is_zlib(head: bytes) -> bool:
         return bool(data) and (stream.eof or len(data) == HEAD_BYTES or len(head) >= 64)
     except zlib.error:
         return False
+
+
+def _is_lzma(head: bytes) -> bool:
+    """Whether bytes begin a stream of lzma alone: what all tools write by default, a dictionary, and data that unpacks."""
+    if not head.startswith(b"\x5d\0\0"):
+        return False
+    try:
+        return bool(lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY_BYTES).decompress(head, 1))
+    except lzma.LZMAError as error:
+        return "memory" in str(error).lower()

@@ -11,7 +11,23 @@ from transforms.storage.errors import Changed, CutShort
 from transforms.storage.stores import Opened
 
 
-class Reader(io.RawIOBase):
+class Stream(io.RawIOBase):
+    """A stream over a file of storage. What nobody closes stays open, unlike the streams of `io`: no finalizer waits for storage.
+
+    The system closes a file that nobody has closed. A stream over another one derives from this, too, or from `Buffered`."""
+
+    def __del__(self) -> None:
+        """Closes nothing."""
+
+
+class Buffered(io.BufferedReader):
+    """A buffer on a Stream. Its finalizer, too, leaves the file alone."""
+
+    def __del__(self) -> None:
+        """Closes nothing; see Stream."""
+
+
+class Reader(Stream):
     """Reads a file block by block, with retries. Raises StorageFailed.
 
     Args:
@@ -93,13 +109,3 @@ class Reader(io.RawIOBase):
             if self._file:
                 retrying.call("closing", self._path, self._drop)  # through `call`, as it may hang
             super().close()
-
-    def __del__(self) -> None:
-        """Closes nothing: a finalizer must not wait for storage. The system closes a file that nobody has closed."""
-
-
-class Buffered(io.BufferedReader):
-    """A buffer on a Reader. Its finalizer, too, leaves the file alone."""
-
-    def __del__(self) -> None:
-        """Closes nothing; see Reader."""
