@@ -22,6 +22,8 @@ PEERS = {
     "autofaiss": ("autofaiss==2.18.0", "embedding-reader==1.8.1", "fire", "pyarrow==19.0.1"),
     "embedding-atlas": ("embedding-atlas==0.26.0",),
 }
+# Of what a peer asks for, what it does not need for the task, by gigabytes: embedding-atlas computes no vectors here.
+WITHOUT = {"embedding-atlas": "torch"}
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -39,7 +41,13 @@ def python_of(peer: str, install: bool = True) -> str | None:
         return None
     print(f"installing {', '.join(PEERS[peer])} into {folder}", file=sys.stderr)
     venv.create(folder, clear=True, with_pip=True)
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PEERS[peer]]
+    install_with = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command = [*install_with, *PEERS[peer]]
+    if left_out := WITHOUT.get(peer):  # which pip cannot do
+        (folder / "without.txt").write_text(f"{left_out}; python_version < '3'\n")
+        uv = [str(python), "-m", "uv", "pip", "install", "--quiet", "--python", str(python)]
+        command = [*uv, "--overrides", str(folder / "without.txt"), *PEERS[peer]]
+        subprocess.run([*install_with, "uv"], stdout=sys.stderr, check=False)
     pip = subprocess.run(command, stdout=sys.stderr, check=False)
     if pip.returncode:
         print(f"{peer} could not be installed (pip ended with {pip.returncode}): left out", file=sys.stderr)

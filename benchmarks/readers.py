@@ -1,8 +1,8 @@
 """Do tools that ask for other versions of our packages open what the export writes? `python -m benchmarks.readers`.
 
 Each has an environment of its own, which is installed from PyPI when it is first needed: autofaiss, with clip-retrieval's reader
-(embedding-reader) and clip-retrieval's own `clip_index`; embedding-atlas, with PyTorch, about 6 GB. The features are those of a
-small job with the tiny network. Nothing is timed: the table says what each tool has read.
+(embedding-reader) and clip-retrieval's own `clip_index`; embedding-atlas, without PyTorch. The features are those of a small job
+with the tiny network. Nothing is timed: the table says what each tool has read.
 """
 
 from __future__ import annotations
