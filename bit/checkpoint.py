@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import IO
 
 import numpy as np
 
@@ -19,6 +21,10 @@ from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZED, aligned, shapes
 
 _PREFIX = "resnet/"
 _HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_HEADER_SIZES = {(1, 0): struct.Struct("<H"), (2, 0): struct.Struct("<I")}
+_HEADER = re.compile(
+    rb"\{'descr': '([<>|=]\w+)', 'fortran_order': (True|False), 'shape': \(([0-9, ]*)\), *\}\s*"
+)
 _HEADER_BYTES_MAX = 4096  # of an array; official ones have 128
 _LIKELY = "a checkpoint of another family, or a download that was cut off"
 
@@ -45,7 +51,7 @@ class Checkpoint:
                 else self._archive.read(member)
             )
             header = io.BytesIO(data[:_HEADER_BYTES_MAX])
-            shape, is_fortran, dtype = _HEADER_READERS[np.lib.format.read_magic(header)](header)
+            shape, is_fortran, dtype = _read_header(header)
             value = np.frombuffer(data, dtype, offset=header.tell())
         except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, ValueError) as error:
             raise UnusableModel(
@@ -121,6 +127,25 @@ def open_checkpoint(path: str, architecture: str = "") -> Checkpoint | timm.Timm
     return Checkpoint(path, ARCHITECTURES[member], classes)
 
 
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """The shape, whether in Fortran's order, and the dtype of an array, up to whose values it reads. Raises as NumPy does.
+
+    NumPy reads headers with Python's own parser, which in 3.11 fails at random if threads use it at once
+    (python/cpython#106905). So this reads those that NumPy writes, and NumPy any others.
+    """
+    version = np.lib.format.read_magic(file)
+    prefix = _HEADER_SIZES[version]
+    data = file.read(prefix.size)
+    if len(data) < prefix.size:
+        raise EOFError("the file ends within a header")
+    (size,) = prefix.unpack(data)
+    data += file.read(size)
+    if len(data) == prefix.size + size and (found := _HEADER.fullmatch(data, prefix.size)):
+        dtype, order, shape = found.groups()
+        return tuple(map(int, shape.replace(b",", b" ").split())), order == b"True", np.dtype(dtype.decode())
+    return _HEADER_READERS[version](io.BytesIO(data))
+
+
 def _headers(path: str) -> tuple[dict[str, tuple[int, ...]], dict[str, np.dtype]]:
     """Shapes and dtypes by name without 'resnet/'; a name that lacks it gets a leading '/'."""
     arrays, dtypes = {}, {}
@@ -128,8 +153,7 @@ def _headers(path: str) -> tuple[dict[str, tuple[int, ...]], dict[str, np.dtype]
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
                 with archive.open(member) as file:
-                    version = np.lib.format.read_magic(file)
-                    shape, _, dtype = _HEADER_READERS[version](file)
+                    shape, _, dtype = _read_header(file)
                 name = member.removesuffix(".npy")
                 name = name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else f"/{name}"
                 arrays[name], dtypes[name] = shape, dtype

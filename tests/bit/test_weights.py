@@ -1,10 +1,13 @@
 """bit.weights: official names, checkpoints, seeded weights, standardization."""
 
+import ast
 import hashlib
+import io
 
 import numpy as np
 import pytest
 
+from bit import checkpoint
 from bit.checkpoint import open_checkpoint
 from bit.models import ARCHITECTURES, UnusableModel
 from bit.weights import STANDARDIZED, Untrained, folded, shapes, standardize
@@ -138,3 +141,29 @@ def test_seeded_weights_are_as_documented():
     np.testing.assert_array_equal(weights.array("group_norm/gamma"), 1)
     np.testing.assert_array_equal(weights.array("head/conv2d/bias"), 0)
     assert np.abs(weights.array("head/conv2d/kernel")).max() <= 0.01
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+@pytest.mark.parametrize(
+    ("value", "is_plain"),
+    [
+        (np.zeros((7, 7, 3, 192), "<f4"), True),
+        (np.zeros(64, "<f2"), True),
+        (np.zeros((), ">f8"), True),
+        (np.zeros((0, 3), "|u1"), True),
+        (np.asfortranarray(np.zeros((3, 4), "<f4")), True),
+        (np.zeros(2, [("a", "<f4")]), False),
+    ],
+)
+def test_headers_that_numpy_writes_are_read_without_pythons_parser(value, is_plain, version, monkeypatch):
+    file = io.BytesIO()
+    np.lib.format.write_array(file, value, version=version)
+    data, expected = file.getvalue(), (value.shape, value.flags.fnc, value.dtype)
+    for end in range(len(data) - value.nbytes):
+        with pytest.raises((ValueError, EOFError)):
+            checkpoint._read_header(io.BytesIO(data[:end]))
+    if is_plain:
+        monkeypatch.setattr(ast, "literal_eval", None)
+    file = io.BytesIO(data)
+    assert checkpoint._read_header(file) == expected
+    assert file.tell() == len(data) - value.nbytes
