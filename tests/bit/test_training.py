@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,18 +35,22 @@ def trainer(micro_batch=8, **settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("flags", "count"),
-    [((), 2), (("--as_trained", "--precision=float32"), 1)],
-    ids=["exact sums", "as trained"],
+    ("path", "flags"),
+    [
+        *((path, flags) for path in CASES for flags in (("--precision=float64",), ("--as_trained",))),
+        # What training itself computes is within the bounds of exact sums, but for this case.
+        *((path, ()) for path in CASES if path.stem in finetune_parity.AS_TRAINED),
+    ],
+    ids=lambda value: value.stem if isinstance(value, Path) else "".join(value),
 )
-@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_trajectories_are_the_authors(path, flags, count, tmp_path):
-    """In a process of its own, which chooses its convolutions; both precisions, and with those of training."""
+def test_trajectories_are_the_authors(path, flags, tmp_path):
+    """In a process of its own, which chooses its convolutions."""
     (tmp_path / path.name).symlink_to(path)
-    command = [sys.executable, "-m", "tests.finetune_parity", str(tmp_path), *flags]
+    precision = () if "--precision=float64" in flags else ("--precision=float32",)
+    command = [sys.executable, "-m", "tests.finetune_parity", str(tmp_path), *flags, *precision]
     done = subprocess.run(command, cwd=helpers.REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(path.stem) == count
+    assert done.stdout.count(path.stem) == 1
 
 
 def test_accumulated_and_mixed_updates_are_those_of_plain_formulas(tmp_path, monkeypatch, capsys):
