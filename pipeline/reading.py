@@ -52,7 +52,7 @@ class Features:
         return _selected(schema, self._names)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        """Record batches of about 8 MB. Raises Damaged if a file is not the one that was committed."""
+        """Record batches of about 16 MB. Raises Damaged if a file is not the one that was committed."""
         return self._batches(self.schema)
 
     def to_numpy(self, column: str = "embedding") -> np.ndarray:

@@ -27,6 +27,8 @@ GPUS = {
     "a100": ("nvidia-tesla-a100", "a2-highgpu-1g", "bfloat16"),
     "h100": ("nvidia-h100-80gb", "a3-highgpu-1g", "bfloat16"),
 }
+# On demand there is no machine with one H100.
+PROVISIONING = {"h100": ";provisioning_model:FLEX_START"}
 IMAGE = "europe-west4-docker.pkg.dev/project/images/bit-features:1"
 COMMON = ("--project=project", "--region=europe-west4", f"--sdk_container_image={IMAGE}", "--no_auth")
 
@@ -52,7 +54,7 @@ def assert_gpu_job(job, gpu):
     environment = job["environment"]
     (pool,) = environment["workerPools"]
     assert environment["serviceOptions"] == [
-        f"worker_accelerator=type:{accelerator};count:1;install-nvidia-driver"
+        f"worker_accelerator=type:{accelerator};count:1;install-nvidia-driver{PROVISIONING.get(gpu, '')}"
     ]
     assert (pool["machineType"], pool["numThreadsPerWorker"], pool["diskSizeGb"]) == (machine, 2, 100)
     assert pool["diskType"].endswith("/diskTypes/pd-balanced")

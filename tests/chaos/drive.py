@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import verify
-from tests import helpers
+from tests import helpers, stores
 from tests.chaos.trouble import Scene, Stroke, Trouble
+from transforms.commit import receipts
+from transforms.commit.layout import Layout
 
 _POLL_SECONDS = 0.2
 _LOOK_AGAIN_SECONDS = 0.5  # where there was nothing to hit
@@ -25,6 +27,7 @@ class Run:
     """One job from its first start to its end.
 
     Attributes:
+      output: a folder on the scene's disk or in its store.
       every: seconds from one stroke to the next.
       lasts: seconds of a stroke that is undone.
       tell: gets a line per stroke and per end of the command; `log` keeps them.
@@ -33,7 +36,7 @@ class Run:
 
     scene: Scene
     flags: Sequence[str]
-    output: Path
+    output: str
     every: float
     lasts: float
     most_seconds: float
@@ -53,6 +56,7 @@ class Run:
         kind, due = next(coming, None), began + self.every
         lasting: list[tuple[float, Stroke]] = []
         committed = 0
+        self.scene.store.use()  # a job in this process may have led it through the proxy
         self._start()
         try:
             while True:
@@ -69,12 +73,11 @@ class Run:
                     self._say(f"the command ended with {code}: {self._last_line()}")
                     assert code != _REFUSED, self._errors()
                     self._start()
-                done = len(list(self.output.glob("receipts/*.json")))
-                if kind and now >= due and not lasting and (done > committed or not once):
+                if kind and now >= due and not lasting and not (once and self._done() <= committed):
                     stroke = kind(self.scene)
                     due = now + (self.every if stroke else _LOOK_AGAIN_SECONDS)
                     if stroke:
-                        committed = done
+                        committed = self._done() if once else 0
                         self._say(stroke.story)
                         self.hit.append(kind.__name__)
                         if stroke.undo:
@@ -90,17 +93,27 @@ class Run:
 
     def check(self, whole: dict[str, bytes]) -> None:
         """Fails if the output is not that of an undisturbed run, file by file."""
-        left = helpers.contents(self.output)
+        left = stores.contents(self.output)
         differing = sorted(name for name in {*left, *whole} if left.get(name) != whole.get(name))
         assert not differing, "\n".join([f"differing: {differing[:10]}", *self.log])
-        assert verify.main([str(self.output)]) == verify.COMPLETE
-        assert not (self.output / ".tmp").exists()
+        assert verify.main([self.output, *self.scene.store.flags]) == verify.COMPLETE
+
+    def _done(self) -> int:
+        """Shards that are committed."""
+        return len(receipts.labels(Layout(self.output)))
 
     def _start(self) -> None:
         self.starts += 1
         with open(self._stderr, "wb") as errors:
             self.scene.launcher = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.main", *self.flags, f"--output={self.output}"],
+                [
+                    sys.executable,
+                    "-m",
+                    "pipeline.main",
+                    *self.flags,
+                    *self.scene.engine,
+                    f"--output={self.output}",
+                ],
                 cwd=helpers.REPO,
                 env={**os.environ, **self.scene.offspring.environment},
                 stdout=subprocess.DEVNULL,
@@ -109,7 +122,7 @@ class Run:
 
     @property
     def _stderr(self) -> Path:
-        return self.scene.disk.parent / f"{self.output.name}-{self.starts}.stderr"
+        return self.scene.disk.parent / f"{Path(self.output).name}-{self.starts}.stderr"
 
     def _errors(self) -> str:
         return self._stderr.read_text(errors="replace")[-3000:]

@@ -21,7 +21,7 @@ _KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEF
 
 @contextlib.contextmanager
 def stage(folder: Path, shards: Sequence[int], engine: str, seed: int) -> Iterator[tuple[Scene, list[str]]]:
-    """The scene of a job of shards of so many images on 'direct' or 'flink', and the flags of the job."""
+    """The scene of a job of shards of so many images on 'direct' or 'flink', and the flags of the job but for its engine."""
     offspring = engines.Offspring()
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(stores.s3())
@@ -36,10 +36,8 @@ def stage(folder: Path, shards: Sequence[int], engine: str, seed: int) -> Iterat
         disk = folder / "disk"
         stack.enter_context(small_disk(disk, "64m"))
         flags = [*_SLOW, f"--input={target}/{pattern.name}", f"--s3_endpoint_url={address}"]
-        scene = Scene(offspring, proxy, disk, random.Random(seed))
+        scene = Scene(offspring, store, proxy, disk, random.Random(seed), _PROCESSES)
         if engine == "flink":
             scene.cluster = stack.enter_context(engines.flink_cluster(folder / "cluster"))
-            flags += scene.cluster.flags
-        else:
-            flags += _PROCESSES
+            scene.engine = scene.cluster.flags
         yield scene, flags

@@ -17,6 +17,8 @@ STORIES = {
     "kill_launcher": r"launcher \d+ killed",
     "cut_network": r"store cut off",
     "fill_disk": r"disk full",
+    "kill_task_manager": r"taskmanager-\d killed",
+    "kill_job_manager": r"jobmanager killed",
 }
 FURTHER = r".*: over|the command ended with .*"  # what the log tells besides
 
@@ -29,20 +31,37 @@ def kinds_told(log):
             yield next((kind for kind, story in STORIES.items() if re.fullmatch(story, told)), line)
 
 
-@pytest.mark.slow
-def test_a_job_in_processes_outlives_every_kind_of_trouble(tmp_path):
-    with stage(tmp_path, (8,) * 24, "direct", seed=20261126) as (scene, flags):
-        helpers.job(*flags, "--direct_running_mode=in_memory", output=tmp_path / "whole")
-        whole = helpers.contents(tmp_path / "whole")
-        hit: set[str] = set()
-        kinds = list(trouble.EVERYWHERE)
-        while kinds:
-            run = Run(scene, flags, scene.disk / f"out-{len(hit)}", every=1.0, lasts=3.0, most_seconds=600)
-            run.to_the_end(kinds, once=True)
+def runs_through(kinds, folder, engine, shards, is_stored):
+    """Runs jobs until each of these kinds has come once; fails if one of them ends with other bytes."""
+    with stage(folder, shards, engine, seed=20261126) as (scene, flags):
+        helpers.job(*flags, output=folder / "whole")
+        whole = helpers.contents(folder / "whole")
+        missing = list(kinds)
+        while missing:
+            output = scene.store.folder() if is_stored else f"{scene.disk}/out-{len(missing)}"
+            run = Run(scene, flags, output, every=1.0, lasts=3.0, most_seconds=600)
+            run.to_the_end(missing, once=True)
             run.check(whole)
             assert run.hit, run.log
             assert [*kinds_told(run.log)] == run.hit
-            hit.update(run.hit)
-            kinds = [kind for kind in kinds if kind.__name__ not in hit]
-        assert hit == {kind.__name__ for kind in trouble.EVERYWHERE} == set(STORIES)
-        assert not scene.offspring.left()
+            missing = [kind for kind in missing if kind.__name__ not in run.hit]
+    assert not scene.offspring.left()
+
+
+ON_DISK = (trouble.pause_worker, trouble.kill_decoder, trouble.fill_disk)
+IN_STORE = (trouble.cut_network, trouble.kill_launcher, trouble.kill_worker)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kinds", "is_stored"), [(ON_DISK, False), (IN_STORE, True)], ids=["disk", "store"])
+def test_a_job_in_processes_outlives_every_kind_of_trouble(tmp_path, kinds, is_stored):
+    assert {*ON_DISK, *IN_STORE} == {*trouble.EVERYWHERE}
+    runs_through(kinds, tmp_path, "direct", (8,) * 16, is_stored)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("engines")
+def test_a_job_on_flink_outlives_the_troubles_of_a_cluster(tmp_path):
+    kinds = (trouble.cut_network, trouble.kill_task_manager, trouble.kill_worker, trouble.kill_job_manager)
+    assert {*trouble.ON_A_CLUSTER} - {*trouble.EVERYWHERE} < {*kinds}
+    runs_through(kinds, tmp_path, "flink", (8,) * 16, is_stored=True)

@@ -7,11 +7,11 @@ import os
 import random
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import engines
+from tests import engines, stores
 from tests.faulty_proxy import FaultyProxy
 
 
@@ -21,16 +21,20 @@ class Scene:
 
     Attributes:
       offspring: all processes of the job; on a cluster also those of the cluster.
-      proxy: in front of the store that holds the input.
-      disk: that holds the output, and nothing else.
-      cluster: the job's engine; None for DirectRunner.
+      store: that holds the input, and the output of some jobs; the driver reaches it past the proxy.
+      proxy: in front of it, for the job.
+      disk: that holds the output of the others, and nothing else.
+      engine: the flags of the job that choose it.
+      cluster: the engine; None for DirectRunner.
       launcher: the process of the command that a user gives, once there is one.
     """
 
     offspring: engines.Offspring
+    store: stores.Store
     proxy: FaultyProxy
     disk: Path
     lot: random.Random
+    engine: Sequence[str]
     cluster: engines.FlinkCluster | None = None
     launcher: subprocess.Popen | None = None
 

@@ -198,17 +198,19 @@ def split_all(
     # Where the vectors start: in most records where they did in the one before. `parse` proves that entries start there.
     places = [0] * len(heads)
     parts: list[bytes | memoryview] = []
+    # As bytes: NumPy would take longer to look at a row than to copy it.
+    rows = {name: values.reshape(-1).data.cast("B") for name, values in (arrays or {}).items()}
     try:
-        for row, data in enumerate(records):
-            kept = 0
+        for row, record in enumerate(records):
+            kept, data = 0, memoryview(record)
             for number, (name, size, head) in enumerate(heads):
                 place = places[number]
                 if data[kept if place < kept + len(head) else place - len(head) : place] != head:
                     place = places[number] = _after(head, data)
-                if arrays is not None:
-                    arrays[name][row] = np.frombuffer(data, "<f4", size, place)
                 parts.append(data[kept : place - len(head)])
                 kept = place + 4 * size
+                if rows:
+                    rows[name][row * 4 * size : (row + 1) * 4 * size] = data[place:kept]
             parts.append(data[kept:])
     except (IndexError, ValueError) as error:
         raise uniform.NotUniform(str(error)) from error
