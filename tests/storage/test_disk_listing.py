@@ -36,19 +36,35 @@ def test_what_a_pattern_matches(folder, pattern, names):
     assert [file.path for file in door.match(f"{folder}/{pattern}")] == [f"{folder}/{name}" for name in names]
 
 
-@pytest.mark.parametrize(("pattern", "entered"), [("f*", False), ("*", False), ("**", True), ("*/f*", True)])
-def test_folders_below_are_entered_only_if_a_match_may_lie_there(folder, monkeypatch, pattern, entered):
-    looked_at = []
-    stat = os.stat
+@pytest.mark.parametrize(
+    ("pattern", "entered", "names"),
+    [
+        ("f*", False, {"f-1", "f-2"}),
+        ("*", False, {"f-1", "f-2", "g"}),
+        ("**", True, {"f-1", "f-2", "g", "f-3", "4.json", "f-5"}),
+        ("*/f*", True, {"f-3"}),
+    ],
+)
+def test_folders_and_files_are_looked_at_only_if_a_match_may_lie_there(
+    folder, monkeypatch, pattern, entered, names
+):
+    looked_at, listed = set(), set()
+    stat, scandir = os.stat, os.scandir
 
     def noted(path, *arguments, **keywords):
-        looked_at.append(str(path))
+        looked_at.add(os.path.basename(path))
         return stat(path, *arguments, **keywords)
 
+    def noted_folder(path):
+        listed.add(os.path.basename(path))
+        return scandir(path)
+
     monkeypatch.setattr(disk.os, "stat", noted)
+    monkeypatch.setattr(disk.os, "scandir", noted_folder)
     door.match(f"{folder}/{pattern}")
     monkeypatch.undo()
-    assert any("4.json" in path for path in looked_at) is entered
+    assert looked_at == names
+    assert ("receipts" in listed) is entered
 
 
 def test_a_long_listing_is_not_taken_for_a_disk_that_hangs(folder, monkeypatch):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bit import mirrors
@@ -58,13 +58,19 @@ class Receipt:
         return next((file for file in self.files if file.name == name), None)
 
     @classmethod
-    def from_json(cls, data: bytes) -> Receipt:
-        """The inverse of `to_json`. Raises ValueError, KeyError, TypeError or AttributeError if it is not a receipt."""
+    def from_json(cls, data: bytes, like: Receipt | None = None) -> Receipt:
+        """The inverse of `to_json`. Raises ValueError, KeyError, TypeError or AttributeError if it is not a receipt.
+
+        `like`: a receipt whose objects this one takes where their values are equal.
+        """
         values = json.loads(data)
         files = tuple(FileSummary(**file) for file in values.pop("files"))
         for name in ("input", "failures_by_code", "outputs", "fingerprint", "model"):
             if not isinstance(values[name], dict):
                 raise TypeError(f"{name} is no object")
+        if like:
+            values |= {n: same for n in _ALIKE if n in values and (same := getattr(like, n)) == values[n]}
+            values["input"] = {sys.intern(name): value for name, value in values["input"].items()}
         return cls(files=files, **values)
 
 
@@ -87,22 +93,13 @@ def each(layout: Layout) -> Iterator[Receipt]:
         some = paths[start : start + _AT_ONCE]
         for path, data in zip(some, door.read_many(some), strict=True):
             if data is not None:
-                before = _sharing(_parsed(path, data), before)
+                before = _parsed(path, data, before)
                 yield before
 
 
-def _sharing(receipt: Receipt, other: Receipt | None) -> Receipt:
-    """The receipt, with the objects of the other one where they are equal."""
-    alike = {
-        name: value for name in _ALIKE if other and (value := getattr(other, name)) == getattr(receipt, name)
-    }
-    keys_shared = {sys.intern(name): value for name, value in receipt.input.items()}
-    return replace(receipt, input=keys_shared, **alike)
-
-
-def _parsed(path: str, data: bytes) -> Receipt:
+def _parsed(path: str, data: bytes, before: Receipt | None) -> Receipt:
     try:
-        return Receipt.from_json(data)
+        return Receipt.from_json(data, before)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a receipt ({error}): delete it and run again to redo its shard"

@@ -73,11 +73,17 @@ class Disk:
             return _file(name), ""
         if folder := globs.folder(local(pattern)):  # Beam would list all from the first escape on
             matches = globs.regex(local(pattern)).match
-            return [file for file in _list(folder, beat) if matches(file.path)], ""
+            return list(_list(folder, beat, matches)), ""
         listing = LocalFileSystem(_NO_OPTIONS)  # not a subclass: Beam would find two for one scheme
-        crosses_folders = globs.may_cross_folders(local(pattern))
-        listing._list = functools.partial(_list, beat=beat, below=crosses_folders)  # type: ignore[method-assign]
-        return listing.match([local(pattern)])[0].metadata_list, ""
+        files = local(pattern) + "*" * pattern.endswith(("/", "\\"))  # as Beam has it
+        list_matching = functools.partial(
+            _list,
+            beat=beat,
+            below=globs.may_cross_folders(files),
+            matches=re.compile(listing.translate_pattern(files)).match,  # before a file is looked at
+        )
+        listing._list = list_matching  # type: ignore[method-assign]
+        return listing.match([files])[0].metadata_list, ""
 
     def exists(self, path: str) -> bool:
         """Also true of a folder."""
@@ -250,8 +256,10 @@ def _file(path: str) -> list[FileMetadata]:
     return [] if stat.S_ISDIR(status.st_mode) else [FileMetadata(path, status.st_size, status.st_mtime)]
 
 
-def _list(folder: str, beat: Callable[[], object], below: bool = True) -> Iterator[FileMetadata]:
-    """The files of a folder, and of those `below` it; calls `beat` for each.
+def _list(
+    folder: str, beat: Callable[[], object], matches: Callable[[str], object], below: bool = True
+) -> Iterator[FileMetadata]:
+    """The files of a folder, and of those `below` it, whose paths match; calls `beat` for each file. Looks at no others.
 
     Raises BeamIOError where Beam's own listing silently omits what it cannot read.
     """
@@ -266,6 +274,8 @@ def _list(folder: str, beat: Callable[[], object], below: bool = True) -> Iterat
         for name in names:
             beat()
             path = os.path.join(parent, name)
+            if not matches(path):
+                continue
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile, or a broken link
                 status = os.stat(path)
                 yield FileMetadata(path, status.st_size, status.st_mtime)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from transforms.storage import retrying
 from transforms.storage.errors import Fault
 from transforms.storage.sink import Sink
 from transforms.storage.stores import fault_of, is_local, store_of
-from transforms.storage.watching import Silent, watched
+from transforms.storage.watching import Beat, Silent, watched
 from transforms.storage.writing import send
 
 _PARALLEL_REQUESTS = 32
@@ -28,19 +29,19 @@ def read_bytes(path: str) -> bytes:
 
 def read_if_there(path: str) -> bytes | None:
     """The bytes of a small file; None if there is none."""
+    return retrying.call("reading", path, lambda: _read(path))
 
-    def read() -> bytes | None:
-        into = Sink()
-        try:
-            store_of(path).read(path, into)
-        except Exception as error:
-            fault = fault_of(path, error)
-            if fault is None or fault.code != "not_found":
-                raise
-            return None
-        return into.data()
 
-    return retrying.call("reading", path, read)
+def _read(path: str) -> bytes | None:
+    into = Sink()
+    try:
+        store_of(path).read(path, into)
+    except Exception as error:
+        fault = fault_of(path, error)
+        if fault is None or fault.code != "not_found":
+            raise
+        return None
+    return into.data()
 
 
 def read_capped(path: str, max_bytes: int, seconds: float, silence_seconds: float) -> bytes:
@@ -71,7 +72,23 @@ def read_capped(path: str, max_bytes: int, seconds: float, silence_seconds: floa
 
 def read_many(paths: Sequence[str]) -> list[bytes | None]:
     """The bytes of many small files of one store, read in parallel; None for each that is missing."""
+    if paths and is_local(paths[0]):
+        with contextlib.suppress(
+            Exception
+        ):  # then one by one, with retries and a message that names the file
+            return _read_at_once(paths)
     return in_parallel(read_if_there, paths)
+
+
+def _read_at_once(paths: Sequence[str]) -> list[bytes | None]:
+    """The bytes of files on a local disk in one watched operation, which for each of them would take longer than reading it."""
+    beat = Beat()
+
+    def read(path: str) -> bytes | None:
+        beat()
+        return _read(path)
+
+    return watched(lambda: [read(path) for path in paths], beat, retrying.LIMITS.seconds)
 
 
 def in_parallel(work: Callable[[str], T], paths: Sequence[str]) -> list[T]:
