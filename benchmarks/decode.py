@@ -28,11 +28,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import cv2
 import numpy as np
 import simplejpeg
-import tensorflow as tf
 from PIL import Image
 
 from benchmarks import environments, figures, inputs, limit, machine
 from bit.command import exit_with
+from bit.tensorflow import tf
 from transforms.imaging.preprocess import Preprocessing, decode
 
 SIDE = 224

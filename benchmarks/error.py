@@ -15,12 +15,12 @@ from collections.abc import Callable
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
-import tensorflow as tf
 
 from benchmarks import figures
 from bit import network
 from bit.command import exit_with
 from bit.models import ARCHITECTURES
+from bit.tensorflow import tf
 from bit.weights import STANDARDIZED, shapes, standardize
 from tests.golden import weights as golden
 

@@ -43,11 +43,10 @@ _TRACED = 10  # batches, back to back
 def export(folder: str, architecture: str, side: int, batch: int, dtype: str) -> str:
     """Writes `network.embed` for a GPU as StableHLO, with the weights as arguments after the images; returns its name."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
-
     from bit import network
     from bit.gpu_form import GPU
     from bit.models import ARCHITECTURES
+    from bit.tensorflow import tf
     from bit.weights import shapes
 
     member = ARCHITECTURES[architecture]
@@ -69,10 +68,9 @@ def export(folder: str, architecture: str, side: int, batch: int, dtype: str) ->
 def export_variant(folder: str, architecture: str, side: int, batch: int, name: str) -> str:
     """As `export`, of a form of `benchmarks.variants`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
-
     from benchmarks import variants
     from bit.models import ARCHITECTURES
+    from bit.tensorflow import tf
     from bit.weights import shapes
 
     member, variant = ARCHITECTURES[architecture], variants.VARIANTS[name]
@@ -167,10 +165,9 @@ def _check(folder: str) -> int:
         return 0
     architecture, side, batch, dtype = _CHECKED
     name = export(folder, architecture, side, batch, dtype)
-    import tensorflow as tf
-
     from bit import network
     from bit.models import ARCHITECTURES
+    from bit.tensorflow import tf
     from bit.weights import shapes
 
     member = ARCHITECTURES[architecture]

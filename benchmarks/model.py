@@ -19,12 +19,11 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import tensorflow as tf
-
 from benchmarks import environments, figures, machine
 from bit import network
 from bit.command import exit_with
 from bit.models import ARCHITECTURES, Architecture
+from bit.tensorflow import tf
 from bit.weights import STANDARDIZED, shapes
 
 VARIANTS = {

@@ -16,12 +16,12 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
 from bit.command import exit_with
 from bit.models import ARCHITECTURES, Architecture
 from bit.network import FLOAT32_IN_BFLOAT16
+from bit.tensorflow import tf
 from bit.weights import STANDARDIZED, shapes, standardize
 from tests.golden import weights as golden
 

@@ -19,13 +19,13 @@ import zipfile
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from bit import network, self_test, tensorfloat32, tuned
 from bit.checkpoint import open_checkpoint
 from bit.command import exit_with
 from bit.download import WeightsUnreachable, local_path
 from bit.models import ARCHITECTURES, HEADS, Model, UnknownModel, UnusableModel, resolve
+from bit.tensorflow import tf
 from bit.weights import STANDARDIZED, Untrained, Weights, folded, shapes
 
 

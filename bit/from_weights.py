@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
 
 from bit import network
 from bit.digests import OfArrays
 from bit.gpu_form import GPU
 from bit.models import NETWORK_RANGE, Architecture
 from bit.self_test import picture
+from bit.tensorflow import tf
 from bit.weights import ALIGNMENT_BYTES, Untrained, Weights, folded
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import functools
 
-import tensorflow as tf
-
 from bit import network
+from bit.tensorflow import tf
 
 
 def _stored(kernel: tf.Tensor) -> tf.Tensor:

@@ -21,7 +21,7 @@ reductions are slow there, so the compiled part adds up slices, and TensorFlow s
 
 from __future__ import annotations
 
-import tensorflow as tf
+from bit.tensorflow import tf
 
 EPSILON = 1e-5  # of equation 2
 # Compiling takes about 0.1 s per shape: not worth it for tensors that take a fraction of a millisecond.

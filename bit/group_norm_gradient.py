@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import tensorflow as tf
-
 from bit.group_norm import EPSILON, WORTH_COMPILING
+from bit.tensorflow import tf
 
 
 def group_norm_relu(

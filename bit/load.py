@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
 import numpy as np
-import tensorflow as tf
 
 from bit import digests, network, saved_model, self_test, tensorfloat32, tuned
 from bit import outputs as output_names
@@ -20,6 +19,7 @@ from bit.from_weights import Loaded, build, tensor_of
 from bit.labels import Labels, of_names, read_labels
 from bit.models import ARCHITECTURES, HEADS, PRECISIONS, Model, UnusableModel
 from bit.outputs import TOP_CLASS, TOP_PROBABILITY
+from bit.tensorflow import tf
 from bit.weights import UNTRAINED_VERSION, Untrained
 
 log = logging.getLogger(__name__)

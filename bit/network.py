@@ -9,10 +9,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import tensorflow as tf
-
 from bit.group_norm import EPSILON, group_norm_relu
 from bit.models import Architecture
+from bit.tensorflow import tf
 from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZATION_EPSILON, STANDARDIZED
 
 # Rounding errors here pass through all of the network: three of a hundred convolutions carry a large part of

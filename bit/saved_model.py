@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from bit import digests, network, self_test, signatures, tensorfloat32
 from bit.check import check
@@ -22,6 +21,7 @@ from bit.checkpoint import recognize
 from bit.from_weights import Loaded, build
 from bit.models import ARCHITECTURES, HEADS, MODULE_RANGE, Architecture, Model, UnusableModel
 from bit.signatures import Choice
+from bit.tensorflow import tf
 from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZED, Arrays, shapes
 
 # Of the largest value. The module's own standardization sums in float32 and is off by up to 1e-5 itself; another

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from bit.download import cache_folder
+from bit.tensorflow import tf
 
 # Below a SavedModel's folder; TensorFlow ignores it.
 EXPORTED = os.path.join("assets.extra", "self_test.npz")

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import tensorflow as tf
-
 from bit.errors import UnusableModel
+from bit.tensorflow import tf
 
 KNOWN = ("embedding", "logits")
 _NEEDED = (

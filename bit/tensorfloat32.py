@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import tensorflow as tf
+from bit.tensorflow import tf
 
 _lock = threading.RLock()
 

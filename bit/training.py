@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from bit import group_norm_gradient, network
 from bit.hyperrule import MOMENTUM, Mixup
 from bit.models import NETWORK_RANGE, Architecture
+from bit.tensorflow import tf
 from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZED, Arrays, Weights, shapes
 
 log = logging.getLogger(__name__)

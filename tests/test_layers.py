@@ -103,6 +103,11 @@ def test_a_wrong_import_would_be_seen():
     )
 
 
+def test_one_module_imports_tensorflow():
+    importing = {name for name, path in MODULES.items() if "import tensorflow" in path.read_text()}
+    assert importing == {"bit.tensorflow"}
+
+
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
@@ -116,6 +121,7 @@ def test_a_wrong_import_would_be_seen():
         ("pipeline.main", ("tensorflow",)),
         ("pipeline.finetune.__main__", ("tensorflow",)),
         ("bit.hyperrule", ("tensorflow",)),
+        ("bit.load", ("apache_beam", "keras")),
     ],
 )
 def test_what_a_module_brings_with_it(module, absent):

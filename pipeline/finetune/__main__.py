@@ -113,7 +113,7 @@ def _training(request: Request, found: data.Data, path: str, signals: Signals) -
     from pipeline.finetune import run
 
     if request.deterministic:
-        import tensorflow as tf
+        from bit.tensorflow import tf
 
         tf.config.experimental.enable_op_determinism()
     try:

@@ -53,7 +53,7 @@ def keep(folder: str) -> str:
 
     On a CPU nothing is compiled that is worth it. Call it before anything is compiled.
     """
-    import tensorflow as tf
+    from bit.tensorflow import tf
 
     gpus = tf.config.get_visible_devices("GPU")
     if not gpus:

@@ -80,7 +80,7 @@ def fast_precision() -> str:
 
 
 def _tensorflow_config() -> Any:
-    import tensorflow as tf
+    from bit.tensorflow import tf
 
     return tf.config
 
