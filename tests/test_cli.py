@@ -45,8 +45,7 @@ def call(command: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProce
     return subprocess.run([command, *arguments], cwd=cwd, capture_output=True, text=True, timeout=600)
 
 
-@pytest.mark.parametrize("mode", ["in_memory", "multi_threading", "multi_processing"])
-def test_it_runs_the_job_beside_modules_of_our_names(command, trap, mode):
+def test_it_runs_the_job_beside_modules_of_our_names(command, trap):
     shards = helpers.write_shards(trap, [5, 3])
     done = call(
         command,
@@ -55,7 +54,7 @@ def test_it_runs_the_job_beside_modules_of_our_names(command, trap, mode):
         f"--output={trap}/out",
         *helpers.TINY,
         "--direct_num_workers=2",
-        f"--direct_running_mode={mode}",
+        "--direct_running_mode=multi_processing",
         cwd=trap,
     )
     assert done.returncode == 0, done.stderr

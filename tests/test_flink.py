@@ -92,9 +92,7 @@ def uber(cluster):
     return [f"{name}{sign}{here.get(name, value)}" for name, sign, value in flags]
 
 
-@pytest.mark.parametrize(
-    ("number", "uploads"), [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGTERM, True)]
-)
+@pytest.mark.parametrize(("number", "uploads"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
 def test_a_signal_cancels_the_job_on_the_cluster(tmp_path, cluster, launch, undisturbed, number, uploads):
     flags = uber(cluster) if uploads else cluster.flags
     output = tmp_path / "out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
@@ -9,12 +10,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from tests import engines, faulty_proxy, helpers, stores
 from tests.storage.test_disk_faults import small_disk
 
-MODES = ("in_memory", "multi_threading", "multi_processing")
 SECONDS = 240  # below the patience that the job has with storage, 300 s
 
 
@@ -63,7 +65,7 @@ def unneeded(folder: Path) -> list[str]:
     return [name for name in names if name != "running.json" and not name.startswith(claimed)]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["in_memory", "multi_threading"])  # processes: test_disk_faults.py
 def test_a_full_disk(tmp_path, mode):
     disk = tmp_path / "disk"
     with small_disk(disk, "400k"):
@@ -72,7 +74,7 @@ def test_a_full_disk(tmp_path, mode):
         assert not unneeded(disk / "out" / ".tmp")
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["multi_threading"])
 def test_a_folder_that_may_no_longer_be_written_to(tmp_path, mode):
     job = Running(tmp_path, tmp_path / "out", mode, *helpers.without_roots_rights())
     unfinished = tmp_path / "out" / ".tmp"
@@ -83,7 +85,7 @@ def test_a_folder_that_may_no_longer_be_written_to(tmp_path, mode):
     assert not unneeded(unfinished)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
 def test_a_folder_that_has_vanished(tmp_path, mode):
     job = Running(tmp_path, tmp_path / "out", mode)
     job.wait_for(tmp_path / "out" / "request.json")  # the last file before the run starts
@@ -95,7 +97,7 @@ def test_a_folder_that_has_vanished(tmp_path, mode):
 
 
 @pytest.mark.xdist_group("stores")
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["multi_threading", "multi_processing"])
 def test_a_store_that_refuses(tmp_path, mode):
     with stores.s3() as store, faulty_proxy.in_front_of(store.flags[0].partition("=")[2]) as (proxy, url):
         proxy.chosen = lambda method, path: "403" if method == "PUT" and ".tfrecord" in path else ""
@@ -105,44 +107,45 @@ def test_a_store_that_refuses(tmp_path, mode):
     assert "(Trouble) when calling the PutObject operation" in line
 
 
-LEFT_OPEN = {
-    "a file being written": "left = door.create(path + '-new'); left.write(bytes(99))",
-    "a file being read": "left = door.open_binary(path); left.read(9)",
-    "a gzipped file": "left = door.open_input(path); left.read(9)",
-    "a Parquet file": (
-        "import pyarrow, pyarrow.parquet\n"
-        "pyarrow.parquet.write_table(pyarrow.table({'a': [1, 2]}), path)\n"
-        "left = pyarrow.parquet.ParquetFile(door.open_binary(path))"
-    ),
-    "a file that is being summed up": (
-        "import os; from transforms.sources.summed import Summed\n"
-        "left = Summed(door.open_unbuffered(path), path, os.path.getsize(path)); left.read(9)"
-    ),
-    "a generator in the middle of a file": (
-        "def lines():\n"
-        "    with door.open_binary(path) as stream:\n"
-        "        yield from stream\n"
-        "left = lines(); next(left)"
-    ),
-}
+# What is left open by the end of an interpreter, each in a cycle, and so alive until the interpreter is finalized.
+LEFT_OPEN = """
+import builtins, os, sys
+import pyarrow, pyarrow.parquet
+from transforms.sources.summed import Summed
+from transforms.storage import door
+
+plain, gzipped, parquet, new = sys.argv[1:]
+
+def left(what):
+    cycle = [what]
+    cycle.append(cycle)
+    builtins.kept = [cycle, getattr(builtins, "kept", None)]
+    return what
+
+left(door.create(new)).write(bytes(99))
+left(door.open_binary(plain)).read(9)
+left(door.open_input(gzipped)).read(9)
+left(pyarrow.parquet.ParquetFile(door.open_binary(parquet)))
+left(Summed(door.open_unbuffered(plain), plain, os.path.getsize(plain))).read(9)
+
+def lines():
+    with door.open_binary(plain) as stream:
+        yield from stream
+
+next(left(lines()))
+"""
 
 
-@pytest.mark.parametrize("what", LEFT_OPEN)
-def test_an_interpreter_that_ends_waits_for_nothing_that_is_still_open(tmp_path, what):
-    import gzip
-
-    path = tmp_path / "file"
-    path.write_bytes(gzip.compress(b"line\n" * 99) if "gzipped" in what else b"line\n" * 99)
-    # In a cycle, and so alive until the interpreter is finalized.
-    program = (
-        f"import builtins, sys; from transforms.storage import door; path = sys.argv[1]\n"
-        f"{LEFT_OPEN[what]}\nbuiltins.kept = cycle = [left]; cycle.append(cycle)"
-    )
+def test_an_interpreter_that_ends_waits_for_nothing_that_is_still_open(tmp_path):
+    (tmp_path / "plain").write_bytes(b"line\n" * 99)
+    (tmp_path / "gzipped").write_bytes(gzip.compress(b"line\n" * 99))
+    pyarrow.parquet.write_table(pyarrow.table({"a": [1, 2]}), tmp_path / "parquet")
+    paths = [str(tmp_path / name) for name in ("plain", "gzipped", "parquet", "new")]
     done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], cwd=helpers.REPO, capture_output=True, timeout=SECONDS
+        [sys.executable, "-c", LEFT_OPEN, *paths], cwd=helpers.REPO, capture_output=True, timeout=SECONDS
     )
     assert done.returncode == 0, done.stderr
-    new = tmp_path / "file-new"
+    new = tmp_path / "new"
     assert not new.exists() or new.read_bytes() == b""
 
 
