@@ -81,7 +81,7 @@ def airflow(tmp_path_factory):
     plan = {
         "runs": {
             "first": request,
-            "second": request,
+            "second": {**request, "options": {"s3_region_name": "a region", "s3_disable_ssl": True}},
             "bad param": {**request, "image_size": 0},
             "bad option": {**request, "options": {"overwrite": True}},
             "bad request": {**request, "input": f"{home}/nothing-*.tfrecord"},
@@ -113,12 +113,17 @@ def airflow(tmp_path_factory):
         },
     }
     (home / "plan.json").write_text(json.dumps(plan))
+    interpreter = home / "python"
+    interpreter.write_text(
+        f'#!/bin/sh\nprintf "%s|" "$@" >> {home}/started\necho >> {home}/started\nexec {sys.executable} "$@"\n'
+    )
+    interpreter.chmod(0o755)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
         "AIRFLOW_HOME": str(home / "airflow"),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "BIT_FEATURES_PYTHON": sys.executable,
+        "BIT_FEATURES_PYTHON": str(interpreter),
         "PYTHONPATH": str(helpers.REPO),  # the project is not installed into the tests' environment
         "PYTHONDONTWRITEBYTECODE": "1",
     }
@@ -131,7 +136,8 @@ def airflow(tmp_path_factory):
             done = subprocess.run(command, env=environment, cwd=home, stdout=log, stderr=log, timeout=900)
             assert done.returncode == 0, (home / "log").read_text()[-5000:]
     result = json.loads((home / "result.json").read_text())
-    return {**result, "output": output, "log": (home / "log").read_text()}
+    started = (home / "started").read_text().splitlines()
+    return {**result, "output": output, "log": (home / "log").read_text(), "started": started}
 
 
 def test_the_dags_parse_without_beam_tensorflow_or_the_project(airflow):
@@ -196,6 +202,12 @@ def test_a_second_run_does_nothing_and_counts_the_same(airflow):
     assert second["events"] == first["events"]
     assert airflow["log"].count("nothing to do: all shards are committed already") == 1
     assert airflow["log"].count("3 of 3 shards to do") == 1
+
+
+def test_the_output_is_verified_with_the_access_of_the_job(airflow):
+    verified = [line for line in airflow["started"] if line.startswith("-m|pipeline.verify|")]
+    plain = f"-m|pipeline.verify|--json|{airflow['output']}|"
+    assert verified == [plain, f"{plain}--s3_region_name=a region|--s3_disable_ssl|"]
 
 
 def test_a_wrong_param_is_refused_before_a_task_runs(airflow):

@@ -177,6 +177,12 @@ JOBS = (
     "no_opt_out",
     "trust_env_proxies",
 )
+# Beam's options for the access to stores among the job's flags, one per line.
+ACCESS = """
+{%- for name, value in ti.xcom_pull(task_ids="flags").items() if name.startswith(("s3_", "hdfs_", "azure_", "blob_")) -%}
+--{{ name }}{{ "" if value is sameas true else "=" ~ value }}
+{% endfor -%}
+"""
 DEFAULTS: dict[str, Any] = {
     "retries": 3,
     "retry_delay": timedelta(minutes=1),
@@ -269,11 +275,17 @@ def texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def verify() -> BashOperator:
-    """A task that checks every file of the output and returns the manifest."""
+    """A task that checks every file of the output, with the job's access to its store, and returns the manifest."""
     return BashOperator(
         task_id="verify",
-        bash_command='"$PYTHON" -m pipeline.verify --json "$OUTPUT"',
-        env={"PYTHON": PYTHON, "OUTPUT": "{{ params.output }}", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        bash_command='mapfile -t access < <(printf %s "$ACCESS")\n'
+        '"$PYTHON" -m pipeline.verify --json "$OUTPUT" "${access[@]}"',
+        env={
+            "PYTHON": PYTHON,
+            "OUTPUT": "{{ params.output }}",
+            "ACCESS": ACCESS,
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        },
         append_env=True,
         output_processor=json.loads,
         retry_policy=RetryUnlessFinal(),
