@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable
 
@@ -35,16 +36,23 @@ class Folders:
         return self.make()
 
 
-@pytest.fixture(params=["disk", "gs", "s3"])
-def folder(request, tmp_path):
+@pytest.fixture(scope="module", params=["disk", "gs", "s3"])
+def folder(request, tmp_path_factory):
     if request.param == "disk":
-        yield Folders(stores.disk(tmp_path).folder)
+        numbers = itertools.count()
+        disk = tmp_path_factory.mktemp("disk")
+        yield Folders(lambda: f"{disk}/{next(numbers)}")
     else:
         with {"gs": stores.gcs, "s3": stores.s3}[request.param]() as emulated:
             emulated.use()
             # moto answers slowly; REPLACE_STEPS=1 stops at every step there too.
             every = int(os.environ.get("REPLACE_STEPS", 5 if request.param == "s3" else 2))
             yield Folders(emulated.folder, range(1, COUNT, every))
+
+
+# What two attempts repair; all on a disk, one pair in each store.
+PAIRS = (((3, 4), (3,)), ((3,), (3, 4)), ((), (4,)))
+CASES = [*(("disk", *pair) for pair in PAIRS), ("gs", *PAIRS[0]), ("s3", *PAIRS[1])]
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +115,7 @@ def ended(attempt: HeldCommit) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("one", "other"), [((3, 4), (3,)), ((3,), (3, 4)), ((), (4,))])
+@pytest.mark.parametrize(("folder", "one", "other"), CASES, indirect=["folder"])
 def test_what_dies_anywhere_leaves_the_old_state_or_is_completed(folder, one, other):
     kept = []
     for step in folder.steps:
@@ -138,7 +146,7 @@ def test_what_dies_anywhere_leaves_the_old_state_or_is_completed(folder, one, ot
     assert set(kept[switch:]) == {3 + len(one)}
 
 
-@pytest.mark.parametrize(("one", "other"), [((3, 4), (3,)), ((3,), (3, 4))])
+@pytest.mark.parametrize(("folder", "one", "other"), [case for case in CASES if case[1]], indirect=["folder"])
 def test_an_attempt_that_wakes_up_late_changes_nothing(folder, one, other):
     for step in folder.steps:
         layout = Layout(folder())
