@@ -37,8 +37,9 @@ def trainer(micro_batch=8, **settings):
 @pytest.mark.parametrize(
     ("path", "flags"),
     [
-        *((path, flags) for path in CASES for flags in (("--precision=float64",), ("--as_trained",))),
-        # What training itself computes is within the bounds of exact sums, but for this case.
+        *((path, ("--precision=float64",)) for path in CASES),
+        # What training itself computes, in the longer one of each kind: within the bounds of exact sums, but for one case.
+        *((path, ("--as_trained",)) for path in CASES if path.stem[5] == "b"),
         *((path, ()) for path in CASES if path.stem in finetune_parity.AS_TRAINED),
     ],
     ids=lambda value: value.stem if isinstance(value, Path) else "".join(value),
