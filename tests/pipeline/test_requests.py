@@ -111,6 +111,26 @@ def test_a_misspelt_flag(tmp_path, capsys, records_file, flag, meant):
     assert f"did you mean {meant}?" in line
 
 
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (
+            ("--direct_num_workers=two",),
+            "argument --direct_num_workers: invalid int value: 'two'; see --help",
+        ),
+        (("--direct_running_mode=mult",), "argument --direct_running_mode: invalid choice: 'mult'"),
+        (("--num_workers",), "argument --num_workers: expected one argument; see --help"),
+        (("--runner=FlinkRuner",), "--runner=FlinkRuner: no such runner; did you mean FlinkRunner?"),
+        (("--runner", "kubernetes"), "--runner=kubernetes: no such runner; Beam has DataflowRunner, "),
+        (("b #1.jpg",), "'b #1.jpg' is not a flag: each flag takes one value, so quote globs"),
+    ],
+)
+def test_values_that_beam_does_not_take(tmp_path, capsys, records_file, flags, reason):
+    line = refusal(capsys, f"--input={records_file}", *flags, output=tmp_path / "out")
+    assert line.startswith(reason)
+    assert line.count("\n") == 1
+
+
 @pytest.mark.parametrize("flag", ["--decode_threads=4", "--decode_threads"])
 def test_a_flag_that_has_another_name_now(tmp_path, capsys, records_file, flag):
     line = refusal(capsys, f"--input={records_file}", flag, output=tmp_path / "out")
