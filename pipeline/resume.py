@@ -11,6 +11,7 @@ from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError, FileMetadata
 
+from pipeline.console import counted
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from transforms.commit import receipts, request, retry_failures
@@ -232,7 +233,7 @@ def _check_same(
         remedy = f"leave out --images_per_shard={config.images_per_shard} if the output was begun with another; else {remedy}"
     if shard is None:
         raise RequestError(
-            f"--output={config.output} holds shard {receipt.shard}, but the input now has {of} shards: {remedy}"
+            f"--output={config.output} holds shard {receipt.shard}, but the input now has {counted(of, 'shard')}: {remedy}"
         )
     field = "name" if receipt.name != shard.name else shard.source.change(receipt.input)
     if field:
