@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -127,9 +128,13 @@ def _of_pattern(pattern: str, kind: Kind | None, settings: ReadSettings) -> _Mat
             raise
         raise BadInput(f"--input={shown} cannot be read: {door.explain(pattern, error)}") from error
     if not files and not skipped:
-        raise patterns.NoFiles(
-            f"--input={shown}: no file matches; check the path, and quote globs for the shell"
+        is_folder = not is_glob(pattern) and door.is_local(pattern) and os.path.isdir(door.local(shown))
+        what = (
+            "an empty folder"
+            if is_folder
+            else "no file matches; check the path, and quote globs for the shell"
         )
+        raise patterns.NoFiles(f"--input={shown}: {what}")
     if not files:
         raise BadInput(_all_left_out(shown, is_glob(pattern), skipped))
     return _Matches(files, skipped, () if named else (_folder(pattern),))
