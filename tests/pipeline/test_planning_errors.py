@@ -92,7 +92,7 @@ CONTENT = {
         "separated by ';', and have to be by commas",
     ),
     "tabs.csv": (b"uri\tn\n/a.jpg\t1\n", "has no column 'uri'", r"separated by '\t'"),
-    "headless.csv": (b"photos/a.jpg,a cat\n", "are photos/a.jpg, a cat", "has to name the columns"),
+    "headless.csv": (b"photos/a 1.jpg,a cat\n", "are photos/a 1.jpg, a cat", "has to name the columns"),
     "headless-urls.csv": (b"https://h/a?i=1\n", "are https://h/a?i=1", "has to name the columns"),
     "empty.parquet": (b"", "is not a Parquet file", "--input_format"),
 }

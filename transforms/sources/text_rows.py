@@ -151,7 +151,7 @@ def _check(path: str, kind: str, columns: Columns, names: list[str]) -> None:
 
 def _likely_cause(names: list[str]) -> str:
     """Why the columns of a CSV list may not be those that were meant, as a clause; '' if nothing shows."""
-    if any(is_address(name) for name in names):
+    if any(is_address("".join(name.split())) for name in names):
         return "the first line looks like a row, and has to name the columns, such as uri"
     if len(names) == 1 and (other := next((sign for sign in ";\t|" if sign in names[0]), "")):
         return f"its columns seem to be separated by {other!r}, and have to be by commas"
