@@ -14,7 +14,7 @@ import urllib.parse
 
 import pytest
 
-from pipeline import verify
+from pipeline import options, plan, verify
 from tests import helpers
 from transforms.sources import earlier, finding, kinds, left_out
 from transforms.sources.base import BadInput, ReadSettings
@@ -85,6 +85,29 @@ def test_a_pattern_that_matches_is_a_pattern(tmp_path):
     assert names(find(tmp_path / "[a].jpg"), tmp_path) == ["a.jpg"]
     assert names(find(tmp_path / "{0..1}.jpg"), tmp_path) == ["0.jpg", "1.jpg"]
     assert names(find(f"{tmp_path}/a.jpg,{tmp_path}/0.jpg"), tmp_path) == ["a.jpg", "0.jpg"]
+
+
+def test_a_file_by_several_paths_is_several_inputs_and_a_note_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/1.jpg", "a/b/2.jpg", "c/3.jpg"):
+        put(tmp_path / name, helpers.encoded(0))
+    for text, count, note in (
+        ("a,a/,a/b,c", 3, ""),
+        ("a/*.jpg,a/b", 2, ""),
+        ("a,./a", 4, "2 files more than once, by several paths, and each is processed: ./a/1.jpg is a/1.jpg"),
+        (
+            f"a,{tmp_path}/a/b",
+            3,
+            f"1 file more than once, by several paths, and each is processed: {tmp_path}/a/b/2.jpg is",
+        ),
+        ("a/b,c/../a/b/*.jpg", 2, "c/../a/b/2.jpg is a/b/2.jpg"),
+    ):
+        config, _ = options.parse([f"--input={text}", "--output=out", "--model=untrained/tiny"])
+        found = find(text)
+        assert len(found.files) == count
+        notes = list(plan._notes(config, found))
+        assert len(notes) == bool(note)
+        assert note in "".join(notes)
 
 
 def test_names_with_commas_in_a_list_of_names(tmp_path, monkeypatch):

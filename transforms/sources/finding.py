@@ -67,6 +67,14 @@ def all_files(
     return files, {path: why for path, why in skipped.items() if path not in files}, tuple(folders)
 
 
+def by_several_paths(files: Iterable[FileMetadata]) -> list[tuple[str, str]]:
+    """Local files that are inputs by several paths, as of --input=a,./a: (the first path, another) for each other path."""
+    first: dict[str, str] = {}
+    paths = [file.path for file in files if door.is_local(file.path)]
+    pairs = [(first.setdefault(os.path.abspath(door.local(path)), path), path) for path in paths]
+    return [(path, other) for path, other in pairs if path != other]
+
+
 class _Matches(NamedTuple):
     files: list[tuple[FileMetadata, Kind]]
     left_out: dict[str, str]
