@@ -435,7 +435,27 @@ def test_pictures_that_came_later_are_a_change_of_the_input(begun, folder, capsy
     flags, output = begun
     put(folder / "new.jfif", helpers.encoded(4))
     helpers.job(*flags, output=output, expect=2)
-    assert "the input now has 6 shards" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert (
+        f"the input now has 6 shards (1 file gone, such as {folder}/.c.jpg, 4 files new, such as {folder}/"
+        in said
+    )
+
+
+def test_a_folder_with_other_files_is_refused_by_their_names(folder, tmp_path, capsys):
+    for name in ("b.jpg", "c.jpg", "d.jpg"):
+        put(folder / name, helpers.encoded(1))
+    flags, output = (f"--input={folder}", "--images_per_shard=9"), tmp_path / "out"
+    helpers.job(*flags, output=output)
+    (folder / "c.jpg").unlink()
+    put(folder / "e.jpg", helpers.encoded(2))
+    capsys.readouterr()
+    helpers.job(*flags, output=output, expect=2)
+    line = capsys.readouterr().err
+    assert (
+        f"inputs.txt (1 file gone, such as {folder}/c.jpg, 1 file new, such as {folder}/e.jpg): use another"
+        in line
+    )
 
 
 def test_a_new_output_or_overwrite_takes_all(begun, tmp_path):
