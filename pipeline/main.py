@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         on_flink = None if config.dry_run else runners.on_flink(beam_options, runner)
         earlier = on_flink is not None and run.is_at_work(on_flink)
         with retrying.hurried():
+            report.check()
             config = weights.described(config, runner == runners.LOCAL)
             identity = weights.identify(config.model, runner == runners.LOCAL)
             job_plan = plan.make(config, identity)

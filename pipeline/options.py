@@ -258,16 +258,25 @@ def report_file(argv: Sequence[str]) -> str:
         return ""
 
 
+class _BeamParser(Parser, _BeamArgumentParser):
+    """Beam's parser, which raises RequestError instead of printing two hundred flags and ending the process."""
+
+
 def _beam_parser() -> argparse.ArgumentParser:
-    out = _BeamArgumentParser(allow_abbrev=False)
+    out = _BeamParser(allow_abbrev=False)
     for subclass in {str(c): c for c in PipelineOptions.__subclasses__()}.values():
         subclass._add_argparse_args(out)
     return out
 
 
 def of_beam(rest: list[str], own: argparse.ArgumentParser) -> PipelineOptions:
-    """Beam's options, from the flags that are not among a command's `own`. Raises RequestError for an unknown one."""
+    """Beam's options, from the flags that are not among a command's `own`. Raises RequestError for an unknown one
+    and for a value that is not one."""
     beam_options = PipelineOptions(_known_to_beam(rest, own))
+    try:
+        runners.check_name(runners.name_of(beam_options))
+    except ValueError as error:
+        raise RequestError(str(error)) from error
     runners.set_defaults(beam_options, rest)
     return beam_options
 
@@ -288,6 +297,10 @@ def _known_to_beam(rest: list[str], own: argparse.ArgumentParser) -> list[str]:
     )
     if flag in _RENAMED:
         raise RequestError(f"{flag} is now called {_RENAMED[flag]}: images are decoded in processes")
+    if not flag.startswith("-"):
+        raise RequestError(
+            f"{unknown[0]!r} is not a flag: each flag takes one value, so quote globs, which the shell would make several "
+            "words of, and names with blanks; see --help"
+        )
     hint = f"; did you mean {nearest[0]}?" if nearest else "; see --help"
-    what = f"unknown flag {flag}" if flag.startswith("-") else f"{flag!r} is not a flag"
-    raise RequestError(f"{what}{hint}")
+    raise RequestError(f"unknown flag {flag}{hint}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -154,10 +154,19 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
         state,
         request.content(repeat.flags_of(config, cut.images_per_shard, names_here)),
         cut.images_per_shard,
-        cut.notes,
+        (*cut.notes, *_notes(config, matches)),
         matches.left_out,
         class_names,
     )
+
+
+def _notes(config: JobConfig, matches: Found) -> Iterator[str]:
+    if len(config.inputs) > 1 and (twice := finding.by_several_paths(matches.files)):
+        (path, other), *_ = twice
+        yield (
+            f"--input has {counted(len(twice), 'file')} more than once, by several paths, and each is processed: "
+            f"{public_uri(other)} is {public_uri(path)}"
+        )
 
 
 def _cut(config: JobConfig, layout: Layout, matches: Found, existing: Sequence[Receipt]) -> Cut:

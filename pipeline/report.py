@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from apache_beam.io.filesystem import BeamIOError
+
 from pipeline import failures as failed_inputs
 from pipeline import progress
 from pipeline.bottleneck import Bottleneck, stage_seconds
 from pipeline.console import counted, say
+from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from pipeline.plan import Plan
 from pipeline.signals import Stopped
@@ -21,6 +24,7 @@ from transforms.counters import Counts
 from transforms.fetching.uris import public_uri
 from transforms.sources import finding
 from transforms.storage import door, retrying
+from transforms.storage.errors import is_transient
 
 DONE, FAILED, WRONG_REQUEST, TOO_MANY_FAILURES = 0, 1, 2, 3
 
@@ -31,6 +35,22 @@ class Report:
     def __init__(self, path: str = ""):
         self._path = path
         self._left_out: Mapping[str, str] = {}
+
+    def check(self) -> None:
+        """Raises RequestError if the file could not be written, before a run of hours ends with that."""
+        if not self._path:
+            return
+        probe = f"{self._path}.probe"
+        try:
+            door.write_atomic(probe, b"")
+            door.delete([probe])
+        except (OSError, BeamIOError, ValueError, ImportError) as error:
+            if is_transient(error):
+                raise
+            path, self._path = self._path, ""
+            raise RequestError(
+                f"--report_file={path} cannot be written: {door.explain(path, error)}"
+            ) from error
 
     def left_out(self, paths: Mapping[str, str]) -> None:
         """Reports files in the input's folders that are not input: path -> reason."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,12 @@ from pipeline import flink, job_servers
 
 LOCAL = "FnApiRunner"
 _PORTABLE = ("flinkrunner", "sparkrunner", "portablerunner")
+_KNOWN = {name.lower(): name for name in StandardOptions.KNOWN_RUNNER_NAMES}
+
+
+def _canonical(name: str) -> str:
+    """A runner's name as Beam takes it, in any case and without its last word: 'flink' is FlinkRunner."""
+    return _KNOWN.get(name.lower()) or _KNOWN.get(f"{name.lower()}runner") or name
 
 
 def name_of(beam_options: PipelineOptions) -> str:
@@ -28,13 +35,22 @@ def name_of(beam_options: PipelineOptions) -> str:
 
     Beam's own DirectRunner would first try to download another engine.
     """
-    runner = beam_options.view_as(StandardOptions).runner or "DirectRunner"
+    runner = _canonical(beam_options.view_as(StandardOptions).runner or "DirectRunner")
     return LOCAL if runner.lower() in ("directrunner", "fnapirunner", "switchingdirectrunner") else runner
+
+
+def check_name(runner: str) -> None:
+    """Raises ValueError for an engine that Beam does not know. The full name of a class is left to Beam."""
+    if runner.lower() in _KNOWN or "." in runner:
+        return
+    nearest = difflib.get_close_matches(runner.lower(), _KNOWN, n=1)
+    hint = f"did you mean {_KNOWN[nearest[0]]}?" if nearest else f"Beam has {', '.join(_KNOWN.values())}"
+    raise ValueError(f"--runner={runner}: no such runner; {hint}")
 
 
 def takes_unknown_flags(flags: Sequence[str]) -> bool:
     """Whether these flags name an engine whose job server accepts flags unknown to this process."""
-    return any(flag.split("=")[-1].lower() in _PORTABLE for flag in flags)
+    return any(is_portable(_canonical(flag.split("=")[-1])) for flag in flags)
 
 
 def is_portable(runner: str) -> bool:

@@ -57,10 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, beam_options = of_output.parse(sys.argv[1:] if argv is None else argv, _parser())
         folder = arguments.output
         of_output.enter(beam_options, "verify", folder)
-        layout, count = Layout(folder), 0
+        layout, count, unfinished = Layout(folder), 0, 0
         for problem in check_folder(layout):
             say(str(problem))
             count += 1
+            unfinished += problem.is_unfinished
         totals = json.loads(door.read_bytes(layout.manifest)) if not count else {}
     except (RequestError, NoOutput, BeamIOError, ImportError) as error:
         say(f"error: {error}")
@@ -69,10 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"error: {error}")
         return BROKEN
     if count:
-        say(
-            f"error: {folder}: {counted(count, 'problem')}; delete the receipts of the shards named, "
-            "then run the job again: it redoes those shards"
+        remedy = (
+            "the job has not finished: run it again to resume"
+            if unfinished == count
+            else "delete the receipts of the shards named, then run the job again: it redoes those shards"
         )
+        say(f"error: {folder}: {counted(count, 'problem')}; {remedy}")
         return BROKEN
     counts = [counted(totals[name], name.removesuffix("s")) for name in ("shards", "features", "failures")]
     say(f"{folder}: {', '.join(counts)}: complete")
@@ -104,7 +107,7 @@ def check_folder(layout: Layout) -> Iterator[Problem]:
             continue
         if receipt.replacing:
             yield Problem(
-                path, "a retry of the shard's failures was killed: run the job again to complete it"
+                path, "a retry of the shard's failures was killed: run the job again to complete it", True
             )
             continue
         done.append(receipt)
@@ -118,7 +121,7 @@ def check_folder(layout: Layout) -> Iterator[Problem]:
             yield Problem(layout.request, str(error).removeprefix(f"{layout.request} "))
     of_shards = {receipt_name(label) for label in labels}
     of_shards |= {file.name for receipt in done for file in receipt.files}
-    yield from _stray(layout, present - of_shards)
+    yield from _stray(layout, present - of_shards, MANIFEST in present)
 
 
 def _between(layout: Layout, done: Sequence[Receipt]) -> Iterator[Problem]:
@@ -130,7 +133,7 @@ def _between(layout: Layout, done: Sequence[Receipt]) -> Iterator[Problem]:
     expected = {f"{index:05d}-of-{of:05d}" for index in range(of)}
     labels = {receipt.shard for receipt in done}
     for label in sorted(expected - labels, key=order):
-        yield Problem(layout.receipt(label), "is missing: the shard is not done")
+        yield Problem(layout.receipt(label), "is missing: the shard is not done", True)
     for label in sorted(labels - expected, key=order):
         yield Problem(layout.receipt(label), f"is of another job than {first.shard}: not one of {of} shards")
     for receipt in done[1:]:
@@ -150,7 +153,7 @@ def _between(layout: Layout, done: Sequence[Receipt]) -> Iterator[Problem]:
 
 def _manifest(layout: Layout, done: Sequence[Receipt], is_there: bool) -> Iterator[Problem]:
     if not is_there:
-        yield Problem(layout.manifest, "is missing: the job has not finished; run it again to resume")
+        yield Problem(layout.manifest, "is missing: the job has not finished; run it again to resume", True)
         return
     try:
         actual = json.loads(door.read_bytes(layout.manifest))
@@ -168,11 +171,12 @@ def _manifest(layout: Layout, done: Sequence[Receipt], is_there: bool) -> Iterat
         yield Problem(layout.manifest, f"counts {shards} shards, but {len(done)} have a receipt")
 
 
-def _stray(layout: Layout, names: set[str]) -> Iterator[Problem]:
+def _stray(layout: Layout, names: set[str], is_finished: bool) -> Iterator[Problem]:
     """Those of the files that only this job can have written. Other files in the folder are the user's."""
     for name in sorted(names):
         if name.startswith(OF_SHARDS) or door.is_temporary(name):
-            yield Problem(door.join(layout.folder, name), "belongs to no committed shard")
+            path = door.join(layout.folder, name)
+            yield Problem(path, "belongs to no committed shard", not is_finished)
 
 
 if __name__ == "__main__":

@@ -201,7 +201,7 @@ def _say_counts(training: Examples, validation: Examples, names: tuple[str, ...]
     counts = np.bincount(training.classes, minlength=len(names))
     say(
         f"{counted(len(training), 'example')} of {counted(len(names), 'class', 'classes')} to train on, "
-        f"{len(validation):,} to evaluate on"
+        f"{len(validation):,} to evaluate on{'' if len(validation) else ': --validation names some'}"
     )
     if absent := [name for name, count in zip(names, counts, strict=True) if not count]:
         say(

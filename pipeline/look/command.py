@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipeline import console, flags, of_output, outputs, reach, runners
 from pipeline.console import say
 from pipeline.flags import RequestError
+from pipeline.labelled import FOLDER
 from pipeline.look import about, compose, labels, scan
 from pipeline.report import DONE, FAILED, WRONG_REQUEST, root_cause
 from transforms.exporting.files import Output, placed
@@ -52,7 +53,8 @@ def parser() -> flags.Parser:
         "--label",
         default="",
         metavar="NAME",
-        help="passed-through feature that colours the map (default: the first that sorts the pictures into groups)",
+        help=f"passed-through feature that colours the map, or '{FOLDER}' for the name of the folder that an image file lies in "
+        "(default: the first that sorts the pictures into groups)",
     )
     out.add_argument(
         "--limit",

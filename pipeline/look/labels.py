@@ -1,4 +1,4 @@
-"""The label that colours the map: a passed-through feature that sorts the pictures into groups."""
+"""The label that colours the map: a passed-through feature, or the pictures' folders, if it sorts them into groups."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.finetune.labels import folder_name
 from pipeline.flags import RequestError
+from pipeline.labelled import FOLDER
 from pipeline.look.scan import Row
 from pipeline.outputs import Committed
+from transforms.errors import ItemError
 
 COLOURS = 10  # groups with a colour of their own
 _MOST_GROUPS = 1000  # of a label that is chosen without being asked for
@@ -28,20 +31,26 @@ class Labels:
 def check(feature: str, committed: Committed) -> None:
     """Raises RequestError if the feature that was asked for was not passed through."""
     passed = committed.receipts[0].fingerprint["schema"]["pass_through"]
-    if feature and feature not in passed:
+    if feature and feature not in (*passed, FOLDER):
         there = f"it passed through {', '.join(passed)}" if passed else "it passed nothing through"
-        raise RequestError(f"--label={feature}: the job copied no such feature; {there} (--pass_through)")
+        raise RequestError(
+            f"--label={feature}: the job copied no such feature; {there} (--pass_through); --label={FOLDER} takes the folders "
+            "of image files"
+        )
 
 
 def choose(feature: str, rows: Sequence[Row]) -> Labels:
-    """The groups by `feature`, or by the first that has one value per picture and some pictures per group."""
-    names = [feature] if feature else list(rows[0].passed)
-    for name in names:
-        values = [row.passed[name][:1] for row in rows]
+    """The groups by `feature`, or by the first that has one value per picture and some pictures per group.
+
+    Last comes the folder that a picture lies in, by its key.
+    """
+    for name in [feature] if feature else list(dict.fromkeys([*rows[0].passed, FOLDER])):
+        all_values = [row.passed[name] if name in row.passed else _folder(row.key) for row in rows]
+        values = [of_row[:1] for of_row in all_values]
         counts = Counter(values)
         counts.pop((), None)
         is_sorting = 1 < len(counts) <= min(_MOST_GROUPS, max(COLOURS, len(rows) // 2))
-        if feature or (is_sorting and all(len(row.passed[name]) == 1 for row in rows)):
+        if feature or (is_sorting and all(len(of_row) == 1 for of_row in all_values)):
             largest = sorted(counts, key=lambda value: (-counts[value], value))[:COLOURS]
             place = {value: index for index, value in enumerate(largest)}
             return Labels(
@@ -52,3 +61,10 @@ def choose(feature: str, rows: Sequence[Row]) -> Labels:
                 len(counts) - len(largest),
             )
     return Labels("", (), (), (-1,) * len(rows), 0)
+
+
+def _folder(key: bytes) -> tuple[bytes, ...]:
+    try:
+        return (folder_name(key).encode(),)
+    except ItemError:
+        return ()

@@ -218,6 +218,23 @@ def test_the_label_is_the_first_feature_that_sorts_the_pictures():
     assert labels.choose("", [row(i, name=(b"n%d" % i,)) for i in range(30)]).feature == ""
 
 
+def test_folders_are_labels_where_no_feature_is():
+    rows = [
+        dataclasses.replace(row(i), key=b"photos/%s/%d.jpg" % ((b"cat", b"d\xc3\xb6g")[i % 2], i))
+        for i in range(30)
+    ]
+    found = labels.choose("", rows)
+    assert (found.feature, found.names, found.of) == ("folder", (b"cat", b"d\xc3\xb6g"), (0, 1) * 15)
+    assert labels.choose("folder", rows) == found
+    rows[4] = dataclasses.replace(rows[4], key=b"4.jpg")
+    assert labels.choose("", rows).feature == ""
+    assert labels.choose("folder", rows).of[2:6] == (1, 0, -1, 0)  # the larger group is the first
+    one = [dataclasses.replace(row(i), key=b"photos/%d.jpg" % i) for i in range(30)]
+    assert labels.choose("", one).feature == ""
+    own = [dataclasses.replace(one[i], passed={"folder": (b"%d" % (i % 3),)}) for i in range(30)]
+    assert labels.choose("folder", own).names == (b"0", b"1", b"2")
+
+
 @pytest.mark.parametrize("count", [20, 5200])
 def test_no_page_is_larger_than_promised(count):
     """The longest keys and values of the worst characters, and noise for pictures."""

@@ -86,6 +86,14 @@ CONTENT = {
     "empty.txt.gz": (gzip.compress(b""), "lists no image", "nothing to do"),
     "empty.jsonl": (b"\xef\xbb\xbf\n", "lists no image", "nothing to do"),
     "empty.csv": (b"", "has no column 'uri'", "--uri_column"),
+    "semicolons.csv": (
+        b"uri;n\n/a.jpg;1\n",
+        "its columns are uri;n",
+        "separated by ';', and have to be by commas",
+    ),
+    "tabs.csv": (b"uri\tn\n/a.jpg\t1\n", "has no column 'uri'", r"separated by '\t'"),
+    "headless.csv": (b"photos/a 1.jpg,a cat\n", "are photos/a 1.jpg, a cat", "has to name the columns"),
+    "headless-urls.csv": (b"https://h/a?i=1\n", "are https://h/a?i=1", "has to name the columns"),
     "empty.parquet": (b"", "is not a Parquet file", "--input_format"),
 }
 

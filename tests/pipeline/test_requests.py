@@ -93,7 +93,7 @@ def test_an_output_that_cannot_be_written(tmp_path, capsys, records_file):
     (tmp_path / "file").write_text("in the way")
     line = refusal(capsys, f"--input={records_file}", output=tmp_path / "file" / "out")
     assert "--output=" in line
-    assert "cannot be" in line
+    assert "a part of that path is a file: name another folder" in line
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,26 @@ def test_a_misspelt_flag(tmp_path, capsys, records_file, flag, meant):
     line = refusal(capsys, f"--input={records_file}", flag, output=tmp_path / "out")
     assert flag.split("=")[0] in line
     assert f"did you mean {meant}?" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (
+            ("--direct_num_workers=two",),
+            "argument --direct_num_workers: invalid int value: 'two'; see --help",
+        ),
+        (("--direct_running_mode=mult",), "argument --direct_running_mode: invalid choice: 'mult'"),
+        (("--num_workers",), "argument --num_workers: expected one argument; see --help"),
+        (("--runner=FlinkRuner",), "--runner=FlinkRuner: no such runner; did you mean FlinkRunner?"),
+        (("--runner", "kubernetes"), "--runner=kubernetes: no such runner; Beam has DataflowRunner, "),
+        (("b #1.jpg",), "'b #1.jpg' is not a flag: each flag takes one value, so quote globs"),
+    ],
+)
+def test_values_that_beam_does_not_take(tmp_path, capsys, records_file, flags, reason):
+    line = refusal(capsys, f"--input={records_file}", *flags, output=tmp_path / "out")
+    assert line.startswith(reason)
+    assert line.count("\n") == 1
 
 
 @pytest.mark.parametrize("flag", ["--decode_threads=4", "--decode_threads"])
@@ -204,6 +224,23 @@ def test_the_report_file_holds_a_refusal(tmp_path, capsys):
     summary = json.loads(report.read_text())
     assert (summary["status"], summary["exit_code"]) == ("refused", 2)
     assert "no file matches" in summary["error"]
+
+
+def test_a_report_file_that_cannot_be_written_is_refused_before_the_start(tmp_path, capsys, records_file):
+    (tmp_path / "file").write_text("in the way")
+    report = f"--report_file={tmp_path}/file/report.json"
+    line = refusal(capsys, f"--input={records_file}", report, output=tmp_path / "out")
+    assert line.startswith(f"{report} cannot be written: ")
+    assert line.endswith("(EEXIST); a part of that path is a file: name another folder\n")
+    assert line.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_folder(tmp_path, capsys):
+    (tmp_path / "an empty one").mkdir()
+    for name in ("an empty one", "an empty one/"):
+        line = refusal(capsys, f"--input={tmp_path}/{name}", output=tmp_path / "out")
+        assert line == f"--input={tmp_path}/{name}: an empty folder\n"
 
 
 def test_an_empty_shard_is_fine(tmp_path):

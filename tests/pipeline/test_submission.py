@@ -122,6 +122,10 @@ def test_several_workers_are_threads_by_default(flags, mode):
         ("directrunner", "FnApiRunner"),
         ("FlinkRunner", "FlinkRunner"),
         ("PrismRunner", "PrismRunner"),
+        ("direct", "FnApiRunner"),
+        ("flink", "FlinkRunner"),
+        ("sparkrunner", "SparkRunner"),
+        ("some.module.OfTheirs", "some.module.OfTheirs"),
     ],
 )
 def test_direct_runner_means_the_engine_in_this_process(flag, runner):

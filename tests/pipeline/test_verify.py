@@ -184,6 +184,24 @@ FILE_CASES = {
 }
 
 
+def test_an_unfinished_job_is_told_from_a_damaged_output(output, capsys):
+    (output / "manifest.json").unlink()
+    (output / RECEIPT).unlink()
+    (output / ".tmp").mkdir()
+    (output / ".tmp" / "running.json").write_text("{}")
+    lines = problems(output, capsys, verify.BROKEN).splitlines()
+    assert lines[:-1] == [
+        f"{output}/{RECEIPT}: is missing: the shard is not done",
+        f"{output}/manifest.json: is missing: the job has not finished; run it again to resume",
+        f"{output}/.tmp/running.json: belongs to no committed shard",
+        f"{output}/{LEDGER}: belongs to no committed shard",
+        f"{output}/{SECOND}: belongs to no committed shard",
+    ]
+    assert lines[-1] == f"error: {output}: 5 problems; the job has not finished: run it again to resume"
+    (output / "features-00000-of-00003.tfrecord").write_bytes(b"")
+    assert "delete the receipts of the shards named" in problems(output, capsys, verify.BROKEN)
+
+
 @pytest.mark.parametrize("case", FILE_CASES)
 def test_files(output, capsys, case):
     damage, expected = FILE_CASES[case]

@@ -14,7 +14,7 @@ import urllib.parse
 
 import pytest
 
-from pipeline import verify
+from pipeline import options, plan, verify
 from tests import helpers
 from transforms.sources import earlier, finding, kinds, left_out
 from transforms.sources.base import BadInput, ReadSettings
@@ -85,6 +85,29 @@ def test_a_pattern_that_matches_is_a_pattern(tmp_path):
     assert names(find(tmp_path / "[a].jpg"), tmp_path) == ["a.jpg"]
     assert names(find(tmp_path / "{0..1}.jpg"), tmp_path) == ["0.jpg", "1.jpg"]
     assert names(find(f"{tmp_path}/a.jpg,{tmp_path}/0.jpg"), tmp_path) == ["a.jpg", "0.jpg"]
+
+
+def test_a_file_by_several_paths_is_several_inputs_and_a_note_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/1.jpg", "a/b/2.jpg", "c/3.jpg"):
+        put(tmp_path / name, helpers.encoded(0))
+    for text, count, note in (
+        ("a,a/,a/b,c", 3, ""),
+        ("a/*.jpg,a/b", 2, ""),
+        ("a,./a", 4, "2 files more than once, by several paths, and each is processed: ./a/1.jpg is a/1.jpg"),
+        (
+            f"a,{tmp_path}/a/b",
+            3,
+            f"1 file more than once, by several paths, and each is processed: {tmp_path}/a/b/2.jpg is",
+        ),
+        ("a/b,c/../a/b/*.jpg", 2, "c/../a/b/2.jpg is a/b/2.jpg"),
+    ):
+        config, _ = options.parse([f"--input={text}", "--output=out", "--model=untrained/tiny"])
+        found = find(text)
+        assert len(found.files) == count
+        notes = list(plan._notes(config, found))
+        assert len(notes) == bool(note)
+        assert note in "".join(notes)
 
 
 def test_names_with_commas_in_a_list_of_names(tmp_path, monkeypatch):
@@ -412,7 +435,27 @@ def test_pictures_that_came_later_are_a_change_of_the_input(begun, folder, capsy
     flags, output = begun
     put(folder / "new.jfif", helpers.encoded(4))
     helpers.job(*flags, output=output, expect=2)
-    assert "the input now has 6 shards" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert (
+        f"the input now has 6 shards (1 file gone, such as {folder}/.c.jpg, 4 files new, such as {folder}/"
+        in said
+    )
+
+
+def test_a_folder_with_other_files_is_refused_by_their_names(folder, tmp_path, capsys):
+    for name in ("b.jpg", "c.jpg", "d.jpg"):
+        put(folder / name, helpers.encoded(1))
+    flags, output = (f"--input={folder}", "--images_per_shard=9"), tmp_path / "out"
+    helpers.job(*flags, output=output)
+    (folder / "c.jpg").unlink()
+    put(folder / "e.jpg", helpers.encoded(2))
+    capsys.readouterr()
+    helpers.job(*flags, output=output, expect=2)
+    line = capsys.readouterr().err
+    assert (
+        f"inputs.txt (1 file gone, such as {folder}/c.jpg, 1 file new, such as {folder}/e.jpg): use another"
+        in line
+    )
 
 
 def test_a_new_output_or_overwrite_takes_all(begun, tmp_path):

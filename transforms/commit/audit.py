@@ -23,6 +23,7 @@ class Problem:
 
     path: str
     what: str
+    is_unfinished: bool = False  # nothing is wrong: it goes when the job is run again
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what}"

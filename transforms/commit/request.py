@@ -85,8 +85,8 @@ def _check_same(layout: Layout, path: str, note: bytes, now: Mapping[str, Any]) 
         if name != f"request.{receipts.NAME_ONLY}":  # the same weights by another name
             raise OutputInUse(
                 f"--output={layout.folder} is in use by a job with {name.removeprefix('request.')} = {old!r}, "
-                f"this run asks for {new!r}: let that job end, or stop it and use --overwrite, which deletes its work; "
-                "or use another --output"
+                f"this run asks for {new!r}: let that job end, or, if it was killed or you stop it, use --overwrite, which "
+                "deletes its work; or use another --output"
             )
 
 

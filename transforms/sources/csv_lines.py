@@ -55,7 +55,7 @@ class OpenRow:
             self._alike = 0
             return False
         address = values[self._uri]
-        if is_proper and _is_address(address):
+        if is_proper and is_address(address):
             return True
         self._alike = self._alike + 1 if _are_alike(address, self._address) else 0
         is_name = len(address) >= _ID_LENGTH or _LETTER.search(address) is not None
@@ -83,7 +83,7 @@ def _read(line: bytes) -> list[str]:
         return []
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
     """Whether a text is an address by its looks alone."""
     return (
         bool(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,6 +65,14 @@ def all_files(
             skipped |= matches.left_out
             folders |= dict.fromkeys(matches.folders)
     return files, {path: why for path, why in skipped.items() if path not in files}, tuple(folders)
+
+
+def by_several_paths(files: Iterable[FileMetadata]) -> list[tuple[str, str]]:
+    """Local files that are inputs by several paths, as of --input=a,./a: (the first path, another) for each other path."""
+    first: dict[str, str] = {}
+    paths = [file.path for file in files if door.is_local(file.path)]
+    pairs = [(first.setdefault(os.path.abspath(door.local(path)), path), path) for path in paths]
+    return [(path, other) for path, other in pairs if path != other]
 
 
 class _Matches(NamedTuple):
@@ -127,9 +136,13 @@ def _of_pattern(pattern: str, kind: Kind | None, settings: ReadSettings) -> _Mat
             raise
         raise BadInput(f"--input={shown} cannot be read: {door.explain(pattern, error)}") from error
     if not files and not skipped:
-        raise patterns.NoFiles(
-            f"--input={shown}: no file matches; check the path, and quote globs for the shell"
+        is_folder = not is_glob(pattern) and door.is_local(pattern) and os.path.isdir(door.local(shown))
+        what = (
+            "an empty folder"
+            if is_folder
+            else "no file matches; check the path, and quote globs for the shell"
         )
+        raise patterns.NoFiles(f"--input={shown}: {what}")
     if not files:
         raise BadInput(_all_left_out(shown, is_glob(pattern), skipped))
     return _Matches(files, skipped, () if named else (_folder(pattern),))

@@ -51,11 +51,11 @@ def row_of(values: Mapping[str, object], columns: Columns) -> Row:
     return Row(uri, {name: values[name] for name in columns.passed if name in values})
 
 
-def check_columns(path: str, columns: Columns, names: Iterable[str]) -> None:
+def check_columns(path: str, columns: Columns, names: Iterable[str], likely_cause: str = "") -> None:
     """Raises BadInput if one of `columns` is not among `names`."""
     missing = [name for name in (columns.uri, *columns.passed) if name not in set(names)]
     if missing:
         raise BadInput(
             f"{path} has no column {', '.join(map(repr, missing))}; its columns are {', '.join(names) or 'none'}: "
-            "set --uri_column and --pass_through"
+            + (likely_cause or "set --uri_column and --pass_through")
         )

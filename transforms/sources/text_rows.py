@@ -13,7 +13,7 @@ from transforms.errors import ItemError
 from transforms.records import values
 from transforms.sources import csv_rows, text_lines
 from transforms.sources.base import BadInput, as_bad_input
-from transforms.sources.csv_lines import text_of
+from transforms.sources.csv_lines import is_address, text_of
 from transforms.sources.rows import Columns, Row, Slice, check_columns, row_of, slices
 from transforms.sources.text_lines import MARK
 from transforms.storage import door
@@ -142,11 +142,20 @@ def _json(raw: bytes) -> dict[str, object]:
 
 def _check(path: str, kind: str, columns: Columns, names: list[str]) -> None:
     if kind == "csv":
-        check_columns(path, columns, names)
+        check_columns(path, columns, names, _likely_cause(names))
     elif kind == "txt" and columns.passed:
         raise BadInput(
             f"{path} is plain text, one URI per line: it has no columns to pass through; omit --pass_through"
         )
+
+
+def _likely_cause(names: list[str]) -> str:
+    """Why the columns of a CSV list may not be those that were meant, as a clause; '' if nothing shows."""
+    if any(is_address("".join(name.split())) for name in names):
+        return "the first line looks like a row, and has to name the columns, such as uri"
+    if len(names) == 1 and (other := next((sign for sign in ";\t|" if sign in names[0]), "")):
+        return f"its columns seem to be separated by {other!r}, and have to be by commas"
+    return ""
 
 
 def _check_keys(path: str, columns: Columns, rows: list[dict[str, object]]) -> None:

@@ -175,6 +175,8 @@ def advice(cause: Any, fault: Fault) -> str:
         return f"; make room there, then {again}"
     if number == errno.EROFS:
         return f"; the disk is mounted read-only, often after disk errors: repair it, then {again}"
+    if number in (errno.ENOTDIR, errno.EEXIST):  # the latter where the folder itself is to be created
+        return "; a part of that path is a file: name another folder"
     if isinstance(cause, FileNotFoundError) or status_of(cause) == 404:
         return f"; it does not exist, or no longer: restore it, then {again}"
     return f"; {again}" if fault.transient else ""

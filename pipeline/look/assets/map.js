@@ -162,7 +162,7 @@ function show_map() {
   section(
     "map",
     "Map",
-    element("p", {}, `${plural(points.length, "vector")}, normalized; ${method}. ` + (label.feature ? `Colours: ${label.feature}.` : "No passed-through feature sorts the pictures into groups, so there are no colours.")),
+    element("p", {}, `${plural(points.length, "vector")}, normalized; ${method}. ` + (label.feature ? `Colours: ${label.feature}.` : "Neither a passed-through feature nor the folders sort the pictures into groups, so there are no colours.")),
     legend,
     element("div", { class: "map" }, canvas, tip),
     element("div", { class: "tools" }, button("Zoom in", "+", () => zoom(1.6)), button("Zoom out", "−", () => zoom(1 / 1.6)), button("Show all", "Show all", () => zoom(0))),
