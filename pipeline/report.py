@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -24,7 +26,7 @@ from transforms.counters import Counts
 from transforms.fetching.uris import public_uri
 from transforms.sources import finding
 from transforms.storage import door, retrying
-from transforms.storage.errors import is_transient
+from transforms.storage.errors import StorageFailed, is_transient
 
 DONE, FAILED, WRONG_REQUEST, TOO_MANY_FAILURES = 0, 1, 2, 3
 
@@ -40,14 +42,17 @@ class Report:
         """Raises RequestError if the file could not be written, before a run of hours ends with that."""
         if not self._path:
             return
-        probe = f"{self._path}.probe"
+        path, probe = self._path, f"{self._path}.probe"
         try:
+            if door.is_local(path) and os.path.exists(local := door.local(path)) and not _is_file(local):
+                raise OSError("it is no file, and the report would take its place")
             door.write_atomic(probe, b"")
-            door.delete([probe])
+            with contextlib.suppress(StorageFailed):  # where one may write, and not delete
+                door.delete([probe])
         except (OSError, BeamIOError, ValueError, ImportError) as error:
             if is_transient(error):
                 raise
-            path, self._path = self._path, ""
+            self._path = ""
             raise RequestError(
                 f"--report_file={path} cannot be written: {door.explain(path, error)}"
             ) from error
@@ -204,3 +209,8 @@ def root_cause(error: BaseException) -> str:
     last = (lines[-1] if traced else " ".join(lines)[:1000]) if lines else ""
     text = f"{type(error).__name__}: {last}" if last else type(error).__name__
     return re.sub(r"^(RuntimeError: )+([\w.]+\.)?(?=\w+(Error|Exception|Shard|Failed|Commit): )", "", text)
+
+
+def _is_file(path: str) -> bool:
+    """Whether a name stands for a regular file, and not for whatever a descriptor of this process is."""
+    return os.path.isfile(path) and not path.startswith(("/dev/", "/proc/"))

@@ -1,6 +1,7 @@
 """A wrong request: exit code 2, one message that says what, where and what to do, and nothing is started."""
 
 import json
+import os
 
 import pytest
 
@@ -233,6 +234,19 @@ def test_a_report_file_that_cannot_be_written_is_refused_before_the_start(tmp_pa
     assert line.startswith(f"{report} cannot be written: ")
     assert line.endswith("(EEXIST); a part of that path is a file: name another folder\n")
     assert line.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "/dev/stdout"])
+def test_a_report_does_not_take_the_place_of_what_is_no_file(tmp_path, capsys, records_file, kind):
+    path = tmp_path / kind  # which is /dev/stdout for that
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    error = refusal(capsys, f"--input={records_file}", f"--report_file={path}", output=tmp_path / "out")
+    assert f"--report_file={path} cannot be written" in error
+    assert path.is_symlink() or not path.is_file()
     assert not (tmp_path / "out").exists()
 
 
