@@ -58,3 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.argv = [f"bit-features {name}", *implied, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -65,7 +65,7 @@ def committed(output: str, partial: bool = False) -> Committed:
     if not partial and (len(done) < shards or replaced or not is_finished):
         raise RequestError(
             f"{output} is not finished: {len(done) - len(replaced)} of {shards} shards are committed; run the job again to "
-            "complete it, or take what is committed (--partial)"
+            "complete it, or take what is committed (--partial; in Python partial=True)"
         )
     kept = tuple(receipt for receipt in done if not receipt.replacing)
     for receipt in kept:
