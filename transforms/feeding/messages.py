@@ -123,7 +123,7 @@ def take_reply(received: bytearray, number: int, images: Sequence[Encoded | Reco
                 raise Garbled
             middle, last, end = at + key, at + key + first, at + size
             given, at = (texts[at:middle], texts[middle:last], texts[last:end]), end
-        outcomes.append(Outcome(*values, given, unfit))
+        outcomes.append(Outcome._make((*values, given, unfit)))
     if texts_bytes != at:
         raise Garbled
     if not is_complete:
