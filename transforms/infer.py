@@ -152,7 +152,7 @@ class _OnDevice:
 
 def start(chunk: PixelChunk, model: Fitted) -> FeatureChunk:
     """The chunk's features: pending on a device with memory of its own, else those of `infer`."""
-    if chunk.pixels is None or not len(chunk) or not (batch := model.give(chunk.pixels)):
+    if chunk.pixels is None or not (batch := model.give(chunk.pixels)):
         return infer(chunk, model)
     pending = _OnDevice(replace(chunk, pixels=None), batch, model)
     return FeatureChunk(
@@ -165,7 +165,7 @@ def infer(chunk: PixelChunk, model: Fitted) -> FeatureChunk:
 
     Raises ModelFailed if the model fails for every image."""
     pixels = chunk.pixels
-    if pixels is None or not len(chunk):
+    if pixels is None:
         return FeatureChunk(chunk.shard, chunk.position, chunk.is_last, chunk.items, {}, dict(model.identity))
     return _features(chunk, lambda: model(pixels), lambda: pixels, model)
 
@@ -182,12 +182,14 @@ def _features(
             f"the model failed on each of the {len(rows)} images from position {chunk.position} of {chunk.shard.name}, "
             f"also when run on each alone, so the cause is not an image: {refused[rows[0]][1]}"
         )
-    items = tuple(
-        Failure(item.key, item.position, "infer", *refused[item.row])
-        if isinstance(item, Decoded) and item.row in refused
-        else item
-        for item in chunk.items
-    )
+    items = chunk.items
+    if refused:
+        items = tuple(
+            Failure(item.key, item.position, "infer", *refused[item.row])
+            if isinstance(item, Decoded) and item.row in refused
+            else item
+            for item in items
+        )
     return FeatureChunk(chunk.shard, chunk.position, chunk.is_last, items, outputs, dict(model.identity))
 
 

@@ -156,7 +156,7 @@ def test_large_and_small_images_in_pieces(made):
     feeding = made(batch_size=40, processes=3)
     batch = feeding.submit(encoded(datas))
     assert [len(piece.rows) for piece in pieces(batch, 3)] == [14, 14, 12]
-    assert [len(piece.rows) for piece in pieces(batch, 1)] == [16, 16, 8]
+    assert [len(piece.rows) for piece in pieces(batch, 1)] == [32, 8]
     for row, data in enumerate(datas):
         assert batch.wait()[row].position == row
         np.testing.assert_array_equal(batch.pixels[row], expected_pixels(data))

@@ -12,7 +12,7 @@ import numpy as np
 from transforms.elements import Decoded, Encoded, Failure, Record
 
 Image = Encoded | Record
-_PIECE_IMAGES = 16  # larger pieces hardly cost less, and leave feeders idle at the end of a chunk
+_PIECE_IMAGES = 32  # each costs this process a wake-up; feeders idle at the end of a chunk if they are larger
 _PIECE_BYTES = 8 << 20
 
 
@@ -35,10 +35,11 @@ class Batch:
             raise self._error
         return self._results  # type: ignore[return-value]  # all are there
 
-    def put(self, row: int, result: Decoded | Failure) -> None:
-        """Adds the result of a row; called once for each."""
-        self._results[row] = result
-        self._left -= 1
+    def put(self, rows: Sequence[int], results: Sequence[Decoded | Failure]) -> None:
+        """Adds the results of some rows; called once for each row."""
+        for row, result in zip(rows, results, strict=True):
+            self._results[row] = result
+        self._left -= len(rows)
         if not self._left:
             self._done.set()
 

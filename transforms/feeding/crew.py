@@ -218,9 +218,8 @@ class Crew:
         if self._lethal <= _SAID:
             key = failure.key.decode("utf-8", "backslashreplace")
             _log.warning("%s: %s: %s", key, failure.code, failure.message)
-        (row,) = piece.rows
-        piece.batch.pixels[row] = 0
-        piece.batch.put(row, failure)
+        piece.batch.pixels[piece.rows] = 0
+        piece.batch.put(piece.rows, [failure])
 
 
 def _serve(
@@ -237,12 +236,10 @@ def _serve(
 
 
 def _put(piece: Piece, reply: messages.Reply) -> None:
-    pixels = scalable = 0
     try:
-        for row, image, outcome in zip(piece.rows, piece.images, reply.outcomes, strict=True):
-            piece.batch.put(row, messages.result(image, row, outcome))
-            pixels += outcome.width * outcome.height
-            scalable += outcome.scalable * outcome.width * outcome.height
+        piece.batch.put(piece.rows, list(map(messages.result, piece.images, piece.rows, reply.outcomes)))
     except (MemoryError, RuntimeError) as error:
         piece.batch.fail(error)
+    areas = [(outcome.width * outcome.height, outcome.scalable) for outcome in reply.outcomes]
+    pixels, scalable = sum(area for area, _ in areas), sum(area for area, is_scalable in areas if is_scalable)
     counters.PROCESS.add(decode_seconds=reply.seconds, pixels=pixels, scalable_pixels=scalable)

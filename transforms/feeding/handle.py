@@ -36,6 +36,7 @@ class Handle:
         self.is_garbled = False
         self.halting_since: float | None = None
         self._given = self._done = 0
+        self._sizes = [0, 0]  # of what is in the inboxes, in bytes
         self._received = bytearray()
 
     def give(self, piece: Piece) -> None:
@@ -43,7 +44,7 @@ class Handle:
         self.pieces.append(piece)
         self._given += 1
         inbox = self._given % 2
-        _write(self.inboxes[inbox], piece.images)
+        self._sizes[inbox] = _write(self.inboxes[inbox], piece.images)
         request = messages.request(self._given, piece.batch.slot, inbox, piece.rows, piece.images)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has died, as will be noticed
             self.connection.sendall(request)
@@ -72,7 +73,7 @@ class Handle:
                 self.halting_since = None
                 completed.append((self.pieces.popleft(), reply))
                 self._done += 1
-                self._shrink(self.inboxes[self._done % 2])
+                self._shrink(self._done % 2)
             if self._received:
                 raise Garbled
         except Garbled:
@@ -97,8 +98,8 @@ class Handle:
 
     def _shrink(self, inbox: int) -> None:
         """Gives back the memory that a large piece has taken."""
-        if os.fstat(inbox).st_size > _KEPT_BYTES:
-            os.ftruncate(inbox, INBOX_START)
+        if self._sizes[inbox] > _KEPT_BYTES:
+            os.ftruncate(self.inboxes[inbox], INBOX_START)
 
     def close(self) -> None:
         """Closes the connection, at which the feeder ends, and the inboxes."""
@@ -107,10 +108,12 @@ class Handle:
             os.close(inbox)
 
 
-def _write(inbox: int, images: Sequence[Image]) -> None:
+def _write(inbox: int, images: Sequence[Image]) -> int:
+    """Puts the images one after the other into an inbox; returns how many bytes they are."""
     data = [image.data for image in images]
     size = sum(map(len, data))
     count = os.pwritev(inbox, data, INBOX_START)
     while count < size:  # the system may write less
         rest = memoryview(b"".join(data))[count:]
         count += os.pwrite(inbox, rest, INBOX_START + count)
+    return size

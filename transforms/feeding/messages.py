@@ -110,27 +110,25 @@ def take_reply(received: bytearray, number: int, images: Sequence[Encoded | Reco
     start = REPLY.size + OUTCOME.size * count
     if len(received) < start:
         return None
-    table = list(OUTCOME.iter_unpack(bytes(received[REPLY.size : start])))
-    total = 0
-    for image, (status, *_, key, first, second) in zip(images, table, strict=True):
-        if status and status not in _STATUSES[isinstance(image, Record)]:
+    is_complete = len(received) >= start + texts_bytes
+    texts = bytes(received[start : start + texts_bytes]) if is_complete else b""
+    outcomes, at = [], 0
+    table = OUTCOME.iter_unpack(received[REPLY.size : start])
+    for image, (*values, unfit, key, first, second) in zip(images, table, strict=True):
+        if values[0] and values[0] not in _STATUSES[isinstance(image, Record)]:
             raise Garbled
+        given = _NO_TEXTS
         if size := key + first + second:
             if size > _longest_texts(image):
                 raise Garbled
-            total += size
-    if texts_bytes != total:
-        raise Garbled
-    if len(received) < start + texts_bytes:
-        return None
-    texts = bytes(received[start : start + texts_bytes])
-    del received[: start + texts_bytes]
-    outcomes, at = [], 0
-    for *values, unfit, key, first, second in table:
-        middle, last, end = at + key, at + key + first, at + key + first + second
-        given = (texts[at:middle], texts[middle:last], texts[last:end]) if end > at else _NO_TEXTS
+            middle, last, end = at + key, at + key + first, at + size
+            given, at = (texts[at:middle], texts[middle:last], texts[last:end]), end
         outcomes.append(Outcome._make((*values, given, unfit)))
-        at = end
+    if texts_bytes != at:
+        raise Garbled
+    if not is_complete:
+        return None
+    del received[: start + texts_bytes]
     return Reply(outcomes, seconds)
 
 

@@ -53,7 +53,8 @@ def _not_finite(outputs: Outputs, rows: Sequence[int]) -> dict[int, str]:
     for name, values in outputs.items():
         if values.dtype.kind == "f":
             finite = np.asarray(np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
-            failed |= {row: name for row in rows if not finite[row] and row not in failed}
+            if not finite.all():
+                failed |= {row: name for row in rows if not finite[row] and row not in failed}
     return failed
 
 

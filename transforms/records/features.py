@@ -51,7 +51,7 @@ def encode(items: Sequence[Decoded], outputs: Mapping[str, np.ndarray]) -> bytes
       items: the images' keys, sizes, checksums, passed-through features, and rows.
       outputs: the model's outputs by name, each (batch, ...): float32, int64 or bytes.
     """
-    frames: list[bytes | memoryview] = []
+    frames: list[bytes] = []
     for parts in _records(items, outputs):
         frames += tfrecord.frame_parts(parts)
     return b"".join(frames)
@@ -63,14 +63,13 @@ def serialize(item: Decoded, outputs: Mapping[str, np.ndarray]) -> bytes:
     return b"".join(parts)
 
 
-def _records(
-    items: Sequence[Decoded], outputs: Mapping[str, np.ndarray]
-) -> Iterator[list[bytes | memoryview]]:
+def _records(items: Sequence[Decoded], outputs: Mapping[str, np.ndarray]) -> Iterator[list[bytes]]:
     """The parts of each record, in the bytes of protobuf's deterministic serialization: its entries sorted by name.
 
-    Put together here, as the message classes would take most of the time in which a batch is written."""
+    Put together here, as the message classes would take most of the time in which a batch is written. All parts are `bytes`,
+    as Python holds on to the interpreter's lock while it joins anything else."""
     floats = {
-        name: (np.ascontiguousarray(values, "<f4").data.cast("B"), 4 * values[0].size)
+        name: (np.asarray(values, "<f4"), 4 * values[0].size)
         for name, values in outputs.items()
         if values.dtype.kind == "f"
     }
@@ -93,13 +92,13 @@ def _records(
                     deterministic=True
                 )
             order = sorted((*floats, *entries), key=_order)
-        parts: list[bytes | memoryview] = []
+        parts: list[bytes] = []
         small: list[bytes] = []  # joined, as each part costs as much as a hundred bytes
         for name in order:
             if name in floats:
-                data, size = floats[name]
+                values, size = floats[name]
                 small.append(_head(name, _FLOATS, size))
-                parts += b"".join(small), data[item.row * size : (item.row + 1) * size]
+                parts += b"".join(small), values[item.row].tobytes()
                 small.clear()
             else:
                 small.append(entries[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -46,10 +47,15 @@ def frame(data: bytes) -> bytes:
     return b"".join(frame_parts([data]))
 
 
-def frame_parts(parts: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+def frame_parts(parts: Sequence[bytes]) -> list[bytes]:
     """The parts of a record with its header before and its footer after them."""
-    length = struct.pack("<Q", sum(map(len, parts)))
-    return [length + struct.pack("<I", masked_crc(length)), *parts, struct.pack("<I", masked_crc(*parts))]
+    return [_header(sum(map(len, parts))), *parts, struct.pack("<I", masked_crc(*parts))]
+
+
+@functools.lru_cache(4096)
+def _header(length: int) -> bytes:
+    data = struct.pack("<Q", length)
+    return data + struct.pack("<I", masked_crc(data))
 
 
 def read(
@@ -72,21 +78,19 @@ def read(
     if start and not aligned:
         window.skip_to_header()
     while end is None or window.offset < end or (not aligned and window.header() is None):
-        if not window.need(1):
-            if window.broken:
-                yield Damage(
-                    window.offset, 0, f"the compressed file is damaged from here on ({window.broken})"
-                )
-            return
         offset, length = window.offset, window.header()
         if length is None:
+            if not window.need(1):
+                if window.broken:
+                    yield Damage(offset, 0, f"the compressed file is damaged from here on ({window.broken})")
+                return
             window.skip_to_header()
             yield Damage(offset, window.offset - offset, NO_HEADER)
             continue
         size = HEADER_BYTES + length + FOOTER_BYTES
         if window.need(size):
-            data = window.view(HEADER_BYTES, length)
-            crc = window.peek(HEADER_BYTES + length, FOOTER_BYTES)
+            data_and_crc = window.view(HEADER_BYTES, length + FOOTER_BYTES)
+            data, crc = data_and_crc[:length], bytes(data_and_crc[length:])
             is_trusted = not check and (end is None or offset + size < end) and _goes_on(window, size)
             is_trusted = is_trusted and not window.broken
             if is_trusted or is_sum_of(crc, data):
