@@ -72,7 +72,7 @@ def test_what_is_not_complete_is_refused(output, tmp_path):
     stores.upload(str(tmp_path / "part"), helpers.contents(output))
     (tmp_path / "part" / "manifest.json").unlink()
     (tmp_path / "part" / "receipts" / "00000-of-00003.json").unlink()
-    with pytest.raises(ValueError, match="is not finished: 2 of 3 shards.*partial=True"):
+    with pytest.raises(ValueError, match=r"is not finished: 2 of 3 shards.*partial=True"):
         read(str(tmp_path / "part"))
     assert read(str(tmp_path / "part"), partial=True).to_numpy().shape == (2, 256)
 
