@@ -52,11 +52,12 @@ def test_folders_and_files_are_looked_at_only_if_a_match_may_lie_there(
     stat, scandir = os.stat, os.scandir
 
     def noted(path, *arguments, **keywords):
-        looked_at.add(os.path.basename(path))
+        if str(folder) in str(path):  # not of other threads
+            looked_at.add(os.path.basename(path))
         return stat(path, *arguments, **keywords)
 
     def noted_folder(path):
-        listed.add(os.path.basename(path))
+        listed.add(os.path.basename(str(path)))
         return scandir(path)
 
     monkeypatch.setattr(disk.os, "stat", noted)
