@@ -177,7 +177,7 @@ def test_which_vectors_a_page_is_about(mine, capsys, sizes, expect):
         (("OUT", "--report_file=OUT/manifest.json"), "is not the report of a run"),
         (("OUT", "--report_file=REPORT"), "is about 1 inputs"),
         (("OUT", "--input=IN/a.tfrecord"), "is not the input of"),
-        (("OUT", "--to=/proc/look.html"), "--to=/proc/look.html cannot be written"),
+        (("OUT", "--to=/dev/null/look.html"), "--to=/dev/null/look.html cannot be written"),
         (("nowhere",), "nowhere holds no output of this job"),
     ],
 )

@@ -142,3 +142,9 @@ def test_paths_uris_and_what_is_said_of_a_store(tmp_path, monkeypatch):
     assert door.endpoint("s3://b/a", options) == "http://store:9000"
     assert door.endpoint("gs://b/a", options) == "https://storage.googleapis.com"
     assert door.endpoint("/a", options) == door.endpoint("hdfs://h/a", options) == ""
+
+
+def test_a_file_that_cannot_be_created_is_no_endless_loop(tmp_path):
+    (tmp_path / "file").symlink_to(tmp_path / "nowhere" / "file")
+    with pytest.raises(StorageFailed, match="ENOENT"):
+        door.create(str(tmp_path / "file"))

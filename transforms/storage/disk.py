@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import itertools
 import os
 import re
 import stat
@@ -21,6 +22,7 @@ from transforms.storage.errors import CutShort, Fault
 from transforms.storage.sink import Sink
 
 _READ_BYTES = 64 << 10  # small enough for the allocator to reuse memory
+_FOLDER_TRIES = 100
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp$")
 
 
@@ -183,11 +185,15 @@ class DiskOutput:
     def __init__(self, path: str):
         self._path = local(path)
         self._fd = -1
-        while self._fd < 0:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        for tries in itertools.count(1):
             os.makedirs(os.path.dirname(self._path) or ".", exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # another run has ended and deleted the folder
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            try:
                 self._fd = os.open(self._path, flags, 0o666)
+                return
+            except FileNotFoundError:  # another run has ended and deleted the folder
+                if tries == _FOLDER_TRIES:  # or the name is a link to nowhere, or no file can be made there
+                    raise
 
     def write_at(self, offset: int, data: bytes) -> int:
         """Writes at `offset`; returns how many of the bytes were written."""
