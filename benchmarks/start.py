@@ -37,7 +37,7 @@ def note(owner, name, what):
         at.setdefault(what, time.time() - began)
         return result
     setattr(owner, name, noted)
-note(plan, "prepare", "flags and plan")
+note(plan, "make", "flags and plan")
 load = infer.BitModelHandler.load_model
 def load_model(self):
     at.setdefault("graph and worker", time.time() - began)
