@@ -71,11 +71,10 @@ def read_capped(path: str, max_bytes: int, seconds: float, silence_seconds: floa
 
 
 def read_many(paths: Sequence[str]) -> list[bytes | None]:
-    """The bytes of many small files of one store, read in parallel; None for each that is missing."""
+    """The bytes of many small files of one store, read in parallel, on a local disk in a row; None for each that is missing."""
     if paths and is_local(paths[0]):
-        with contextlib.suppress(
-            Exception
-        ):  # then one by one, with retries and a message that names the file
+        # What fails is read again one by one: with retries, and a message that names the file.
+        with contextlib.suppress(Exception):
             return _read_at_once(paths)
     return in_parallel(read_if_there, paths)
 
