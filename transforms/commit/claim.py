@@ -11,6 +11,7 @@ claimed. So a late attempt finds the receipt and changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from transforms.commit.files import is_complete
 from transforms.commit.layout import Layout, stem_of
 from transforms.commit.receipts import Receipt
 from transforms.storage import door
+from transforms.storage.errors import StorageFailed
 
 
 class LostCommit(RuntimeError):
@@ -124,6 +126,20 @@ def files_gone(layout: Layout, label: str) -> LostCommit:
         f"shard {label}: the temporary files of this attempt are gone from {layout.temporary}: "
         "nothing else may write or clean up there while the job runs"
     )
+
+
+def withdraw(layout: Layout, attempt: str) -> None:
+    """Deletes the files of an attempt whose commit failed, if nobody needs them: a full disk has no room to claim a shard.
+
+    Only on disks: elsewhere a claim may still arrive that its writer was told has failed.
+    """
+    if not door.is_local(layout.folder):
+        return
+    with contextlib.suppress(StorageFailed):
+        claims = door.match(layout.claim(stem_of(attempt), "*"))
+        found = [door.read_if_there(file.path) for file in claims]
+        if not any(data and Claim.from_json(data).attempt == attempt for data in found):
+            door.delete([file.path for file in door.match(layout.files_of(attempt))])
 
 
 def sweep(layout: Layout, attempt: str) -> None:

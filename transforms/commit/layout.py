@@ -170,6 +170,10 @@ class Layout:
         """A glob for all files of the attempts at one commit, claims included."""
         return door.join(self.temporary, f"{stem}-*")
 
+    def files_of(self, attempt: str) -> str:
+        """A glob for all files of one attempt but its claim."""
+        return door.join(self.temporary, f"{attempt}.*")
+
     def claim(self, stem: str, number: int | str) -> str:
         """A claim to a commit; those after number 0 exist only where the files of earlier ones are gone."""
         return door.join(self.temporary, f"{stem}-claim-{number}.json")

@@ -15,6 +15,7 @@ from transforms.commit.layout import Layout, failures_name, features_name, new_a
 from transforms.commit.receipts import Receipt
 from transforms.elements import Decoded, Failure, FeatureChunk, Shard
 from transforms.records import features
+from transforms.storage.errors import StorageFailed
 
 _RECORDS_AT_ONCE = 64  # more would only take more memory
 
@@ -111,19 +112,24 @@ class ShardWriter:
         """Commits this attempt, or what another attempt has claimed or committed first; returns the receipt in place.
 
         What fails before the claim deletes this attempt's files; from then on whoever finds the claim needs them.
-        Raises BrokenShard, LostCommit or ChangedMeanwhile."""
+        Raises BrokenShard, LostCommit, ChangedMeanwhile or StorageFailed."""
         try:
             receipt = self._close()
         except BaseException:
             self.abort()
             raise
-        if self._old is None:
-            return claim.commit(self._layout, Claim(self._attempt, receipt))
         # All inputs failed again, in the same way.
-        if dataclasses.replace(receipt, versions=self._old.versions) == self._old:
+        if self._old and dataclasses.replace(receipt, versions=self._old.versions) == self._old:
             self.abort()
             return receipt
-        return replace.replace(self._layout, self._old.digest, Claim(self._attempt, receipt))
+        mine = Claim(self._attempt, receipt)
+        try:
+            if self._old is None:
+                return claim.commit(self._layout, mine)
+            return replace.replace(self._layout, self._old.digest, mine)
+        except StorageFailed:
+            claim.withdraw(self._layout, self._attempt)
+            raise
 
     def _close(self) -> Receipt:
         """Closes the files, and returns the receipt that they deserve."""
