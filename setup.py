@@ -8,15 +8,17 @@ from setuptools import Extension, setup
 _FLAGS = ["-O3", "-ffp-contract=off", "-fvisibility=hidden"]
 if platform.machine() in ("x86_64", "AMD64"):
     _FLAGS.append("-mavx")
+elif platform.machine() == "aarch64":
+    _FLAGS.append("-march=armv8-a+crc")
 
 setup(
     ext_modules=[
         Extension(
-            "transforms.imaging._native",
-            ["transforms/imaging/_resize.c"],
+            "transforms._native",
+            ["transforms/imaging/_resize.c", "transforms/records/_frames.c"],
             depends=["setup.py"],
             extra_compile_args=_FLAGS,
-            optional=True,  # where there is no C compiler, the same is done by NumPy
+            optional=True,  # where there is no C compiler, Python and NumPy do the same
         )
     ]
 )

@@ -48,13 +48,13 @@ install_lock() {
 # Builds the native code, unless it is newer than its sources.
 build_native() {
   local source stale=
-  compgen -G 'transforms/imaging/_native*.so' >/dev/null || stale=yes
-  for source in setup.py transforms/imaging/_*.c; do
+  compgen -G 'transforms/_native*.so' >/dev/null || stale=yes
+  for source in setup.py transforms/*/_*.c; do
     [[ ! $source -nt .venv/built-native ]] || stale=yes
   done
   [[ $stale ]] || return 0
-  rm -f transforms/imaging/_native*.so
+  rm -f transforms/_native*.so
   .venv/bin/python setup.py --quiet build_ext --inplace >&2
   # Without a compiler nothing was built: the next call tries again.
-  ! compgen -G 'transforms/imaging/_native*.so' >/dev/null || touch .venv/built-native
+  ! compgen -G 'transforms/_native*.so' >/dev/null || touch .venv/built-native
 }

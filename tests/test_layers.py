@@ -12,7 +12,13 @@ from tests import helpers
 
 # From the bottom up. A module may import its own layer and those before it, without cycles.
 LAYERS = (
-    ("transforms.errors", "transforms.elements", "transforms.counters", "transforms.cpus"),
+    (
+        "transforms.errors",
+        "transforms.elements",
+        "transforms.counters",
+        "transforms.cpus",
+        "transforms.native",
+    ),
     ("transforms.storage",),
     ("transforms.fetching", "transforms.records"),
     (

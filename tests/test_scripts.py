@@ -37,7 +37,7 @@ case "$1 $2" in
       while :; do sleep 0.05; done
     fi
     exit "$(status_of main)" ;;
-  "setup.py "*) touch transforms/imaging/_native.so ;;
+  "setup.py "*) touch transforms/_native.so ;;
   "-c "*) exit "$(status_of python)" ;;
   "--version "*) printf 'Python 3.12.0\n' ;;
 esac
@@ -138,7 +138,7 @@ def test_native_code_is_built_when_its_source_is_newer_or_the_library_is_not_the
     build = "setup.py --quiet build_ext --inplace"
     project.run("run_local.sh")
     assert build in project.calls()
-    library = project.root / "transforms/imaging/_native.so"
+    library = project.root / "transforms/_native.so"
     for change in (library.unlink, (project.root / NATIVE).touch, (project.root / "setup.py").touch):
         project.run("run_local.sh")
         assert build not in project.calls()

@@ -34,7 +34,7 @@ def failure(position: int, code: str = "not_image") -> Failure:
 
 def record(position: int, row: int = 0, value: float = 1.0) -> bytes:
     item = Decoded(key_at(position), position, row, 4, 3, SHA256)
-    return features.encode([item], {"embedding": np.full((4, 4), value, np.float32)})
+    return bytes(features.encode([item], {"embedding": np.full((4, 4), value, np.float32)}))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.imaging.pictures import JPEG, decoded, resized
-from transforms.imaging import native
+from transforms import native
 from transforms.imaging.resize import resize
 
 NATIVE_NAME = f"_native{importlib.machinery.EXTENSION_SUFFIXES[0]}"

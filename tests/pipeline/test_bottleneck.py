@@ -18,7 +18,7 @@ from transforms.elements import Shard
 from transforms.fetching.http import HttpClient
 from transforms.imaging import jpeg, preprocess
 from transforms.model import devices
-from transforms.records import tfrecord
+from transforms.records import frames, tfrecord
 from transforms.sources.tfrecord import RecordFile
 from transforms.sources.uri_list import UriSlice
 from transforms.storage import door
@@ -82,7 +82,7 @@ def images_list(folder, count):
         ("input", tfrecord, "_goes_on", "bottleneck: reading input ("),
         ("decode", preprocess, "decode", "bottleneck: decoding images ("),
         ("model", infer, "infer", "bottleneck: the model ("),
-        ("write", tfrecord, "frame_parts", "bottleneck: writing ("),
+        ("write", frames, "framed", "bottleneck: writing ("),
     ],
 )
 def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, decoding_here, stage, module, name, line):
@@ -100,7 +100,7 @@ def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, decoding_here, s
 
 @pytest.mark.parametrize(
     ("stage", "module", "name", "shards_at_once"),
-    [("input", tfrecord, "_goes_on", 2), ("write", tfrecord, "frame_parts", 1)],
+    [("input", tfrecord, "_goes_on", 2), ("write", frames, "framed", 1)],
 )
 def test_more_workers_read_and_write_at_once(tmp_path, monkeypatch, stage, module, name, shards_at_once):
     pattern = helpers.write_shards(tmp_path / "in", (4,) * 4)

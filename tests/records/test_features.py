@@ -22,7 +22,7 @@ OUTPUTS = {
 
 def test_tensorflow_reads_what_is_written(tmp_path):
     path = tmp_path / f"a{features.SUFFIX}"
-    path.write_bytes(features.encode([ITEM], OUTPUTS) * 2)
+    path.write_bytes(bytes(features.encode([ITEM], OUTPUTS)) * 2)
     one, other = tf.data.TFRecordDataset(str(path))
     assert one.numpy() == other.numpy() == features.serialize(ITEM, OUTPUTS)
     read = tf.train.Example.FromString(one.numpy()).features.feature
@@ -33,7 +33,7 @@ def test_tensorflow_reads_what_is_written(tmp_path):
 
 
 def test_what_is_read_is_what_was_written():
-    stored = features.encode([ITEM], OUTPUTS)
+    stored = bytes(features.encode([ITEM], OUTPUTS))
     first, second = features.read(io.BytesIO(stored * 2))
     assert (first.offset, second.offset) == (0, len(stored))
     assert first.stored == stored
@@ -54,11 +54,11 @@ def test_what_is_read_is_what_was_written():
 
 def test_the_bytes_do_not_depend_on_the_order_of_the_outputs():
     backwards = dict(reversed(OUTPUTS.items()))
-    assert features.encode([ITEM], OUTPUTS) == features.encode([ITEM], backwards)
+    assert bytes(features.encode([ITEM], OUTPUTS)) == features.encode([ITEM], backwards)
 
 
 def test_damage_is_told_and_the_records_around_it_are_read():
-    stored = features.encode([ITEM], OUTPUTS)
+    stored = bytes(features.encode([ITEM], OUTPUTS))
     broken = bytearray(stored)
     broken[20] ^= 1
     first, damage, last = features.read(io.BytesIO(stored + broken + stored))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import google_crc32c
-
+from transforms.records.checksums import crc32c
 from transforms.storage import door
 
 _BLOCK_BYTES = 1 << 20
@@ -30,11 +29,11 @@ class FileWriter:
         self._bytes = self._crc = 0
         self._stream = door.create(path)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Appends bytes."""
         self._stream.write(data)
         self._bytes += len(data)
-        self._crc = google_crc32c.extend(self._crc, data)
+        self._crc = crc32c(data, self._crc)
 
     def close(self) -> None:
         """Closes the file; its bytes are durable afterwards."""
@@ -61,7 +60,7 @@ class CheckedStream:
         """At most `count` bytes; none at the end."""
         data = self.stream.read(count)
         self.size += len(data)
-        self.crc = google_crc32c.extend(self.crc, data)
+        self.crc = crc32c(data, self.crc)
         return data
 
     def difference(self, file: FileSummary) -> str:
@@ -80,7 +79,7 @@ class CheckedBlocks(CheckedStream):
         """The next block of a stream of `door.open_unbuffered`, without a copy; none at the end."""
         data = self.stream.read_block()
         self.size += len(data)
-        self.crc = google_crc32c.extend(self.crc, data)
+        self.crc = crc32c(data, self.crc)
         return data
 
 

@@ -11,11 +11,11 @@ import weakref
 from collections import Counter
 from collections.abc import Sequence
 
+from transforms import native
 from transforms.feeding.batches import Batch, Image, pieces
 from transforms.feeding.crew import CannotFeed, Crew
 from transforms.feeding.settings import DecodeSettings
 from transforms.feeding.slots import Slots
-from transforms.imaging import native
 
 
 class Feeders:

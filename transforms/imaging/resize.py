@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transforms.imaging import native
+from transforms import native
 
 _BAND_ROWS = 28  # of output: the float32 rows behind this many stay in a core's second-level cache
 

@@ -16,7 +16,7 @@ import numpy as np
 from google.protobuf import message
 
 from transforms.elements import Decoded
-from transforms.records import examples, tfrecord, uniform
+from transforms.records import examples, frames, tfrecord, uniform
 from transforms.records.framing import Readable
 from transforms.records.tfrecord import Damage
 
@@ -44,30 +44,29 @@ class Record:
         }
 
 
-def encode(items: Sequence[Decoded], outputs: Mapping[str, np.ndarray]) -> bytes:
+def encode(items: Sequence[Decoded], outputs: Mapping[str, np.ndarray]) -> memoryview:
     """The records of images, framed as stored in the file.
 
     Args:
       items: the images' keys, sizes, checksums, passed-through features, and rows.
       outputs: the model's outputs by name, each (batch, ...): float32, int64 or bytes.
     """
-    frames: list[bytes] = []
-    for parts in _records(items, outputs):
-        frames += tfrecord.frame_parts(parts)
-    return b"".join(frames)
+    records, vectors = _records(items, outputs)
+    return frames.framed(records, vectors)
 
 
 def serialize(item: Decoded, outputs: Mapping[str, np.ndarray]) -> bytes:
     """The record of one image without its frame: a serialized tf.Example."""
-    (parts,) = _records([item], outputs)
-    return b"".join(parts)
+    (record,), vectors = _records([item], outputs)
+    return frames.joined(record, vectors)
 
 
-def _records(items: Sequence[Decoded], outputs: Mapping[str, np.ndarray]) -> Iterator[list[bytes]]:
+def _records(
+    items: Sequence[Decoded], outputs: Mapping[str, np.ndarray]
+) -> tuple[list[frames.Parts], list[np.ndarray]]:
     """The parts of each record, in the bytes of protobuf's deterministic serialization: its entries sorted by name.
 
-    Put together here, as the message classes would take most of the time in which a batch is written. All parts are `bytes`,
-    as Python holds on to the interpreter's lock while it joins anything else."""
+    Put together here, as the message classes would take most of the time in which a batch is written."""
     floats = {
         name: (np.asarray(values, "<f4"), 4 * values[0].size)
         for name, values in outputs.items()
@@ -75,6 +74,8 @@ def _records(items: Sequence[Decoded], outputs: Mapping[str, np.ndarray]) -> Ite
     }
     others = {name: values for name, values in outputs.items() if name not in floats}
     names = sorted((*STANDARD, *outputs), key=_order)
+    vectors_bytes = sum(size for _, size in floats.values())
+    records: list[frames.Parts] = []
     for item in items:
         entries = {
             KEY: _head(KEY, _BYTES, len(item.key)) + item.key,
@@ -92,19 +93,16 @@ def _records(items: Sequence[Decoded], outputs: Mapping[str, np.ndarray]) -> Ite
                     deterministic=True
                 )
             order = sorted((*floats, *entries), key=_order)
-        parts: list[bytes] = []
-        small: list[bytes] = []  # joined, as each part costs as much as a hundred bytes
+        pieces = [b""]
         for name in order:
             if name in floats:
-                values, size = floats[name]
-                small.append(_head(name, _FLOATS, size))
-                parts += b"".join(small), values[item.row].tobytes()
-                small.clear()
+                pieces[-1] += _head(name, _FLOATS, floats[name][1])
+                pieces.append(b"")
             else:
-                small.append(entries[name])
-        parts.append(b"".join(small))
-        parts[0] = b"\x0a" + _varint(sum(map(len, parts))) + parts[0]
-        yield parts
+                pieces[-1] += entries[name]
+        pieces[0] = b"\x0a" + _varint(vectors_bytes + sum(map(len, pieces))) + pieces[0]
+        records.append(frames.Parts(item.row, pieces))
+    return records, [floats[name][0] for name in names if name in floats]
 
 
 def _order(name: str) -> tuple[int, ...]:

@@ -10,16 +10,17 @@ import functools
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-import google_crc32c
 import numpy as np
 
+from transforms.records.checksums import crc32c
 from transforms.storage.damage import DAMAGED
 
 _HEADER = struct.Struct("<QI")
 HEADER_BYTES = _HEADER.size
 FOOTER_BYTES = 4
+FRAME_BYTES = HEADER_BYTES + FOOTER_BYTES
 MAX_RECORD_BYTES = 1 << 30  # 1 GiB; a larger length is taken for damage, so that memory stays bounded
 _READ_BYTES = 1 << 20  # 1 MiB
 
@@ -31,14 +32,9 @@ class Readable(Protocol):
         """At most `count` bytes; b"" at the end."""
 
 
-def masked_crc(*parts: bytes | memoryview) -> int:
-    """CRC-32C of the parts one after the other, rotated and offset as TFRecord masks it."""
-    crc = 0
-    for part in parts:
-        data: Any = (
-            part if isinstance(part, bytes) else np.frombuffer(part, np.uint8)
-        )  # it takes no memoryview
-        crc = google_crc32c.extend(crc, data)
+def masked_crc(data: bytes | memoryview) -> int:
+    """The CRC-32C of the data, rotated and offset as TFRecord masks it."""
+    crc = crc32c(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 

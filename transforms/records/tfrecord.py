@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
@@ -44,12 +44,7 @@ class Damage:
 
 def frame(data: bytes) -> bytes:
     """The bytes of one record as stored in a TFRecord file."""
-    return b"".join(frame_parts([data]))
-
-
-def frame_parts(parts: Sequence[bytes]) -> list[bytes]:
-    """The parts of a record with its header before and its footer after them."""
-    return [_header(sum(map(len, parts))), *parts, struct.pack("<I", masked_crc(*parts))]
+    return b"".join((_header(len(data)), data, struct.pack("<I", masked_crc(data))))
 
 
 @functools.lru_cache(4096)

@@ -7,9 +7,7 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-import google_crc32c
-import numpy as np
-
+from transforms.records import checksums
 from transforms.storage import door
 from transforms.storage.errors import changed_since_planned
 from transforms.storage.reading import Reader, Stream
@@ -92,10 +90,7 @@ class Summed(Stream):
     def _add(self, at: int, data: bytes | memoryview) -> None:
         low, high = max(self._summed_to - at, 0), min(self._end - at, len(data))
         if at <= self._summed_to and low < high:
-            # google_crc32c takes no memoryview. For bytes of a MiB or more it lets go of the interpreter's lock.
-            is_whole = isinstance(data, bytes) and (low, high) == (0, len(data))
-            part: Any = data if is_whole else np.frombuffer(memoryview(data)[low:high], np.uint8)
-            self._crc = google_crc32c.extend(self._crc, part)
+            self._crc = checksums.crc32c(memoryview(data)[low:high], self._crc)
             self._summed_to = at + high
 
     mode = "rb"  # which Beam's decompression asks for

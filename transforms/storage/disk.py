@@ -195,7 +195,7 @@ class DiskOutput:
                 if tries == _FOLDER_TRIES:  # or the name is a link to nowhere, or no file can be made there
                     raise
 
-    def write_at(self, offset: int, data: bytes) -> int:
+    def write_at(self, offset: int, data: bytes | memoryview) -> int:
         """Writes at `offset`; returns how many of the bytes were written."""
         return os.pwrite(self._fd, data, offset)
 

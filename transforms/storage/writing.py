@@ -30,7 +30,7 @@ class DiskStream:
         self._at = 0
         self._kept = bytearray()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Appends; small bytes are kept until there is a block of them. Raises StorageFailed."""
         if len(data) < _BLOCK_BYTES:
             self._kept += data
@@ -44,7 +44,7 @@ class DiskStream:
         kept, self._kept = bytes(self._kept), bytearray()
         self._put(kept)
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes | memoryview) -> None:
         while data:
             written = retrying.call("writing", self._path, partial(self._output.write_at, self._at, data))
             self._at += written
@@ -74,7 +74,7 @@ class Upload:
         self._path = path
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Appends; sends nothing yet. Raises StorageFailed if there is no room to keep it here."""
         try:
             self._file.write(data)

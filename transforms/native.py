@@ -1,7 +1,7 @@
-"""Loads the compiled inner loop of resizing (`_resize.c`), if it was built.
+"""Loads the compiled inner loops (`_resize.c`, `_frames.c`), if they were built.
 
-setup.py builds it with the package, scripts/venv.sh in a checkout. Building needs a C compiler but no Python headers: the
-library is called through ctypes, which releases the GIL. Without the library NumPy gives the same bits, more slowly.
+setup.py builds them with the package, scripts/venv.sh in a checkout. Building needs a C compiler but no Python headers: the
+library is called through ctypes, which releases the GIL. Without it Python and NumPy give the same bytes, more slowly.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import importlib.machinery
 import logging
 from pathlib import Path
 
-_VERSION = 3  # of `resize` and its arguments: a build of another version is not used
+_VERSION = 4  # of the functions and their arguments: a build of another version is not used
 
 
 class Axis(ctypes.Structure):
@@ -23,6 +23,12 @@ class Axis(ctypes.Structure):
         ("share", ctypes.c_void_p),
         ("inside", ctypes.c_ssize_t),
     )
+
+
+class Vectors(ctypes.Structure):
+    """`vectors` of _frames.c; the array behind the pointer must outlive it."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("size", ctypes.c_ssize_t))
 
 
 def load(folder: Path) -> ctypes.CDLL | None:
@@ -46,7 +52,17 @@ def load(folder: Path) -> ctypes.CDLL | None:
         return None
     pointer, size, axis = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.POINTER(Axis)
     library.resize.argtypes = (pointer, size, size, size, axis, axis, pointer)
+    if hasattr(library, "frames"):
+        library.crc32c.argtypes = (ctypes.c_uint32, pointer, size)
+        library.crc32c.restype = ctypes.c_uint32
+        library.frames.argtypes = (pointer, pointer, pointer, size, ctypes.POINTER(Vectors), size, pointer)
+        library.frames.restype = None
     return library
+
+
+def has_crc() -> bool:
+    """Whether the library has `crc32c` and `frames`, which need an instruction of the processor."""
+    return hasattr(LIBRARY, "frames")
 
 
 _problem = ""
@@ -55,7 +71,7 @@ LIBRARY = load(Path(__file__).parent)
 
 @functools.cache
 def warn_missing() -> None:
-    """Logs why resizing is slower than it could be, once per process."""
+    """Logs why the job is slower than it could be, once per process."""
     logging.getLogger(__name__).warning(
         "the native code %s, so NumPy resizes the images: the vectors are the same, but it is slower. "
         "With a C compiler (Debian, Ubuntu: apt install gcc libc6-dev) reinstall the package, or in a checkout run "

@@ -1,0 +1,46 @@
+"""Many records with vectors in them, framed as in a TFRecord file: in native code, and in Python with the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+from transforms import native
+from transforms.records import tfrecord
+from transforms.records.framing import FRAME_BYTES
+
+
+class Parts(NamedTuple):
+    """A record: `pieces[0]`, the first vector of row `row`, `pieces[1]`, the second one, ..., the last piece."""
+
+    row: int
+    pieces: Sequence[bytes]
+
+
+def joined(parts: Parts, vectors: Sequence[np.ndarray]) -> bytes:
+    """The record without a frame. `vectors`: float32, little-endian, (rows, ...) each."""
+    data = [parts.pieces[0]]
+    for values, piece in zip(vectors, parts.pieces[1:], strict=True):
+        data += values[parts.row].tobytes(), piece
+    return b"".join(data)
+
+
+def framed(records: Sequence[Parts], vectors: Sequence[np.ndarray]) -> memoryview:
+    """The records one after the other, each with its header and footer. `vectors`: as in `joined`."""
+    if not native.has_crc():
+        return memoryview(b"".join(tfrecord.frame(joined(parts, vectors)) for parts in records))
+    assert native.LIBRARY
+    pieces = list(chain.from_iterable(parts.pieces for parts in records))
+    sizes = np.fromiter(map(len, pieces), np.int32, len(pieces))
+    rows = np.fromiter((parts.row for parts in records), np.int32, len(records))
+    of = [np.ascontiguousarray(values).reshape(len(values), -1) for values in vectors]
+    table = (native.Vectors * len(of))(*(native.Vectors(v.ctypes.data, v[0].nbytes) for v in of))
+    frame_bytes = FRAME_BYTES + sum(values[0].nbytes for values in of)
+    out = np.empty(int(sizes.sum()) + len(records) * frame_bytes, np.uint8)
+    native.LIBRARY.frames(
+        b"".join(pieces), sizes.ctypes.data, rows.ctypes.data, len(records), table, len(of), out.ctypes.data
+    )
+    return out.data
