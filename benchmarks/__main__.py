@@ -29,6 +29,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "device-http": ("--image_ms=0", "--http", "--images=1280", "--rounds=2"),
     "stages": ("--images=2560", "--rounds=3"),
     "overlap": (),
+    "store_reading": ("--rounds=2",),
     "encode": (),
     "export": ("--rounds=5",),
     "duplicates": ("--rows", "5000"),

@@ -106,6 +106,13 @@ ROWS = (
         most=1.05,
     ),
     Row(
+        "an object from a store that answers late: its rate, to that of one request at a time",
+        "store_reading",
+        lambda f: f["as the job does"] / f["one request"],
+        "{:.1f}",
+        least=2.5,
+    ),
+    Row(
         "features written, microseconds per image",
         "encode",
         lambda f: f["encoded, framed and written"],

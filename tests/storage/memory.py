@@ -16,6 +16,7 @@ from transforms.storage.sink import Sink
 class MemoryStore:
     schemes = ("memory",)
     atomic_uploads = True
+    parallel_reads = True
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}

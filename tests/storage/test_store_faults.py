@@ -12,7 +12,7 @@ from pipeline import run as running
 from pipeline import verify
 from pipeline.main import main
 from tests import faulty_proxy, helpers, stores
-from transforms.storage import retrying
+from transforms.storage import door, opening, retrying
 from transforms.storage.retrying import Limits
 
 pytestmark = pytest.mark.xdist_group("stores")
@@ -63,6 +63,20 @@ def job(request):
 def quick(monkeypatch):
     monkeypatch.setattr(retrying, "LIMITS", Limits(120, 0.01, 0.1))
     monkeypatch.setattr(retrying, "_BEFORE_THE_START_SECONDS", 120)
+
+
+def test_blocks_read_in_parallel_from_a_store_in_trouble_are_those_of_the_file(job, monkeypatch):
+    monkeypatch.setattr(opening, "_STORE_BLOCK_BYTES", 10_000)
+    data = os.urandom(300_001)
+    path = f"{job.store.folder()}/file"
+    door.write_atomic(path, data)
+    job.proxy.hit.clear()
+    job.proxy.probability = 0.3 if job.store.root.startswith("s3") else 0.1
+    with door.open_unbuffered(path) as stream:
+        read = b"".join(iter(stream.read_block, b""))
+    job.proxy.probability = 0.0
+    assert read == data
+    assert job.proxy.hit
 
 
 def test_a_store_in_trouble_changes_no_byte(job):

@@ -63,7 +63,8 @@ def test_a_store_knows_no_patience(store):
 def test_a_store_has_every_method_and_no_other_ones(store):
     public = {name for name in dir(store) if not name.startswith("_")} - {"files", "failures", "reads"}
     assert public == {"schemes", *(name for name in dir(stores.Store) if not name.startswith("_"))} | {
-        "atomic_uploads"
+        "atomic_uploads",
+        "parallel_reads",
     }
 
 

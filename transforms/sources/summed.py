@@ -64,6 +64,7 @@ class Summed(Stream):
         self._reader = reader
         self._summed_to = start
         self._end = size_bytes if end is None else min(end, size_bytes)
+        reader.until = min(self._end + _BLOCK_BYTES, size_bytes)  # the last record may reach beyond the range
         self._crc = 0
 
     def finish(self) -> str:

@@ -41,6 +41,7 @@ class Disk:
 
     schemes: tuple[str, ...] = ("file",)
     atomic_uploads = False  # an upload that was killed leaves a temporary file
+    parallel_reads = False  # the system reads ahead
 
     def connect(self) -> None:
         """Does nothing."""

@@ -26,6 +26,7 @@ class GcsStore:
 
     schemes: tuple[str, ...] = ("gs",)
     atomic_uploads = True
+    parallel_reads = True
 
     def __init__(self) -> None:
         self._clients = Clients(_connect, lambda: os.environ.get(_EMULATOR))

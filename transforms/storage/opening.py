@@ -13,7 +13,10 @@ from transforms.storage.stores import is_local, store_of
 _DISK_BLOCK_BYTES = (
     4 << 20
 )  # 4 MiB; each read is handed to another thread, which may have to wait for this one
-_STORE_BLOCK_BYTES = 8 << 20  # 8 MiB; one request per block
+_STORE_BLOCK_BYTES = (
+    16 << 20
+)  # 16 MiB; one request per block, which costs milliseconds of Python, with the GIL
+BLOCKS_AHEAD = 3  # requested in parallel; with the one that is read, 64 MiB of memory per file
 
 
 def open_input(path: str, start: int = 0, watch: Callable[[Reader], io.RawIOBase] | None = None) -> Any:
@@ -45,9 +48,11 @@ def check_is_plain(path: str) -> None:
 def open_unbuffered(path: str, block: int = 0) -> Reader:
     """Opens a file for reading its raw bytes, for callers that add a buffer.
 
-    `block` is how many bytes are read at once; 0 for what suits reading to the end.
+    `block` is how many bytes are read at once; 0 for what suits reading to the end: from a store, several blocks in parallel.
     """
-    return Reader(path, lambda: store_of(path).open(path), block or block_bytes(path))
+    store = store_of(path)
+    ahead = BLOCKS_AHEAD if store.parallel_reads and not block else 0
+    return Reader(path, lambda: store.open(path), block or block_bytes(path), ahead)
 
 
 def read_head(path: str, count: int) -> bytes:

@@ -23,6 +23,7 @@ class OtherStore:
     """A store through FileSystems only. Of two callers that create the same file, both may succeed."""
 
     atomic_uploads = False
+    parallel_reads = False
 
     @property
     def schemes(self) -> tuple[str, ...]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from transforms.storage import retrying
 from transforms.storage.errors import Changed, CutShort
 from transforms.storage.stores import Opened
+from transforms.storage.watching import Begun
 
 
 class Stream(io.RawIOBase):
@@ -27,6 +31,14 @@ class Buffered(io.BufferedReader):
         """Closes nothing; see Stream."""
 
 
+class _Begun(NamedTuple):
+    """A request for a block that is under way."""
+
+    offset: int
+    end: int
+    data: Begun[bytes]
+
+
 class Reader(Stream):
     """Reads a file block by block, with retries. Raises StorageFailed.
 
@@ -34,14 +46,23 @@ class Reader(Stream):
       path: for messages.
       open_file: opens the file; called again after an error.
       block_bytes: how much to read at once while reading is sequential.
+      blocks_ahead: how many more blocks are requested meanwhile, in parallel: a store answers each request late, and sends
+        each answer at a limited rate.
+
+    Attributes:
+      until: where sequential reading is expected to end: only what is asked for is requested from there on.
     """
 
-    def __init__(self, path: str, open_file: Callable[[], Opened], block_bytes: int):
+    def __init__(self, path: str, open_file: Callable[[], Opened], block_bytes: int, blocks_ahead: int = 0):
         self._path, self._open_file, self._block_bytes = path, open_file, block_bytes
+        self._blocks_ahead = blocks_ahead
         self._file: Opened | None = retrying.call("opening", path, open_file)
         self.size, self._version = self._file.size, self._file.version
+        self.until = self.size
         self._position = self._start = 0  # of the next byte to read, and of the block in memory
         self._block = b""
+        self._jumps = False
+        self._begun: deque[_Begun] = deque()  # in the order of their offsets, without gaps
 
     def readable(self) -> bool:
         return True
@@ -76,12 +97,41 @@ class Reader(Stream):
         """The bytes in memory from the position on, after fetching some if there are none."""
         at = self._position - self._start
         if not 0 <= at < len(self._block) and self._position < self.size:
-            count = max(wanted, self._block_bytes) if at == len(self._block) or not wanted else wanted
+            is_sequential = at == len(self._block) or not wanted
+            count = max(wanted, self._block_bytes) if is_sequential else wanted
+            self._jumps |= not is_sequential and bool(self._block)
+            # The first small read need not be followed by more, nor any where the reader jumps, as those of Parquet do.
+            goes_on = not wanted or (is_sequential and self._block and not self._jumps)
+            limit = self.until if self._position < self.until else self.size
+            end = limit if goes_on and limit == self.until else min(self._position + count, limit)
             self._start, at = self._position, 0
-            self._block = retrying.call("reading", self._path, lambda: self._read(self._start, count))
+            self._block = self._fetched(min(count, end - self._position), end)
         return memoryview(self._block)[at:] if 0 <= at <= len(self._block) else memoryview(b"")
 
-    def _read(self, offset: int, count: int) -> bytes:
+    def _fetched(self, count: int, end: int) -> bytes:
+        """Up to `count` bytes from the position on. Where there are requests ahead, they go on as far as `end`."""
+        if not self._begun or self._begun[0].offset != self._position:
+            self._begun.clear()
+        if self._blocks_ahead:
+            count = min(count, self._block_bytes)
+            self._begin(end)
+        first = [self._begun.popleft().data] if self._begun else []
+        begin, read = self._position, self._read
+        return retrying.call(
+            "reading", self._path, lambda: read(begin, count, first.pop() if first else None)
+        )
+
+    def _begin(self, end: int) -> None:
+        """Requests blocks until one more than those ahead are under way."""
+        while len(self._begun) <= self._blocks_ahead and self._file:
+            offset = self._begun[-1].end if self._begun else self._position
+            if offset >= end:
+                break
+            after = min(offset + self._block_bytes, end)
+            read = functools.partial(self._file.read_at, offset, after - offset)
+            self._begun.append(_Begun(offset, after, Begun(read)))
+
+    def _read(self, offset: int, count: int, begun: Begun[bytes] | None) -> bytes:
         try:
             if self._file is None:
                 self._file = self._open_file()
@@ -89,7 +139,7 @@ class Reader(Stream):
                     raise Changed(
                         f"it was changed while it was read: {self.size} bytes before, {self._file.size} now"
                     )
-            data = self._file.read_at(offset, min(count, self.size - offset))
+            data = begun.value() if begun else self._file.read_at(offset, min(count, self.size - offset))
             if not data:
                 raise CutShort(f"it has {self.size} bytes, but reading ends at {offset}")
             return data
@@ -99,6 +149,7 @@ class Reader(Stream):
 
     def _drop(self) -> None:
         file, self._file = self._file, None
+        self._begun.clear()
         if file:
             with contextlib.suppress(Exception):
                 file.close()

@@ -31,6 +31,7 @@ class S3Store:
 
     schemes: tuple[str, ...] = ("s3",)
     atomic_uploads = True
+    parallel_reads = True
 
     def __init__(self) -> None:
         self._clients = Clients(_connect)

@@ -39,6 +39,7 @@ class Store(Protocol):
     """
 
     atomic_uploads: bool  # an upload becomes visible only once it is complete
+    parallel_reads: bool  # `read_at` of one opened file is thread-safe, and faster in parallel
 
     @property
     def schemes(self) -> tuple[str, ...]:

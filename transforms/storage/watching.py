@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -28,6 +28,24 @@ class Silent(Exception):
     """An operation did not return in time."""
 
 
+class Begun(Generic[T]):
+    """An action that has begun in a thread of its own; one whose value nobody takes ends there."""
+
+    def __init__(self, action: Callable[[], T]):
+        try:
+            runner = _idle.pop()
+        except IndexError:
+            runner = _Runner()
+        self._answer = runner.submit(action)
+
+    def value(self, seconds: float | None = None) -> T:
+        """Its value, or what it raised; for one caller. Raises queue.Empty if it does not come in time."""
+        succeeded, value = self._answer.get(timeout=seconds)
+        if succeeded:
+            return value
+        raise value
+
+
 def watched(action: Callable[[], T], beat: Beat, silence_seconds: float, seconds: float = math.inf) -> T:
     """The value of `action`; an action that is given up goes on in its thread.
 
@@ -38,22 +56,14 @@ def watched(action: Callable[[], T], beat: Beat, silence_seconds: float, seconds
     if sys.is_finalizing():
         raise Silent
     began = time.monotonic()
-    try:
-        runner = _idle.pop()
-    except IndexError:
-        runner = _Runner()
-    answer = runner.submit(action)
+    begun = Begun(action)
     while True:
         end = min(max(began, beat.last) + silence_seconds, began + seconds)
         try:
-            succeeded, value = answer.get(timeout=max(end - time.monotonic(), 0))
-            break
+            return begun.value(max(end - time.monotonic(), 0))
         except queue.Empty:
             if time.monotonic() >= min(max(began, beat.last) + silence_seconds, began + seconds):
                 raise Silent from None
-    if succeeded:
-        return value
-    raise value
 
 
 class _Runner(threading.Thread):
