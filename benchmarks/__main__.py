@@ -30,6 +30,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "stages": ("--images=2560", "--rounds=3"),
     "overlap": (),
     "store_reading": ("--rounds=2",),
+    "store_commits": ("--rounds=2", "--shards=8"),
     "encode": (),
     "export": ("--rounds=5",),
     "duplicates": ("--rows", "5000"),

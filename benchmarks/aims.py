@@ -113,6 +113,13 @@ ROWS = (
         least=2.5,
     ),
     Row(
+        "shards committed to a store that answers late: their rate, to that of one at a time",
+        "store_commits",
+        lambda f: f["as the job does"] / f["one commit"],
+        "{:.1f}",
+        least=2.0,
+    ),
+    Row(
         "features written, microseconds per image",
         "encode",
         lambda f: f["encoded, framed and written"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,7 +87,7 @@ def computing(images: float, images_per_shard: int) -> Iterator[str]:
     for device in DEVICES:
         one, stages = job(device, images, images_per_shard)
         hours = estimate.overlapping(one, stages) / 3600
-        slowest = max(stages, key=lambda name: stages[name].wall)
+        slowest = _slowest(stages)
         prices = (
             "-" if price is None else dollars(price * hours) for price in (device.on_demand, device.spot)
         )
@@ -95,6 +95,11 @@ def computing(images: float, images_per_shard: int) -> Iterator[str]:
             f"| {device.name} | {device.machine} | {rate(device):.0f} | {hours:,.0f} | {slowest} | "
             f"{' | '.join(prices)} | {math.ceil(hours / 24)} |"
         )
+
+
+def _slowest(stages: Mapping[str, Cost]) -> str:
+    walls = estimate.walls(stages)
+    return max(walls, key=lambda name: walls[name])
 
 
 def layout(images: float) -> Iterator[str]:
@@ -105,7 +110,7 @@ def layout(images: float) -> Iterator[str]:
         shards = math.ceil(images / size)
         seconds = ", ".join(f"{size / rate(device):.1f}" for device in DEVICES)
         stages = [job(device, images, size)[1] for device in DEVICES]
-        slowest = ", ".join(max(all_of, key=lambda name: all_of[name].wall) for all_of in stages)
+        slowest = ", ".join(_slowest(all_of) for all_of in stages)
         requests = shards * REQUESTS_PER_SHARD * (CLASS_A + CLASS_B)
         yield (
             f"| {size:,} | {shards:,} | {size * record_bytes() / 1e6:,.0f} MB | {seconds} | {slowest} | {dollars(requests)} |"

@@ -22,13 +22,15 @@ from transforms.elements import Failure, FeatureChunk, Pending
 from transforms.storage import door
 from transforms.storage.door import StoreSettings
 
+COMMITS = 4  # at once: on a store each is a second of waiting for answers, in which a GPU computes two shards
+
 
 class WriteShards(beam.DoFn):
     """FeatureChunks -> the label of each committed shard.
 
-    One thread writes a chunk while the next one passes through the model; another commits a shard while the next shard
-    begins. A commit starts when its shard's last chunk is written, since a bundle may be the whole job. An error on a
-    thread is raised by a later call, and a bundle ends when its last commit has ended.
+    One thread writes a chunk while the next one passes through the model; up to COMMITS others commit a shard each while
+    the next ones are written. A commit starts when its shard's last chunk is written, since a bundle may be the whole job.
+    An error on a thread is raised by a later call, and a bundle ends when its last commit has ended.
 
     A chunk with pending outputs waits behind another one, so that the device can be given a third.
     """
@@ -55,13 +57,16 @@ class WriteShards(beam.DoFn):
     def start_bundle(self):
         """Drops the unfinished shards of a failed bundle."""
         self._abort()
-        self._threads = self._threads or (ThreadPoolExecutor(1, "write"), ThreadPoolExecutor(1, "commit"))
+        self._threads = self._threads or (
+            ThreadPoolExecutor(1, "write"),
+            ThreadPoolExecutor(COMMITS, "commit"),
+        )
 
     def process(self, chunk: FeatureChunk) -> Iterator[str]:
         """Hands the chunk to the writing thread; emits the shards committed since the last call."""
         committed = self._wait_for_chunks(1 if chunk.pending else 0)
         if chunk.is_last:
-            committed += self._wait_for_commits()
+            committed += self._wait_for_commits(COMMITS - 1)
         assert self._threads, "start_bundle has not been called"
         self._writing.append((chunk.pending, self._threads[0].submit(self._write, chunk)))
         metrics.hand_over()
@@ -69,7 +74,7 @@ class WriteShards(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         """Waits for the last chunks and commits, and emits their shards."""
-        committed = self._wait_for_chunks(0) + self._wait_for_commits()
+        committed = self._wait_for_chunks(0) + self._wait_for_commits(0)
         metrics.hand_over()  # this step is the last of its stage, and its threads are idle now
         for label in committed:
             yield WindowedValue(label, MIN_TIMESTAMP, (GlobalWindow(),))
@@ -123,10 +128,10 @@ class WriteShards(beam.DoFn):
             counters.PROCESS.waited("write", began)
         return self._committed(lambda commit: commit.done())
 
-    def _wait_for_commits(self) -> list[str]:
-        """Waits until the shards written are committed, and raises their errors. Returns their labels."""
+    def _wait_for_commits(self, left: int) -> list[str]:
+        """Waits until all shards written but the last `left` are committed, and raises their errors. Returns their labels."""
         began = time.monotonic()
-        labels = self._committed(lambda commit: True)
+        labels = self._committed(lambda commit: len(self._committing) > left or commit.done())
         counters.PROCESS.waited("write", began)
         counters.PROCESS.add(wait_commit_seconds=time.monotonic() - began)
         return labels
@@ -141,7 +146,7 @@ class WriteShards(beam.DoFn):
         while self._writing or self._committing:
             with contextlib.suppress(Exception):  # the bundle has failed already
                 self._wait_for_chunks(0)
-                self._wait_for_commits()
+                self._wait_for_commits(0)
         for writer in self._writers.values():
             writer.abort()
         self._writers = {}

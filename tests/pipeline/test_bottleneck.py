@@ -168,13 +168,13 @@ def test_more_images_are_fetched_from_one_host(tmp_path, monkeypatch):
 
 
 def test_fewer_commits_are_waited_for(tmp_path, monkeypatch):
-    listing = images_list(tmp_path / "in", 10)
+    listing = images_list(tmp_path / "in", 40)
     slowed = slow(monkeypatch, claim, "commit")
     result = run(tmp_path, "small", f"--input={listing}", "--images_per_shard=1")
     assert (result["stage"], the_flag(result["advice"])) == ("write", "--images_per_shard=10")
-    assert slowed.calls == 10
+    assert slowed.calls == 40
     run(tmp_path, "large", f"--input={listing}", the_flag(result["advice"]))
-    assert slowed.calls == 11
+    assert slowed.calls == 44
 
 
 RECORDS = [Shard(index, 4, RecordFile("a.tfrecord", 40 << 20, 0.0), "a") for index in range(4)]

@@ -13,7 +13,7 @@ from transforms.commit.layout import Layout
 from transforms.commit.writer import BrokenShard, ShardWriter
 from transforms.elements import Shard
 from transforms.sources.uri_list import UriSlice
-from transforms.write import WriteShards
+from transforms.write import COMMITS, WriteShards
 
 
 def test_chunks_out_of_order_are_never_committed(tmp_path):
@@ -56,33 +56,40 @@ def test_what_fails_while_writing_behind_is_raised_by_the_next_call(tmp_path, mo
     assert helpers.contents(tmp_path) == {}
 
 
-def test_a_shard_is_committed_while_the_next_one_is_written_and_told_once_it_stands(tmp_path, monkeypatch):
-    step, second = WriteShards(Layout(str(tmp_path)), {}), replace(SHARD, index=2)
-    may_commit = {SHARD.label: threading.Event(), second.label: threading.Event()}
-    plain = ShardWriter.commit
+def test_shards_are_committed_while_the_next_ones_are_written_and_told_once_they_stand(tmp_path, monkeypatch):
+    step = WriteShards(Layout(str(tmp_path)), {})
+    shards = [replace(SHARD, index=index, of=COMMITS + 2) for index in range(COMMITS + 1)]
+    may_commit = {shard.label: threading.Event() for shard in shards}
+    plain, begun = ShardWriter.commit, threading.Semaphore(0)
 
     def commit_when_allowed(self):
+        begun.release()
         assert may_commit[self._shard.label].wait(60)
         return plain(self)
 
     monkeypatch.setattr(ShardWriter, "commit", commit_when_allowed)
     step.start_bundle()
-    assert list(step.process(feature_chunk(0, 2, last=True))) == []
-    for position in (0, 4):  # neither waits for the commit
-        assert list(step.process(feature_chunk(position, 4, shard=second))) == []
+    for shard in shards[:COMMITS]:
+        assert list(step.process(feature_chunk(0, 2, last=True, shard=shard))) == []
+    for _ in range(COMMITS):  # all at once
+        assert begun.acquire(timeout=60)
+    assert list(step.process(feature_chunk(0, 4, shard=shards[-1]))) == []  # does not wait for a commit
     assert not list(tmp_path.glob("receipts/*"))
-    may_commit[SHARD.label].set()
-    # Waits: one commit at a time.
-    committed = list(step.process(feature_chunk(8, 4, last=True, shard=second)))
-    assert committed == [SHARD.label]
-    assert [path.stem for path in tmp_path.glob("receipts/*")] == committed
-    may_commit[second.label].set()
-    assert [windowed.value for windowed in step.finish_bundle()] == [second.label]
-    assert len(list(tmp_path.glob("receipts/*"))) == 2
+    may_commit[shards[1].label].set()
+    may_commit[shards[0].label].set()
+    # Waits for one: no more than COMMITS at once.
+    committed = list(step.process(feature_chunk(4, 4, last=True, shard=shards[-1])))
+    assert committed[0] == shards[0].label
+    assert {path.stem for path in tmp_path.glob("receipts/*")} >= set(committed)
+    for event in may_commit.values():
+        event.set()
+    committed += [windowed.value for windowed in step.finish_bundle()]
+    assert committed == [shard.label for shard in shards]
+    assert {path.stem for path in tmp_path.glob("receipts/*")} == set(committed)
     step.teardown()
 
 
-def test_a_commit_that_fails_while_the_next_shard_is_written_fails_the_bundle(tmp_path, monkeypatch):
+def test_a_commit_that_fails_while_other_shards_are_written_fails_the_bundle(tmp_path, monkeypatch):
     step, second = WriteShards(Layout(str(tmp_path)), {}), replace(SHARD, index=2)
     plain, may_fail = ShardWriter.commit, threading.Event()
 
@@ -95,11 +102,11 @@ def test_a_commit_that_fails_while_the_next_shard_is_written_fails_the_bundle(tm
     monkeypatch.setattr(ShardWriter, "commit", failing)
     step.start_bundle()
     list(step.process(feature_chunk(0, 2, last=True)))
-    list(step.process(feature_chunk(0, 4, shard=second)))
+    list(step.process(feature_chunk(0, 4, last=True, shard=second)))
     may_fail.set()
     with pytest.raises(OSError, match="no space left"):
-        list(step.process(feature_chunk(4, 4, last=True, shard=second)))
-    assert not list(tmp_path.glob("receipts/*"))
+        list(step.finish_bundle())
+    assert not (tmp_path / "receipts" / f"{SHARD.label}.json").exists()
     monkeypatch.setattr(ShardWriter, "commit", plain)
     step.start_bundle()  # the bundle is retried
     list(step.process(feature_chunk(0, 2, last=True)))

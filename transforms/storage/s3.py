@@ -18,6 +18,7 @@ from transforms.storage.errors import Changed, Fault, cause_of, describe, status
 from transforms.storage.sink import Sink
 
 _READ_BYTES = 64 << 10  # per read: each read counts as progress
+_COPIED_BYTES = 64 << 20  # 64 MiB; of a part, within a store
 _TRIES_OF_A_PART = 4
 _AMAZON = re.compile(r"\.amazonaws\.com$")
 _TRANSIENT_CODES = frozenset(
@@ -175,9 +176,12 @@ class S3Store:
         self._client.upload_fileobj(file, *split(path))
 
     def place(self, source: str, target: str) -> bool:
-        """A copy within the store; `source` remains."""
+        """A copy within the store, in few parts, as no bytes pass through here; `source` remains."""
+        from boto3.s3.transfer import TransferConfig
+
+        config = TransferConfig(multipart_threshold=_COPIED_BYTES, multipart_chunksize=_COPIED_BYTES)
         with _missing_suppressed():
-            self._client.copy(_object(source), *split(target))
+            self._client.copy(_object(source), *split(target), Config=config)
             return True
         return False
 
