@@ -152,7 +152,8 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     ],
     "output": [
         ("--output", {"metavar": "FOLDER"},
-         "folder for features, failure ledgers, receipts and manifest; an unfinished run is resumed (required)"),
+         "folder for features, failure ledgers, receipts and manifest; an unfinished run is resumed "
+         "(required, except with --dry_run)"),
         ("--overwrite", SWITCH, "delete earlier output instead of resuming it"),
         ("--retry_failures", SWITCH,
          "retry the failed images of a finished run; those that succeed are added to their shards"),

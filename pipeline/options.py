@@ -6,6 +6,8 @@ import argparse
 import difflib
 import os
 import re
+import tempfile
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +88,8 @@ def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, Pip
             flags.output = _absolute(flags.output)
             _work_in(directory, flags.output)
     flags.input = [text for text in flags.input or [] if text.strip(",")]
+    if flags.dry_run and not flags.output:
+        flags.output = _nowhere()
     missing = [name for name in ("input", "output", "model") if not getattr(flags, name)]
     if missing:
         alone = "; a command with --output and neither of --input and --model repeats the request that made that output"
@@ -151,6 +155,11 @@ def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, Pip
         ),
     )
     return config, beam_options
+
+
+def _nowhere() -> str:
+    """An output for a run that writes none: a folder that does not exist, on a local disk."""
+    return os.path.join(tempfile.gettempdir(), f"no-output-{uuid.uuid4().hex}")
 
 
 def preprocessing(flags: argparse.Namespace, model: Model, **more: Any) -> Preprocessing:

@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from pipeline.dry_run import measure, sample
+from pipeline.main import main
 from tests import helpers
 
 
@@ -196,3 +197,20 @@ def test_nothing_is_left_behind(tmp_path, monkeypatch, fails):
     assert not list(scratch.iterdir())
     assert helpers.contents(tmp_path / "photos") == before
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_is_optional(tmp_path, monkeypatch, capsys):
+    pattern = helpers.write_shards(tmp_path / "in", (5, 4))
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    for place in (pattern, str(tmp_path / "in")):
+        assert main([*helpers.TINY, "--dry_run", f"--input={place}"]) == 0
+        assert "dry run: 9 of about 9 images, in 2 of 2 shards" in capsys.readouterr().err
+    assert main([*helpers.TINY, f"--input={pattern}"]) == 2
+    assert "missing --output;" in capsys.readouterr().err
+    assert main(["--dry_run"]) == 2
+    assert "missing --input and --model;" in capsys.readouterr().err
+    assert not list((tmp_path / "scratch").iterdir())
+    assert not list((tmp_path / "cwd").iterdir())
