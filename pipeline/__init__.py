@@ -50,7 +50,7 @@ def read(output: str, columns: Sequence[str] | None = None, partial: bool = Fals
       columns: names of the columns that iteration yields; None for all that a Parquet export has.
       partial: also of a job that has not finished: the shards that are committed.
 
-    Raises ValueError if there is no such output.
+    Raises ValueError if there is no such output, KeyError if it has no such column.
     """
     from pipeline.reading import Features
 

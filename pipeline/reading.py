@@ -25,6 +25,9 @@ class Features:
     def __init__(self, output: str, names: Sequence[str] | None = None, partial: bool = False):
         self._committed = committed(output, partial)
         self._names = names
+        if isinstance(names, str):
+            raise TypeError(f"read takes the names of columns; for a single one: columns=[{names!r}]")
+        _selected(self._schema({}), names)  # now: not every use would look at the names
 
     def __len__(self) -> int:
         """The number of records."""
@@ -38,18 +41,14 @@ class Features:
     @functools.cached_property
     def schema(self) -> pa.Schema:
         """The columns. Their types follow from all records, which the first call reads through."""
-        layout, dimensions = self._committed.layout, self.manifest["dimensions"]
-        vectors = columns.vectors_of(dimensions)
+        layout = self._committed.layout
+        vectors = columns.vectors_of(self.manifest["dimensions"])
         seen = columns.merge(
             columns.summarize(files.records(layout.features(part.label), part.file), vectors)
             for part in self._committed.parts
             if part.file
         )
-        passed = self.manifest["schema"]
-        schema = columns.schema(
-            seen, len(self), dimensions, passed["pass_through"], passed.get("pass_through_types")
-        )
-        return _selected(schema, self._names)
+        return _selected(self._schema(seen), self._names)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Record batches of about 16 MB. Raises Damaged if a file is not the one that was committed."""
@@ -78,6 +77,17 @@ class Features:
             return [key.decode() for key in found]
         except UnicodeDecodeError:
             return found
+
+    def _schema(self, seen: columns.Summaries) -> pa.Schema:
+        """All columns. Their names follow from the manifest alone, their types from what the records hold."""
+        passed = self.manifest["schema"]
+        return columns.schema(
+            seen,
+            len(self),
+            self.manifest["dimensions"],
+            passed["pass_through"],
+            passed.get("pass_through_types"),
+        )
 
     def _batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         for part in self._committed.parts:

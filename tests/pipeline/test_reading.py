@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import export, read
+from pipeline import export, read, reading
 from tests import helpers, stores
 from transforms.commit.committed import Damaged
 
@@ -41,8 +41,20 @@ def test_only_the_columns_that_are_asked_for(output):
     table = pa.Table.from_batches(read(str(output), ["image/class/label", "key"]))
     assert table.column_names == ["image/class/label", "key"]
     assert table.column(0).to_pylist() == [0, 1, 2, 3, 4]
-    with pytest.raises(KeyError, match="no column 'label'; there are key, embedding"):
-        list(read(str(output), ["label"]))
+
+
+@pytest.mark.parametrize(
+    "use", [list, len, lambda features: features.to_numpy(), lambda f: f.keys(), lambda f: f.schema]
+)
+def test_a_column_that_does_not_exist_is_refused_in_every_use(output, monkeypatch, use):
+    everything = "key, embedding, width, height, sha256, image/class/label"
+    assert ", ".join(read(str(output)).schema.names) == everything
+    monkeypatch.setattr(reading.files, "records", None)  # before anything is read
+    for names in (["label"], ["key", "label"], ["key", "label", "image/width"]):
+        with pytest.raises(KeyError, match=f"no column 'label'; there are {everything}"):
+            use(read(str(output), names))
+    with pytest.raises(TypeError, match=r"columns=\['key'\]"):
+        use(read(str(output), "key"))
 
 
 def test_vectors_and_keys(output):
