@@ -17,7 +17,7 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from bit import download, models
-from pipeline import console, runners, weights
+from pipeline import console, reach, runners, weights
 from pipeline.console import counted, say
 from pipeline.finetune import data, folder
 from pipeline.finetune import request as requests
@@ -31,7 +31,7 @@ from transforms.fetching.uris import public_uri
 from transforms.infer import ModelSettings
 from transforms.model import compiled
 from transforms.sources.base import BadInput
-from transforms.storage import door, retrying
+from transforms.storage import retrying
 
 if TYPE_CHECKING:
     from pipeline.finetune.run import Run
@@ -57,13 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RequestError, BadInput) as error:
         say(f"error: {error}")
         return REFUSED
+    except reach.Unreachable as error:
+        say(f"error: {error}")
+        return FAILED
     except (OSError, BeamIOError, MemoryError, ValueError, FloatingPointError) as error:
         say(f"error: {error}. The same command goes on from the last checkpoint")
         return FAILED
 
 
 def _run(request: Request, beam_options: PipelineOptions, signals: Signals) -> int:
-    door.configure(beam_options)
+    signals.during(lambda: reach.enter(beam_options, runners.LOCAL, request.paths, request.read.fetch))
     # Before threads read the environment that TensorFlow's import would change. Not XLA's flags, which are for inference.
     compiled.set_environment(device_files=())
     output = request.output

@@ -30,6 +30,7 @@ from pipeline import flags, options, runners
 from pipeline.flags import Parser, RequestError
 from transforms.feeding.settings import DecodeSettings
 from transforms.imaging.preprocess import Preprocessing
+from transforms.sources import patterns
 from transforms.sources.base import ReadSettings
 
 PRECISIONS, TRAINED = ("float32", "bfloat16", "float16"), ("all", "last_block", "head")  # of bit.training
@@ -154,6 +155,13 @@ class Request:
     evaluate_every: int
     checkpoint_minutes: float
     max_failure_rate: float
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What a run reads, for its stores."""
+        texts = (*self.input_texts, *self.validation)
+        model = () if self.offline else (self.model.uri,)
+        return (*(path for text in texts for path in patterns.expand(text)), *model)
 
     def decode(self, side: int, batch_size: int = _DECODED) -> DecodeSettings:
         """How pictures become pixels of this side."""

@@ -22,6 +22,7 @@ from bit import tuned
 from bit.checkpoint import open_checkpoint
 from bit.models import ARCHITECTURES
 from bit.weights import Untrained
+from pipeline import reach
 from pipeline.finetune import data
 from pipeline.finetune import folder as folders
 from pipeline.finetune import request as requests
@@ -29,7 +30,6 @@ from pipeline.flags import RequestError
 from tests import helpers, places
 from tests.finetune.pictures import NAMES, TINY, finetune, png, records
 from tests.finetune.pictures import folders as write_folders
-from transforms.storage import door
 
 
 def metrics(output):
@@ -367,7 +367,7 @@ def test_the_options_of_stores_are_those_of_the_job(tmp_path, capfd, monkeypatch
     def inputs(request):
         raise RequestError("enough")
 
-    monkeypatch.setattr(door, "configure", seen.append)
+    monkeypatch.setattr(reach, "enter", lambda options, *_: seen.append(options))
     monkeypatch.setattr(data, "inputs", inputs)
     flags = ("--s3_endpoint_url=http://store:9000", "--s3_secret_access_key=hidden", "--s3_region_name=here")
     finetune("--input=s3://b/x", *TINY, *flags, output=tmp_path / "out", expect=2)

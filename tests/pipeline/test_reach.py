@@ -1,5 +1,7 @@
 """A host that does not answer is reported at once, by the name of its flag, and nothing is started."""
 
+import importlib
+import re
 import socket
 
 import pytest
@@ -9,6 +11,7 @@ from pipeline import reach
 from pipeline.main import main
 from tests import engines, helpers
 from transforms.fetching.settings import FetchSettings
+from transforms.storage import door
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +108,44 @@ def test_a_missing_store_is_reported_at_once(tmp_path, capsys, monkeypatch):
     assert main([*helpers.TINY, f"--input={pattern}", "--output=gs://bucket/out"]) == 1
     text = capsys.readouterr().err
     assert text.startswith(f"error: Unreachable: gs://bucket/out: localhost:{port} cannot be reached (")
+
+
+OVER_OUTPUT = {
+    "pipeline.verify": (),
+    "pipeline.evaluate": ("--label=label",),
+    "pipeline.fewshot": ("--label=label",),
+    "pipeline.duplicates": ("--to={}/to.parquet",),
+    "pipeline.look.command": ("--to={}/to.html",),
+    "pipeline.export": ("--to={}/to", "--format=npy"),
+}
+
+
+@pytest.mark.parametrize("module", OVER_OUTPUT)
+@pytest.mark.parametrize("place", ["gs://bucket/out", "s3://bucket/out"])
+def test_commands_over_an_output_report_it_in_the_same_way(tmp_path, capsys, monkeypatch, module, place):
+    flags = [place, *(flag.format(tmp_path) for flag in OVER_OUTPUT[module])]
+    is_reported_at_once(module, flags, place, capsys, monkeypatch)
+
+
+@pytest.mark.parametrize("flag", ["--input=gs://bucket/in/*", "--validation=s3://bucket/in,/none"])
+def test_so_does_training(tmp_path, capsys, monkeypatch, flag):
+    required = ["--input=/none", "--model=untrained/tiny", f"--output={tmp_path / 'out'}"]
+    place = flag.partition("=")[2].partition(",")[0]
+    is_reported_at_once("pipeline.finetune.__main__", [*required, flag], place, capsys, monkeypatch)
+    assert not (tmp_path / "out").exists()
+
+
+def is_reported_at_once(module, flags, place, capsys, monkeypatch):
+    """Whether a command ends with one line that names the store of `place`, which is not asked for anything."""
+    (port,) = engines.free_ports(1)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://localhost:{port}")
+    monkeypatch.setattr(door, "match", None)
+    if place.startswith("s3"):
+        flags = [*flags, f"--s3_endpoint_url=http://localhost:{port}"]
+    assert importlib.import_module(module).main(flags) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    expected = rf"error: (Unreachable: )?{re.escape(place)}: localhost:{port} cannot be reached \(.*, so nothing was started: .*"
+    assert re.fullmatch(expected, line)
 
 
 def test_a_host_that_keeps_silent_is_named_while_it_is_waited_for(capsys, monkeypatch):
