@@ -130,7 +130,7 @@ _LIST: dict[str, Any] = {"type": names, "metavar": "NAME,..."}
 _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     "input": [
         ("--input", {"action": "append", "metavar": "PATH,..."},
-         "TFRecords, WebDataset tars, Parquet files with images, lists of URIs (.txt, .csv, .jsonl, .parquet) or "
+         "TFRecords, WebDataset tars, Parquet files with images, lists of URIs (.txt, .csv, .tsv, .jsonl, .parquet) or "
          "image files: paths, folders, globs, {00..12} ranges (required)"),
         ("--input_format", {"choices": FORMATS, "default": AUTO, "metavar": "KIND"},
          f"{', '.join(FORMATS[1:])} (default: {AUTO}, by name and first bytes)"),

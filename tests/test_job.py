@@ -247,9 +247,9 @@ def write_list(folder, kind, paths):
     rows.insert(2, {"url": str(folder / "gone.jpg"), "label": 99, "text": "gone"})
     if kind == "txt":
         path.write_text("\n".join(row["url"] for row in rows) + "\n\n")
-    elif kind == "csv":
+    elif kind in ("csv", "tsv"):
         with open(path, "w", newline="") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]))
+            writer = csv.DictWriter(stream, list(rows[0]), delimiter="\t" if kind == "tsv" else ",")
             writer.writeheader()
             writer.writerows(rows)
     elif kind == "jsonl":
@@ -259,7 +259,7 @@ def write_list(folder, kind, paths):
     return path
 
 
-@pytest.mark.parametrize("kind", ["txt", "csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["txt", "csv", "tsv", "jsonl", "parquet"])
 def test_lists_of_uris(tmp_path, photos, expected, kind):
     path = write_list(tmp_path, kind, photos)
     columns = [] if kind == "txt" else ["--uri_column=url", "--pass_through=label,text"]
@@ -272,7 +272,7 @@ def test_lists_of_uris(tmp_path, photos, expected, kind):
     for index, (record, photo) in enumerate(zip(records, photos, strict=True)):
         np.testing.assert_allclose(record["embedding"], expected(photo.read_bytes()), rtol=0, atol=1e-5)
         if kind != "txt":
-            assert record["label"] == ([str(index).encode()] if kind == "csv" else [index])
+            assert record["label"] == ([str(index).encode()] if kind in ("csv", "tsv") else [index])
             assert record["text"] == [f'a "{index}",\nb'.encode()]
     (line,) = helpers.read_ledger(tmp_path / "out")
     assert (line["key"], line["position"], line["code"]) == (str(tmp_path / "gone.jpg"), 0, "not_found")

@@ -34,8 +34,8 @@ REQUEST = {
     "input": Param(
         type="string",
         minLength=1,
-        description="TFRecords, WebDataset tars, Parquet files with images, lists of URIs (.txt, .csv, .jsonl, .parquet) or "
-        "image files: paths, folders, globs or {00..12} ranges, separated by commas",
+        description="TFRecords, WebDataset tars, Parquet files with images, lists of URIs (.txt, .csv, .tsv, .jsonl, .parquet) "
+        "or image files: paths, folders, globs or {00..12} ranges, separated by commas",
     ),
     "output": Param(type="string", pattern=r"^(/|[a-z0-9]+://).*[^/]$", description=OUTPUT),
     "model": Param(

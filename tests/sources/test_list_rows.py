@@ -211,15 +211,67 @@ def test_a_header_with_an_unclosed_quote_is_refused(tmp_path):
         rows(path, "csv", PASSED)
 
 
-def test_any_bytes_are_read_as_they_were_cut(tmp_path):
+@pytest.mark.parametrize("separator", ",;\t|")
+def test_any_bytes_are_read_as_they_were_cut(tmp_path, separator):
     random.seed(0)
     parts = ['"', '"', ",", "\n", "\n", "\r", "/a.jpg", "x", "\ufeff", '/b.jpg,"x"\n', "/c.jpg,x\n"]
     parts += ["p 1.jpg,", "p 2.jpg,x\n", "1,x\n", "2,", '3,"x\n', '4,x"\n']
-    for trial in range(300):
-        text = "uri,text\n" + "".join(random.choices(parts, k=random.randrange(60)))
+    parts = [part.replace(",", separator) for part in parts]
+    for trial in range(300 if separator == "," else 100):
+        text = f"uri{separator}text\n" + "".join(random.choices(parts, k=random.randrange(60)))
         path = written(tmp_path, f"{trial}.csv", text)
         by_one, by_all = (rows(path, "csv", PASSED, size) for size in (1, 1000))
         assert by_one == by_all, text
+
+
+# other separators
+
+
+@pytest.mark.parametrize("rows_per_slice", [1, 3, 1000])
+@pytest.mark.parametrize("name", ["list.csv", "list.tsv", "LIST.TSV.gz"])
+@pytest.mark.parametrize("separator", ",;\t|")
+def test_rows_are_separated_as_the_header_is(tmp_path, name, separator, rows_per_slice):
+    """With all that holds for commas: quoted fields, an unclosed quote, rows of another length, empty fields."""
+    others = "".join(sign for sign in ",;\t|" if sign != separator)
+    lines = ['/0.jpg~"a~ ""b""\nand c"', f"/1.jpg~{others}", '/2.jpg~"open', "/3.jpg~x~y", "~", "/5.jpg~5"]
+    lines = ["uri~text", *lines, '/6.jpg~TV 55"']
+    text = "".join(f"{line}\n" for line in lines).replace("~", separator)
+    data = text.encode() if name.endswith("v") else gzip.compress(text.encode())
+    path = written(tmp_path, name, data)
+    cut = list(uri_list.slices(str(path), "csv", PASSED, rows_per_slice))
+    assert cut[0].start == len("uri,text\n")
+    read = [row for part in cut for row in part.read(uri_list.columns_of(PASSED))]
+    assert len(read) == 7
+    assert [(at, row.uri, row.columns["text"]) for at, row in enumerate(read) if not row.error] == [
+        (0, "/0.jpg", f'a{separator} "b"\nand c'),
+        (1, "/1.jpg", others),
+        (5, "/5.jpg", "5"),
+        (6, "/6.jpg", 'TV 55"'),
+    ]
+    assert "a quote is opened and not closed before the next row" in str(read[2].error)
+    assert "the row has 3 fields, the header 2" in str(read[3].error)
+    assert "no URI in column 'uri'" in str(read[4].error)
+
+
+def test_captions_of_several_lines_stay_what_they_are_with_tabs(tmp_path):
+    texts = ["one, two\nthree", "/x.jpg, there\n/y.jpg, here", "a\tb\nno address\tc"]
+    text = "uri\ttext\n" + "".join(f'/{at}.jpg\t"{text}"\n' for at, text in enumerate(texts))
+    (cut,) = uri_list.slices(str(written(tmp_path, "list.tsv", text)), "csv", PASSED, 100)
+    read = list(cut.read(uri_list.columns_of(PASSED)))
+    assert [row.columns["text"] for row in read] == texts
+
+
+def test_the_separator_is_the_one_that_gives_the_column_of_addresses(tmp_path):
+    def read(name, text, settings):
+        return rows(written(tmp_path, name, text), "csv", settings)
+
+    assert read("a.csv", "uri;n,text\n/a.jpg,x\n", ReadSettings(2, uri_column="uri;n")) == ["/a.jpg"]
+    assert read("b.csv", "a,b;uri\n/a,b;/a.jpg\n", ReadSettings(2)) == ["/a.jpg"]
+    assert read("c.tsv", "uri,n\n/a.jpg,1\n", ReadSettings(2)) == ["/a.jpg"]
+    # one column alone: whatever else stands in a row of a .tsv is part of the name
+    assert read("d.tsv", "uri\n/a, b.jpg\n", ReadSettings(2)) == ["/a, b.jpg"]
+    assert read("d.csv", "uri\n/a; b.jpg\n", ReadSettings(2)) == ["/a; b.jpg"]
+    assert read("e.csv", '"uri";"two\nlines"\n/a.jpg;x\n', ReadSettings(2)) == ["/a.jpg"]
 
 
 # marks, encodings and line ends

@@ -16,14 +16,19 @@ from transforms.fetching.uris import scheme_of
 from transforms.imaging import formats
 from transforms.sources.text_lines import MARK
 
-_FIELD = rb'(?:[^",\r\n]*|"(?:[^"]|"")*")'
-# Quotes only around fields: the end of a quoted text that goes on over lines has one within its first field.
-_PROPER = re.compile(rb"(?:%s)?%s(?:,%s)*[\r\n]*" % (MARK, _FIELD, _FIELD))
 _DIGITS = re.compile(r"\d+")
 _NAME = re.compile(r"[\w-]")
 _LETTER = re.compile(r"[^\W\d_]")
 _ID_LENGTH = 8  # from which on two names of one length and punctuation are of one making
 _IN_SUCCESSION = 3  # rows that a sentence or a table within a text could be taken for
+
+
+@functools.cache
+def _proper(separator: str) -> re.Pattern[bytes]:
+    """Rows with quotes only around fields: the end of a quoted text that goes on over lines has one within its first field."""
+    sign = re.escape(separator).encode()
+    field = rb'(?:[^"%s\r\n]*|"(?:[^"]|"")*")' % sign
+    return re.compile(rb"(?:%s)?%s(?:%s%s)*[\r\n]*" % (MARK, field, sign, field))
 
 
 def text_of(raw: bytes) -> str:
@@ -38,19 +43,21 @@ class OpenRow:
       first: its first line.
       count: the fields of a row.
       uri: which of them is the address.
+      separator: between fields.
     """
 
-    def __init__(self, first: bytes, count: int, uri: int):
-        self._first, self._count, self._uri = first, count, uri
+    def __init__(self, first: bytes, count: int, uri: int, separator: str):
+        self._first, self._count, self._uri, self._separator = first, count, uri, separator
         self._alike = 0  # lines in succession whose address is like that of this row
 
     def ends_before(self, line: bytes, is_closing: bool) -> bool:
         """Whether the next line is a row by itself. `is_closing`: whether the quotes are closed in it."""
-        is_proper = _PROPER.fullmatch(line) is not None
+        is_proper = _proper(self._separator).fullmatch(line) is not None
         # The line that closes the quotes is read as if its quotes were signs like any other: inches, as a rule. Where the address
         # follows the quotes, it is that of the open row.
         is_candidate = is_proper or (is_closing and self._uri <= len(self._closed))
-        values = _read(line) if is_candidate and line.count(b",") >= self._count - 1 else []
+        may_fit = line.count(self._separator.encode()) >= self._count - 1
+        values = self._read(line) if is_candidate and may_fit else []
         if len(values) != self._count:
             self._alike = 0
             return False
@@ -65,22 +72,21 @@ class OpenRow:
     @functools.cached_property
     def _closed(self) -> list[str]:
         """The fields before the open one."""
-        return _read(self._first)[:-1]
+        return self._read(self._first)[:-1]
 
     @functools.cached_property
     def _address(self) -> str:
         """The address, if the quotes were opened by mistake; '' if there is none."""
-        pieces = [*self._closed, *"".join(_read(self._first)[-1:]).rstrip("\r\n").split(",")]
+        pieces = [*self._closed, *"".join(self._read(self._first)[-1:]).rstrip("\r\n").split(self._separator)]
         at = self._uri if self._uri <= len(self._closed) else self._uri - self._count
         return pieces[at] if -len(pieces) <= at < len(pieces) else ""
 
-
-def _read(line: bytes) -> list[str]:
-    """The fields of the first row, with whatever quotes there are; none if Python's reader finds none."""
-    try:
-        return next(csv.reader(io.StringIO(text_of(line), newline="")), [])
-    except csv.Error:
-        return []
+    def _read(self, line: bytes) -> list[str]:
+        """The fields of the first row, with whatever quotes there are; none if Python's reader finds none."""
+        try:
+            return next(csv.reader(io.StringIO(text_of(line), newline=""), delimiter=self._separator), [])
+        except csv.Error:
+            return []
 
 
 def is_address(text: str) -> bool:

@@ -1,4 +1,6 @@
-"""Rows of CSV as bytes. A quoted field may hold line breaks; a quote that is never closed costs its own line alone.
+"""Rows of CSV, with commas or another separator, as bytes.
+
+A quoted field may hold line breaks; a quote that is never closed costs its own line alone.
 
 The rule (docs/inputs.md): a line that ends inside quotes goes on in the next one, unless that is a row by itself
 (`csv_lines`). If the quotes are not closed, or what comes out is no row of the header's length, the first line is given up, and
@@ -10,8 +12,11 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from transforms.errors import ItemError
 from transforms.sources.base import BadInput
@@ -19,37 +24,68 @@ from transforms.sources.csv_lines import OpenRow, text_of
 from transforms.sources.text_lines import MARK
 
 _MAX_ROW_BYTES = 16 << 20  # 16 MiB
+_SEPARATORS, _OF_TSV = ",;\t|", "\t,;|"  # in the order in which they are tried
+_TSV = re.compile(r"\.tsv(\.\w+)?$", re.IGNORECASE)
 
 csv.field_size_limit(_MAX_ROW_BYTES)
 
 
-def header(path: str, lines: Iterator[bytes]) -> tuple[list[str], int]:
-    """The column names, and how many bytes they take. Raises BadInput if the first row is not CSV."""
-    taken: list[bytes] = []
-    quoted, size = True, 0
-    while quoted and size <= _MAX_ROW_BYTES and (line := next(lines, None)) is not None:
-        quoted = _ends_quoted(line, bool(taken))
-        taken.append(line)
-        size += len(line)
-    raw = b"".join(taken)
-    try:
-        names = next(csv.reader(io.StringIO(text_of(raw), newline=""), strict=quoted), [])
-    except csv.Error as error:
+class Header(NamedTuple):
+    """The first row of a list.
+
+    Attributes:
+      names: of the columns.
+      separator: what stands between them, and between the fields of all rows.
+      size: its bytes.
+    """
+
+    names: list[str]
+    separator: str
+    size: int
+
+
+def header(path: str, lines: Iterator[bytes], uri_column: str) -> Header:
+    """The first row, read with the first separator that gives a column of this name; else with the one that gives most columns.
+
+    A .tsv is tried with tabs first, any other list with commas. Raises BadInput if the row is not CSV."""
+    separators = _OF_TSV if _TSV.search(path) else _SEPARATORS
+    found: list[Header] = []
+    refused: dict[str, csv.Error] = {}
+    for separator, own in zip(separators, itertools.tee(lines, len(separators)), strict=True):
+        try:
+            found.append(_header(own, separator))
+        except csv.Error as why:
+            refused[separator] = why
+            continue
+        if uri_column in found[-1].names:
+            return found[-1]
+    if error := refused.get(separators[0]):
         raise BadInput(
             f"{path}: the first row, which names the columns, is not CSV ({error}): correct it"
         ) from error
-    return names, size
+    return max(found, key=lambda header: len(header.names))
 
 
-def rows(lines: Iterable[bytes], names: Sequence[str], uri_column: str) -> Iterator[bytes]:
+def _header(lines: Iterator[bytes], separator: str) -> Header:
+    taken: list[bytes] = []
+    quoted, size = True, 0
+    while quoted and size <= _MAX_ROW_BYTES and (line := next(lines, None)) is not None:
+        quoted = _ends_quoted(line, separator.encode(), bool(taken))
+        taken.append(line)
+        size += len(line)
+    text = io.StringIO(text_of(b"".join(taken)), newline="")
+    return Header(next(csv.reader(text, delimiter=separator, strict=quoted), []), separator, size)
+
+
+def rows(lines: Iterable[bytes], header: Header, uri_column: str) -> Iterator[bytes]:
     """The rows, and the lines that are given up, which are no rows: see `fields`."""
     further, again = iter(lines), deque[bytes]()
-    uri = names.index(uri_column)
+    uri, sign = header.names.index(uri_column), header.separator.encode()
     while (line := again.popleft() if again else next(further, None)) is not None:
-        if b'"' not in line or not _ends_quoted(line):
+        if b'"' not in line or not _ends_quoted(line, sign):
             yield line
             continue
-        opened = OpenRow(line, len(names), uri)
+        opened = OpenRow(line, len(header.names), uri, header.separator)
         taken, size, quoted = [line], len(line), True
         while quoted and size <= _MAX_ROW_BYTES:
             following = again.popleft() if again else next(further, None)
@@ -57,42 +93,43 @@ def rows(lines: Iterable[bytes], names: Sequence[str], uri_column: str) -> Itera
                 break
             taken.append(following)
             size += len(following)
-            is_closing = not _ends_quoted(following, True)
+            is_closing = not _ends_quoted(following, sign, True)
             if opened.ends_before(following, is_closing):
                 break
             quoted = not is_closing
         row = b"".join(taken)
-        if not quoted and _fields_or_none(row, len(names)):
+        if not quoted and _are_fields(row, header):
             yield row
         else:
             yield line
             again.extendleft(reversed(taken[1:]))
 
 
-def fields(raw: bytes, count: int) -> list[str]:
-    """The values of a row. Raises ItemError 'bad_row' if it is none of `count` fields."""
+def fields(raw: bytes, header: Header) -> list[str]:
+    """The values of a row. Raises ItemError 'bad_row' if it has not as many fields as the header."""
     text = text_of(raw).rstrip("\r\n")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=header.separator, strict=True)
     try:
-        values, *further = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
+        values, *further = list(reader) or [[]]
     except csv.Error as error:
-        is_open = b'"' in raw and _ends_quoted(raw)
+        is_open = b'"' in raw and _ends_quoted(raw, header.separator.encode())
         what = "a quote is opened and not closed before the next row" if is_open else str(error)
         raise ItemError("bad_row", f"the row is not CSV ({what})") from error
     if further:
         raise ItemError("bad_row", "the row holds a line break outside quotes")
-    if len(values) != count:
-        raise ItemError("bad_row", f"the row has {len(values)} fields, the header {count}")
+    if len(values) != len(header.names):
+        raise ItemError("bad_row", f"the row has {len(values)} fields, the header {len(header.names)}")
     return values
 
 
-def _fields_or_none(raw: bytes, count: int) -> list[str] | None:
+def _are_fields(raw: bytes, header: Header) -> bool:
     try:
-        return fields(raw, count)
+        return bool(fields(raw, header))
     except ItemError:
-        return None
+        return False
 
 
-def _ends_quoted(line: bytes, quoted: bool = False) -> bool:
+def _ends_quoted(line: bytes, separator: bytes, quoted: bool = False) -> bool:
     """Whether a line ends inside a quoted field; as in `csv`, a quote opens one only at the start of a field."""
     at = len(MARK) if not quoted and line.startswith(MARK) else 0
     start = at
@@ -103,10 +140,10 @@ def _ends_quoted(line: bytes, quoted: bool = False) -> bool:
                 return True
             doubled = line[at + 1 : at + 2] == b'"'
             at, quoted = (at + 2, True) if doubled else (at + 1, False)
-        elif line[at : at + 1] == b'"' and (at == start or line[at - 1 : at] == b","):
+        elif line[at : at + 1] == b'"' and (at == start or line[at - 1 : at] == separator):
             at, quoted = at + 1, True
         else:
-            comma = line.find(b",", at)
-            if comma < 0:
+            end = line.find(separator, at)
+            if end < 0:
                 return False
-            at = comma + 1
+            at = end + 1

@@ -14,6 +14,7 @@ from transforms.records import values
 from transforms.sources import csv_rows, text_lines
 from transforms.sources.base import BadInput, as_bad_input
 from transforms.sources.csv_lines import is_address, text_of
+from transforms.sources.csv_rows import Header
 from transforms.sources.rows import Columns, Row, Slice, check_columns, row_of, slices
 from transforms.sources.text_lines import MARK
 from transforms.storage import door
@@ -28,8 +29,8 @@ def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator
 
     def rows() -> Iterator[tuple[bytes, int, bool]]:
         nonlocal at, count
-        for raw in _raw_rows(kind, stream, None, names, columns.uri):
-            is_input = _is_input(raw)
+        for raw in _raw_rows(stream, None, header, columns):
+            is_input = _is_input(raw, header)
             at, count = at + len(raw), count + is_input
             yield raw, len(raw), is_input
 
@@ -38,8 +39,9 @@ def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator
         try:
             with text_lines.opened(path) as stream:
                 text_lines.check_encoding(path, stream)
-                names, at = _header(path, stream, kind)
-                _check(path, kind, columns, names)
+                header = _header(path, stream, kind, columns)
+                at = header.size if header else 0
+                _check(path, kind, columns, header)
                 if kind == "jsonl":
                     _check_keys(path, columns, sample(path, kind))
                 yield from slices(rows(), at, rows_per_slice)
@@ -56,10 +58,10 @@ def count(path: str, kind: str, columns: Columns, most: int) -> int:
         door.check_compression(path)
         with text_lines.opened(path) as stream:
             text_lines.check_encoding(path, stream)
-            names, _ = _header(path, stream, kind)
-            _check(path, kind, columns, names)
-            for raw in _raw_rows(kind, stream, None, names, columns.uri):
-                inputs += _is_input(raw)
+            header = _header(path, stream, kind, columns)
+            _check(path, kind, columns, header)
+            for raw in _raw_rows(stream, None, header, columns):
+                inputs += _is_input(raw, header)
                 if inputs == most:
                     break
     return inputs
@@ -69,12 +71,12 @@ def read(path: str, kind: str, columns: Columns, start: int, end: int) -> Iterat
     """The rows of a slice, then, as the last item, the SHA-256 of what was read."""
     digest = hashlib.sha256()
     with text_lines.opened(path) as stream:
-        names, _ = _header(path, stream, kind)
+        header = _header(path, stream, kind, columns)
         stream.seek(start)
-        for raw in _raw_rows(kind, stream, end - start, names, columns.uri):
+        for raw in _raw_rows(stream, end - start, header, columns):
             digest.update(raw)
-            if _is_input(raw):
-                yield _parse(raw, kind, names, columns)
+            if _is_input(raw, header):
+                yield _parse(raw, kind, header, columns)
     yield digest.hexdigest()
 
 
@@ -100,29 +102,33 @@ def _json_or_none(raw: bytes) -> object:
         return None
 
 
-def _is_input(raw: bytes) -> bool:
-    return bool(raw.removeprefix(MARK).strip())
+def _is_input(raw: bytes, header: Header | None = None) -> bool:
+    """Whether a line is not blank; one of tabs alone is a row of empty fields where these separate fields."""
+    blanks = b" \n\r\v\f" if header and header.separator == "\t" else None
+    return bool(raw.removeprefix(MARK).strip(blanks))
 
 
-def _header(path: str, stream: BinaryIO, kind: str) -> tuple[list[str], int]:
-    """The column names of a CSV, and how many bytes they take; leaves the stream behind them."""
+def _header(path: str, stream: BinaryIO, kind: str, columns: Columns) -> Header | None:
+    """The first row of a CSV, None for other lists; leaves the stream behind it."""
     if kind != "csv":
-        return [], 0
-    names, size = csv_rows.header(path, text_lines.lines(stream))
-    stream.seek(size)
-    return names, size
+        return None
+    header = csv_rows.header(path, text_lines.lines(stream), columns.uri)
+    stream.seek(header.size)
+    return header
 
 
-def _raw_rows(kind: str, stream: BinaryIO, limit: int | None, names: list[str], uri: str) -> Iterator[bytes]:
+def _raw_rows(
+    stream: BinaryIO, limit: int | None, header: Header | None, columns: Columns
+) -> Iterator[bytes]:
     """The rows in the next `limit` bytes, as bytes."""
     lines = text_lines.lines(stream, limit)
-    return csv_rows.rows(lines, names, uri) if kind == "csv" else lines
+    return csv_rows.rows(lines, header, columns.uri) if header else lines
 
 
-def _parse(raw: bytes, kind: str, names: list[str], columns: Columns) -> Row:
+def _parse(raw: bytes, kind: str, header: Header | None, columns: Columns) -> Row:
     try:
-        if kind == "csv":
-            return row_of(dict(zip(names, csv_rows.fields(raw, len(names)), strict=True)), columns)
+        if header:
+            return row_of(dict(zip(header.names, csv_rows.fields(raw, header), strict=True)), columns)
         if kind == "txt":
             return row_of({columns.uri: text_of(raw).strip()}, columns)
         return row_of(_json(raw), columns)
@@ -140,9 +146,9 @@ def _json(raw: bytes) -> dict[str, object]:
     return row
 
 
-def _check(path: str, kind: str, columns: Columns, names: list[str]) -> None:
-    if kind == "csv":
-        check_columns(path, columns, names, _likely_cause(names))
+def _check(path: str, kind: str, columns: Columns, header: Header | None) -> None:
+    if header:
+        check_columns(path, columns, header.names, _likely_cause(header.names))
     elif kind == "txt" and columns.passed:
         raise BadInput(
             f"{path} is plain text, one URI per line: it has no columns to pass through; omit --pass_through"
@@ -153,8 +159,6 @@ def _likely_cause(names: list[str]) -> str:
     """Why the columns of a CSV list may not be those that were meant, as a clause; '' if nothing shows."""
     if any(is_address("".join(name.split())) for name in names):
         return "the first line looks like a row, and has to name the columns, such as uri"
-    if len(names) == 1 and (other := next((sign for sign in ";\t|" if sign in names[0]), "")):
-        return f"its columns seem to be separated by {other!r}, and have to be by commas"
     return ""
 
 

@@ -244,7 +244,7 @@ KINDS = tuple(
     Kind(name, _named(suffixes), sniff=lambda head: False, cut=partial(_cut, name), keys=_keys)
     for name, suffixes in (
         ("txt", (".txt",)),
-        ("csv", (".csv",)),
+        ("csv", (".csv", ".tsv")),
         ("jsonl", (".jsonl", ".ndjson")),
         ("parquet", (".parquet",)),
     )
