@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,8 @@ from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError, FileMetadata
 
+from pipeline import changes
+from pipeline.changes import OTHERWISE, Change
 from pipeline.console import counted
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
@@ -20,8 +21,6 @@ from transforms.commit import replace as replacing
 from transforms.commit.layout import LISTING, Layout, is_data
 from transforms.commit.receipts import Receipt
 from transforms.elements import Shard
-from transforms.fetching.uris import public_uri
-from transforms.sources import listing as listings
 from transforms.sources.base import Source
 from transforms.sources.uri_list import UriSlice
 from transforms.storage import door
@@ -128,9 +127,13 @@ def find(
             )
         return State(shards, stale=tuple(stale))
     by_label = {shard.label: shard for shard in shards}
-    changed = functools.partial(_changed_files, layout, listing)
+
+    def change() -> Change:
+        with _readable(layout):
+            return changes.find(layout, existing, shards, listing, config.images_per_shard)
+
     for receipt in existing:
-        _check_same(config, receipt, by_label.get(receipt.shard), fingerprint, len(shards), changed)
+        _check_same(config, receipt, by_label.get(receipt.shard), fingerprint, len(shards), change)
     begun = tuple(
         receipt for receipt in existing if receipt.replacing and replacing.can_settle(layout, receipt)
     )
@@ -220,54 +223,33 @@ def _is_complete(layout: Layout, receipt: Receipt, files: Mapping[str, int]) -> 
     )
 
 
-def _changed_files(layout: Layout, listing: bytes | None) -> str:
-    """Which image files have gone and come since the output was begun: '1 file gone, such as a.jpg'; '' if none is known."""
-    with _readable(layout):
-        before = None if listing is None else door.read_if_there(layout.listing)
-    if listing is None or before is None:
-        return ""
-    old, new = dict.fromkeys(listings.texts(before)), dict.fromkeys(listings.texts(listing))
-    changes = (
-        ("gone", [text for text in old if text not in new]),
-        ("new", [text for text in new if text not in old]),
-    )
-    return ", ".join(
-        f"{counted(len(texts), 'file')} {what}, such as {public_uri(texts[0])}"
-        for what, texts in changes
-        if texts
-    )
-
-
 def _check_same(
     config: JobConfig,
     receipt: Receipt,
     shard: Shard | None,
     fingerprint: dict[str, Any],
     of: int,
-    changed_files: Callable[[], str],
+    find_change: Callable[[], Change],
 ) -> None:
-    remedy = "use another --output, or --overwrite to start again"
     for name, (old, new) in receipts.conflicts(receipt.fingerprint, fingerprint).items():
         if name == "numerics":
             raise RequestError(
                 f"--output={config.output} was made by another version of this job, whose --precision={config.model.precision} "
-                f"gives other vectors (numerics = {old or 1}, here {new or 1}): finish it with that version; else {remedy}"
+                f"gives other vectors (numerics = {old or 1}, here {new or 1}): finish it with that version; else {OTHERWISE}"
             )
         raise RequestError(
-            f"--output={config.output} was made with {name} = {old!r}, this run requests {new!r}: {remedy}"
+            f"--output={config.output} was made with {name} = {old!r}, this run requests {new!r}: {OTHERWISE}"
         )
     field = "" if not shard else "name" if receipt.name != shard.name else shard.source.change(receipt.input)
     if shard and not field:
         return
-    changed = changed_files()
-    if config.images_per_shard and "rows" in receipt.input and not changed:
-        remedy = f"leave out --images_per_shard={config.images_per_shard} if the output was begun with another; else {remedy}"
+    what, remedy = find_change()
     if shard is None:
         raise RequestError(
             f"--output={config.output} holds shard {receipt.shard}, but the input now has {counted(of, 'shard')}"
-            f"{changed and f' ({changed})'}: {remedy}"
+            f"{what and f' ({what})'}: {remedy}"
         )
+    what = what or changes.of_source(shard.source, field)
     raise RequestError(
-        f"the input of shard {receipt.shard} has changed since the shard was made: {shard.source.uri} "
-        f"({changed or f'{field} differs'}): {remedy}"
+        f"the input of shard {receipt.shard} has changed since the shard was made: {shard.source.uri} ({what}): {remedy}"
     )
