@@ -17,16 +17,20 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bit import network, self_test, tensorfloat32, tuned
+from bit import tuned
 from bit.checkpoint import open_checkpoint
 from bit.command import exit_with
 from bit.download import WeightsUnreachable, local_path
 from bit.models import ARCHITECTURES, HEADS, Model, UnknownModel, UnusableModel, resolve
-from bit.tensorflow import tf
 from bit.weights import STANDARDIZED, Untrained, Weights, folded, shapes
+
+# TensorFlow takes seconds to import: not before the request is known to be right.
+if TYPE_CHECKING:
+    from bit.tensorflow import tf
 
 
 def module(weights: Weights, head: bool = False, optimized_for: str = "") -> tf.train.Checkpoint:
@@ -36,6 +40,9 @@ def module(weights: Weights, head: bool = False, optimized_for: str = "") -> tf.
     they are standardized and cast now, and nothing is trainable. With `head` the module returns logits, else features;
     its function `serve` returns {'embedding', 'logits'}, or {'embedding'}. Raises UnusableModel if there is no head.
     """
+    from bit import network
+    from bit.tensorflow import tf
+
     if head and not weights.classes:
         raise UnusableModel("the model has no head to export: leave out --head")
     if optimized_for:
@@ -88,6 +95,9 @@ def export(
     become assets. Also records the outputs for the self-test's picture at `side`, which `bit.load` checks. Raises UnusableModel
     unless `output` is a new or empty local folder, or if `classes` are not the head's.
     """
+    from bit import self_test, tensorfloat32
+    from bit.tensorflow import tf
+
     _check_new(output)
     if classes and head:
         tuned.check_names(classes, weights.classes, "the names to export")
@@ -164,6 +174,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.precision and not args.optimized:
             raise UnusableModel("--precision is for --optimized: a trainable module is float32")
         model = resolve(args.model)
+        _check_new(args.output)
         optimized_for = (args.precision or "float32") if args.optimized else ""
         path = _path(model, args.offline)
         weights = _weights(model, path)

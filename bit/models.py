@@ -8,9 +8,11 @@ Sources: google-research/big_transfer README and `bit_hyperrule.py`; arXiv 1912.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bit import home, mirrors, tuned
@@ -242,8 +244,12 @@ def names() -> list[str]:
     return result + [f"untrained/{arch}{head}" for arch in ARCHITECTURES for head in heads]
 
 
-def main() -> None:
-    """Prints the family as a table."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the family as a table. Exits with 2 for any flag but --help."""
+    flags = argparse.ArgumentParser(
+        prog="python -m bit.models", description="Lists the models of the family."
+    )
+    flags.parse_args(argv)
     row = "{:46} {:>9} {:>6} {:>13} {:>8} {:>7}  {}".format
     print(row("name", "embedding", "side", "logits", "classes", "input", "weights"))
     for model in map(resolve, names()):

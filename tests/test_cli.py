@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import textwrap
 import venv
 from importlib.util import find_spec
 from pathlib import Path
@@ -109,6 +110,30 @@ def test_help(command, trap, arguments, code, text):
     done = call(command, *arguments, cwd=trap)
     assert done.returncode == code
     assert text in (done.stderr if code else done.stdout)
+
+
+def test_help_and_wrong_flags_need_no_tensorflow():
+    program = """
+        import importlib, sys
+        sys.modules["tensorflow"] = None  # whoever imports it fails
+
+        def code(main, *flags):
+            try:
+                return main(list(flags))
+            except SystemExit as end:
+                return end.code or 0
+
+        for name in sys.argv[1:]:
+            main = importlib.import_module(name).main
+            assert (code(main, "--help"), code(main, "--none=x")) == (0, 2), name
+        assert code(main, "--model=bit/none", "--output=out") == code(main, "--model=bit/m-r50x1", "--output=.") == 2
+    """
+    main_of = {"pipeline.look": "pipeline.look.command", "pipeline.finetune": "pipeline.finetune.__main__"}
+    modules = [main_of.get(module, module) for module, _, _ in cli.COMMANDS.values()]
+    assert modules[-1] == "bit.export"
+    command = [sys.executable, "-c", textwrap.dedent(program), *modules]
+    done = subprocess.run(command, cwd=helpers.REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_each_command_has_a_module():
