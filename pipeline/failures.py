@@ -12,6 +12,7 @@ from typing import Any
 from pipeline import runners
 from pipeline.options import JobConfig
 from transforms.commit.layout import Layout
+from transforms.elements import IMAGE
 from transforms.fetching import addresses
 from transforms.storage import door
 from transforms.storage.other import OTHER
@@ -47,7 +48,7 @@ def lines(config: JobConfig, layout: Layout, runner: str, by_code: Mapping[str, 
 
 def flags_for(code: str, message: str, config: JobConfig) -> dict[str, str]:
     """The flags, with values, under which a failure like this one would not happen, as far as there are some."""
-    fetch = config.read.fetch
+    fetch, message = config.read.fetch, message.partition(IMAGE)[0]
     if code == "blocked_address":
         networks = [*fetch.allow_private_networks, *_networks(message)]
         return {"--allow_private_networks": ",".join(networks)} if _networks(message) else {}

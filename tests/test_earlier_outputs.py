@@ -9,6 +9,7 @@ from pipeline import verify
 from pipeline.main import main
 from tests import helpers
 from tests.golden.output.make import RUNS
+from transforms.elements import IMAGE
 
 GOLDEN = helpers.REPO / "tests" / "golden" / "output"
 FLAGS = ("--model=untrained/tiny", "--image_size=32", "--batch_size=4")
@@ -33,6 +34,12 @@ def features(folder):
     return [{**record, "embedding": record["embedding"].shape} for record in helpers.read_all(folder)]
 
 
+def ledger(folder):
+    """Without the addresses that messages have only now, where the key is another column."""
+    lines = helpers.read_ledger(folder)
+    return [{**line, "message": line["message"].partition(IMAGE)[0]} for line in lines]
+
+
 def without_versions(path):
     values = json.loads(path.read_text())
     del values["versions"], values["files"]
@@ -50,14 +57,14 @@ def test_it_is_complete_and_nothing_is_done_again(run):
 
 def test_a_shard_that_is_lost_is_made_as_it_was(run):
     folder, job = run
-    before, records, ledger = helpers.contents(folder), features(folder), helpers.read_ledger(folder)
+    before, records, lines = helpers.contents(folder), features(folder), ledger(folder)
     lost = next(folder.glob("receipts/00001-*"))
     receipt = without_versions(lost)
     lost.unlink()
     (folder / "manifest.json").unlink()
     assert job() == 0
     assert verify.main([str(folder)]) == 0
-    assert (features(folder), helpers.read_ledger(folder)) == (records, ledger)
+    assert (features(folder), ledger(folder)) == (records, lines)
     assert without_versions(lost) == receipt
     after = helpers.contents(folder)
     assert set(after) == {*before, "request.json"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transforms.sources.base import Source
 
 EVERY = range(sys.maxsize)  # position
+IMAGE = "; image: "  # in the message of a failure, before the address of its image
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,17 @@ class Failure:
     message: str
     http_status: int | None = None  # of the answer that ended a fetch
 
+    def of_image(self, address: str) -> Failure:
+        """The same, with the address of its image at the end of the message. '': the key is the address."""
+        return replace(self, message=f"{self.message}{IMAGE}{address}") if address else self
+
 
 @dataclass(frozen=True)
 class Encoded:
     """An image as the bytes of its file.
 
     `passed` is a serialized Features body to copy into the record, and `unfit` how many of its values did not fit their column.
+    `address` is where it was fetched from, without secrets, if the key does not say that.
     """
 
     key: bytes
@@ -68,6 +74,7 @@ class Encoded:
     data: bytes
     passed: bytes = b""
     unfit: int = 0
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,8 @@ class Decoded(NamedTuple):
     height: int
     sha256: str  # of the encoded bytes, in hexadecimal
     passed: bytes = b""
-    unfit: int = 0  # as in Encoded
+    unfit: int = 0  # as in Encoded, like the next
+    address: str = ""
 
 
 @dataclass(frozen=True)

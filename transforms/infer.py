@@ -185,7 +185,7 @@ def _features(
     items = chunk.items
     if refused:
         items = tuple(
-            Failure(item.key, item.position, "infer", *refused[item.row])
+            Failure(item.key, item.position, "infer", *refused[item.row]).of_image(item.address)
             if isinstance(item, Decoded) and item.row in refused
             else item
             for item in items

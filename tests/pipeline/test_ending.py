@@ -120,6 +120,7 @@ def config_of(*flags):
         ("timeout", "a.b was silent too long", ["--timeout=20"], {"--timeout": "40"}),
         ("http_4xx", "a.b answered 429", [], {"--per_host": "4"}),
         ("http_4xx", "a.b answered 404", [], {}),
+        ("http_4xx", "a.b answered 404; image: https://a.b/429.jpg", [], {}),
         ("decode_timeout", "took longer", [], {"--decode_timeout": "120"}),
         ("not_image", "a.b leads to 10.1.2.3", [], {}),
         ("opted_out", "a.b says X-Robots-Tag: noai", [], {}),

@@ -89,25 +89,33 @@ class UriSlice:
     def _fetch(self, position: int, row: Row, reading: Reading) -> Item:
         settings = reading.settings
         key = f"{posixpath.basename(self.uri)}[{self.start}]#{position}".encode("utf-8", "surrogateescape")
+        address = ""
         try:
             if row.error:
                 raise row.error
+            uri = _public(row.uri)
+            if settings.key_feature not in ("", settings.uri_column):
+                address = uri.encode("utf-8", "backslashreplace").decode()
             key = listing.key(row.uri) if self.format == listing.FORMAT else _key(row, settings)
+            if key.decode("utf-8", "surrogateescape") == uri:
+                address = ""  # the key says it
             columns = {name: row.columns[name] for name in settings.pass_through if name in row.columns}
             passed, unfit = examples.typed(columns, settings.kinds_by_name)
         except ItemError as error:
-            return Failure(key, position, "read", error.code, str(error))
+            return Failure(key, position, "read", error.code, str(error)).of_image(address)
         except (ValueError, OverflowError) as error:  # invalid Unicode, or an integer beyond 64 bits
-            return Failure(key, position, "read", "bad_row", f"a value cannot be stored: {error}")
+            message = f"a value cannot be stored: {error}"
+            return Failure(key, position, "read", "bad_row", message).of_image(address)
         assert reading.fetch is not None, "a list of URIs needs a way to fetch them"
         began = time.monotonic()
         try:
             data = reading.fetch(self._address(row.uri))
         except ItemError as error:
-            return Failure(key, position, "fetch", error.code, str(error), error.http_status)
+            failure = Failure(key, position, "fetch", error.code, str(error), error.http_status)
+            return failure.of_image(address)
         finally:
             counters.PROCESS.add(fetch_seconds=time.monotonic() - began)
-        return Encoded(key, position, data, passed, unfit)
+        return Encoded(key, position, data, passed, unfit, address)
 
     def _address(self, uri: str) -> str:
         return listing.address(uri) if self.format == listing.FORMAT else relative.address(self.folder, uri)
@@ -155,8 +163,12 @@ def _key(row: Row, settings: ReadSettings) -> bytes:
 
 def key_of_uri(text: str) -> bytes:
     """A URI as a key, without credentials and signatures; a data: URL as the checksum of its bytes."""
+    return _public(text).encode("utf-8", "surrogateescape")
+
+
+def _public(text: str) -> str:
     is_url = "://" in text or text.lstrip()[:5].lower() == "data:"
-    return (public_uri(text) if is_url else text).encode("utf-8", "surrogateescape")
+    return public_uri(text) if is_url else text
 
 
 def slices(path: str, kind: str, settings: ReadSettings, rows_per_slice: int) -> Iterator[UriSlice]:
