@@ -91,7 +91,8 @@ class Summed(Stream):
     def _add(self, at: int, data: bytes | memoryview) -> None:
         low, high = max(self._summed_to - at, 0), min(self._end - at, len(data))
         if at <= self._summed_to and low < high:
-            self._crc = checksums.crc32c(memoryview(data)[low:high], self._crc)
+            part = data if high - low == len(data) else memoryview(data)[low:high]
+            self._crc = checksums.crc32c(part, self._crc)
             self._summed_to = at + high
 
     mode = "rb"  # which Beam's decompression asks for
