@@ -119,6 +119,31 @@ def test_a_reader_that_jumps_gets_what_it_asks_for():
     assert settled(file, 4) == [5, 6, 7, 8]
 
 
+def test_skipping_ahead_reads_the_blocks_on_the_way():
+    """As a walk from header to header does: one request for each would take longer."""
+    file = File()
+    stream = Buffered(opened(file), 64)
+    for at in range(0, len(DATA), 130):
+        stream.seek(at)
+        assert stream.read(12) == DATA[at : at + 12]
+    assert len(file.requests) < 30
+    file.requests.clear()
+    stream = Buffered(opened(file, ahead=0), 64)
+    for at in range(0, len(DATA), 130):
+        stream.seek(at)
+        assert stream.read(12) == DATA[at : at + 12]
+    assert len(file.requests) > 100
+    assert sum(count for _, count in file.requests[1:]) < len(DATA)
+
+
+def test_of_a_file_that_is_only_looked_into_little_is_requested():
+    file = File(64 << 20)
+    stream = Buffered(Reader("gs://bucket/file", lambda: file, 16 << 20, AHEAD), 100)
+    assert stream.read(300) == DATA[:300]
+    assert settled(file, 1) == [0]
+    assert file.requests == [(0, 1 << 20)]
+
+
 def test_nothing_is_requested_ahead_beyond_the_range_that_is_read():
     file = File()
     reader = opened(file)

@@ -14,6 +14,8 @@ from transforms.storage.errors import Changed, CutShort
 from transforms.storage.stores import Opened
 from transforms.storage.watching import Begun
 
+_FIRST_BYTES = 1 << 20  # 1 MiB, from a store: many a file is only looked into
+
 
 class Stream(io.RawIOBase):
     """A stream over a file of storage. What nobody closes stays open, unlike the streams of `io`: no finalizer waits for storage.
@@ -95,31 +97,39 @@ class Reader(Stream):
 
     def _available(self, wanted: int) -> memoryview:
         """The bytes in memory from the position on, after fetching some if there are none."""
-        at = self._position - self._start
-        if not 0 <= at < len(self._block) and self._position < self.size:
-            is_sequential = at == len(self._block) or not wanted
-            count = max(wanted, self._block_bytes) if is_sequential else wanted
-            self._jumps |= not is_sequential and bool(self._block)
-            # The first small read need not be followed by more, nor any where the reader jumps, as those of Parquet do.
-            goes_on = not wanted or (is_sequential and self._block and not self._jumps)
-            limit = self.until if self._position < self.until else self.size
-            end = limit if goes_on and limit == self.until else min(self._position + count, limit)
-            self._start, at = self._position, 0
-            self._block = self._fetched(min(count, end - self._position), end)
-        return memoryview(self._block)[at:] if 0 <= at <= len(self._block) else memoryview(b"")
+        while not 0 <= self._position - self._start < len(self._block) and self._position < self.size:
+            self._fetch(wanted)
+        return memoryview(self._block)[max(0, self._position - self._start) :]
 
-    def _fetched(self, count: int, end: int) -> bytes:
-        """Up to `count` bytes from the position on. Where there are requests ahead, they go on as far as `end`."""
-        if not self._begun or self._begun[0].offset != self._position:
+    def _fetch(self, wanted: int) -> None:
+        """Replaces the block in memory by one that the position lies in."""
+        skipped = self._position - self._start - len(self._block)
+        # Skipping from one record's header to the next is sequential where a request takes longer than what lies between.
+        is_near = bool(self._blocks_ahead) and not self._jumps and 0 < skipped < self._block_bytes
+        is_sequential = not wanted or skipped == 0 or is_near
+        self._jumps |= not is_sequential and bool(self._block)
+        # The first small read need not be followed by more, nor any where the reader jumps, as those of Parquet do.
+        goes_on = not wanted or (is_sequential and bool(self._block) and not self._jumps)
+        count = max(wanted, self._block_bytes if is_sequential else 0)
+        if self._blocks_ahead and not goes_on and not self._block:
+            count = max(wanted, min(_FIRST_BYTES, self._block_bytes))
+        limit = self.until if self._position < self.until else self.size
+        end = limit if goes_on and limit == self.until else min(self._position + count, limit)
+        self._start, self._block = self._requested(min(count, end - self._position), end)
+
+    def _requested(self, count: int, end: int) -> tuple[int, bytes]:
+        """Where a block that the position lies in starts, and its bytes. Requests ahead go on as far as `end`."""
+        while self._begun and self._begun[0].end <= self._position:
+            self._begun.popleft()
+        if self._begun and self._begun[0].offset > self._position:
             self._begun.clear()
         if self._blocks_ahead:
             count = min(count, self._block_bytes)
             self._begin(end)
-        first = [self._begun.popleft().data] if self._begun else []
-        begin, read = self._position, self._read
-        return retrying.call(
-            "reading", self._path, lambda: read(begin, count, first.pop() if first else None)
-        )
+        begun = self._begun.popleft() if self._begun else None
+        start, first = (begun.offset, [begun.data]) if begun else (self._position, [])
+        read = functools.partial(self._read, start, count)
+        return start, retrying.call("reading", self._path, lambda: read(first.pop() if first else None))
 
     def _begin(self, end: int) -> None:
         """Requests blocks until one more than those ahead are under way."""
