@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from pipeline.dry_run import estimate
 from pipeline.dry_run.estimate import Cost
 from transforms.elements import Decoded
 from transforms.records import features
+from transforms.write import COMMITS
 
 IMAGE_BYTES = 88_000  # a JPEG of 500 x 375, as in the benchmarks
 BATCH = 128
@@ -30,7 +31,7 @@ IMAGES_PER_SECOND = 2866.0
 FED_PER_CORE = 319.0
 # "Encoding and writing records", and a commit on a store, which is assumed: a dry run measures it.
 READ_CPU_SECONDS, WRITE_SECONDS = 43e-6, 33.4e-6
-COMMIT = Cost(wall=1.0, cpu=4e-3)
+COMMIT = Cost(wall=1.0 / COMMITS, cpu=4e-3)
 # The table of a batch's kernels there, milliseconds: convolutions by arithmetic, norms and the rest by memory.
 COMPUTED_MS, MOVED_MS = 25.2, 6.7 + 4.7 + 0.6
 
@@ -87,7 +88,7 @@ def computing(images: float, images_per_shard: int) -> Iterator[str]:
     for device in DEVICES:
         one, stages = job(device, images, images_per_shard)
         hours = estimate.overlapping(one, stages) / 3600
-        slowest = _slowest(stages)
+        slowest = max(stages, key=lambda name: stages[name].wall)
         prices = (
             "-" if price is None else dollars(price * hours) for price in (device.on_demand, device.spot)
         )
@@ -95,11 +96,6 @@ def computing(images: float, images_per_shard: int) -> Iterator[str]:
             f"| {device.name} | {device.machine} | {rate(device):.0f} | {hours:,.0f} | {slowest} | "
             f"{' | '.join(prices)} | {math.ceil(hours / 24)} |"
         )
-
-
-def _slowest(stages: Mapping[str, Cost]) -> str:
-    walls = estimate.walls(stages)
-    return max(walls, key=lambda name: walls[name])
 
 
 def layout(images: float) -> Iterator[str]:
@@ -110,7 +106,7 @@ def layout(images: float) -> Iterator[str]:
         shards = math.ceil(images / size)
         seconds = ", ".join(f"{size / rate(device):.1f}" for device in DEVICES)
         stages = [job(device, images, size)[1] for device in DEVICES]
-        slowest = ", ".join(_slowest(all_of) for all_of in stages)
+        slowest = ", ".join(max(all_of, key=lambda name: all_of[name].wall) for all_of in stages)
         requests = shards * REQUESTS_PER_SHARD * (CLASS_A + CLASS_B)
         yield (
             f"| {size:,} | {shards:,} | {size * record_bytes() / 1e6:,.0f} MB | {seconds} | {slowest} | {dollars(requests)} |"

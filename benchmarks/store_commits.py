@@ -63,13 +63,13 @@ def main() -> None:
         requests += 1
         time.sleep(flags.latency_ms / 1000)
 
-    found: dict[int, list[float]] = {1: [], write.COMMITS: []}
+    measured: dict[int, list[float]] = {1: [], write.COMMITS: []}
     with stores.s3() as store:
         store.use()
         S3.connect()
         S3._client.meta.events.register("before-send.s3", late)
         for _ in range(flags.rounds):
-            for commits, runs in found.items():
+            for commits, runs in measured.items():
                 write.COMMITS = commits
                 runs.append(_write(store.folder(), flags.shards, flags.images))
                 rate = flags.shards * flags.images / runs[-1]
@@ -79,7 +79,7 @@ def main() -> None:
     what = f"{flags.shards} shards of {flags.images} images, {of_one:.0f} requests each"
     print(f"{what}, which take {flags.latency_ms:g} ms more")
     print("| commits at once | images/s | seconds per shard |\n|---|---|---|")
-    for commits, runs in found.items():
+    for commits, runs in measured.items():
         seconds = statistics.median(runs)
         rate = flags.shards * flags.images / seconds
         print(f"| {commits} | {rate:.0f} | {seconds / flags.shards:.2f} |")

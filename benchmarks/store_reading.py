@@ -94,10 +94,10 @@ def main() -> None:
     os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     url = f"http://127.0.0.1:{ports.get(timeout=60)}"
     door.configure(PipelineOptions([f"--s3_endpoint_url={url}", "--s3_region_name=us-east-1"]))
-    found: dict[int, list[tuple[float, float]]] = {0: [], opening.BLOCKS_AHEAD: []}
+    measured: dict[int, list[tuple[float, float]]] = {0: [], opening.BLOCKS_AHEAD: []}
     try:
         for _ in range(flags.rounds):
-            for ahead, runs in found.items():
+            for ahead, runs in measured.items():
                 opening.BLOCKS_AHEAD = ahead
                 seconds, cpu, crc = _read("s3://bucket/object", len(data))
                 runs.append((seconds, cpu))
@@ -110,7 +110,7 @@ def main() -> None:
         f"{len(data) / 1e6:.0f} MB, {flags.latency_ms:g} ms until an answer, {flags.mb_per_s:g} MB/s per connection"
     )
     print("| requests at once | MB/s | images/s | CPU time, us per image |\n|---|---|---|---|")
-    for ahead, runs in found.items():
+    for ahead, runs in measured.items():
         seconds, cpu = (statistics.median(values) for values in zip(*runs, strict=True))
         rate = flags.images / seconds
         print(

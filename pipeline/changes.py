@@ -57,7 +57,7 @@ def find(
             else _of_files(listings.texts(before), listings.texts(listing), is_complete)
         )
     elif is_complete:
-        old, new = ([_BOUNDS.sub("", of.name) for of in all_of] for all_of in (existing, shards))
+        old, new = ([_BOUNDS.sub("", one.name) for one in named] for named in (existing, shards))
         # Else they are relative to another folder now.
         change = _of_files(old, new, is_complete) if set(old) & set(new) else None
     if change is None and is_complete:

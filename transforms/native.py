@@ -73,8 +73,8 @@ LIBRARY = load(Path(__file__).parent)
 def warn_missing() -> None:
     """Logs why the job is slower than it could be, once per process."""
     logging.getLogger(__name__).warning(
-        "the native code %s, so NumPy resizes the images: the vectors are the same, but it is slower. "
-        "With a C compiler (Debian, Ubuntu: apt install gcc libc6-dev) reinstall the package, or in a checkout run "
+        "the native code %s, so NumPy resizes the images and Python frames the records: the bytes are the same, but it is "
+        "slower. With a C compiler (Debian, Ubuntu: apt install gcc libc6-dev) reinstall the package, or in a checkout run "
         "`python setup.py build_ext --inplace --force`.",
         _problem,
     )

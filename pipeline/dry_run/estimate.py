@@ -10,8 +10,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from transforms.write import COMMITS
-
 _START_AND_END_SECONDS = 0.4  # of the graph, whatever the number of images
 
 
@@ -105,14 +103,9 @@ def stages_of(job: Job, samples: Sequence[ShardSample], measured: Measured) -> t
     }
 
 
-def walls(stages: Mapping[str, Cost]) -> dict[str, float]:
-    """Seconds of each stage where it overlaps with the others: several shards are committed at once."""
-    return {name: cost.wall / (COMMITS if name == "commit" else 1) for name, cost in stages.items()}
-
-
 def overlapping(job: Job, stages: Mapping[str, Cost]) -> float:
     """Seconds that the job takes if its stages overlap perfectly."""
-    slowest = max(walls(stages).values())
+    slowest = max(stage.wall for stage in stages.values())
     return _START_AND_END_SECONDS + max(slowest, total(stages.values()).cpu / job.cpus)
 
 

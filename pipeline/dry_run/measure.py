@@ -19,6 +19,7 @@ from transforms.elements import Decoded, FeatureChunk, Shard
 from transforms.infer import BitModelHandler
 from transforms.sources.tfrecord import RecordFile
 from transforms.storage import door
+from transforms.write import COMMITS
 
 _MODEL_CALLS = (3, 30)  # at least, at most
 _MODEL_SECONDS = 3.0  # no more calls after this time
@@ -64,7 +65,7 @@ def _write_shard(rows: tuple[Decoded, ...], outputs: Mapping[str, np.ndarray]) -
 
 
 def _waiting_for_store(output: str) -> Cost:
-    """How long a commit waits for requests to the store of the output; nothing on a disk."""
+    """How long commits, several at once, wait for requests to the store of the output, per shard; nothing on a disk."""
     if door.is_local(output):
         return NOTHING
     waits = []
@@ -72,7 +73,7 @@ def _waiting_for_store(output: str) -> Cost:
         with Stopwatch() as watch:
             door.exists(Layout(output).manifest)
         waits.append(Cost(watch.cost.wall))
-    return _median(waits).times(_COMMIT_REQUESTS)
+    return _median(waits).times(_COMMIT_REQUESTS / COMMITS)
 
 
 def _median(costs: Sequence[Cost]) -> Cost:

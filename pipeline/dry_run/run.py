@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.console import counted, show
-from pipeline.dry_run.estimate import Estimate, Job, estimate, walls
+from pipeline.dry_run.estimate import Estimate, Job, estimate
 from pipeline.dry_run.measure import measure
 from pipeline.dry_run.sample import Image, Sampler
 from pipeline.options import JobConfig
@@ -107,7 +107,7 @@ def lines(config: JobConfig, plan: Plan, survey: Survey) -> list[str]:
     sizes = sorted(image.size_bytes for image in survey.images if image.decoded)
     areas = sorted((i.width * i.height, i.width, i.height) for image in survey.images if (i := image.decoded))
     (_, width, height), (_, widest, highest) = areas[len(areas) // 2], areas[-1]
-    rates = [f"{name} {job.images / max(wall, 1e-9):.1f}" for name, wall in walls(job.stages).items()]
+    rates = [f"{name} {job.images / max(stage.wall, 1e-9):.1f}" for name, stage in job.stages.items()]
     features_bytes = job.images * len(sizes) / count * survey.record_bytes
     known = [shard.source.inputs for shard in plan.todo or plan.shards]
     images = f"about {round(job.images):,} images"

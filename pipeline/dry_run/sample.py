@@ -25,9 +25,9 @@ from transforms.sources.tfrecord import RecordFile
 from transforms.storage import door
 
 IMAGES_PER_SHARD = 16
-_SPREAD_BYTES = (
-    16 << 20
-)  # 16 MiB: files of records below this are read whole, as are those that cannot be sought in up to here
+# 16 MiB: files of records below this are read whole, as are those that cannot be sought in up to here.
+_SPREAD_BYTES = 16 << 20
+_STORE_BYTES = 128 << 20  # 128 MiB: of a file in a store, read to see how fast that is
 _PARTS = 4  # of a file of records
 _DECODE_SECONDS = 0.2  # per shard, at least
 
@@ -61,6 +61,7 @@ class Sampler:
         self._fetcher = Fetcher(config.read.fetch)
         self._fetching = ThreadPoolExecutor(IMAGES_PER_SHARD, "fetch")
         self._feeders = feeders.acquire(config.decode)
+        self._store_seconds: dict[str, float] = {}  # per byte, by scheme
 
     def close(self) -> None:
         """Closes connections and ends threads and feeders."""
@@ -137,7 +138,22 @@ class Sampler:
         share = min(1.0, image_units / max(1, min(shard.units, block)))
         read = limit or count  # with those passed over
         cost = total([opening.cost.times(share), going_on.cost.times(1 / max(1, read - 1))])
+        if shard.source.inputs is None and not door.is_local(shard.source.uri):
+            cost = Cost(image_units * self._seconds_per_byte(shard.source.uri), cost.cpu)
         return items, cost, image_units
+
+    def _seconds_per_byte(self, uri: str) -> float:
+        """Of reading a file of a store from its start, with several requests at once; measured once for each store.
+
+        A few images say nothing of it: they come with the first request, before others run beside it."""
+        store = uri.partition("://")[0]
+        if store not in self._store_seconds:
+            size = 0
+            with Stopwatch() as reading, door.open_unbuffered(uri) as stream:
+                while size < _STORE_BYTES and (block := stream.read_block()):
+                    size += len(block)
+            self._store_seconds[store] = reading.cost.wall / max(1, size)
+        return self._store_seconds[store]
 
     def _decoding_cost(self, encoded: Sequence[Encoded]) -> Cost:
         """The cost of decoding one of the images while all feeders decode."""

@@ -15,7 +15,6 @@ from pipeline.dry_run.estimate import (
     sequential,
     stages_of,
 )
-from transforms.write import COMMITS
 
 JOB = Job(units=100, shards=1, batch_size=10, cpus=2)
 FREE = Measured(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
@@ -42,7 +41,7 @@ def images(units=100, image_units=1, **costs):
         ({"input": Cost(9), "model": Cost(5)}, 9, 14),
         ({"model": Cost(5), "decode": busy(4)}, 5, 9),
         ({"model": Cost(5), "write": Cost(7)}, 7, 12),
-        ({"model": Cost(5), "commit": Cost(7 * COMMITS)}, 7, 5 + 7 * COMMITS),  # several shards at once
+        ({"model": Cost(5), "commit": Cost(7)}, 7, 12),
         # two CPUs have no more CPU time to give
         ({"model": Cost(5), "decode": Cost(15, 30)}, 15, 20),
         ({"model": Cost(5, 10), "decode": Cost(2, 4)}, 7, 7),

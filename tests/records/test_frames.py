@@ -77,3 +77,23 @@ def test_vectors_of_any_layout(monkeypatch):
     records = parts(random, 6, len(layouts), 4)
     stored = bytes(frames.framed(records, layouts))
     assert stored == b"".join(tfrecord.frame(frames.joined(record, layouts)) for record in records)
+
+
+@pytest.mark.parametrize("row", [-1, 4, 10**7])
+@pytest.mark.parametrize("built", [True, False], ids=["native", "python"])
+def test_a_row_that_is_not_there_is_refused(monkeypatch, row, built):
+    if not built:
+        monkeypatch.setattr(native, "LIBRARY", None)
+    vectors = [np.zeros((9, 3), np.float32), np.zeros((4, 2), np.float32)]
+    records = [frames.Parts(3, [b"a", b"b", b"c"]), frames.Parts(row, [b"a", b"b", b"c"])]
+    with pytest.raises(IndexError):
+        frames.framed(records, vectors)
+
+
+@pytest.mark.parametrize("pieces", [[b"a"], [b"a", b"b", b"c"]])
+@pytest.mark.parametrize("built", [True, False], ids=["native", "python"])
+def test_pieces_and_vectors_that_do_not_match_are_refused(monkeypatch, pieces, built):
+    if not built:
+        monkeypatch.setattr(native, "LIBRARY", None)
+    with pytest.raises(ValueError, match=r"pieces|argument"):
+        frames.framed([frames.Parts(0, pieces)], [np.zeros((1, 3), np.float32)])

@@ -192,3 +192,37 @@ def test_requests_of_no_more_use_are_left_to_themselves():
     assert reader.read_block() == DATA[10 * BLOCK : 11 * BLOCK]
     reader.seek(0)
     assert whole(reader) == DATA
+
+
+@pytest.mark.parametrize("ahead", [0, 1, AHEAD])
+def test_whatever_is_asked_for_in_whatever_order_is_that_of_the_file(ahead):
+    random = np.random.RandomState(ahead)
+    for _ in range(40):
+        file = File()
+        for block in random.randint(0, 21, 3):
+            offset = int(block) * BLOCK
+            file.faults[offset] = [
+                DATA[offset : offset + int(random.randint(BLOCK))]
+            ]  # short, or none at all
+        reader = opened(file, ahead)
+        reader.until = int(random.randint(1, len(DATA) + 1))
+        at = 0
+        for _ in range(30):
+            if random.rand() < 0.3:
+                at = int(random.randint(len(DATA) + 50))
+                reader.seek(at)
+            wanted = int(random.randint(-3 * BLOCK, 3 * BLOCK))
+            got = reader.read(wanted) if wanted > 0 else reader.read_block()
+            assert got == DATA[at : at + len(got)]
+            assert got or at >= len(DATA)
+            at += len(got)
+
+
+def test_after_an_error_there_are_no_bytes_of_before():
+    file = File()
+    reader = opened(file, 0)
+    assert reader.read_block() == DATA[:BLOCK]
+    file.faults[BLOCK] = [PermissionError(13, "no")]
+    with pytest.raises(StorageFailed):
+        reader.read_block()
+    assert reader.read_block() == DATA[BLOCK : 2 * BLOCK]

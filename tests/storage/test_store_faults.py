@@ -71,7 +71,7 @@ def test_blocks_read_in_parallel_from_a_store_in_trouble_are_those_of_the_file(j
     path = f"{job.store.folder()}/file"
     door.write_atomic(path, data)
     job.proxy.hit.clear()
-    job.proxy.probability = 0.3 if job.store.root.startswith("s3") else 0.1
+    job.proxy.probability = 0.3
     with door.open_unbuffered(path) as stream:
         read = b"".join(iter(stream.read_block, b""))
     job.proxy.probability = 0.0

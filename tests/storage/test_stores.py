@@ -12,12 +12,15 @@ import threading
 import pytest
 
 from pipeline import verify
+from pipeline.dry_run import sample
 from tests import helpers
-from tests.storage.memory import Forgetful, MemoryStore
+from tests.storage.memory import Forgetful, MemoryFile, MemoryStore
 from transforms.errors import ItemError
 from transforms.fetching.fetcher import Fetcher
 from transforms.fetching.settings import FetchSettings
-from transforms.storage import door, stores
+from transforms.sources import listing, text_rows
+from transforms.sources.rows import Columns
+from transforms.storage import door, opening, reading, stores
 from transforms.storage.errors import Fault
 from transforms.storage.other import OTHER
 
@@ -99,6 +102,52 @@ def test_a_job_runs_within_a_store_that_beam_has_never_heard_of(memory, tmp_path
     assert len(features) == 2
     assert all(written[name] == expected[name] for name in features)
     assert verify.main(["memory://out"]) == verify.COMPLETE
+
+
+def test_a_dry_run_takes_the_rate_of_a_store_from_a_long_read(memory, tmp_path, capsys, monkeypatch):
+    helpers.write_shards(tmp_path / "in", (9, 2))
+    for name, data in helpers.contents(tmp_path / "in").items():
+        memory.files[f"memory://in/{name}"] = data
+    read = []
+    plain = sample.Sampler._seconds_per_byte
+
+    def slowly(self, uri):
+        read.append(uri)
+        assert 0 < plain(self, uri) < 1
+        return 1.0
+
+    monkeypatch.setattr(sample.Sampler, "_seconds_per_byte", slowly)
+    helpers.job("--input=memory://in/*", "--dry_run", output=tmp_path / "out")
+    assert read == sorted(memory.files)
+    rate = float(re.search(r"rates .*input ([\d.]+)", capsys.readouterr().err)[1])
+    assert rate == 0.0  # a second for each byte
+    read.clear()
+    helpers.job(f"--input={tmp_path}/in/*", "--dry_run", output=tmp_path / "out")
+    assert not read
+
+
+@pytest.mark.parametrize("kind", [listing.FORMAT, "txt", "csv"])
+def test_a_slice_of_a_list_in_a_store_costs_little_more_than_its_bytes(memory, monkeypatch, kind):
+    monkeypatch.setattr(opening, "_STORE_BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr(reading, "_LEAST_BYTES", 1 << 14)
+    rows = [b"https://example.com/%06d.jpg\n" % row for row in range(200_000)]
+    memory.files["memory://in/list"] = b"".join((b"uri\n", *rows) if kind == "csv" else rows)
+    start = memory.files["memory://in/list"].index(rows[100_000])
+    end = start + sum(map(len, rows[100_000:110_000]))
+    plain, requested = MemoryFile.read_at, []
+
+    def read_at(self, offset, count):
+        requested.append(count)
+        return plain(self, offset, count)
+
+    monkeypatch.setattr(MemoryFile, "read_at", read_at)
+    if kind == listing.FORMAT:
+        read = list(listing.read("memory://in/list", start, end))
+    else:
+        columns = Columns("uri")
+        read = list(text_rows.read("memory://in/list", kind, columns, start, end))
+    assert [row.uri for row in read[:-1]] == [row.decode().strip() for row in rows[100_000:110_000]]
+    assert end - start <= sum(requested) < 1.2 * (end - start)
 
 
 def test_images_come_through_the_same_store_within_the_limits_of_a_fetch(memory, fetcher):

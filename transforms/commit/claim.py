@@ -21,7 +21,7 @@ from transforms.commit import receipts
 from transforms.commit.files import is_complete
 from transforms.commit.layout import Layout, stem_of
 from transforms.commit.receipts import Receipt
-from transforms.storage import door
+from transforms.storage import door, retrying
 from transforms.storage.errors import StorageFailed
 
 
@@ -135,11 +135,15 @@ def withdraw(layout: Layout, attempt: str) -> None:
     """
     if not door.is_local(layout.folder):
         return
-    with contextlib.suppress(StorageFailed):
+
+    def drop() -> None:
         claims = door.match(layout.claim(stem_of(attempt), "*"))
-        found = [door.read_if_there(file.path) for file in claims]
-        if not any(data and Claim.from_json(data).attempt == attempt for data in found):
+        contents = [door.read_if_there(file.path) for file in claims]
+        if not any(data and Claim.from_json(data).attempt == attempt for data in contents):
             door.delete([file.path for file in door.match(layout.files_of(attempt))])
+
+    with contextlib.suppress(StorageFailed):
+        retrying.once("deleting", layout.temporary, drop, retrying.AFTER_A_FAILURE_SECONDS)
 
 
 def sweep(layout: Layout, attempt: str) -> None:

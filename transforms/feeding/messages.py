@@ -145,8 +145,8 @@ def result(item: Encoded | Record, row: int, outcome: Outcome) -> Decoded | Fail
     status, has_key, _, width, height, sha256, (key, first, second), unfit = outcome
     key = key if has_key else item.key
     if status == DECODED:
-        own = (first, unfit) if isinstance(item, Record) else (item.passed, item.unfit, item.address)
-        return Decoded(key, item.position, row, width, height, sha256.hex(), *own)
+        copied = (first, unfit) if isinstance(item, Record) else (item.passed, item.unfit, item.address)
+        return Decoded(key, item.position, row, width, height, sha256.hex(), *copied)
     if status == NO_MEMORY:
         raise MemoryError("out of memory in a process that decodes images")
     code, message = first.decode("utf-8", "replace"), second.decode("utf-8", "replace")

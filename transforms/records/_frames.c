@@ -98,7 +98,7 @@ typedef struct {
 
    `pieces` are those of all records; `sizes` int32 (count, kinds + 1) of each; `rows` (count,) of each record's vectors. */
 EXPORTED void frames(const uint8_t *pieces, const int32_t *sizes, const int32_t *rows, ptrdiff_t count,
-                     const vectors *of, ptrdiff_t kinds, uint8_t *out) {
+                     const vectors *table, ptrdiff_t kinds, uint8_t *out) {
     for (int lanes; count > 0; count -= lanes) {
         const uint8_t *record[LANES];
         uint8_t *end[LANES];
@@ -112,8 +112,8 @@ EXPORTED void frames(const uint8_t *pieces, const int32_t *sizes, const int32_t 
                 at += *sizes, pieces += *sizes;
                 if (kind == kinds)
                     break;
-                memcpy(at, of[kind].data + *rows * of[kind].size, (size_t)of[kind].size);
-                at += of[kind].size;
+                memcpy(at, table[kind].data + *rows * table[kind].size, (size_t)table[kind].size);
+                at += table[kind].size;
             }
             sizes++;
             uint64_t length = (uint64_t)(at - record[lane]);

@@ -22,6 +22,8 @@ class Parts(NamedTuple):
 
 def joined(parts: Parts, vectors: Sequence[np.ndarray]) -> bytes:
     """The record without a frame. `vectors`: float32, little-endian, (rows, ...) each."""
+    if parts.row < 0:
+        raise IndexError(f"row {parts.row}")
     data = [parts.pieces[0]]
     for values, piece in zip(vectors, parts.pieces[1:], strict=True):
         data += values[parts.row].tobytes(), piece
@@ -29,18 +31,31 @@ def joined(parts: Parts, vectors: Sequence[np.ndarray]) -> bytes:
 
 
 def framed(records: Sequence[Parts], vectors: Sequence[np.ndarray]) -> memoryview:
-    """The records one after the other, each with its header and footer. `vectors`: as in `joined`."""
+    """The records one after the other, each with its header and footer. `vectors`: as in `joined`.
+
+    Raises IndexError for a row that a vector does not have, ValueError for another number of pieces than the vectors need."""
     if not native.has_crc():
         return memoryview(b"".join(tfrecord.frame(joined(parts, vectors)) for parts in records))
     assert native.LIBRARY
     pieces = list(chain.from_iterable(parts.pieces for parts in records))
     sizes = np.fromiter(map(len, pieces), np.int32, len(pieces))
     rows = np.fromiter((parts.row for parts in records), np.int32, len(records))
-    of = [np.ascontiguousarray(values).reshape(len(values), -1) for values in vectors]
-    table = (native.Vectors * len(of))(*(native.Vectors(v.ctypes.data, v[0].nbytes) for v in of))
-    frame_bytes = FRAME_BYTES + sum(values[0].nbytes for values in of)
+    arrays = [np.ascontiguousarray(values).reshape(len(values), -1) for values in vectors]
+    # The native code looks at no bounds.
+    if len(records) and arrays and not 0 <= rows.min() <= rows.max() < min(map(len, arrays)):
+        raise IndexError(f"rows {rows.min()} to {rows.max()} of {min(map(len, arrays))}")
+    if any(len(parts.pieces) != len(arrays) + 1 for parts in records):
+        raise ValueError(f"a record with {len(arrays)} vectors has {len(arrays) + 1} pieces")
+    table = (native.Vectors * len(arrays))(*(native.Vectors(v.ctypes.data, v[0].nbytes) for v in arrays))
+    frame_bytes = FRAME_BYTES + sum(values[0].nbytes for values in arrays)
     out = np.empty(int(sizes.sum()) + len(records) * frame_bytes, np.uint8)
     native.LIBRARY.frames(
-        b"".join(pieces), sizes.ctypes.data, rows.ctypes.data, len(records), table, len(of), out.ctypes.data
+        b"".join(pieces),
+        sizes.ctypes.data,
+        rows.ctypes.data,
+        len(records),
+        table,
+        len(arrays),
+        out.ctypes.data,
     )
     return out.data

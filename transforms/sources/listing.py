@@ -43,7 +43,7 @@ def cut(listing: bytes, rows_per_slice: int) -> Iterator[Slice]:
 def read(path: str, start: int, end: int) -> Iterator[Row | str]:
     """The rows of a slice, then, as the last item, the SHA-256 of what was read."""
     digest, at = hashlib.sha256(), start
-    with door.open_binary(path) as stream:
+    with door.open_binary(path, until=end) as stream:
         stream.seek(start)
         while at < end and (raw := stream.readline()):
             digest.update(raw)

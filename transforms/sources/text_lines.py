@@ -27,9 +27,11 @@ _HEAD_BYTES = 4 << 10  # 4 KiB
 _READ_BYTES = 1 << 20  # 1 MiB
 
 
-def opened(path: str) -> Any:
-    """Opens a list at its start, as a seekable stream of UTF-8: without a mark of UTF-16 or UTF-32, its bytes are unchanged."""
-    stream = door.open_input(path)
+def opened(path: str, until: int | None = None) -> Any:
+    """Opens a list at its start, as a seekable stream of UTF-8: without a mark of UTF-16 or UTF-32, its bytes are unchanged.
+
+    `until`: where reading is expected to end."""
+    stream = door.open_input(path, until=until)
     head = door.head(stream, len(codecs.BOM_UTF32_LE))
     stream.seek(0)
     encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "")

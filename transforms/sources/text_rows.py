@@ -70,7 +70,7 @@ def count(path: str, kind: str, columns: Columns, most: int) -> int:
 def read(path: str, kind: str, columns: Columns, start: int, end: int) -> Iterator[Row | str]:
     """The rows of a slice, then, as the last item, the SHA-256 of what was read."""
     digest = hashlib.sha256()
-    with text_lines.opened(path) as stream:
+    with text_lines.opened(path, until=end) as stream:
         header = _header(path, stream, kind, columns)
         stream.seek(start)
         for raw in _raw_rows(stream, end - start, header, columns):

@@ -93,12 +93,12 @@ class UriSlice:
         try:
             if row.error:
                 raise row.error
-            uri = _public(row.uri)
             if settings.key_feature not in ("", settings.uri_column):
-                address = uri.encode("utf-8", "backslashreplace").decode()
+                address = _public(row.uri)
             key = listing.key(row.uri) if self.format == listing.FORMAT else _key(row, settings)
-            if key.decode("utf-8", "surrogateescape") == uri:
+            if key.decode("utf-8", "surrogateescape") == address:
                 address = ""  # the key says it
+            address = address.encode("utf-8", "backslashreplace").decode()
             columns = {name: row.columns[name] for name in settings.pass_through if name in row.columns}
             passed, unfit = examples.typed(columns, settings.kinds_by_name)
         except ItemError as error:

@@ -16,17 +16,24 @@ _DISK_BLOCK_BYTES = (
 _STORE_BLOCK_BYTES = (
     16 << 20
 )  # 16 MiB; one request per block, which costs milliseconds of Python, with the GIL
-BLOCKS_AHEAD = 3  # requested in parallel; with the one that is read, 64 MiB of memory per file
+BLOCKS_AHEAD = 3  # requested in parallel with the one that is waited for: 64 MiB of memory per file
 
 
-def open_input(path: str, start: int = 0, watch: Callable[[Reader], io.RawIOBase] | None = None) -> Any:
+def open_input(
+    path: str,
+    start: int = 0,
+    watch: Callable[[Reader], io.RawIOBase] | None = None,
+    until: int | None = None,
+) -> Any:
     """Opens a file for reading at offset `start` of its decompressed bytes: see `compression`.
 
-    `watch` may wrap the raw stream below the decompression.
+    `watch` may wrap the raw stream below the decompression. `until`: as in `open_binary`, of decompressed bytes.
     """
     reader = open_unbuffered(path)
     raw: Any = Buffered(watch(reader) if watch else reader)
     stream = compression.decompressed(raw)
+    if until is not None and not compression.is_compressed(stream):
+        reader.until = min(until, reader.size)
     if start:
         stream.seek(start)
     return stream
@@ -66,6 +73,9 @@ def block_bytes(path: str) -> int:
     return _DISK_BLOCK_BYTES if is_local(path) else _STORE_BLOCK_BYTES
 
 
-def open_binary(path: str) -> io.BufferedReader:
-    """Opens a file for buffered reading of its raw bytes."""
-    return Buffered(open_unbuffered(path))
+def open_binary(path: str, until: int | None = None) -> io.BufferedReader:
+    """Opens a file for buffered reading of its raw bytes, which is expected to end at the offset `until`."""
+    reader = open_unbuffered(path)
+    if until is not None:
+        reader.until = min(until, reader.size)
+    return Buffered(reader)

@@ -14,7 +14,7 @@ from transforms.storage.errors import Changed, CutShort
 from transforms.storage.stores import Opened
 from transforms.storage.watching import Begun
 
-_FIRST_BYTES = 1 << 20  # 1 MiB, from a store: many a file is only looked into
+_LEAST_BYTES = 1 << 20  # 1 MiB, in a request to a store: many a file is only looked into
 
 
 class Stream(io.RawIOBase):
@@ -52,7 +52,7 @@ class Reader(Stream):
         each answer at a limited rate.
 
     Attributes:
-      until: where sequential reading is expected to end: only what is asked for is requested from there on.
+      until: where sequential reading is expected to end: little more than is asked for is requested from there on.
     """
 
     def __init__(self, path: str, open_file: Callable[[], Opened], block_bytes: int, blocks_ahead: int = 0):
@@ -63,7 +63,7 @@ class Reader(Stream):
         self.until = self.size
         self._position = self._start = 0  # of the next byte to read, and of the block in memory
         self._block = b""
-        self._jumps = False
+        self._has_read = self._jumps = False
         self._begun: deque[_Begun] = deque()  # in the order of their offsets, without gaps
 
     def readable(self) -> bool:
@@ -102,42 +102,49 @@ class Reader(Stream):
         return memoryview(self._block)[max(0, self._position - self._start) :]
 
     def _fetch(self, wanted: int) -> None:
-        """Replaces the block in memory by one that the position lies in."""
+        """Replaces the block in memory by one that the position lies in, or that ends before it."""
         skipped = self._position - self._start - len(self._block)
+        self._start, self._block = (
+            self._position,
+            b"",
+        )  # memory for one block less meanwhile, and no old bytes after an error
         # Skipping from one record's header to the next is sequential where a request takes longer than what lies between.
         is_near = bool(self._blocks_ahead) and not self._jumps and 0 < skipped < self._block_bytes
         is_sequential = not wanted or skipped == 0 or is_near
-        self._jumps |= not is_sequential and bool(self._block)
+        self._jumps |= not is_sequential and self._has_read
+        is_within = self._position < self.until
+        limit = self.until if is_within else self.size
         # The first small read need not be followed by more, nor any where the reader jumps, as those of Parquet do.
-        goes_on = not wanted or (is_sequential and bool(self._block) and not self._jumps)
-        count = max(wanted, self._block_bytes if is_sequential else 0)
-        if self._blocks_ahead and not goes_on and not self._block:
-            count = max(wanted, min(_FIRST_BYTES, self._block_bytes))
-        limit = self.until if self._position < self.until else self.size
-        end = limit if goes_on and limit == self.until else min(self._position + count, limit)
-        self._start, self._block = self._requested(min(count, end - self._position), end)
+        if is_within and (not wanted or (is_sequential and self._has_read and not self._jumps)):
+            block = self._block_bytes
+            end = limit if self._blocks_ahead else self._position + max(wanted, block)
+        else:
+            least = min(_LEAST_BYTES, self._block_bytes) if self._blocks_ahead else self._block_bytes
+            end = self._position + max(wanted, least if is_sequential else 0)
+            block = max(least, -(-wanted // (self._blocks_ahead + 1)))
+        self._has_read = True
+        self._start, self._block = self._requested(min(end, limit), min(block, self._block_bytes))
 
-    def _requested(self, count: int, end: int) -> tuple[int, bytes]:
-        """Where a block that the position lies in starts, and its bytes. Requests ahead go on as far as `end`."""
+    def _requested(self, end: int, block: int) -> tuple[int, bytes]:
+        """Where a block that the position lies in starts, and its bytes. Requests ahead, of a block each, go on to `end`."""
         while self._begun and self._begun[0].end <= self._position:
             self._begun.popleft()
         if self._begun and self._begun[0].offset > self._position:
             self._begun.clear()
         if self._blocks_ahead:
-            count = min(count, self._block_bytes)
-            self._begin(end)
+            self._begin(end, block)
         begun = self._begun.popleft() if self._begun else None
         start, first = (begun.offset, [begun.data]) if begun else (self._position, [])
-        read = functools.partial(self._read, start, count)
+        read = functools.partial(self._read, start, (begun.end if begun else end) - start)
         return start, retrying.call("reading", self._path, lambda: read(first.pop() if first else None))
 
-    def _begin(self, end: int) -> None:
+    def _begin(self, end: int, block: int) -> None:
         """Requests blocks until one more than those ahead are under way."""
         while len(self._begun) <= self._blocks_ahead and self._file:
             offset = self._begun[-1].end if self._begun else self._position
             if offset >= end:
                 break
-            after = min(offset + self._block_bytes, end)
+            after = min(offset + block, end)
             read = functools.partial(self._file.read_at, offset, after - offset)
             self._begun.append(_Begun(offset, after, Begun(read)))
 
