@@ -13,7 +13,7 @@ from google.auth.exceptions import DefaultCredentialsError, TransportError
 from google.cloud.storage.exceptions import DataCorruption
 
 from tests import faulty_proxy, stores
-from transforms.storage import door, retrying
+from transforms.storage import door, gcs, retrying
 from transforms.storage.errors import Changed, CutShort
 from transforms.storage.gcs import GCS, GcsStore
 from transforms.storage.retrying import Limits
@@ -148,3 +148,14 @@ def test_an_upload_that_the_store_forgot_is_sent_again_as_a_whole(store, behind_
     door.write_atomic(path, data)
     assert len(forgotten) == 2
     assert door.read_bytes(path) == data
+
+
+def test_a_block_is_read_in_one_piece(store, monkeypatch):
+    path, data, pieces = f"{store.folder()}/a", os.urandom(3 << 20), []
+    door.write_atomic(path, data)
+    plain = gcs._Answer.write
+    monkeypatch.setattr(
+        gcs._Answer, "write", lambda self, part: pieces.append(len(part)) or plain(self, part)
+    )
+    assert GCS.open(path).read_at(1 << 20, 2 << 20) == data[1 << 20 :]
+    assert pieces == [2 << 20]
