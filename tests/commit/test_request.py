@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from pipeline import options, plan, prepare, verify, weights
 from tests import helpers
+from transforms import write
 from transforms.commit import claim, writer
 
 SIZES = (3, 2, 4, 1, 3)
@@ -43,19 +45,25 @@ def test_two_processes_with_the_same_request_leave_what_one_leaves(tmp_path, req
     assert verify.main([str(tmp_path / "out")]) == verify.COMPLETE
 
 
-def test_a_job_that_is_overtaken_by_the_same_request_ends_well(tmp_path, request_of, monkeypatch):
+@pytest.mark.parametrize("commits_at_once", [1, write.COMMITS])
+def test_a_job_that_is_overtaken_by_the_same_request_ends_well(
+    tmp_path, request_of, monkeypatch, commits_at_once
+):
     """It pauses before its second commit until another process has finished the job and cleaned up the folder."""
+    monkeypatch.setattr(write, "COMMITS", commits_at_once)
     flags, whole = request_of
     output = tmp_path / "out"
-    commits = []
+    commits, lock = [], threading.Lock()
     plain = writer.ShardWriter.commit
 
     def overtaken_commit(self):
-        if len(commits) == 1:
-            helpers.job_process(*helpers.TINY, *flags, f"--output={output}")
-            assert helpers.contents(output) == whole
-            assert not (output / ".tmp").exists()
-        commits.append(self)
+        with lock:
+            if len(commits) == 1:
+                helpers.job_process(*helpers.TINY, *flags, f"--output={output}")
+                if commits_at_once == 1:  # else others of this job write there meanwhile
+                    assert helpers.contents(output) == whole
+                    assert not (output / ".tmp").exists()
+            commits.append(self)
         return plain(self)
 
     monkeypatch.setattr(writer.ShardWriter, "commit", overtaken_commit)
@@ -97,6 +105,7 @@ def test_other_images_under_the_same_number_of_shards_are_refused(tmp_path, caps
 
 
 def test_overwrite_takes_the_folder_over_and_the_other_job_cannot_commit(tmp_path, request_of, monkeypatch):
+    monkeypatch.setattr(write, "COMMITS", 1)
     flags, _ = request_of
     output = tmp_path / "out"
     other = [*flags, "--image_size=48"]

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline import prepare, verify
 from tests import helpers
+from transforms import write
 from transforms.commit import writer
 
 
@@ -80,6 +81,7 @@ def test_a_full_disk_ends_the_job_and_room_lets_it_go_on(tmp_path, request_of, c
 def test_a_disk_that_becomes_read_only_ends_the_job(tmp_path, request_of, capsys, monkeypatch):
     flags, whole = request_of
     disk = tmp_path / "disk"
+    monkeypatch.setattr(write, "COMMITS", 1)
     with small_disk(disk, "4m"):
         plain = writer.ShardWriter.commit
 
