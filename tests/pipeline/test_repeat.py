@@ -172,7 +172,7 @@ def test_another_batch_size_does_not_change_the_cut(photos, tmp_path, has_reques
     helpers.job(f"--input={photos}/", "--batch_size=5", output=output)
     assert shards(output) == before
     helpers.job(f"--input={photos}/", "--batch_size=5", "--images_per_shard=3", output=output, expect=2)
-    assert "leave out --images_per_shard=3 if the output was begun with another" in capsys.readouterr().err
+    assert "leave out --images_per_shard=3, as the output was begun with 2; else" in capsys.readouterr().err
     helpers.job(f"--input={photos}/", "--batch_size=5", "--overwrite", output=output)
     assert len(shards(output)) == 3
 
