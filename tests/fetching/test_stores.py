@@ -195,6 +195,7 @@ def test_a_store_that_fails(use, failing, scheme, name, code):
     [(name, IMAGE) for name in ("gzip", "twice", "deflate", "zlib", "chunked", "charset")]
     + [("empty", b""), ("bomb", "too_large"), ("not-gzip", "bad_response"), ("brotli", "bad_response"),
        ("cut", "truncated")],
+    ids=lambda value: value if isinstance(value, str) else f"{len(value)} bytes",
 )  # fmt: skip
 def test_objects_that_are_stored_encoded(use, failing, scheme, name, outcome):
     fetcher = use(failing.url(""))
