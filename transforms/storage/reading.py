@@ -104,10 +104,8 @@ class Reader(Stream):
     def _fetch(self, wanted: int) -> None:
         """Replaces the block in memory by one that the position lies in, or that ends before it."""
         skipped = self._position - self._start - len(self._block)
-        self._start, self._block = (
-            self._position,
-            b"",
-        )  # memory for one block less meanwhile, and no old bytes after an error
+        # Frees memory for the next block, and leaves no old bytes after an error.
+        self._start, self._block = self._position, b""
         # Skipping from one record's header to the next is sequential where a request takes longer than what lies between.
         is_near = bool(self._blocks_ahead) and not self._jumps and 0 < skipped < self._block_bytes
         is_sequential = not wanted or skipped == 0 or is_near
