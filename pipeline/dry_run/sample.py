@@ -143,7 +143,7 @@ class Sampler:
         return items, cost, image_units
 
     def _seconds_per_byte(self, uri: str) -> float:
-        """Of reading a file of a store from its start, with several requests at once; measured once for each store.
+        """Of reading a file of a store from its start, with several requests at once; measured once for each kind of store.
 
         A few images say nothing of it: they come with the first request, before others run beside it."""
         store = uri.partition("://")[0]

@@ -49,21 +49,21 @@ def header(path: str, lines: Iterator[bytes], uri_column: str) -> Header:
 
     A .tsv is tried with tabs first, any other list with commas. Raises BadInput if the row is not CSV."""
     separators = _OF_TSV if _TSV.search(path) else _SEPARATORS
-    found: list[Header] = []
+    candidates: list[Header] = []
     refused: dict[str, csv.Error] = {}
-    for separator, own in zip(separators, itertools.tee(lines, len(separators)), strict=True):
+    for separator, copy in zip(separators, itertools.tee(lines, len(separators)), strict=True):
         try:
-            found.append(_header(own, separator))
+            candidates.append(_header(copy, separator))
         except csv.Error as why:
             refused[separator] = why
             continue
-        if uri_column in found[-1].names:
-            return found[-1]
+        if uri_column in candidates[-1].names:
+            return candidates[-1]
     if error := refused.get(separators[0]):
         raise BadInput(
             f"{path}: the first row, which names the columns, is not CSV ({error}): correct it"
         ) from error
-    return max(found, key=lambda header: len(header.names))
+    return max(candidates, key=lambda header: len(header.names))
 
 
 def _header(lines: Iterator[bytes], separator: str) -> Header:
