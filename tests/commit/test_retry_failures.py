@@ -182,6 +182,7 @@ def late(tmp_path_factory):
     server.close()
 
 
+# States of the two shards, which are committed at the same time.
 KILLS = [
     ("after write_atomic temporary.json", 1, {"old"}),  # the shards to retry are noted
     ("after place features", 1, {"old", "between"}),
@@ -191,7 +192,7 @@ KILLS = [
     ("after place receipt", 1, {"old", "between"}),
     ("after place failures", 1, {"between", "old", "new"}),
     ("before place receipt", 2, {"old", "between"}),
-    ("after place receipt", 2, {"old", "new"}),
+    ("after place receipt", 2, {"old", "between", "new"}),
     ("after place receipt", 4, {"new"}),
     ("after write_atomic manifest", 1, {"new"}),
 ]
