@@ -80,7 +80,8 @@ class _Server(SubprocessServer):
             )
         os.makedirs(self._folder, exist_ok=True)
         if "-jar" in arguments:
-            arguments.insert(0, f"-Djava.io.tmpdir={self._folder}")
+            # It works for seconds, which Java's second compiler would spend on compiling.
+            arguments = ["-XX:TieredStopAtLevel=1", f"-Djava.io.tmpdir={self._folder}", *arguments]
         lock = os.open(os.path.join(self._folder, _LOCK), os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._lock = lock
