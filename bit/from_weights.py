@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bit import network
+from bit import cpu_form, network
 from bit.digests import OfArrays
 from bit.gpu_form import GPU
 from bit.models import NETWORK_RANGE, Architecture
@@ -41,8 +41,13 @@ def build(source: Weights, precision: str, head: bool, exact_at: int = 0) -> Loa
     """
     compute = tf.as_dtype("float32" if precision == "tensorfloat32" else precision)
     gpu = bool(tf.config.get_visible_devices("GPU"))
-    # float32 keeps its graph from version to version: outputs in it that are half finished are continued.
-    form = GPU if gpu and compute != tf.float32 else network.PLAIN
+    form = (
+        network.PLAIN
+    )  # float32 on a GPU keeps its graph from version to version: outputs in it are continued
+    if not gpu:
+        form = cpu_form.form(compute)
+    elif compute != tf.float32:
+        form = GPU
     digest = None if isinstance(source, Untrained) else OfArrays()  # the seed's name says it all
     reading = _Reading(folded(source, head, digest), compute, "/GPU:0" if gpu else "/CPU:0", form)
     architecture = source.architecture  # the graph must not hold `source`, which may hold all weights
@@ -70,7 +75,7 @@ def _outputs(
     form: network.Form = network.PLAIN,
 ) -> dict[str, tf.Tensor]:
     embedding = network.embed(network.scaled(pixels, NETWORK_RANGE), weights, architecture, compiled, form)
-    return {"embedding": embedding} | ({"logits": network.classify(embedding, weights)} if head else {})
+    return {"embedding": embedding} | ({"logits": network.classify(embedding, weights, form)} if head else {})
 
 
 def tensor_of(value: np.ndarray) -> tf.Tensor:

@@ -36,7 +36,7 @@ def group_norm_relu(
     def over_group(sums: tf.Tensor) -> tf.Tensor:
         """(n, c) sums -> the mean over the group's values, for each of its channels, (n, 1, 1, c)."""
         means = tf.reduce_sum(tf.reshape(sums, [-1, groups, channels // groups]), 2) / count
-        return tf.repeat(means, channels // groups, 1)[:, None, None]
+        return tf.reshape(tf.tile(means[:, :, None], [1, 1, channels // groups]), [-1, 1, 1, channels])
 
     @tf.custom_gradient
     def call(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor):

@@ -30,12 +30,14 @@ class Form(NamedTuple):
       conv: (x, stored kernel, stride) -> the convolution, padded by (side - 1) / 2 on all sides.
       pool: the maximum of 3x3 at stride 2, of a padded tensor.
       norm_relu: GroupNorm, then ReLU, with the parameters of `bit.group_norm.group_norm_relu`.
+      product: (n, c) times (c, d).
     """
 
     stored: Callable[[tf.Tensor], tf.Tensor]
     conv: Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
     pool: Callable[[tf.Tensor], tf.Tensor]
     norm_relu: Callable[..., tf.Tensor] = group_norm_relu
+    product: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = tf.matmul
 
 
 def _conv(x: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
@@ -114,9 +116,9 @@ def embed(
     return tf.reduce_mean(norm_relu(x, "", weights["group_norm/gamma"].dtype), [1, 2])
 
 
-def classify(embedding: tf.Tensor, weights: Mapping[str, tf.Tensor]) -> tf.Tensor:
+def classify(embedding: tf.Tensor, weights: Mapping[str, tf.Tensor], form: Form = PLAIN) -> tf.Tensor:
     """float32 features (n, c) -> logits, float32 (n, classes)."""
-    return tf.matmul(embedding, weights[HEAD_KERNEL][0, 0]) + weights[HEAD_BIAS]
+    return form.product(embedding, weights[HEAD_KERNEL][0, 0]) + weights[HEAD_BIAS]
 
 
 def most_likely(logits: tf.Tensor, count: int, multi_label: bool) -> tuple[tf.Tensor, tf.Tensor]:

@@ -13,6 +13,7 @@ is held to wider ones.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -24,7 +25,7 @@ import numpy as np
 
 # Read when TensorFlow is imported; not where this is imported by tests, whose other results it would change.
 if __name__ == "__main__" and "--as_trained" not in sys.argv:
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
@@ -61,11 +62,13 @@ class Trajectory:
 
 def replay(case: weights_ft.Case, precision: str, as_trained: bool = False) -> Trajectory:
     """The updates of a case, through the product's own step."""
-    start = _start(case)
     micro_batch = case.batch // case.micro_batches
-    form = FORM if as_trained else FORM._replace(conv=_conv_by_rows)
-    trainer = Trainer(start, case.classes, Settings(case.side, micro_batch, precision=precision), form)
-    before = trainer.trained()
+    settings = Settings(case.side, micro_batch, precision=precision)
+    # Those that begin alike share their graphs: tracing takes as long as the updates.
+    trainer, before, momentum = _trainer(
+        case.architecture, case.checkpoint_head, case.checkpoint_seed, case.classes, settings, as_trained
+    )
+    trainer.restore(before, momentum)
     rule: Schedule = schedule(case.dataset_size)
     assert mixup_alpha(case.dataset_size) == case.mixup_alpha
     batches = weights_ft.batches(case)
@@ -104,13 +107,22 @@ def replay(case: weights_ft.Case, precision: str, as_trained: bool = False) -> T
     return Trajectory(stored | {name: np.asarray(value) for name, value in (out | norms).items()}, sums)
 
 
-def _start(case: weights_ft.Case) -> Weights:
-    architecture = ARCHITECTURES[case.architecture]
-    if case.architecture not in OFFICIAL:
-        return Untrained(architecture)
-    made = golden.make(case.architecture, case.checkpoint_head, case.checkpoint_seed)
+@functools.cache
+def _trainer(
+    architecture: str, head: int | None, seed: int, classes: int, settings: Settings, as_trained: bool
+) -> tuple[Trainer, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A trainer, and the weights and momentum that it begins with."""
+    form = FORM if as_trained else FORM._replace(conv=_conv_by_rows)
+    trainer = Trainer(_start(architecture, head, seed), classes, settings, form)
+    return trainer, trainer.trained(), trainer.momentum()
+
+
+def _start(architecture: str, head: int | None, seed: int) -> Weights:
+    if architecture not in OFFICIAL:
+        return Untrained(ARCHITECTURES[architecture])
+    made = golden.make(architecture, head, seed)
     arrays = {name.removeprefix("resnet/"): value for name, value in made.items()}
-    return Arrays(architecture, case.checkpoint_head or 0, lambda name: arrays[name].copy())
+    return Arrays(ARCHITECTURES[architecture], head or 0, lambda name: arrays[name].copy())
 
 
 def _conv_by_rows(x: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:

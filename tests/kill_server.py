@@ -124,7 +124,7 @@ def child(request: dict) -> None:
 
 
 def main() -> None:
-    import tensorflow  # noqa: F401  # once for all forks; none of its operations run in this process
+    import bit.tensorflow  # noqa: F401  # once for all forks; none of its operations run in this process
 
     for line in sys.stdin:
         request = json.loads(line)

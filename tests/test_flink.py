@@ -109,31 +109,24 @@ def test_a_signal_cancels_the_job_on_the_cluster(tmp_path, cluster, launch, undi
     assert not (output / "manifest.json").exists()
 
 
-def test_undisturbed_jobs_lose_no_worker(tmp_path, cluster, launch):
+def test_undisturbed_jobs_lose_no_worker_and_give_the_bytes_of_direct_runner(tmp_path, cluster, launch):
     """Shards of very different sizes: one TaskManager is done long before the other, and stops its worker."""
     pattern = helpers.write_shards(tmp_path / "in", (1, 24, 1, 24))
+    helpers.job(*LONG_FLAGS, f"--input={pattern}", output=tmp_path / "direct")
     before = list(map(len, cluster.workers_started()))
     assert len(before) == 2
-    for number in range(2):
-        process = launch(*LONG_FLAGS, f"--input={pattern}", f"--output={tmp_path / str(number)}")
+    for name, submission in (("submitted", cluster.flags), ("uploaded", uber(cluster))):
+        output = tmp_path / name
+        process = launch(*LONG_FLAGS, f"--input={pattern}", f"--output={output}", cluster_flags=submission)
         _, err = process.communicate(timeout=600)
         assert process.returncode == 0, err
         job = cluster.jobs()[0]
-        assert job["state"] == "FINISHED"
+        assert (job["state"], job["name"]) == ("FINISHED", flink.job_name(str(output)))
         assert cluster.ask(f"jobs/{job['jid']}/exceptions")["exceptionHistory"]["entries"] == []
+        assert helpers.contents(output) == helpers.contents(tmp_path / "direct")
     # Each pool has started the workers of its own TaskManager, one per job and stage. Both TaskManagers call them the same.
     names = [started[count:] for started, count in zip(cluster.workers_started(), before, strict=True)]
     assert names == 2 * [2 * ["1-1", "2-1"]]
-
-
-def test_an_uploaded_jar_gives_the_bytes_of_direct_runner(tmp_path, cluster, launch, undisturbed):
-    pattern, expected = undisturbed
-    output = tmp_path / "out"
-    process = launch(*LONG_FLAGS, f"--input={pattern}", f"--output={output}", cluster_flags=uber(cluster))
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
-    assert cluster.jobs()[0]["name"] == flink.job_name(str(output))
-    assert helpers.contents(output) == expected
 
 
 def test_a_lost_task_manager_costs_no_byte_and_start_brings_it_back(tmp_path, cluster, launch, undisturbed):

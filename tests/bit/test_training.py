@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,23 +34,28 @@ def trainer(micro_batch=8, **settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("path", "flags"),
+    ("flags", "paths"),
     [
-        *((path, ("--precision=float64",)) for path in CASES),
+        (("--precision=float64",), CASES),
         # What training itself computes, in the longer one of each kind: within the bounds of exact sums, but for one case.
-        *((path, ("--as_trained",)) for path in CASES if path.stem[5] == "b"),
-        *((path, ()) for path in CASES if path.stem in finetune_parity.AS_TRAINED),
+        (("--precision=float32", "--as_trained"), [path for path in CASES if path.stem[5] == "b"]),
+        (
+            ("--precision=float32",),
+            [path for path in CASES if path.stem in finetune_parity.AS_TRAINED],
+        ),
     ],
-    ids=lambda value: value.stem if isinstance(value, Path) else "".join(value),
+    ids=["float64", "as trained", "short sums"],
 )
-def test_trajectories_are_the_authors(path, flags, tmp_path):
+def test_trajectories_are_the_authors(flags, paths, tmp_path):
     """In a process of its own, which chooses its convolutions."""
-    (tmp_path / path.name).symlink_to(path)
-    precision = () if "--precision=float64" in flags else ("--precision=float32",)
-    command = [sys.executable, "-m", "tests.finetune_parity", str(tmp_path), *flags, *precision]
+    for path in paths:
+        (tmp_path / path.name).symlink_to(path)
+    command = [sys.executable, "-m", "tests.finetune_parity", str(tmp_path), *flags]
     done = subprocess.run(command, cwd=helpers.REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(path.stem) == 1
+    precision = flags[0].partition("=")[2]
+    said = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    assert said == [f"{path.stem}, {precision}" for path in paths]
 
 
 def test_accumulated_and_mixed_updates_are_those_of_plain_formulas(tmp_path, monkeypatch, capsys):
