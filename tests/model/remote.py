@@ -18,7 +18,7 @@ class Remote:
     Args:
       model: computes the outputs.
       fails: called with the step ('copy', 'launch' or 'fetch') and the pixels; may raise.
-      until: called with the step and the number of the batch: an event that the device waits for, or None.
+      until: called with the step and the number of the batch: an event that the device waits for within the step, or None.
     """
 
     device = "stand-in"
@@ -47,6 +47,10 @@ class Remote:
     def _note(self, step: str, number: int) -> None:
         self.log.append(f"{step} {number}")
         self.event(f"{step} {number}").set()
+        if step != "computed":
+            self._wait(step, number)
+
+    def _wait(self, step: str, number: int) -> None:
         if event := self._until(step, number):
             assert event.wait(PATIENCE_SECONDS), f"{step} {number} waited in vain"
 
@@ -77,6 +81,7 @@ class Remote:
         self._note("compute", number)
         self._fails("fetch", pixels)
         outputs = self._model(pixels)
+        self._wait("computed", number)
         self._note("computed", number)
         return outputs
 
