@@ -13,12 +13,18 @@ from bit.models import ARCHITECTURES
 from bit.training import Batch, Settings, Trainer
 from bit.weights import HEAD_BIAS, HEAD_KERNEL, STANDARDIZED, Untrained, shapes, standardize
 from pipeline.finetune import checkpoints
-from tests import finetune_parity, finetune_reference, helpers
+from tests import finetune_parity, finetune_reference, helpers, traced_graphs
 from tests.checkpoints import FOLDER
 from tests.golden.finetune import weights_ft
 
 TINY = ARCHITECTURES["tiny"]
 CASES = sorted(path for path in (FOLDER / "finetune").glob("case*.npz"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def traced_graphs_are_kept():
+    with traced_graphs.kept():
+        yield
 
 
 def batch(count=8, side=32, classes=5, seed=1, dtype=np.uint8):
