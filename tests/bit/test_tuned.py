@@ -1,5 +1,9 @@
 """Tuned models: heads of any number of classes, their names, and SavedModels whose outputs must be named."""
 
+import functools
+import shutil
+import tempfile
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -49,11 +53,18 @@ def run(path, outputs=ALL, side=32, **options):
 
 def stored(kind, folder, classes, names, side=32):
     """Such a model as a SavedModel's folder or an .npz; its path."""
-    folder.mkdir()
     if kind == "npz":
+        folder.mkdir()
         write_checkpoint(weights(classes), str(folder / "model.npz"), names, side)
         return folder / "model.npz"
-    export(weights(classes), str(folder), head=True, side=side, classes=names)
+    shutil.copytree(exported(classes, names, side).name, folder)
+    return folder
+
+
+@functools.cache
+def exported(classes, names, side):
+    folder = tempfile.TemporaryDirectory()
+    export(weights(classes), folder.name, head=True, side=side, classes=names)
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import pickle
 import subprocess
@@ -81,22 +82,56 @@ def test_flags_for_a_store_reach_a_worker_pool(tmp_path, s3):
     assert stores.contents(output) == helpers.contents(tmp_path / "out")
 
 
-def on_a_worker(settings: StoreSettings, environment: Mapping[str, str], shown: str) -> str:
-    """What `shown` is in a new process in which a step of a job with these settings has been set up."""
-    step = base64.b64encode(pickle.dumps(WriteShards(Layout("/nowhere"), {}, settings))).decode()
-    program = (
-        "import base64, pickle, sys; from apache_beam.io.filesystems import FileSystems\n"
-        "from transforms.storage.stores import store_of; from apache_beam.options.pipeline_options import *\n"
-        f"pickle.loads(base64.b64decode(sys.argv[1])).setup(); options = FileSystems._pipeline_options; print({shown})"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, step],
+# Forks a new process for each line: an environment, a pickled step that it sets up, and what to show of it.
+WORKERS = """
+import base64, json, os, pickle, sys, traceback
+import transforms.write
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import *
+from transforms.storage.stores import store_of
+
+for line in sys.stdin:
+    environment, step, shown = json.loads(line)
+    reader, writer = os.pipe()
+    if not os.fork():
+        os.environ.update(environment)
+        try:
+            pickle.loads(base64.b64decode(step)).setup()
+            options = FileSystems._pipeline_options
+            said = str(eval(shown))
+        except BaseException as error:
+            said = traceback.format_exception_only(error)[-1].strip()
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    print(json.dumps(open(reader, "rb").read().decode()), flush=True)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def on_a_worker():
+    """What the last argument is in a new process in which a step of a job with these settings has been set up."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKERS],
         cwd=helpers.REPO,
-        env={**CLEAN, **environment},
-        capture_output=True,
+        env=CLEAN,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
     )
-    return done.stdout.strip() or done.stderr.splitlines()[-1]
+    assert process.stdin
+    assert process.stdout
+
+    def ask(settings: StoreSettings, environment: Mapping[str, str], shown: str) -> str:
+        step = base64.b64encode(pickle.dumps(WriteShards(Layout("/nowhere"), {}, settings))).decode()
+        process.stdin.write(json.dumps([environment, step, shown]) + "\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())
+
+    yield ask
+    process.stdin.close()
+    process.wait()
 
 
 S3_CLIENT = "store_of('s3://')._client.meta.endpoint_url"
@@ -117,7 +152,9 @@ HERE = "http://127.0.0.1:9"
          "options.view_as(HadoopFileSystemOptions).hdfs_host", "h"),
     ],
 )  # fmt: skip
-def test_what_the_launcher_was_told_holds_on_workers(monkeypatch, flags, variables, shown, expected):
+def test_what_the_launcher_was_told_holds_on_workers(
+    monkeypatch, on_a_worker, flags, variables, shown, expected
+):
     for name in (*os.environ.keys() - CLEAN.keys(),):
         monkeypatch.delenv(name)
     for name, value in variables.items():
@@ -134,7 +171,7 @@ def test_what_the_launcher_was_told_holds_on_workers(monkeypatch, flags, variabl
         ((), {"STORAGE_EMULATOR_HOST": HERE}, "STORAGE_EMULATOR_HOST"),
     ],
 )
-def test_a_worker_that_was_told_something_else_refuses(monkeypatch, flags, worker, named):
+def test_a_worker_that_was_told_something_else_refuses(monkeypatch, on_a_worker, flags, worker, named):
     for name in (*os.environ.keys() - CLEAN.keys(),):
         monkeypatch.delenv(name)
     settings = door.of_launcher(PipelineOptions(list(flags)), ["s3://bucket/in", "gs://bucket/out"])
