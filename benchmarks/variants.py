@@ -16,7 +16,6 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from tensorflow.compiler.tf2xla.python import xla
 
 from bit.command import exit_with
 from bit.models import ARCHITECTURES, Architecture
@@ -230,6 +229,10 @@ def _parts(x: tf.Tensor, dtype: str, to: Rounding) -> tuple[tf.Tensor, tf.Tensor
     """Two values in `dtype` that add up to nearly x."""
     # Not a cast and one back, which XLA takes for nothing (--xla_allow_excess_precision).
     exponent, mantissa = (5, 10) if dtype == "float16" else (8, 7)
+    from tensorflow.compiler.tf2xla.python import (
+        xla,  # after bit.tensorflow, which settles how TensorFlow starts
+    )
+
     high = xla.reduce_precision(x, exponent, mantissa) if to is cast else to(x, dtype)
     return to(high, dtype), to(x - high, dtype)
 

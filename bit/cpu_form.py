@@ -1,7 +1,8 @@
-"""Forms in which a vector does not depend on its place in the batch, on any processor that TensorFlow runs on.
+"""The network's form on a CPU: with oneDNN, a vector does not depend on its place in the batch, to the bit.
 
-oneDNN's convolutions sum alike for every image. Eigen's, which TensorFlow takes where oneDNN is off, and its matrix products
-do not: the last rows are summed in another order, and differ in their last bits.
+oneDNN's convolutions sum alike for every image. Eigen's, which TensorFlow takes where oneDNN is off or has no bfloat16, do
+not, nor do matrix products of either: they sum the last rows in another order. Exponentials of the last few values, which do not
+fill a vector register, differ from those of the others.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ from bit.tensorflow import tf
 
 log = logging.getLogger(__name__)
 
-# A multiple of the 6, 8, 12 or 16 rows that kernels take at once, so that none is left over.
+# A multiple of the 6, 8, 12 or 16 rows or values that kernels take at once, so that none is left over.
 _ROWS = 48
 
 
+def padded(x: tf.Tensor) -> tf.Tensor:
+    """(n, c), n known, with rows of zeros behind it up to a multiple of 48."""
+    return tf.pad(x, [[0, -x.shape[0] % _ROWS], [0, 0]])
+
+
 def product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """(n, c) times (c, d), n known: in blocks of as many rows, the last one padded."""
-    rows = x.shape[0]
-    blocks = -(-rows // _ROWS)
-    padded = tf.pad(x, [[0, blocks * _ROWS - rows], [0, 0]])
-    parts = [tf.matmul(part, kernel) for part in tf.split(padded, blocks)]
-    return tf.concat(parts, 0)[:rows]
+    """(n, c) times (c, d), n known: in blocks of 48 rows."""
+    whole = padded(x)
+    parts = [tf.matmul(part, kernel) for part in tf.split(whole, whole.shape[0] // _ROWS)]
+    return tf.concat(parts, 0)[: x.shape[0]]
 
 
 def _conv(x: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
@@ -40,13 +44,13 @@ _WITHOUT_BFLOAT16 = CPU._replace(conv=_conv)
 
 def form(compute: tf.DType) -> network.Form:
     """The form of a network whose convolutions run in `compute` on this machine's CPU."""
-    if not are_alike():
+    if not convolutions_ignore_places():
         _warn()
     return _WITHOUT_BFLOAT16 if compute == tf.bfloat16 and not _has_bfloat16() else CPU
 
 
 @functools.cache
-def are_alike() -> bool:
+def convolutions_ignore_places() -> bool:
     """Whether a float32 convolution gives the same bits for an image wherever it is in the batch: tried on a few."""
     draw = np.random.RandomState(0)
     for count in (5, 7, 13):

@@ -56,7 +56,8 @@ def module(weights: Weights, head: bool = False, optimized_for: str = "") -> tf.
         named = {name: tf.Variable(weights.array(name), name=f"resnet/{name}") for name in names}
     signature = [tf.TensorSpec((None, None, None, 3), tf.float32, name="images")]
 
-    def outputs(images: tf.Tensor) -> dict[str, tf.Tensor]:
+    @tf.function(input_signature=signature, autograph=False)
+    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
         current = {
             name: network.standardize(value)
             if name.endswith(STANDARDIZED) and not optimized_for
@@ -68,12 +69,12 @@ def module(weights: Weights, head: bool = False, optimized_for: str = "") -> tf.
 
     @tf.function(input_signature=signature, autograph=False)
     def call(images: tf.Tensor) -> tf.Tensor:
-        return outputs(images)["logits" if head else "embedding"]
+        return serve(images)["logits" if head else "embedding"]
 
     # The interface at https://www.tensorflow.org/hub/reusable_saved_models
     reusable = tf.train.Checkpoint()
     reusable.__call__ = call
-    reusable.serve = tf.function(outputs, input_signature=signature, autograph=False)
+    reusable.serve = serve
     reusable.variables = list(named.values())
     reusable.trainable_variables = [] if optimized_for else list(named.values())
     reusable.regularization_losses = []  # BiT-HyperRule fine-tunes without weight decay

@@ -41,13 +41,9 @@ def build(source: Weights, precision: str, head: bool, exact_at: int = 0) -> Loa
     """
     compute = tf.as_dtype("float32" if precision == "tensorfloat32" else precision)
     gpu = bool(tf.config.get_visible_devices("GPU"))
-    form = (
-        network.PLAIN
-    )  # float32 on a GPU keeps its graph from version to version: outputs in it are continued
-    if not gpu:
-        form = cpu_form.form(compute)
-    elif compute != tf.float32:
-        form = GPU
+    # On a GPU float32 keeps its graph from version to version: outputs in it that are half finished are continued.
+    on_gpu = network.PLAIN if compute == tf.float32 else GPU
+    form = on_gpu if gpu else cpu_form.form(compute)
     digest = None if isinstance(source, Untrained) else OfArrays()  # the seed's name says it all
     reading = _Reading(folded(source, head, digest), compute, "/GPU:0" if gpu else "/CPU:0", form)
     architecture = source.architecture  # the graph must not hold `source`, which may hold all weights

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from bit import digests, network, saved_model, self_test, tensorfloat32, tuned
+from bit import cpu_form, digests, network, saved_model, self_test, tensorfloat32, tuned
 from bit import outputs as output_names
 from bit.checkpoint import open_checkpoint
 from bit.from_weights import Loaded, build, tensor_of
@@ -196,8 +196,10 @@ def load(
         values = loaded.graph(pixels)
         out = {name: values[name] for name in outputs if name in values}
         if "top_k" in outputs:
-            best, probabilities = network.most_likely(values["logits"], top_k, multi_label)
-            out |= {TOP_CLASS: best, TOP_PROBABILITY: probabilities}
+            logits = values["logits"] if _gpus() else cpu_form.padded(values["logits"])
+            best, probabilities = network.most_likely(logits, top_k, multi_label)
+            rows = pixels.shape[0]
+            out |= {TOP_CLASS: best[:rows], TOP_PROBABILITY: probabilities[:rows]}
         return out
 
     # Two precisions may have the same graph; XLA's cache, which processes share, tells them apart by this name.

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
-import os
-import platform
 import sys
 from types import ModuleType
 
+from bit import onednn
+
 _KERAS = "keras"
 
-# Where a processor has no AVX-512, TensorFlow leaves convolutions to Eigen, which sums the last rows of a batch in another
-# order than the others: a vector would depend on its place in the last bits. oneDNN's do not, and take less time there.
-if platform.machine() in ("x86_64", "AMD64"):
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+onednn.turn_on()
 
 
 class _Postponed(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -3,17 +3,17 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault(
-    "TF_ENABLE_ONEDNN_OPTS", "1"
-)  # as bit.tensorflow does, for modules that import TensorFlow first
 
 import functools
 
 import pytest
 
+from bit import onednn
 from tests.checkpoints import R101X3
 from transforms.feeding import crew
 from transforms.feeding.forking import CannotStart
+
+onednn.turn_on()  # some modules import TensorFlow before bit.tensorflow
 
 
 @pytest.fixture

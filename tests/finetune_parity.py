@@ -28,10 +28,9 @@ if __name__ == "__main__" and "--as_trained" not in sys.argv:
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import tensorflow as tf
-
 from bit.hyperrule import Mixup, Schedule, mixup_alpha, schedule
 from bit.models import ARCHITECTURES, OFFICIAL
+from bit.tensorflow import tf
 from bit.training import FORM, Batch, Settings, Trainer
 from bit.weights import HEAD_KERNEL, Arrays, Untrained, Weights
 from tests.golden import weights as golden

@@ -90,7 +90,7 @@ def read_ledger(output: Path) -> list[dict[str, object]]:
 
 
 def assert_close(vector: np.ndarray, right: np.ndarray) -> None:
-    """Off by at most what float32 may be off: 2e-5 of the largest feature."""
+    """Off by at most what float32 may be off (docs/models.md): 2e-5 of the largest feature."""
     np.testing.assert_allclose(vector, right, rtol=0, atol=2e-5 * np.abs(right).max())
 
 

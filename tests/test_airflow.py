@@ -58,7 +58,7 @@ def airflow_python() -> Path:
     key = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()[:16]
     folder = engines.CACHE / f"airflow-{key}"
     python = folder / "bin" / "python"
-    pip = '"$1" -m pip install --quiet --no-compile --require-hashes --no-deps --requirement "$2"'
+    pip = '"$1" -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --no-deps -r "$2"'
     script = f'"$0" -m venv --clear "$3" && {pip}'
     return engines.install(
         python, ["bash", "-c", script, sys.executable, str(python), str(LOCK), str(folder)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ def kept() -> Iterator[None]:
     make = Trainer.__init__
     free: dict[object, list[Trainer]] = defaultdict(list)
 
+    @functools.wraps(make)
     def begin(trainer, weights, classes, settings, form=FORM):
         if not isinstance(weights, Untrained) or settings.train != "all":
             make(trainer, weights, classes, settings, form)

@@ -95,6 +95,27 @@ def test_there_are_trajectories():
     assert [path.stem[:7].rstrip("-") for path in CASES] == ["case1-r", "case1b", "case2-r", "case2b"]
 
 
+def test_a_trainer_that_takes_graphs_over_is_a_fresh_one():
+    """As tests of training do (tests/traced_graphs.py)."""
+    used = trainer()
+    variables, arguments = used._trained, (used._weights, used.classes, used.settings)
+    used.update(batch(), 0.1)
+    used.update(batch(seed=2), 0.1)
+    used.micro_batch, used.scale = 1, 3.0
+    del used
+    taken, fresh = trainer(), object.__new__(Trainer)
+    assert taken._trained is variables
+    Trainer.__init__.__wrapped__(fresh, *arguments)
+    assert (taken.micro_batch, taken.scale, taken.good_steps) == (fresh.micro_batch, fresh.scale, 0)
+    for step in range(3):
+        for values in (Trainer.trained, Trainer.momentum):
+            np.testing.assert_equal(values(taken), values(fresh))
+        assert all(np.array_equal(taken.gradient(name), fresh.gradient(name)) for name in fresh.shapes)
+        one, other = (each.update(batch(seed=step), 0.05) for each in (taken, fresh))
+        assert one.loss == other.loss
+        np.testing.assert_array_equal(one.logits, other.logits)
+
+
 def test_a_step_of_rate_zero_changes_nothing_but_counts_in_the_momentum():
     one = trainer()
     before = one.trained()

@@ -82,7 +82,8 @@ def test_flags_for_a_store_reach_a_worker_pool(tmp_path, s3):
     assert stores.contents(output) == helpers.contents(tmp_path / "out")
 
 
-# Forks a new process for each line: an environment, a pickled step that it sets up, and what to show of it.
+# Forks a new process for each line: an environment, a pickled step that it sets up, and what to show of it. A worker that
+# has its environment before it imports anything is in the test of a worker pool above, and in those of engines.
 WORKERS = """
 import base64, json, os, pickle, sys, traceback
 import transforms.write
@@ -112,26 +113,18 @@ for line in sys.stdin:
 @pytest.fixture(scope="module")
 def on_a_worker():
     """What the last argument is in a new process in which a step of a job with these settings has been set up."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", WORKERS],
-        cwd=helpers.REPO,
-        env=CLEAN,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin
-    assert process.stdout
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
 
     def ask(settings: StoreSettings, environment: Mapping[str, str], shown: str) -> str:
         step = base64.b64encode(pickle.dumps(WriteShards(Layout("/nowhere"), {}, settings))).decode()
         process.stdin.write(json.dumps([environment, step, shown]) + "\n")
         process.stdin.flush()
-        return json.loads(process.stdout.readline())
+        answer = process.stdout.readline()
+        assert answer, "the process that forks workers has ended"
+        return json.loads(answer)
 
-    yield ask
-    process.stdin.close()
-    process.wait()
+    with subprocess.Popen([sys.executable, "-c", WORKERS], cwd=helpers.REPO, env=CLEAN, **pipes) as process:
+        yield ask
 
 
 S3_CLIENT = "store_of('s3://')._client.meta.endpoint_url"
