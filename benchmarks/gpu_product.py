@@ -2,7 +2,8 @@
 
 rate: the handler as RunInference calls it, beside the same function with its input on the device already; the first batch;
       with --golden, the errors against the authors' vectors
-twice: whether two processes that start afresh give the same bytes, and at which rate, for sets of XLA's flags
+twice: whether two processes that start afresh, and all places of a batch, give the same bytes, and at which rate, for sets
+      of XLA's flags
 kept: the first batch of two processes that share XLA's cache
 job: the complete job, `pipeline.main`, on JPEGs in TFRecords
 torch: `benchmarks/torch_job.py` on the same files
@@ -106,6 +107,7 @@ def _two(flags: argparse.Namespace, **environment: str) -> tuple[list[dict], str
     same = "the same bytes" if runs[0]["digest"] == runs[1]["digest"] else "OTHER BYTES in the second process"
     if not all(run["same"] for run in runs):
         same += ", OTHER BYTES in a second call"
+    same += f", OTHER BYTES in {others} places" if (others := runs[0]["others"]) else ", in every place"
     return runs, f"{precision}, {same}; first batch " + " and ".join(f"{run['first']:.1f} s" for run in runs)
 
 

@@ -176,14 +176,20 @@ def golden_weights(file: str, folder: Path) -> tuple[str, int]:
 
 
 def digest(what: Measured) -> None:
-    """Prints as JSON the digest of a batch's vectors, whether a second call gives the same, and the rate."""
+    """Prints as JSON the digest of a batch's vectors, whether a second call gives the same, and the rate.
+
+    Also in how many places of the batch, which holds one picture, its vector is another than in the first."""
     loaded = load(what)
     network, pixels = loaded.model._fitting, page_aligned(what.shape, 5)
     on_device = network.put(pixels)
+    calls = [network(pixels) for _ in range(3)]
     texts = [
         hashlib.sha256(b"".join(value.tobytes() for _, value in sorted(outputs.items()))).hexdigest()
-        for outputs in (network(pixels) for _ in range(3))
+        for outputs in calls
     ]
+    vectors = calls[0]["embedding"]
+    others = int((vectors != vectors[:1]).any(1).sum())
     speed = rate(lambda index: network.fetch(network.launch(on_device)), what)
-    result = {"digest": texts[0], "same": len(set(texts)) == 1, "rate": speed, "first": loaded.first_seconds}
+    result = {"digest": texts[0], "same": len(set(texts)) == 1, "others": others}
+    result |= {"rate": speed, "first": loaded.first_seconds}
     print(json.dumps(result), flush=True)
