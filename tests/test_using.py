@@ -18,6 +18,8 @@ from tests import helpers
 from tests.pages import blocks
 from transforms.records import examples, tfrecord
 
+pytestmark = pytest.mark.xdist_group("using")  # so that one process makes the features
+
 PAGE = helpers.REPO / "docs" / "using.md"
 SIZES = (70, 0, 40, 55)
 CLASSES = 5

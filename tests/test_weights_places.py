@@ -16,6 +16,8 @@ from pipeline.main import main
 from tests import helpers
 from tests.places import Places, archive, npz, safetensors
 
+pytestmark = pytest.mark.xdist_group("weights places")  # so that one process exports the weights
+
 MODEL = "bit/m-r50x1/ilsvrc2012_classification"
 BUCKET = f"{mirrors.BUCKET}/BiT-M-R50x1-ILSVRC2012.npz"
 WEIGHTS = Untrained(ARCHITECTURES["r50x1"], 1000)

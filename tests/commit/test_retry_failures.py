@@ -25,6 +25,8 @@ from transforms.commit.layout import Layout
 from transforms.errors import ItemError
 from transforms.imaging import preprocess
 
+pytestmark = pytest.mark.xdist_group("retry failures")  # so that one process prepares the job to be killed
+
 FETCH = ("--allow_private_networks=127.0.0.0/8", "--retries=0", "--images_per_shard=5", "--batch_size=2")
 LENIENT = "--max_failure_rate=1"
 

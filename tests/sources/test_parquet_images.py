@@ -99,7 +99,8 @@ def python_with_datasets():
     folder = engines.CACHE / f"{DATASETS.replace('==', '-')}-py{sys.version_info[0]}.{sys.version_info[1]}"
     python = folder / "bin" / "python"
     script = (
-        '"$0" -m venv --clear "$1" && "$2" -m pip install --quiet --disable-pip-version-check "$3" pillow'
+        '"$0" -m venv --clear "$1" && '
+        '"$2" -m pip install --quiet --disable-pip-version-check --no-compile "$3" pillow'
     )
     return engines.install(python, ["bash", "-c", script, sys.executable, str(folder), str(python), DATASETS])
 

@@ -376,7 +376,7 @@ def img2dataset_python() -> Path:
     """The interpreter of an environment with img2dataset, which brings WebDataset along; made once and kept."""
     folder = engines.CACHE / "img2dataset-1.47.0"
     python = folder / "bin" / "python"
-    install = '"$1" -m pip install --quiet --disable-pip-version-check img2dataset==1.47.0'
+    install = '"$1" -m pip install --quiet --disable-pip-version-check --no-compile img2dataset==1.47.0'
     script = f'"$0" -m venv --clear "$2" && {install}'
     return engines.install(python, ["bash", "-c", script, sys.executable, str(python), str(folder)])
 
