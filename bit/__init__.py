@@ -2,5 +2,8 @@
 
 import os
 
+from bit import onednn
+
 # Before any module here imports TensorFlow. Errors that matter are raised, too; 0 shows all that it logs.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+onednn.turn_on()

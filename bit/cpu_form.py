@@ -68,7 +68,7 @@ def _warn() -> None:
     log.warning(
         "TensorFlow runs without oneDNN here, so the last bits of a vector depend on its place in the batch: an image that is "
         "done again, as by --retry_failures, may differ there from what an undisturbed run gives. On x86 leave "
-        "TF_ENABLE_ONEDNN_OPTS unset, and import bit before TensorFlow"
+        "TF_ENABLE_ONEDNN_OPTS unset, and import this package before TensorFlow"
     )
 
 

@@ -10,11 +10,7 @@ import importlib.machinery
 import sys
 from types import ModuleType
 
-from bit import onednn
-
 _KERAS = "keras"
-
-onednn.turn_on()
 
 
 class _Postponed(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import bit  # noqa: F401  # before TensorFlow, for which it settles how it starts
+
 if TYPE_CHECKING:
     from pipeline.extracting import AnImage, Extracted
     from pipeline.reading import Features

@@ -8,12 +8,10 @@ import functools
 
 import pytest
 
-from bit import onednn
+import bit  # noqa: F401  # before TensorFlow, which some modules import before anything of the project
 from tests.checkpoints import R101X3
 from transforms.feeding import crew
 from transforms.feeding.forking import CannotStart
-
-onednn.turn_on()  # some modules import TensorFlow before bit.tensorflow
 
 
 @pytest.fixture
