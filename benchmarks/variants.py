@@ -229,9 +229,7 @@ def _parts(x: tf.Tensor, dtype: str, to: Rounding) -> tuple[tf.Tensor, tf.Tensor
     """Two values in `dtype` that add up to nearly x."""
     # Not a cast and one back, which XLA takes for nothing (--xla_allow_excess_precision).
     exponent, mantissa = (5, 10) if dtype == "float16" else (8, 7)
-    from tensorflow.compiler.tf2xla.python import (
-        xla,  # after bit.tensorflow, which settles how TensorFlow starts
-    )
+    from tensorflow.compiler.tf2xla.python import xla
 
     high = xla.reduce_precision(x, exponent, mantissa) if to is cast else to(x, dtype)
     return to(high, dtype), to(x - high, dtype)

@@ -80,7 +80,7 @@ class _Server(SubprocessServer):
             )
         os.makedirs(self._folder, exist_ok=True)
         if "-jar" in arguments:
-            # Images never pass through Java, an embedded engine included: what its C2 compiler gains is less than it costs.
+            # Images never pass through Java, an embedded engine included: it has little to do that repays compiling with C2.
             arguments = ["-XX:TieredStopAtLevel=1", f"-Djava.io.tmpdir={self._folder}", *arguments]
         lock = os.open(os.path.join(self._folder, _LOCK), os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -22,6 +22,7 @@ import os, sys, threading
 import grpc
 from concurrent.futures import ThreadPoolExecutor
 folder = next(a for a in sys.argv if a.startswith("-Djava.io.tmpdir=")).partition("=")[2]
+assert sys.argv[1] == "-XX:TieredStopAtLevel=1"  # the first, so that a user's own property takes precedence
 open(os.path.join(folder, "large"), "w").write("x" * 1000)
 server = grpc.server(ThreadPoolExecutor(1))
 server.add_insecure_port("localhost:" + sys.argv[sys.argv.index("--job-port") + 1])
