@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,7 +26,7 @@ from transforms import cpus
 from transforms.feeding.forking import python
 
 # Not by -m, which looks for modules in the working directory first.
-_COMMAND = python(
+COMMAND = python(
     "import runpy; runpy.run_module('apache_beam.runners.worker.sdk_worker_main', run_name='__main__', alter_sys=True)"
 )
 _START_SECONDS = 60.0
@@ -34,6 +34,13 @@ _MOST_STARTS = 10  # times that, if it computes meanwhile
 _BUSY = 0.02  # the least share of a CPU that a process takes which is loading what it needs
 _END_SECONDS = 60.0  # after the last bundle, for what the steps have open
 _LINES = 20  # of what a process wrote to stderr
+
+
+def started(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen:
+    """A process whose stderr can be read. Raises OSError if it does not start."""
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0
+    )
 
 
 class Process(beam.GrpcWorkerHandler):
@@ -65,9 +72,7 @@ class Process(beam.GrpcWorkerHandler):
             "WORKER_ID": self.worker_id,
         }
         try:
-            process = subprocess.Popen(
-                _COMMAND, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0
-            )
+            process = started(COMMAND, environment)
         except OSError as error:
             raise WorkerDied(f"a worker process does not start: {sys.executable}: {error}") from error
         self._process = process

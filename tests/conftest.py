@@ -9,9 +9,22 @@ import functools
 import pytest
 
 import bit  # noqa: F401  # before TensorFlow, which some modules import before anything of the project
+from pipeline import worker_process
+from tests import warm
 from tests.checkpoints import R101X3
-from transforms.feeding import crew
+from transforms.feeding import crew, forking
 from transforms.feeding.forking import CannotStart
+
+
+def pytest_addoption(parser):
+    parser.addoption("--soak", action="store_true", help="also run the tests that are marked so")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--soak"):
+        chosen = [item for item in items if not item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("soak")])
+        items[:] = chosen
 
 
 @pytest.fixture
@@ -49,6 +62,18 @@ def untrained_networks_are_kept():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(BitModelHandler, "_load", _load)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def processes_start_warm():
+    """Imports are paid once per test process, not by each job; tests/feeding starts processes as a job does."""
+    forkers, workers = warm.Forkers(), warm.Workers()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(forking, "started", forkers.started)
+        patched.setattr(worker_process, "started", workers.started)
+        yield
+    forkers.close()
+    workers.close()
 
 
 @pytest.fixture(scope="session")

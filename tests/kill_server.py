@@ -16,9 +16,10 @@ import threading
 import time
 
 import pipeline.main
+from tests import warm
 from transforms import decode, infer, read
 from transforms.commit import files, writer
-from transforms.feeding import crew
+from transforms.feeding import crew, forking
 from transforms.fetching.fetcher import Fetcher
 from transforms.storage import disk, door
 
@@ -126,6 +127,7 @@ def child(request: dict) -> None:
 def main() -> None:
     import bit.tensorflow  # noqa: F401  # once for all forks; none of its operations run in this process
 
+    forking.started = warm.Forkers().started
     for line in sys.stdin:
         request = json.loads(line)
         began = time.monotonic()

@@ -92,7 +92,10 @@ def uber(cluster):
     return [f"{name}{sign}{here.get(name, value)}" for name, sign, value in flags]
 
 
-@pytest.mark.parametrize(("number", "uploads"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+@pytest.mark.parametrize(
+    ("number", "uploads"),
+    [(signal.SIGTERM, False), pytest.param(signal.SIGINT, True, marks=pytest.mark.soak)],
+)
 def test_a_signal_cancels_the_job_on_the_cluster(tmp_path, cluster, launch, undisturbed, number, uploads):
     flags = uber(cluster) if uploads else cluster.flags
     output = tmp_path / "out"
@@ -221,7 +224,7 @@ def test_a_job_whose_launcher_was_killed_is_waited_for(tmp_path, cluster, launch
     assert helpers.contents(tmp_path / "out") == expected
 
 
-@pytest.mark.parametrize("uploads", [False, True])
+@pytest.mark.parametrize("uploads", [pytest.param(False, marks=pytest.mark.soak), True])
 def test_a_lost_job_manager_ends_the_command_with_a_sentence(tmp_path, cluster, launch, undisturbed, uploads):
     """What the same command makes of it afterwards: tests/chaos."""
     submission = uber(cluster) if uploads else cluster.flags

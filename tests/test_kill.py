@@ -122,7 +122,6 @@ PHASES = (  # must be among the moments, whatever these are called some day
 )
 
 
-@pytest.mark.slow
 def test_killed_at_every_kind_of_moment_the_job_ends_as_if_nothing_had_been(tmp_path, server):
     jobs = [Job(tmp_path / kind, server, kind == "records") for kind in ("records", "list")]
     waiting = [(0, name) for name in jobs[0].moments]

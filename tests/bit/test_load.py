@@ -5,7 +5,6 @@ import os
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,7 +57,6 @@ def test_parity_with_the_authors_network(case, tmp_path):
         assert 1e-3 < relative_l2(reduced["embedding"], expected["embedding"]) < 5e-2
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group("r101x3")
 def test_parity_of_r101x3_at_224(r101x3_checkpoint):
     expected = R101X3.expected()["embedding"]
@@ -67,16 +65,6 @@ def test_parity_of_r101x3_at_224(r101x3_checkpoint):
     gc.collect()
     _, reduced = run(R101X3, r101x3_checkpoint, precision="bfloat16")
     assert 1e-3 < relative_l2(reduced["embedding"], expected) < 4e-2
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("r101x3")
-def test_parity_of_r101x3_at_a_size_without_a_golden_file(r101x3_checkpoint):
-    small = replace(R101X3, side=96)
-    _, got = run(small, r101x3_checkpoint)
-    gc.collect()
-    expected = authors_features(small, r101x3_checkpoint, np.float64)
-    assert_kept(got["embedding"], expected, small, r101x3_checkpoint)
 
 
 def test_the_authors_formulas_give_the_golden_vectors_in_float64(tmp_path):

@@ -57,7 +57,6 @@ def run(python, script, *arguments):
     return done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group("timm")
 def test_timms_own_module_has_the_same_arrays_and_gives_the_same_vectors(python, tmp_path):
     case = checkpoints.R50X1
@@ -85,7 +84,6 @@ def test_timms_own_module_has_the_same_arrays_and_gives_the_same_vectors(python,
             assert checkpoints.worst(vectors[output], stored[output]) < 4e-5
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group("timm")
 def test_timm_has_every_member_by_these_names_and_no_other_arrays(python):
     names = [

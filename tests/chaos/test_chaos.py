@@ -1,4 +1,4 @@
-"""The short form: every kind of trouble once. `python -m tests.chaos` goes on for as long as one likes."""
+"""The short form: every kind of trouble once, on Flink with --soak. `python -m tests.chaos` goes on as long as one likes."""
 
 import re
 
@@ -52,14 +52,13 @@ ON_DISK = (trouble.pause_worker, trouble.kill_decoder, trouble.fill_disk)
 IN_STORE = (trouble.cut_network, trouble.kill_launcher, trouble.kill_worker)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kinds", "is_stored"), [(ON_DISK, False), (IN_STORE, True)], ids=["disk", "store"])
 def test_a_job_in_processes_outlives_every_kind_of_trouble(tmp_path, kinds, is_stored):
     assert {*ON_DISK, *IN_STORE} == {*trouble.EVERYWHERE}
     runs_through(kinds, tmp_path, "direct", (8,) * 16, is_stored)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.xdist_group("engines")
 def test_a_job_on_flink_outlives_the_troubles_of_a_cluster(tmp_path):
     kinds = (trouble.cut_network, trouble.kill_task_manager, trouble.kill_worker, trouble.kill_job_manager)

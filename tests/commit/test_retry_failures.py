@@ -200,7 +200,6 @@ KILLS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("moment", "time", "states"), KILLS)
 def test_a_retry_that_is_killed_goes_on_with_or_without_the_flag(late, tmp_path, moment, time, states):
     assert late.moments[moment] >= time

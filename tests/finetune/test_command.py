@@ -180,7 +180,6 @@ def test_every_kind_of_input_gives_its_labels(kind, tmp_path):
     assert losses[0][0] == pytest.approx(np.log(3), rel=1e-9)
 
 
-@pytest.mark.slow
 def test_killed_and_stopped_it_goes_on_to_the_same_bytes(tmp_path):
     records(tmp_path / "in" / "a.tfrecord", 7)
     records(tmp_path / "in" / "b.tfrecord", 3)

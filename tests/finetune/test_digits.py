@@ -25,7 +25,6 @@ FLAGS = (
 )
 
 
-@pytest.mark.slow
 def test_digits_are_learned_and_the_job_gives_the_same_accuracy(tmp_path, capsys):
     from sklearn.datasets import load_digits
 

@@ -59,11 +59,9 @@ MODES = {
 @pytest.mark.parametrize(
     ("fate", "mode"),
     [
-        ("closed", "one worker"),
         ("closed", "processes"),
         ("full", "threads"),
-        ("without a reader", "threads"),
-        ("without a reader", "processes"),
+        ("without a reader", "one worker"),
     ],
 )
 def test_a_job_without_stderr_ends_as_with_it(tmp_path, job, fate, mode):

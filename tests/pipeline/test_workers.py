@@ -18,28 +18,22 @@ from transforms.commit import writer
 PROCESSES = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
 
 
-def test_the_interpreters_path_may_hold_anything(tmp_path):
-    """As after `python -m venv 'a folder'`."""
+def test_neither_a_blank_in_the_interpreters_path_nor_a_proxy_keeps_workers_away(tmp_path):
+    """The path as after `python -m venv 'a folder'`."""
     venv, name = Path(sys.executable).parent.parent, "a folder, quote's & $HOME, тест"
     (tmp_path / name).symlink_to(venv)
     pattern = helpers.write_shards(tmp_path / "in", (2, 2))
     command = [tmp_path / name / "bin" / "python", "-m", "pipeline.main", *helpers.TINY, *PROCESSES]
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     done = subprocess.run(
         [*command, f"--input={pattern}", f"--output={tmp_path / 'out'}"],
         cwd=helpers.REPO,
+        env={**os.environ, **proxies, "no_proxy": "elsewhere"},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert helpers.manifest(tmp_path / "out")["features"] == 4
-
-
-def test_a_proxy_does_not_come_between_the_job_and_its_workers(tmp_path):
-    pattern = helpers.write_shards(tmp_path / "in", (2, 2))
-    flags = [*helpers.TINY, *PROCESSES, f"--input={pattern}"]
-    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    helpers.job_process(*flags, f"--output={tmp_path / 'out'}", env={**proxies, "no_proxy": "elsewhere"})
     assert helpers.manifest(tmp_path / "out")["features"] == 4
 
 
@@ -56,7 +50,7 @@ def test_a_proxy_does_not_come_between_the_job_and_its_workers(tmp_path):
 )
 def test_a_worker_that_does_not_come_up_ends_the_run(tmp_path, monkeypatch, capfd, program, said):
     monkeypatch.setattr(
-        worker_process, "_COMMAND", [sys.executable, "-c", f"import os, signal, sys, time; {program}"]
+        worker_process, "COMMAND", [sys.executable, "-c", f"import os, signal, sys, time; {program}"]
     )
     monkeypatch.setattr(worker_process, "_START_SECONDS", 5)
     pattern = helpers.write_shards(tmp_path / "in", (2, 2))
@@ -71,9 +65,9 @@ def test_a_worker_that_does_not_come_up_ends_the_run(tmp_path, monkeypatch, capf
 
 def test_a_worker_that_is_slow_to_come_up_is_waited_for_as_long_as_it_computes(tmp_path, monkeypatch):
     """As on a machine with more to do than it can."""
-    command = list(worker_process._COMMAND)
+    command = list(worker_process.COMMAND)
     command[-1] = f"import time\nwhile time.process_time() < 3: pass\n{command[-1]}"
-    monkeypatch.setattr(worker_process, "_COMMAND", command)
+    monkeypatch.setattr(worker_process, "COMMAND", command)
     monkeypatch.setattr(worker_process, "_START_SECONDS", 1)
     monkeypatch.setattr(worker_process, "_MOST_STARTS", 600)
     pattern = helpers.write_shards(tmp_path / "in", (2, 2))
@@ -81,8 +75,20 @@ def test_a_worker_that_is_slow_to_come_up_is_waited_for_as_long_as_it_computes(t
     assert helpers.manifest(tmp_path / "out")["features"] == 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(tmp_path, number):
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (-9, "by SIGKILL, as where memory runs out"),
+        (-15, "by SIGTERM"),
+        (-99, "by signal 99"),
+        (3, "with exit code 3"),
+    ],
+)
+def test_how_a_process_ended(code, said):
+    assert worker_process.how(code) == said
+
+
+def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(tmp_path):
     pattern = helpers.write_shards(tmp_path / "in", (40,) * 6)
     output, offspring = tmp_path / "out", engines.Offspring()
     flags = [*helpers.TINY, "--batch_size=1", "--image_size=128", f"--input={pattern}"]
@@ -100,12 +106,12 @@ def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(tmp_path, number):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     victim = next(id_ for id_, command in offspring.alive().items() if "sdk_worker_main" in command)
-    os.kill(victim, number)
+    os.kill(victim, signal.SIGKILL)
     _, err = process.communicate(timeout=240)
     assert process.returncode == 1
     said = [line for line in err.splitlines() if "shards to do" not in line and "shard " not in line]
     (line,) = [line for line in said if "waiting for the first" not in line]
-    assert line.startswith(f"error: WorkerDied: worker process {victim} ended by {number.name}")
+    assert line.startswith(f"error: WorkerDied: worker process {victim} ended by SIGKILL")
     assert "run the same command again" in line
     assert not offspring.left()
     helpers.job(*flags[2:], output=output)

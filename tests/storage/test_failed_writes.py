@@ -74,9 +74,8 @@ def test_a_full_disk(tmp_path, mode):
         assert not unneeded(disk / "out" / ".tmp")
 
 
-@pytest.mark.parametrize("mode", ["multi_threading"])
-def test_a_folder_that_may_no_longer_be_written_to(tmp_path, mode):
-    job = Running(tmp_path, tmp_path / "out", mode, *helpers.without_roots_rights())
+def test_a_folder_that_may_no_longer_be_written_to(tmp_path):
+    job = Running(tmp_path, tmp_path / "out", "multi_threading", *helpers.without_roots_rights())
     unfinished = tmp_path / "out" / ".tmp"
     job.wait_for(tmp_path / "out" / "request.json")  # the last file before the run starts
     unfinished.chmod(0o555)
@@ -85,9 +84,8 @@ def test_a_folder_that_may_no_longer_be_written_to(tmp_path, mode):
     assert not unneeded(unfinished)
 
 
-@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
-def test_a_folder_that_has_vanished(tmp_path, mode):
-    job = Running(tmp_path, tmp_path / "out", mode)
+def test_a_folder_that_has_vanished(tmp_path):
+    job = Running(tmp_path, tmp_path / "out", "in_memory")
     job.wait_for(tmp_path / "out" / "request.json")  # the last file before the run starts
     (tmp_path / "out").rename(
         tmp_path / "moved"
@@ -97,11 +95,12 @@ def test_a_folder_that_has_vanished(tmp_path, mode):
 
 
 @pytest.mark.xdist_group("stores")
-@pytest.mark.parametrize("mode", ["multi_threading", "multi_processing"])
-def test_a_store_that_refuses(tmp_path, mode):
+def test_a_store_that_refuses(tmp_path):
     with stores.s3() as store, faulty_proxy.in_front_of(store.flags[0].partition("=")[2]) as (proxy, url):
         proxy.chosen = lambda method, path: "403" if method == "PUT" and ".tfrecord" in path else ""
-        job = Running(tmp_path, store.folder(), mode, flags=(f"--s3_endpoint_url={url}", *store.flags[1:]))
+        job = Running(
+            tmp_path, store.folder(), "multi_threading", flags=(f"--s3_endpoint_url={url}", *store.flags[1:])
+        )
         line = job.error()
     assert "writing s3://" in line
     assert "(Trouble) when calling the PutObject operation" in line

@@ -28,6 +28,17 @@ def python(program: str) -> list[str]:
     return [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}; {program}"]
 
 
+def started(settings: dict, descriptors: Sequence[int]) -> subprocess.Popen:
+    """The process, which imports what decoding needs and then says that it is ready; it inherits the descriptors."""
+    program = "from transforms.feeding import forker; forker.main(sys.argv[1])"
+    return subprocess.Popen(
+        [*python(program), json.dumps(settings)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=descriptors,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+
+
 class CannotStart(RuntimeError):
     """Processes for decoding do not start on this machine."""
 
@@ -49,14 +60,8 @@ class Forking:
             "preprocessing": asdict(decoding.preprocessing),
             "timeout_seconds": decoding.timeout_seconds,
         }
-        program = "from transforms.feeding import forker; forker.main(sys.argv[1])"
         try:
-            self._process = subprocess.Popen(
-                [*python(program), json.dumps(settings)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), slots.file, lock],
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-            )
+            self._process = started(settings, [theirs.fileno(), slots.file, lock])
         except OSError as error:
             self.control.close()
             raise CannotStart(f"{sys.executable}: {error}") from error

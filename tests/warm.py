@@ -1,0 +1,212 @@
+"""Processes forked from one that has imported already what they need: imports are much of what a small job takes.
+
+For the processes that a job starts. What a process has from its start, such as an environment that changes how modules are
+imported, is not tested with these: see `Warm.fits`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+
+from pipeline import worker_process
+from tests import helpers
+from transforms.feeding import forking
+
+COLD_FORKER = forking.started
+COLD_WORKER = worker_process.started
+_COMMAND = worker_process.COMMAND  # which tests replace
+_NUMBER = struct.Struct("i")
+_DESCRIPTORS_MAX = 8
+# What of an environment changes an import.
+_MATTERS = ("PYTHON", "LD_", "MALLOC_", "OMP_", "OPENBLAS_", "OPENCV_", "PATH", "TF_", "BIT_", "XLA_")
+
+
+class Process:
+    """As much of a `subprocess.Popen` as jobs use."""
+
+    def __init__(self, answers: int, stderr: int | None = None):
+        """`answers`: a pipe that first tells the process, and at its end how it ended."""
+        self._answers = io.FileIO(answers)
+        self._lock = threading.Lock()
+        self.stderr = None if stderr is None else io.FileIO(stderr)
+        self.pid = self._next()
+        self.returncode: int | None = None
+
+    def wait(self, timeout: float | None = None) -> int:
+        with contextlib.suppress(ValueError):  # closed by another thread, which waits as well
+            if not select.select([self._answers], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("a warm process", timeout or 0)
+        with self._lock:
+            if self.returncode is None:
+                with self._answers:
+                    self.returncode = os.waitstatus_to_exitcode(self._next())
+        return self.returncode
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _next(self) -> int:
+        (number,) = _NUMBER.unpack(self._answers.read(_NUMBER.size))
+        return number
+
+
+class Warm:
+    """A process that has imported some modules, and forks."""
+
+    def __init__(self, *modules: str):
+        self._environment, self._path = _that_matters(os.environ), list(sys.path)
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        program = f"sys.path.insert(0, {str(helpers.REPO)!r}); from tests import warm; warm.serve(int(sys.argv[1]), sys.argv[2:])"
+        with theirs:
+            self._process = subprocess.Popen(
+                [*forking.python(program), str(theirs.fileno()), *modules],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            )
+
+    def fits(self, environment: Mapping[str, str]) -> bool:
+        """Whether a process that imports its modules by itself would be the same."""
+        return (_that_matters(environment), sys.path) == (self._environment, self._path)
+
+    def start(self, call: str, argument: object, descriptors: Sequence[int]) -> int:
+        """Forks a process that calls a function `module:name` with the argument, and with copies of the descriptors.
+
+        Returns what `Process` takes."""
+        answers, theirs = os.pipe()
+        try:
+            order = json.dumps([call, argument]).encode()
+            socket.send_fds(self._control, [order], [theirs, *descriptors])
+        finally:
+            os.close(theirs)
+        return answers
+
+    def close(self) -> None:
+        self._control.close()
+        self._process.wait()
+
+
+def _that_matters(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(_MATTERS)}
+
+
+class Forkers:
+    """A stand-in for `forking.started`."""
+
+    def __init__(self) -> None:
+        self._warm = Warm("transforms.feeding.forker")
+
+    def started(self, settings: dict, descriptors: Sequence[int]) -> subprocess.Popen | Process:
+        if not self._warm.fits(os.environ):
+            return COLD_FORKER(settings, descriptors)
+        return Process(self._warm.start("tests.warm:be_forker", settings, descriptors))
+
+    def close(self) -> None:
+        self._warm.close()
+
+
+def be_forker(settings: dict, descriptors: Sequence[int]) -> None:
+    from transforms.feeding import forker
+
+    names = ("control", "pixels", "lock")
+    forker.main(json.dumps({**settings, **dict(zip(names, descriptors, strict=True))}))
+
+
+class Workers:
+    """A stand-in for `worker_process.started`."""
+
+    def __init__(self) -> None:
+        self._warm: Warm | None = None
+
+    def started(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen | Process:
+        if self._warm is None:
+            self._warm = Warm("bit.tensorflow", "transforms.infer", "pipeline.graph", _WORKER)
+        if command is not _COMMAND or not self._warm.fits(environment):
+            return COLD_WORKER(command, environment)
+        stderr, theirs = os.pipe()
+        try:
+            answers = self._warm.start("tests.warm:be_worker", dict(environment), [theirs])
+        finally:
+            os.close(theirs)
+        return Process(answers, stderr)
+
+    def close(self) -> None:
+        if self._warm:
+            self._warm.close()
+
+
+_WORKER = "apache_beam.runners.worker.sdk_worker_main"
+
+
+def be_worker(environment: dict[str, str], descriptors: Sequence[int]) -> None:
+    os.dup2(descriptors[0], 2)
+    os.environ.clear()
+    os.environ.update(environment)
+    main = importlib.import_module(_WORKER).main
+    main([])
+
+
+def serve(number: int, modules: Sequence[str]) -> None:
+    """Forks as ordered, and says how each ended, until the ordering socket is closed."""
+    for module in modules:
+        importlib.import_module(module)
+    control = socket.socket(fileno=number)
+    wake, waken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = {one: signal.getsignal(one) for one in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)}
+    signal.set_wakeup_fd(waken, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)
+    answers: dict[int, int] = {}  # by process
+    while True:
+        ready, _, _ = select.select([control, wake], [], [])
+        if wake in ready:
+            os.read(wake, 4096)
+            while answers:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    break
+                answer = answers.pop(pid)
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(answer, _NUMBER.pack(status))
+                os.close(answer)
+        if control not in ready:
+            continue
+        order, passed, _, _ = socket.recv_fds(control, 1 << 20, _DESCRIPTORS_MAX)
+        if not order:
+            return None
+        answer, *descriptors = passed
+        pid = os.fork()
+        if not pid:
+            signal.set_wakeup_fd(-1)
+            for one, handler in before.items():
+                signal.signal(one, handler)
+            control.close()
+            for descriptor in (wake, waken, answer, *answers.values()):
+                os.close(descriptor)
+            call, argument = json.loads(order)
+            module, name = call.split(":")
+            return getattr(importlib.import_module(module), name)(argument, descriptors)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(answer, _NUMBER.pack(pid))
+        answers[pid] = answer
+        for descriptor in descriptors:
+            os.close(descriptor)
