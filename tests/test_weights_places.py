@@ -19,7 +19,7 @@ from tests.places import Places, archive, npz, safetensors
 pytestmark = pytest.mark.xdist_group("weights places")  # so that one process exports the weights
 
 # One whose loading takes no seconds, under an official name.
-SMALL, OTHER = ARCHITECTURES["tiny"], ARCHITECTURES["r50x1"]
+SMALL, R50X1 = ARCHITECTURES["tiny"], ARCHITECTURES["r50x1"]
 MODEL = "bit/m-r50x1/ilsvrc2012_classification"
 BUCKET = f"{mirrors.BUCKET}/BiT-M-R50x1-ILSVRC2012.npz"
 WEIGHTS = Untrained(SMALL, 1000)
@@ -166,9 +166,10 @@ def test_offline_the_job_uses_the_cache_or_is_refused(job, places, tmp_path, mon
     assert places.asked == []
 
 
-def test_a_module_that_is_not_the_checkpoint_is_refused(job, places, tmp_path, capsys):
+def test_a_module_that_is_not_the_checkpoint_is_refused(job, places, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "r50x1", R50X1)
     folder = tmp_path / "other"
-    export(Untrained(OTHER, 1000), str(folder), head=True, side=helpers.SIDE)
+    export(Untrained(SMALL, 1000), str(folder), head=True, side=helpers.SIDE)
     places.files[mirrors.mirrors(BUCKET, True)[1].url] = archive(folder)
     assert job("kaggle") != 0
     assert "another member of the family" in capsys.readouterr().err

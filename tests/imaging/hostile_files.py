@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tests.imaging import avif_files as avif
+from tests.imaging import heif_files as avif
 from tests.imaging import image_files as files
 
 MAX_PIXELS = 20_000_000
@@ -249,12 +249,14 @@ def cases() -> Iterator[tuple[str, bytes, set[str]]]:
         b"II+\0",
         b"BM" + bytes(12) + b"\x28\0\0\0",
         b"\0\0\0\x18ftypavif",
+        b"\0\0\0\x18ftypheic",
     ):
         yield f"{magic[:4]!r} and no more", magic, either
         yield f"{magic[:4]!r} and zeros", magic + bytes(1000), {*either, "unsupported_format"}
         yield f"{magic[:4]!r} and ones", magic + b"\xff" * 1000, {*either, "unsupported_format"}
     yield "zeros", bytes(1000), {"not_image"}
     yield from _avif_cases()
+    yield from _heic_cases()
     # Colours.
     pixels = png_pixels(8, 8, 8, 1)
     yield (
@@ -382,3 +384,24 @@ def _avif_cases() -> Iterator[tuple[str, bytes, set[str]]]:
     yield "avif of a picture elsewhere", intact[: at + 8] + b"\x7f" * 8 + intact[at + 16 :], either
     shared = avif.avif(picture._replace(content=b"\x0a\xff\xff\xff\x7f" + bytes(8_000_000)))
     yield "avif of a unit without end", shared, either
+
+
+def _heic_cases() -> Iterator[tuple[str, bytes, set[str]]]:
+    """What differs from AVIF: the container is read by the same code."""
+    fine, many, either = {"pixels"}, {"too_many_pixels"}, {"corrupt", "truncated"}
+    flat = np.zeros((SIDE, SIDE, 3), np.uint8)
+    picture, small = avif.hevc(flat), avif.hevc(np.zeros((64, 64, 3), np.uint8))
+    yield "heic flat", avif.heic(picture), fine
+    yield "heic that claims too much", avif.heic(small._replace(properties=(avif.ispe(65000, 65000),))), either
+    huge = (avif.ispe(SIDE, SIDE), avif.hevc(np.zeros((64, 9024, 3), np.uint8)).properties[1])
+    yield "heic of a huge frame", avif.heic(picture._replace(properties=huge)), either
+    yield "heic of 10,000 frames", avif.heic(picture._replace(content=picture.content * 10_000)), either
+    units = b"\0\0\0\2\x4e\1" * 5_000_000
+    yield "heic of 5,000,000 units", avif.heic(picture._replace(content=picture.content + units)), either
+    tiles = avif.grid(200, 200, 64 * 200, 64 * 200)
+    yield "heic of one tile many times", avif.heic(tiles, small, tiles=[2] * 40_000), either
+    yield (
+        "heic grid bomb",
+        avif.heic(avif.grid(2, 2, 65000, 65000), *[small] * 4, tiles=(2, 3, 4, 5)),
+        {*many, *either},
+    )

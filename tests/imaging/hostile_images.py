@@ -18,7 +18,7 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from tests.imaging import avif_files as avif
+from tests.imaging import heif_files as avif
 from tests.imaging import image_files as files
 from tests.imaging.hostile_files import INDICES, MAX_PIXELS, cases
 from transforms.errors import ItemError
@@ -66,6 +66,8 @@ def good_ones() -> list[bytes]:
         *saved("AVIF", subsampling="4:4:4"),
         *saved("AVIF", **frames),
         avif.avif(avif.grid(2, 1, 50, 23), *[avif.coded(small)] * 2, tiles=(2, 3)),
+        *map(avif.heic_of, (small, np.ascontiguousarray(small[:23, :31]))),
+        avif.heic(avif.grid(2, 1, 100, 60), *[avif.hevc(np.zeros((64, 64, 3), np.uint8))] * 2, tiles=(2, 3)),
     ]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from tests.imaging import image_files as files
+from tests.imaging.heif_files import heic_of
 from tests.imaging.pictures import CLEAR, DEEP, INDICES, JPEG, RGB, RGBA, as_mode, high_byte, light
 
 AS_TENSORFLOW = {
@@ -95,6 +96,7 @@ ONE_OF_EACH = {
     "tiff": files.save(RGB, "TIFF"),
     "tiff lzw": files.save(RGB, "TIFF", compression="tiff_lzw"),
     "avif": files.save(RGB, "AVIF"),
+    "heic": heic_of(RGB),
     "animated avif": files.save(RGB, "AVIF", save_all=True, append_images=[Image.fromarray(255 - RGB)]),
 }
 
@@ -117,7 +119,8 @@ REFUSED = {
     "gzip": (b"\x1f\x8b\x08" + bytes(30), "not_image"),
     "start of a jpeg": (b"\xff\xd8", "not_image"),
     "riff of sound": (b"RIFF\x24\0\0\0WAVEfmt ", "not_image"),
-    "heic": (b"\0\0\0\x18ftypheic" + bytes(20), "unsupported_format"),
+    "heif": (b"\0\0\0\x18ftyphevc" + bytes(20), "unsupported_format"),
+    "heic without picture": (b"\0\0\0\x18ftypheic" + bytes(20), "corrupt"),
     "avif without picture": (b"\0\0\0\x18ftypavif" + bytes(20), "corrupt"),
     "mp4": (b"\0\0\0\x18ftypisom" + bytes(20), "unsupported_format"),
     "jpeg xl": (b"\xff\x0a" + bytes(20), "unsupported_format"),

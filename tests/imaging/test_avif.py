@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.imaging import avif_files as build
+from tests.imaging import heif_files as build
 from tests.imaging import image_files as files
 from tests.imaging.hostile_images import outcome
 from tests.imaging.pictures import RGB, RGBA, decoded, refusal, resized

@@ -32,7 +32,7 @@ def test_names_and_suffixes_are_unique_and_as_they_are_compared():
     assert len(set(SUFFIXES)) == len(SUFFIXES)
     assert all(re.fullmatch(r"\.[a-z0-9]+", suffix) for suffix in SUFFIXES)
     assert {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".png", ".apng"} <= set(SUFFIXES)
-    assert {".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"} <= set(SUFFIXES)
+    assert {".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".heic"} <= set(SUFFIXES)
 
 
 def test_the_documents_table_has_a_row_for_each_format_and_no_other():
@@ -51,7 +51,7 @@ def test_the_readme_names_each_format():
 
 
 def test_receipts_name_the_packages_that_decide_pixels():
-    assert PACKAGES == ("opencv-python-headless", "pillow", "simplejpeg")
+    assert PACKAGES == ("opencv-python-headless", "pillow", "pillow-heif", "simplejpeg")
 
 
 @pytest.mark.parametrize("image_format", FORMATS, ids=lambda image_format: image_format.name)

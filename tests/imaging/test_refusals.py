@@ -18,7 +18,7 @@ def test_what_cannot_be_read_is_refused_by_name(data, code):
     assert refusal(data)[0] == code
 
 
-@pytest.mark.parametrize("name", ["HEIC", "JPEG XL", "JPEG 2000", "SVG", "PDF", "PostScript"])
+@pytest.mark.parametrize("name", ["HEIF", "JPEG XL", "JPEG 2000", "SVG", "PDF", "PostScript"])
 def test_a_known_format_is_named(name):
     sample = {"JPEG XL": "jpeg xl", "JPEG 2000": "jpeg 2000"}.get(name, name.lower())
 

@@ -7,6 +7,7 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from transforms.imaging.base import corrupt
+from transforms.imaging.bits import Bits
 
 _UNITS_MAX = 100_000  # each costs a step
 _FRAMES_MAX = 16  # in the data of one picture; one of them is shown
@@ -19,12 +20,12 @@ def check_frames(data: bytes, size: tuple[int, int]) -> None:
     sequence, frames = None, 0
     for kind, start in _units(data):
         if kind == _SEQUENCE:
-            sequence = _sequence(_Bits(data[start : start + _HEADER_BYTES]))
+            sequence = _sequence(Bits(data[start : start + _HEADER_BYTES]))
             if sequence.size != size:
                 raise corrupt("AVIF", "two sizes, {} x {} and {} x {}".format(*size, *sequence.size))
         elif kind in _FRAMES:
             frames += 1
-            if sequence is None or _has_own_size(_Bits(data[start : start + _HEADER_BYTES]), sequence):
+            if sequence is None or _has_own_size(Bits(data[start : start + _HEADER_BYTES]), sequence):
                 raise corrupt("AVIF", "a frame of another size than the picture")
     if not 0 < frames <= _FRAMES_MAX:
         raise corrupt("AVIF", f"{frames} frames in one picture")
@@ -49,18 +50,6 @@ def _units(data: bytes) -> Iterator[tuple[int, int]]:
     raise corrupt("AVIF", f"more than {_UNITS_MAX} units of AV1 data")
 
 
-class _Bits:
-    """Reads numbers of a few bits each; zeros beyond the end."""
-
-    def __init__(self, data: bytes):
-        self._value, self._left = int.from_bytes(data.ljust(_HEADER_BYTES, b"\0"), "big"), 8 * _HEADER_BYTES
-
-    def take(self, count: int) -> int:
-        """The next number, `count` bits long."""
-        self._left -= count
-        return self._value >> self._left & (1 << count) - 1
-
-
 class _Sequence(NamedTuple):
     """The fields of a sequence header that frame sizes depend on; mostly with the specification's names."""
 
@@ -72,7 +61,7 @@ class _Sequence(NamedTuple):
     force_integer_mv: int
 
 
-def _sequence(bits: _Bits) -> _Sequence:
+def _sequence(bits: Bits) -> _Sequence:
     """AV1 5.5.1, up to what frame headers depend on."""
     take = bits.take
     take(4)  # profile, still picture
@@ -114,7 +103,7 @@ def _sequence(bits: _Bits) -> _Sequence:
     return _Sequence(size, reduced, time_bits, id_bits, screen_content, integer_mv)
 
 
-def _has_own_size(bits: _Bits, sequence: _Sequence) -> bool:
+def _has_own_size(bits: Bits, sequence: _Sequence) -> bool:
     """Whether a frame's size differs from its sequence's: AV1 5.9.2, up to frame_size_override_flag."""
     take = bits.take
     if sequence.reduced_still_picture_header or take(1):  # the latter shows an earlier frame again

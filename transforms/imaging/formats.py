@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from transforms.errors import ItemError
-from transforms.imaging import avif, bmp, gif, jpeg, png, refused, tiff, webp
+from transforms.imaging import avif, bmp, gif, heic, jpeg, png, refused, tiff, webp
 from transforms.imaging.base import Format
 
 FORMATS: tuple[Format, ...] = (
@@ -14,6 +14,7 @@ FORMATS: tuple[Format, ...] = (
     bmp.FORMAT,
     tiff.FORMAT,
     avif.FORMAT,
+    heic.FORMAT,
 )
 
 # Of file names, in lower case, with the dot.

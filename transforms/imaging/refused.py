@@ -10,7 +10,7 @@ def _compiled(*magics: tuple[str, bytes]) -> tuple[tuple[str, re.Pattern[bytes]]
 
 
 PICTURES = _compiled(
-    ("HEIC", rb"....ftyp(hei|hev|mif1|msf1)"),
+    ("HEIF", rb"....ftyp(hei|hev|mif1|msf1)"),
     ("JPEG XL", rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n"),
     ("JPEG 2000", rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
     ("SVG", rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--[^>]*>\s*)?<(!DOCTYPE )?svg"),

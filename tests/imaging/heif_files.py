@@ -1,12 +1,14 @@
-"""AVIF files built box by box, including those that no encoder writes."""
+"""AVIF and HEIC files built box by box, including those that no encoder writes."""
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 from tests.imaging import image_files as files
@@ -50,6 +52,7 @@ def avif(
     extents: int = 1,
     in_idat: bool = False,
     more: bytes = b"",
+    compatible: bytes = b"avif",
 ) -> bytes:
     """A file whose first item is the picture; `tiles` are the numbers, from 1 on, of the items of its grid.
 
@@ -91,12 +94,33 @@ def avif(
             box(b"iprp", box(b"ipco", *pool), box(b"ipma", struct.pack(">II", 0, len(items)), uses)),
             box(b"idat", *contents) if in_idat else b"",
         )
-        return box(b"ftyp", brand, bytes(4), b"avifmif1miaf") + meta
+        return box(b"ftyp", brand, bytes(4), compatible, b"mif1miaf") + meta
 
     if in_idat:
         return head(0)
     start = len(head(0)) + 8
     return head(start) + box(b"mdat", *contents)
+
+
+def hevc(pixels: np.ndarray, size: tuple[int, int] | None = None, **options) -> Item:
+    """A picture that pillow-heif encodes; `size` is the stated one."""
+    data = heic_of(pixels, **options)
+    at = data.index(b"hvcC") - 4
+    end = at + int.from_bytes(data[at : at + 4], "big")
+    return Item(b"hvc1", (ispe(*size or pixels.shape[1::-1]), data[at:end]), data[data.index(b"mdat") + 4 :])
+
+
+def heic_of(pixels: np.ndarray | Image.Image, **options) -> bytes:
+    """A file as pillow-heif writes it."""
+    file = io.BytesIO()
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    pillow_heif.from_pillow(image).save(file, **{"quality": 60, **options})
+    return file.getvalue()
+
+
+def heic(*items: Item, **options) -> bytes:
+    """A file whose first item is the picture; options as of `avif`."""
+    return avif(*items, **{"brand": b"heic", "compatible": b"heic", **options})
 
 
 def packed(bits: str) -> bytes:

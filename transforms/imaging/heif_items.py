@@ -1,4 +1,4 @@
-"""The structure of an AVIF file: its boxes (ISO/IEC 14496-12) and the items they describe (ISO/IEC 23008-12)."""
+"""The structure of an AVIF or HEIC file: its boxes (ISO/IEC 14496-12) and the items they describe (ISO/IEC 23008-12)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ from dataclasses import dataclass, field
 from transforms.imaging.base import corrupt, truncated
 
 _BOXES_MAX = 100_000  # in one box: each costs a step
-_PROPERTY_BYTES = 1024  # of a property: more than those that are used have
+_PROPERTY_BYTES = 16384  # of a property: more than those that are used have
 
 
 @dataclass
 class Box:
-    """A stretch of the file, read from its start as big-endian numbers or as boxes."""
+    """A stretch of the file, read from its start as big-endian numbers or as boxes.
+
+    `format` names the format in errors."""
 
     data: bytes
     at: int
     end: int
+    format: str
 
     def number(self, size: int) -> int:
         """The next number, `size` bytes long."""
         if self.at + size > self.end:
-            raise corrupt("AVIF", f"the box that ends at byte {self.end} is too short")
+            raise corrupt(self.format, f"the box that ends at byte {self.end} is too short")
         self.at += size
         return int.from_bytes(self.data[self.at - size : self.at], "big")
 
@@ -41,12 +44,12 @@ class Box:
             if size < 2:  # 1: the size follows; 0: up to the end
                 size = self.number(8) if size else self.end - start
             if size < self.at - start or (start + size > self.end != len(self.data)):
-                raise corrupt("AVIF", f"a box of {size} bytes at byte {start}")
+                raise corrupt(self.format, f"a box of {size} bytes at byte {start}")
             if start + size > self.end:
-                raise truncated("AVIF", f"at byte {self.end}, inside the box at byte {start}")
-            yield kind, Box(self.data, self.at, start + size)
+                raise truncated(self.format, f"at byte {self.end}, inside the box at byte {start}")
+            yield kind, Box(self.data, self.at, start + size, self.format)
             self.at = start + size
-        raise corrupt("AVIF", f"more than {_BOXES_MAX} boxes in one")
+        raise corrupt(self.format, f"more than {_BOXES_MAX} boxes in one")
 
 
 @dataclass
@@ -58,10 +61,10 @@ class Item:
     extents: list[tuple[int, int]] = field(default_factory=list)  # (start, end) in the file
     tiles: list[int] = field(default_factory=list)  # the items of a grid
 
-    def get(self, kind: bytes, size: int) -> bytes:
-        """The first `size` bytes of the first property of a type; b'' if it is absent or shorter."""
+    def get(self, kind: bytes, size: int | None = None) -> bytes:
+        """The first property of a type, or its first `size` bytes; b'' if it is absent or shorter."""
         content = next((body for name, body, _ in self.properties if name == kind), b"")
-        return content[:size] if len(content) >= size else b""
+        return content[:size] if len(content) >= (size or 0) else b""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -78,7 +81,7 @@ def read_items(meta: Box) -> tuple[int, dict[int, Item]]:
         boxes.setdefault(kind, box)
     for kind in (b"pitm", b"iinf", b"iloc", b"iprp"):
         if kind not in boxes:
-            raise corrupt("AVIF", f"no {kind.decode()} box")
+            raise corrupt(meta.format, f"no {kind.decode()} box")
     items: dict[int, Item] = {}
     info = boxes[b"iinf"]
     info.number(4 if info.version_and_flags()[0] else 2)
@@ -104,7 +107,7 @@ def _add_extents(places: Box, idat: Box | None, items: dict[int, Item]) -> None:
     sizes = places.number(2)
     offset, length, base, index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
     if version > 2 or {offset, length, base} - {0, 4, 8} or not length:
-        raise corrupt("AVIF", "the table of where its pictures are")
+        raise corrupt(places.format, "the table of where its pictures are")
     for _ in range(places.number(4 if version == 2 else 2)):
         item = items.get(places.number(4 if version == 2 else 2))
         method = places.number(2) & 15 if version else 0
@@ -133,6 +136,6 @@ def _add_properties(properties: Box, items: dict[int, Item]) -> None:
                 for _ in range(box.number(1)):
                     essential, index = divmod(box.number(index_bytes), 1 << 8 * index_bytes - 1)
                     if index > len(values):
-                        raise corrupt("AVIF", f"no property of number {index}")
+                        raise corrupt(properties.format, f"no property of number {index}")
                     if index and item:
                         item.properties.append((*values[index - 1], bool(essential)))
