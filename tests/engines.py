@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 import uuid
@@ -55,6 +56,20 @@ def install(target: Path, command: list[str], **environment: str) -> Path:
             note.truncate(0)
             note.write("yes")
     return target
+
+
+def environment(name: str, *arguments: str) -> Path:
+    """The interpreter of an environment with other packages, made once and kept; `arguments`: of uv's and pip's `install`."""
+    folder = CACHE / name
+    python = folder / "bin" / "python"
+    # As scripts/venv.sh: pip where uv does not reach the index.
+    script = (
+        '"$0" -m venv --clear "$1" && shift && '
+        '{ UV_NATIVE_TLS=1 "$0" -m uv pip install --quiet --python "$1" "${@:2}" || '
+        '"$1" -m pip install --quiet --disable-pip-version-check --no-compile "${@:2}"; }'
+    )
+    command = ["bash", "-c", script, sys.executable, str(folder), str(python), *arguments]
+    return install(python, command)
 
 
 def prism() -> Path:

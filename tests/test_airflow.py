@@ -56,13 +56,7 @@ def conf(name: str, **more) -> dict:
 def airflow_python() -> Path:
     """The interpreter of an environment with exactly the packages of the lock file, made once and kept."""
     key = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()[:16]
-    folder = engines.CACHE / f"airflow-{key}"
-    python = folder / "bin" / "python"
-    pip = '"$1" -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --no-deps -r "$2"'
-    script = f'"$0" -m venv --clear "$3" && {pip}'
-    return engines.install(
-        python, ["bash", "-c", script, sys.executable, str(python), str(LOCK), str(folder)]
-    )
+    return engines.environment(f"airflow-{key}", "--require-hashes", "--no-deps", "-r", str(LOCK))
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ case "$1 $2" in
   "-m venv") mkdir -p .venv/bin && cp "$FAKE_HOME/python" .venv/bin/python ;;
   "-m samples.make_input") mkdir -p "$3" && touch "$3/photos.txt" ;;
   "-m bit.download") exit "$(status_of download)" ;;
+  "-m uv") exit "$(status_of uv)" ;;
   "-m pip") [[ $3 != install ]] || exit "$(status_of install)" ;;
   "-m pipeline.main")
     if [[ -e $FAKE_HOME/wait ]]; then
@@ -50,7 +51,14 @@ class Project:
     def __init__(self, folder: Path):
         self.root, self.home = folder / "project", folder / "home"
         self.home.mkdir()
-        for name in (*SCRIPTS, "requirements.txt", "requirements-dev.txt", "setup.py", NATIVE):
+        for name in (
+            *SCRIPTS,
+            "scripts/uv.txt",
+            "requirements.txt",
+            "requirements-dev.txt",
+            "setup.py",
+            NATIVE,
+        ):
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.root / name)
         shutil.copytree(ROOT / "samples", self.root / "samples")
@@ -103,8 +111,8 @@ SAMPLE_ARGUMENTS = [
 def test_run_local_installs_the_lock_makes_the_input_and_runs_the_job(project):
     result = project.run("run_local.sh", "--decode_processes=1")
     assert result.returncode == 0, result.stderr
-    steps = [call.split()[1] for call in project.calls() if call.startswith("-m")]
-    assert steps == ["venv", "pip", "samples.make_input", "bit.download", "pipeline.main"]
+    steps = [call.split()[1] for call in project.calls() if call.startswith("-m") and "config" not in call]
+    assert steps == ["venv", "pip", "uv", "samples.make_input", "bit.download", "pipeline.main"]
     assert project.job_arguments() == [
         *SAMPLE_ARGUMENTS,
         "--model=bit/m-r101x3",
@@ -154,6 +162,15 @@ def test_an_interrupted_installation_is_taken_up_again(project):
     project.ends_with("install", 0)
     assert project.run("run_local.sh").returncode == 0
     assert any(call.startswith("-m pip install") for call in project.calls())
+
+
+def test_where_uv_cannot_install_pip_does(project):
+    project.ends_with("uv", 2)
+    result = project.run("run_local.sh")
+    assert result.returncode == 0
+    (whole,) = [call for call in project.calls() if call.startswith("-m pip") and "requirements.txt" in call]
+    assert {"--require-hashes", "--no-deps", "--no-compile"} < set(whole.split())
+    assert "installing with pip" in result.stderr
 
 
 def test_unreachable_weights_are_replaced_in_two_lines(project):

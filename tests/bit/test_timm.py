@@ -1,8 +1,16 @@
-"""bit.timm: timm's files hold the same arrays, as timm's own module says, which runs in an environment of its own."""
+"""bit.timm: timm's files hold the same arrays, as timm's own module says.
 
+What it says is in tests/golden/timm.json.gz; with --soak it says it again, in an environment of its own.
+`python -m tests.bit.test_timm PYTHON` writes that file, with an interpreter that has timm and PyTorch.
+"""
+
+import gzip
 import hashlib
 import json
 import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,6 +49,12 @@ print(json.dumps({name: {n: list(v.shape) for n, v in s.items()} for name, s in 
 """
 
 
+GOLDEN = checkpoints.FOLDER / "timm.json.gz"
+MEMBERS_OF_TIMM = [
+    f"resnetv2_{member[1:]}_bit.goog_in21k{tuned}" for member in OFFICIAL for tuned in ("", "_ft_in1k")
+]
+
+
 @pytest.fixture(scope="module")
 def python():
     """The interpreter of an environment with PyTorch and timm, made once and kept."""
@@ -57,20 +71,48 @@ def run(python, script, *arguments):
     return done.stdout
 
 
-@pytest.mark.xdist_group("timm")
-def test_timms_own_module_has_the_same_arrays_and_gives_the_same_vectors(python, tmp_path):
-    case = checkpoints.R50X1
-    official = case.checkpoint(tmp_path)
-    np.save(tmp_path / "pictures.npy", case.pictures() / 127.5 - 1)
-    name = "resnetv2_50x1_bit.goog_in21k"
-    run(python, SIDE, name, official, str(tmp_path / "pictures.npy"), str(tmp_path))
-    path = str(tmp_path / "model.safetensors")
+def timms_file(python, official, folder):
+    """timm's file of an official checkpoint, and beside it what its module makes of pictures.npy there."""
+    np.save(folder / "pictures.npy", checkpoints.R50X1.pictures() / 127.5 - 1)
+    run(python, SIDE, MEMBERS_OF_TIMM[0], official, str(folder / "pictures.npy"), str(folder))
+    return folder / "model.safetensors"
 
-    ours, theirs = open_checkpoint(official), open_checkpoint(path, "r50x1")
+
+def said_by(python, folder):
+    """What the golden file holds: shapes of every member's arrays by name, and digests of those of one checkpoint."""
+    file = timms_file(python, checkpoints.R50X1.checkpoint(folder), folder)
+    arrays = {name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in load_file(file).items()}
+    return {"members": json.loads(run(python, MEMBERS, *MEMBERS_OF_TIMM)), "arrays": arrays}
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return json.loads(gzip.decompress(GOLDEN.read_bytes()))
+
+
+@pytest.mark.soak
+def test_timm_says_what_the_golden_file_says(python, golden, tmp_path):
+    assert said_by(python, tmp_path) == golden
+
+
+def test_a_file_with_timms_arrays_is_the_official_checkpoint(golden, tmp_path):
+    official, path = checkpoints.R50X1.checkpoint(tmp_path), tmp_path / "model.safetensors"
+    ours = open_checkpoint(official)
+    path.write_bytes(places.safetensors(ours))
+    arrays = load_file(path)
+    assert {n: hashlib.sha256(value.tobytes()).hexdigest() for n, value in arrays.items()} == golden["arrays"]
+
+    theirs = open_checkpoint(str(path), "r50x1")
     assert (theirs.architecture, theirs.classes) == (ours.architecture, ours.classes)
     for array in shapes(ours.architecture, ours.classes):
         assert theirs.array(array).tobytes() == ours.array(array).tobytes(), array
 
+
+@pytest.mark.soak
+def test_timms_own_module_gives_the_same_vectors(python, tmp_path):
+    case = checkpoints.R50X1
+    official = case.checkpoint(tmp_path)
+    path = str(timms_file(python, official, tmp_path))
     model = models.resolve(path)
     options = {"image_size": case.side, "batch_size": case.count, "outputs": ("embedding", "logits")}
     extractor = load(model, path, **options)
@@ -84,12 +126,9 @@ def test_timms_own_module_has_the_same_arrays_and_gives_the_same_vectors(python,
             assert checkpoints.worst(vectors[output], stored[output]) < 4e-5
 
 
-@pytest.mark.xdist_group("timm")
-def test_timm_has_every_member_by_these_names_and_no_other_arrays(python):
-    names = [
-        f"resnetv2_{member[1:]}_bit.goog_in21k{tuned}" for member in OFFICIAL for tuned in ("", "_ft_in1k")
-    ]
-    for name, state in json.loads(run(python, MEMBERS, *names)).items():
+def test_timm_has_every_member_by_these_names_and_no_other_arrays(golden):
+    assert list(golden["members"]) == MEMBERS_OF_TIMM
+    for name, state in golden["members"].items():
         member, classes = f"r{name.split('_')[1]}", 1000 if "ft" in name else 21843
         found = {
             timm.official_name(n): tuple(np.array(s)[[2, 3, 1, 0]] if len(s) == 4 else s)
@@ -161,3 +200,9 @@ def test_the_job_takes_such_a_file(tiny, tmp_path):
     digest = hashlib.sha256(tiny.read_bytes()).hexdigest()
     assert helpers.manifest(tmp_path / "out")["model"]["weights"] == f"sha256:{digest}"
     assert helpers.read_all(tmp_path / "out")[0]["embedding"].shape == (256,)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        said = said_by(sys.argv[1], Path(place))
+    GOLDEN.write_bytes(gzip.compress(json.dumps(said, separators=(",", ":")).encode(), mtime=0))

@@ -389,17 +389,21 @@ def _avif_cases() -> Iterator[tuple[str, bytes, set[str]]]:
 def _heic_cases() -> Iterator[tuple[str, bytes, set[str]]]:
     """What differs from AVIF: the container is read by the same code."""
     fine, many, either = {"pixels"}, {"too_many_pixels"}, {"corrupt", "truncated"}
-    flat = np.zeros((SIDE, SIDE, 3), np.uint8)
-    picture, small = avif.hevc(flat), avif.hevc(np.zeros((64, 64, 3), np.uint8))
-    yield "heic flat", avif.heic(picture), fine
-    yield "heic that claims too much", avif.heic(small._replace(properties=(avif.ispe(65000, 65000),))), either
-    huge = (avif.ispe(SIDE, SIDE), avif.hevc(np.zeros((64, 9024, 3), np.uint8)).properties[1])
-    yield "heic of a huge frame", avif.heic(picture._replace(properties=huge)), either
-    yield "heic of 10,000 frames", avif.heic(picture._replace(content=picture.content * 10_000)), either
+    small, large = (avif.hevc(np.zeros((side, side, 3), np.uint8)) for side in (64, 448))
+    tiles = range(2, 102)
+    yield "heic flat", avif.heic(avif.grid(10, 10, SIDE, SIDE), *[large] * len(tiles), tiles=tiles), fine
+    yield (
+        "heic that claims too much",
+        avif.heic(small._replace(properties=(avif.ispe(65000, 65000),))),
+        either,
+    )
+    huge = (small.properties[0], avif.hevc(np.zeros((64, 9024, 3), np.uint8)).properties[1])
+    yield "heic of a huge frame", avif.heic(small._replace(properties=huge)), either
+    yield "heic of 10,000 frames", avif.heic(small._replace(content=small.content * 10_000)), either
     units = b"\0\0\0\2\x4e\1" * 5_000_000
-    yield "heic of 5,000,000 units", avif.heic(picture._replace(content=picture.content + units)), either
-    tiles = avif.grid(200, 200, 64 * 200, 64 * 200)
-    yield "heic of one tile many times", avif.heic(tiles, small, tiles=[2] * 40_000), either
+    yield "heic of 5,000,000 units", avif.heic(small._replace(content=small.content + units)), either
+    grid = avif.grid(200, 200, 64 * 200, 64 * 200)
+    yield "heic of one tile many times", avif.heic(grid, small, tiles=[2] * 40_000), either
     yield (
         "heic grid bomb",
         avif.heic(avif.grid(2, 2, 65000, 65000), *[small] * 4, tiles=(2, 3, 4, 5)),

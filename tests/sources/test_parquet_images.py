@@ -96,13 +96,8 @@ for index in range(2):
 
 def python_with_datasets():
     """The interpreter of an environment with `datasets`, made once and kept."""
-    folder = engines.CACHE / f"{DATASETS.replace('==', '-')}-py{sys.version_info[0]}.{sys.version_info[1]}"
-    python = folder / "bin" / "python"
-    script = (
-        '"$0" -m venv --clear "$1" && '
-        '"$2" -m pip install --quiet --disable-pip-version-check --no-compile "$3" pillow'
-    )
-    return engines.install(python, ["bash", "-c", script, sys.executable, str(folder), str(python), DATASETS])
+    name = f"{DATASETS.replace('==', '-')}-py{sys.version_info[0]}.{sys.version_info[1]}"
+    return engines.environment(name, DATASETS, "pillow")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import lzma
 import os
 import random
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -374,11 +373,7 @@ def test_failures_are_tried_again_and_damage_stays(tars, tmp_path, monkeypatch, 
 
 def img2dataset_python() -> Path:
     """The interpreter of an environment with img2dataset, which brings WebDataset along; made once and kept."""
-    folder = engines.CACHE / "img2dataset-1.47.0"
-    python = folder / "bin" / "python"
-    install = '"$1" -m pip install --quiet --disable-pip-version-check --no-compile img2dataset==1.47.0'
-    script = f'"$0" -m venv --clear "$2" && {install}'
-    return engines.install(python, ["bash", "-c", script, sys.executable, str(python), str(folder)])
+    return engines.environment("img2dataset-1.47.0", "img2dataset==1.47.0")
 
 
 KEYS = """
