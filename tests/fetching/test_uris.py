@@ -1,7 +1,7 @@
 """URIs without their secrets."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from transforms.fetching.uris import public_uri, scheme_of
@@ -65,6 +65,8 @@ def test_distinct_images_keep_distinct_names():
 
 
 @given(st.text(st.sampled_from("htps:/@?#&=%.[]\\ \n") | st.characters(), max_size=40))
+@example("\r#")
+@example("a?b \n&sig=c")
 def test_public_uri_never_raises_and_is_stable(text):
     for uri in (text, f"https://{text}", f"https://h/?url={text}"):
         assert public_uri(public_uri(uri)) == public_uri(uri)

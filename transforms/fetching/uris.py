@@ -64,7 +64,7 @@ def public_uri(uri: str) -> str:
         return uri
     start, authority, path, query, _ = match.groups()
     kept = _public_query(query[1:]) if query else ""
-    return f"{start}{authority.rpartition('@')[2]}{path}{'?' + kept if kept else ''}"
+    return f"{start}{authority.rpartition('@')[2]}{path}{'?' + kept if kept else ''}".rstrip()
 
 
 def _public_query(query: str) -> str:
