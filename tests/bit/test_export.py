@@ -18,7 +18,7 @@ from bit.export import export, main, write_checkpoint
 from bit.load import load
 from bit.models import ARCHITECTURES, resolve
 from bit.weights import Untrained, shapes
-from tests.checkpoints import R101X3, authors_features, worst
+from tests.checkpoints import R50X1_ODD, R101X3, authors_features, worst
 
 FLOAT32 = 1e-5
 
@@ -253,6 +253,15 @@ def test_a_folder_in_use_is_refused(tiny_module, capsys):
     assert "is not a new or empty local folder" in capsys.readouterr().err
 
 
+def test_parity_through_an_exported_module(tmp_path):
+    path = str(tmp_path / "m")
+    export(open_checkpoint(R50X1_ODD.checkpoint(tmp_path)), path)
+    extractor = load(resolve(path), path, image_size=R50X1_ODD.side, batch_size=R50X1_ODD.count)
+    assert extractor.identity["route"] == "folded_saved_model"
+    assert worst(extractor(R50X1_ODD.pictures())["embedding"], R50X1_ODD.expected()["embedding"]) < FLOAT32
+
+
+@pytest.mark.soak
 @pytest.mark.xdist_group("r101x3")
 def test_parity_of_r101x3_through_an_exported_module_at_a_size_without_a_golden_file(
     r101x3_checkpoint, tmp_path

@@ -180,7 +180,7 @@ def test_every_kind_of_input_gives_its_labels(kind, tmp_path):
     assert losses[0][0] == pytest.approx(np.log(3), rel=1e-9)
 
 
-def test_killed_and_stopped_it_goes_on_to_the_same_bytes(tmp_path):
+def test_killed_it_goes_on_to_the_same_bytes(tmp_path):
     records(tmp_path / "in" / "a.tfrecord", 7)
     records(tmp_path / "in" / "b.tfrecord", 3)
     damaged = bytearray((tmp_path / "in" / "b.tfrecord").read_bytes())
@@ -195,16 +195,13 @@ def test_killed_and_stopped_it_goes_on_to_the_same_bytes(tmp_path):
     parts, about = examples_in(tmp_path / "undisturbed")
     assert about["window"] < len(parts["training"]) / 2
     updates = -(-len(parts["training"]) // 8)
-    assert 1 < updates < 4  # so that what is read is begun anew before, between and after the two ends
+    assert 1 < updates < 4  # so that what is read is begun anew before and after it is killed
     output = tmp_path / "disturbed"
     again = (*flags, f"--output={output}", "--checkpoint_minutes=0.00001")
     process(*again, at_step=4, number=signal.SIGKILL, expect=-signal.SIGKILL)
     assert list((output / "checkpoints").glob("step-*.npz"))
-    said = process(*again, at_step=8, number=signal.SIGINT, expect=1)
+    said = process(*again)
     assert "going on from the checkpoint before step" in said
-    assert "SIGINT" in said
-    assert 1 <= len(list((output / "checkpoints").iterdir())) <= 2
-    process(*again)
     undisturbed, disturbed = (helpers.contents(tmp_path / name) for name in ("undisturbed", "disturbed"))
     same = ["weights.npz", "classes.txt", "failures.jsonl", "report.json", "model/assets.extra/self_test.npz",
             "model/variables/variables.data-00000-of-00001"]  # fmt: skip

@@ -24,6 +24,7 @@ def test_neither_a_blank_in_the_interpreters_path_nor_a_proxy_keeps_workers_away
     (tmp_path / name).symlink_to(venv)
     pattern = helpers.write_shards(tmp_path / "in", (2, 2))
     command = [tmp_path / name / "bin" / "python", "-m", "pipeline.main", *helpers.TINY, *PROCESSES]
+    command.append("--direct_num_workers=1")
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     done = subprocess.run(
         [*command, f"--input={pattern}", f"--output={tmp_path / 'out'}"],
@@ -71,7 +72,7 @@ def test_a_worker_that_is_slow_to_come_up_is_waited_for_as_long_as_it_computes(t
     monkeypatch.setattr(worker_process, "_START_SECONDS", 1)
     monkeypatch.setattr(worker_process, "_MOST_STARTS", 600)
     pattern = helpers.write_shards(tmp_path / "in", (2, 2))
-    helpers.job(*PROCESSES, f"--input={pattern}", output=tmp_path / "out")
+    helpers.job(*PROCESSES, "--direct_num_workers=1", f"--input={pattern}", output=tmp_path / "out")
     assert helpers.manifest(tmp_path / "out")["features"] == 4
 
 
