@@ -32,4 +32,5 @@ for argument; do
   fi
   before=$argument
 done
-exec .venv/bin/python -m pytest -n 2 --dist loadgroup --durations=60 "$@"
+# Three processes on two cores, as those with engines wait for them.
+exec .venv/bin/python -m pytest -n 3 --dist loadgroup --durations=60 "$@"

@@ -294,7 +294,7 @@ def test_run_tests_takes_groups_by_name(project, arguments, passed):
         (project.root / ".venv/bin" / tool).symlink_to(shutil.which("true"))
     done = project.run("run_tests.sh", *arguments.split())
     assert done.returncode == 0, done.stderr
-    assert project.calls()[-1] == f"-m pytest -n 2 --dist loadgroup --durations=60 {passed}".strip()
+    assert project.calls()[-1] == f"-m pytest -n 3 --dist loadgroup --durations=60 {passed}".strip()
 
 
 def test_tests_of_a_group_run_in_one_process(tmp_path):

@@ -306,7 +306,7 @@ def test_flags_for_a_store_reach_the_workers(output, tmp_path, whole, workers):
         store.use()
         features, to = store.folder(), store.folder()
         stores.upload(features, helpers.contents(output))
-        engine = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+        engine = ["--direct_num_workers=1", "--direct_running_mode=multi_processing"]
         if workers == "a pool":
             port = stack.enter_context(worker_pool())
             engine = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=EXTERNAL"]

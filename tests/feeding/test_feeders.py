@@ -304,7 +304,8 @@ def test_lethal_images_cost_a_job_themselves(tmp_path):
 
 @pytest.mark.parametrize("mode", ["in_memory", "multi_threading", "multi_processing"])
 def test_a_lethal_image_costs_itself_in_every_mode_of_direct_runner(tmp_path, mode):
-    costs_itself(tmp_path, "--direct_num_workers=2", f"--direct_running_mode={mode}")
+    workers = 1 if mode == "multi_processing" else 2
+    costs_itself(tmp_path, f"--direct_num_workers={workers}", f"--direct_running_mode={mode}")
 
 
 def test_a_note_that_an_earlier_version_left_is_swept(tmp_path):

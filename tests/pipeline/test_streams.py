@@ -52,7 +52,7 @@ def job(tmp_path_factory):
 MODES = {
     "one worker": (),
     "threads": ("--direct_num_workers=2",),
-    "processes": ("--direct_num_workers=2", "--direct_running_mode=multi_processing"),
+    "processes": ("--direct_num_workers=1", "--direct_running_mode=multi_processing"),
 }
 
 

@@ -63,7 +63,7 @@ def test_flags_for_a_store_reach_worker_processes(tmp_path, s3):
     helpers.job(f"--input={pattern}", "--batch_size=2", output=tmp_path / "out")
     s3.use()
     output, flags = s3.folder(), [*helpers.TINY, f"--input={pattern}", "--batch_size=2", *s3.flags]
-    processes = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
+    processes = ("--direct_num_workers=1", "--direct_running_mode=multi_processing")
     helpers.job_process(*flags, *processes, f"--output={output}")
     assert stores.contents(output) == helpers.contents(tmp_path / "out")
 
