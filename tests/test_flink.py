@@ -182,7 +182,8 @@ def restarts(cluster):
     return len(cluster.ask(f"jobs/{job['jid']}/exceptions")["exceptionHistory"]["entries"])
 
 
-def test_five_lost_workers_do_not_end_a_job(tmp_path, cluster, launch, undisturbed):
+@pytest.mark.parametrize("lost", [2, pytest.param(5, marks=pytest.mark.soak)])
+def test_lost_workers_do_not_end_a_job(tmp_path, cluster, launch, undisturbed, lost):
     pattern, expected = undisturbed
     process = launch(*LONG_FLAGS, f"--input={pattern}", f"--output={tmp_path / 'out'}")
     while not cluster.workers():
@@ -190,7 +191,7 @@ def test_five_lost_workers_do_not_end_a_job(tmp_path, cluster, launch, undisturb
         time.sleep(0.05)
     os.kill(min(cluster.workers()), signal.SIGKILL)  # before it is connected: its pool starts it again
     output = tmp_path / "out"
-    for count in range(1, 5):
+    for count in range(1, lost):
         wait_for_receipts(process, output, len(list(output.glob("receipts/*.json"))) + 1)
         os.kill(at_work(cluster), signal.SIGKILL)
         deadline = time.monotonic() + 300
