@@ -45,13 +45,16 @@ install_lock() {
 
 # Installs LOCK with uv, which takes a minute for what takes pip five; where it cannot, as it does not read pip's settings, with pip.
 install_packages() {
-  local python=.venv/bin/python index
+  local python=.venv/bin/python index key
   # The lock is complete: --no-deps keeps both from resolving again.
   local options=(--quiet --require-hashes --no-deps)
   local pip=("$python" -m pip install --disable-pip-version-check "${options[@]}")
-  index=${PIP_INDEX_URL:-$("$python" -m pip config get global.index-url 2>/dev/null || true)}
-  if "${pip[@]}" --requirement scripts/uv.txt &&
-    UV_NATIVE_TLS=1 UV_DEFAULT_INDEX=${index:-https://pypi.org/simple} \
+  index=${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-${PIP_INDEX_URL:-}}}
+  for key in global.index-url install.index-url; do
+    [[ $index ]] || index=$("$python" -m pip config get "$key" 2>/dev/null || true)
+  done
+  if [[ -z ${PIP_NO_INDEX:-} ]] && "${pip[@]}" --only-binary :all: --requirement scripts/uv.txt 2>/dev/null &&
+    env UV_NATIVE_TLS=1 ${index:+UV_DEFAULT_INDEX="$index"} \
       "$python" -m uv pip install --python "$python" "${options[@]}" --requirement "$1"; then
     return
   fi

@@ -46,7 +46,9 @@ class Process:
 
     def wait(self, timeout: float | None = None) -> int:
         with contextlib.suppress(ValueError):  # closed by another thread, which waits as well
-            if not select.select([self._answers], [], [], timeout)[0]:
+            ready = select.poll()
+            ready.register(self._answers, select.POLLIN)
+            if not ready.poll(None if timeout is None else 1000 * timeout):
                 raise subprocess.TimeoutExpired("a warm process", timeout or 0)
         with self._lock:
             if self.returncode is None:
@@ -71,8 +73,8 @@ class Process:
 class Warm:
     """A process that has imported some modules, and forks."""
 
-    def __init__(self, *modules: str):
-        self._environment, self._path = _that_matters(os.environ), list(sys.path)
+    def __init__(self, environment: Mapping[str, str], *modules: str):
+        self._environment, self._path = _that_matters(environment), list(sys.path)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         program = f"sys.path.insert(0, {str(helpers.REPO)!r}); from tests import warm; warm.serve(int(sys.argv[1]), sys.argv[2:])"
         with theirs:
@@ -80,26 +82,32 @@ class Warm:
                 [*forking.python(program), str(theirs.fileno()), *modules],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                env={**environment, "OPENBLAS_NUM_THREADS": "1"},
             )
 
     def fits(self, environment: Mapping[str, str]) -> bool:
         """Whether a process that imports its modules by itself would be the same."""
         return (_that_matters(environment), sys.path) == (self._environment, self._path)
 
-    def start(self, call: str, argument: object, descriptors: Sequence[int]) -> int:
+    def start(
+        self, call: str, argument: object, environment: Mapping[str, str], descriptors: Sequence[int]
+    ) -> int:
         """Forks a process that calls a function `module:name` with the argument, and with copies of the descriptors.
 
-        Returns what `Process` takes."""
+        Returns what `Process` takes. Raises RuntimeError if the process that forks has ended: nothing that a job knows of."""
         answers, theirs = os.pipe()
         try:
-            order = json.dumps([call, argument]).encode()
+            order = json.dumps([call, argument, dict(environment), os.getcwd()]).encode()
             socket.send_fds(self._control, [order], [theirs, *descriptors])
+        except OSError as error:
+            os.close(answers)
+            raise RuntimeError("the process that forks others for the tests has ended") from error
         finally:
             os.close(theirs)
         return answers
 
     def close(self) -> None:
+        self._control.shutdown(socket.SHUT_RDWR)  # forks of this process have it, too
         self._control.close()
         self._process.wait()
 
@@ -112,12 +120,12 @@ class Forkers:
     """A stand-in for `forking.started`."""
 
     def __init__(self) -> None:
-        self._warm = Warm("transforms.feeding.forker")
+        self._warm = Warm(os.environ, "transforms.feeding.forker")
 
     def started(self, settings: dict, descriptors: Sequence[int]) -> subprocess.Popen | Process:
         if not self._warm.fits(os.environ):
             return COLD_FORKER(settings, descriptors)
-        return Process(self._warm.start("tests.warm:be_forker", settings, descriptors))
+        return Process(self._warm.start("tests.warm:be_forker", settings, os.environ, descriptors))
 
     def close(self) -> None:
         self._warm.close()
@@ -135,15 +143,18 @@ class Workers:
 
     def __init__(self) -> None:
         self._warm: Warm | None = None
+        self._environment = dict(os.environ)
 
     def started(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen | Process:
         if self._warm is None:
-            self._warm = Warm("bit.tensorflow", "transforms.infer", "pipeline.graph", _WORKER)
+            self._warm = Warm(
+                self._environment, "bit.tensorflow", "transforms.infer", "pipeline.graph", _WORKER
+            )
         if command is not _COMMAND or not self._warm.fits(environment):
             return COLD_WORKER(command, environment)
         stderr, theirs = os.pipe()
         try:
-            answers = self._warm.start("tests.warm:be_worker", dict(environment), [theirs])
+            answers = self._warm.start("tests.warm:be_worker", None, environment, [theirs])
         finally:
             os.close(theirs)
         return Process(answers, stderr)
@@ -156,10 +167,8 @@ class Workers:
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
 
 
-def be_worker(environment: dict[str, str], descriptors: Sequence[int]) -> None:
+def be_worker(_: None, descriptors: Sequence[int]) -> None:
     os.dup2(descriptors[0], 2)
-    os.environ.clear()
-    os.environ.update(environment)
     main = importlib.import_module(_WORKER).main
     main([])
 
@@ -202,7 +211,10 @@ def serve(number: int, modules: Sequence[str]) -> None:
             control.close()
             for descriptor in (wake, waken, answer, *answers.values()):
                 os.close(descriptor)
-            call, argument = json.loads(order)
+            call, argument, environment, folder = json.loads(order)
+            os.environ.clear()
+            os.environ.update(environment)
+            os.chdir(folder)
             module, name = call.split(":")
             return getattr(importlib.import_module(module), name)(argument, descriptors)
         with contextlib.suppress(BrokenPipeError):

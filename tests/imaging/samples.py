@@ -119,7 +119,7 @@ REFUSED = {
     "gzip": (b"\x1f\x8b\x08" + bytes(30), "not_image"),
     "start of a jpeg": (b"\xff\xd8", "not_image"),
     "riff of sound": (b"RIFF\x24\0\0\0WAVEfmt ", "not_image"),
-    "heif": (b"\0\0\0\x18ftyphevc" + bytes(20), "unsupported_format"),
+    "heif": (b"\0\0\0\x18ftypmif1" + bytes(20), "unsupported_format"),
     "heic without picture": (b"\0\0\0\x18ftypheic" + bytes(20), "corrupt"),
     "avif without picture": (b"\0\0\0\x18ftypavif" + bytes(20), "corrupt"),
     "mp4": (b"\0\0\0\x18ftypisom" + bytes(20), "unsupported_format"),

@@ -84,8 +84,9 @@ def test_a_folder_that_may_no_longer_be_written_to(tmp_path):
     assert not unneeded(unfinished)
 
 
-def test_a_folder_that_has_vanished(tmp_path):
-    job = Running(tmp_path, tmp_path / "out", "in_memory")
+@pytest.mark.parametrize("mode", ["in_memory", pytest.param("multi_processing", marks=pytest.mark.soak)])
+def test_a_folder_that_has_vanished(tmp_path, mode):
+    job = Running(tmp_path, tmp_path / "out", mode)
     job.wait_for(tmp_path / "out" / "request.json")  # the last file before the run starts
     (tmp_path / "out").rename(
         tmp_path / "moved"
@@ -95,12 +96,13 @@ def test_a_folder_that_has_vanished(tmp_path):
 
 
 @pytest.mark.xdist_group("stores")
-def test_a_store_that_refuses(tmp_path):
+@pytest.mark.parametrize(
+    "mode", ["multi_threading", pytest.param("multi_processing", marks=pytest.mark.soak)]
+)
+def test_a_store_that_refuses(tmp_path, mode):
     with stores.s3() as store, faulty_proxy.in_front_of(store.flags[0].partition("=")[2]) as (proxy, url):
         proxy.chosen = lambda method, path: "403" if method == "PUT" and ".tfrecord" in path else ""
-        job = Running(
-            tmp_path, store.folder(), "multi_threading", flags=(f"--s3_endpoint_url={url}", *store.flags[1:])
-        )
+        job = Running(tmp_path, store.folder(), mode, flags=(f"--s3_endpoint_url={url}", *store.flags[1:]))
         line = job.error()
     assert "writing s3://" in line
     assert "(Trouble) when calling the PutObject operation" in line

@@ -34,15 +34,16 @@ def _library() -> ModuleType:
 def decode(stored: Stored, least_side: int) -> np.ndarray:
     """The pixels as pillow-heif gives them."""
     image = _library().open_heif(io.BytesIO(stored.data))
-    if image.size != (stored.width, stored.height):
-        raise heif.two_sizes("HEIC", (stored.width, stored.height), image.size)
-    return np.asarray(image) if image.mode == "RGB" else pillow.pixels_of(image.to_pillow())
+    pixels = np.asarray(image) if image.mode == "RGB" else pillow.pixels_of(image.to_pillow())
+    if pixels.shape[:2] != (stored.height, stored.width):  # a crop beyond the picture, too
+        raise heif.two_sizes("HEIC", (stored.width, stored.height), pixels.shape[1::-1])
+    return pixels
 
 
 FORMAT = Format(
     "HEIC",
-    # The first brand, or one of the compatible brands.
-    re.compile(rb"....ftyp(hei[cx]|(mif1|msf1|hei.)....([ -~]{4})*?hei[cx])", re.DOTALL),
+    # The first brand, also that of a sequence, or one of the compatible brands.
+    re.compile(rb"....ftyp(he[iv][cx]|.{8}([ -~]{4})*?hei[cx])", re.DOTALL),
     (".heic", ".heif", ".hif"),
     lambda data: heif.reduce(data, _CODEC),
     decode,

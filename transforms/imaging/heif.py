@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from itertools import takewhile
 from typing import NamedTuple
 
 from transforms.errors import ItemError
@@ -16,9 +17,19 @@ from transforms.imaging.heif_items import Box, Item, read_items
 
 _TILE_PIXELS_MAX = 1 << 24  # tiles of a small picture may exceed the picture, but only so far
 _SHARED_BYTES_MAX = 64 << 20  # of all tiles together, if they share data in the file
+_BOXES = (
+    b"ftyp",
+    b"meta",
+    b"mdat",
+    b"moov",
+    b"moof",
+    b"free",
+    b"skip",
+    b"uuid",
+)  # of a file, as they are usual
 _KEPT_PROPERTIES = (b"ispe", b"pixi", b"colr")
-_CROP = b"clap"
-_OTHER_PROPERTIES = (b"irot", b"imir", _CROP)  # left to the caller, as Pillow does with AVIF
+_CROP, _TURN, _MIRROR = b"clap", b"irot", b"imir"
+_OTHER_PROPERTIES = (_TURN, _MIRROR, _CROP)  # left to the caller, as Pillow does with AVIF
 # Exif orientations by axis of mirroring, if any, and number of quarter turns to the left before it.
 _ORIENTATIONS = {None: (1, 8, 3, 6), 0: (4, 5, 2, 7), 1: (2, 7, 4, 5)}
 
@@ -46,10 +57,7 @@ class Codec(NamedTuple):
 
 def reduce(data: bytes, codec: Codec) -> Stored:
     """A file with only the still picture: no alpha, metadata, profile, thumbnail or video."""
-    metas = [box for kind, box in Box(data, 0, len(data), codec.format).boxes() if kind == b"meta"]
-    if not metas:
-        raise corrupt(codec.format, "no still picture in it")
-    number, items = read_items(metas[0])
+    number, items = read_items(_meta(data, codec.format))
     picture = items.get(number, Item(b""))
     used = [picture, *(items.get(tile, Item(b"")) for tile in picture.tiles if picture.kind == b"grid")]
     _check_items(used, data, codec)
@@ -63,10 +71,36 @@ def reduce(data: bytes, codec: Codec) -> Stored:
     ]
     for configuration, content, size in dict.fromkeys(pictures):
         codec.check_frames(configuration, content, size)
-    turns, mirroring = picture.get(b"irot", 1), picture.get(b"imir", 1)
-    orientation = _ORIENTATIONS[mirroring[0] & 1 if mirroring else None][turns[0] & 3 if turns else 0]
     size = _cropped(picture, codec.format) if codec.is_cropped else picture.size
-    return Stored(_file(used, contents, codec), *size, orientation)
+    return Stored(_file(used, contents, codec), *size, _orientation(picture))
+
+
+def _meta(data: bytes, format_name: str) -> Box:
+    """The box that describes the still picture; all boxes of the file must be whole."""
+    meta, end = None, 0
+    try:
+        for kind, box in Box(data, 0, len(data), format_name).boxes():
+            if kind == b"meta" and meta is None:
+                meta = box
+            end = box.end
+    except ItemError:
+        # Cameras append what is no box: films, and notes of their own.
+        if meta is None or data[end + 4 : end + 8] in _BOXES:
+            raise
+    if meta is None:
+        raise corrupt(format_name, "no still picture in it")
+    return meta
+
+
+def _orientation(picture: Item) -> int:
+    """Exif's, of the rotation and the mirroring in their order."""
+    order = [kind for kind, _, _ in picture.properties if kind in (_TURN, _MIRROR)]
+    turns = picture.get(_TURN, 1)
+    mirroring = picture.get(_MIRROR, 1)
+    count = turns[0] & 3 if turns else 0
+    if order[:2] == [_MIRROR, _TURN]:  # turned the other way round and then mirrored is the same
+        count = -count & 3
+    return _ORIENTATIONS[mirroring[0] & 1 if mirroring else None][count]
 
 
 def _cropped(picture: Item, format_name: str) -> tuple[int, int]:
@@ -74,10 +108,12 @@ def _cropped(picture: Item, format_name: str) -> tuple[int, int]:
     crop = picture.get(_CROP, 32)
     if not crop:
         return picture.size
+    if any(kind in (_TURN, _MIRROR) for kind, _, _ in takewhile(lambda p: p[0] != _CROP, picture.properties)):
+        raise _unsupported(format_name, "a crop after a rotation")
     width, by, height, by_too, *_ = struct.unpack(">8I", crop)
-    if (by, by_too) != (1, 1) or not (0 < width <= picture.size[0] and 0 < height <= picture.size[1]):
-        raise _unsupported(format_name, "a crop by parts of a pixel, or beyond the picture")
-    return width, height
+    if not (by and by_too) or width % by or height % by_too:
+        raise _unsupported(format_name, "a crop by parts of a pixel")
+    return width // by, height // by_too
 
 
 def _check_items(used: list[Item], data: bytes, codec: Codec) -> None:

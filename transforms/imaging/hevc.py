@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from transforms.imaging.base import corrupt
 from transforms.imaging.bits import Bits
 
 _UNITS_MAX = 100_000  # each costs a step
-_PARAMETER_SETS, _SEQUENCE = range(32, 35), 33  # types of units
+_SEQUENCES_MAX = 16  # in one picture's description (H.265, 7.4.3.2)
+_PARAMETER_SETS, _SEQUENCE = (
+    32,
+    33,
+)  # types of units: the first that is no slice, and a sequence parameter set
+_HEADER_BYTES = 512  # more than is read of a unit
 _CODING_UNIT = 64  # the largest block, in pixels: a frame exceeds its picture by less
 
 
 def check_frames(configuration: bytes, data: bytes, size: tuple[int, int]) -> None:
     """Raises ItemError unless a picture's HEVC data is one frame of this size: (width, height) in pixels."""
-    sequences = [unit for kind, unit in _configured(configuration) if kind == _SEQUENCE]
-    if not sequences:
-        raise corrupt("HEIC", "a picture without a description of its frames")
-    for unit in sequences:
-        coded, shown = _sizes(unit)
-        if shown != size:
-            raise corrupt("HEIC", "two sizes, {} x {} and {} x {}".format(*size, *shown))
-        if any(one - other >= _CODING_UNIT for one, other in zip(coded, shown, strict=True)):
-            raise corrupt("HEIC", "a frame of {} x {} pixels for a picture of {} x {}".format(*coded, *shown))
+    _check_configuration(configuration, size)
     frames = 0
     for kind, unit in _units(data, (configuration[21] & 3) + 1):
-        if kind in _PARAMETER_SETS:
-            raise corrupt("HEIC", "a picture that describes its frames a second time")
-        frames += kind < _PARAMETER_SETS.start and unit[2:3] >= b"\x80"  # the first slice of a frame
+        if kind == _SEQUENCE:
+            _check_sequence(unit, size)
+        frames += kind < _PARAMETER_SETS and unit[2:3] >= b"\x80"  # the first slice of a frame
     if frames != 1:
         raise corrupt("HEIC", f"{frames} frames in one picture")
+
+
+@functools.lru_cache(1)  # the tiles of a grid have the same
+def _check_configuration(configuration: bytes, size: tuple[int, int]) -> None:
+    sequences = [unit for kind, unit in _configured(configuration) if kind == _SEQUENCE]
+    if not 0 < len(sequences) <= _SEQUENCES_MAX:
+        raise corrupt("HEIC", f"{len(sequences)} descriptions of the frames of a picture")
+    for unit in sequences:
+        _check_sequence(unit, size)
+
+
+def _check_sequence(unit: bytes, size: tuple[int, int]) -> None:
+    coded, shown = _sizes(unit)
+    if shown != size:
+        raise corrupt("HEIC", "two sizes, {} x {} and {} x {}".format(*size, *shown))
+    if any(one - other >= _CODING_UNIT for one, other in zip(coded, shown, strict=True)):
+        raise corrupt("HEIC", "a frame of {} x {} pixels for a picture of {} x {}".format(*coded, *shown))
 
 
 def _configured(configuration: bytes) -> Iterator[tuple[int, bytes]]:
@@ -57,7 +72,7 @@ def _units(data: bytes, length_bytes: int) -> Iterator[tuple[int, bytes]]:
         at += length_bytes
         if size < 2 or at + size > len(data):
             raise corrupt("HEIC", f"a unit of {size} bytes in its data")
-        yield data[at] >> 1 & 63, data[at : at + 3]
+        yield data[at] >> 1 & 63, data[at : at + min(size, _HEADER_BYTES)]
         at += size
     raise corrupt("HEIC", f"more than {_UNITS_MAX} units of data")
 
