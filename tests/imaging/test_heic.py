@@ -13,8 +13,10 @@ from tests.imaging import heif_files as build
 from tests.imaging import image_files as files
 from tests.imaging.hostile_images import outcome
 from tests.imaging.pictures import RGB, RGBA, decoded, refusal, resized
-from transforms.imaging import heic
+from transforms.errors import ItemError
+from transforms.imaging import heic, heif
 from transforms.imaging.formats import format_of
+from transforms.imaging.heif_items import Item
 
 WHOLE = files.picture(128, 64)  # a size that needs no crop
 
@@ -206,6 +208,16 @@ def test_what_libheif_should_not_see_is_refused(data, code, words):
     refused_as, message = refusal(data)
 
     assert (refused_as, words in message) == (code, True), message
+
+
+def test_a_crop_hides_no_picture_that_is_far_larger():
+    """Which would be decoded whole, whatever --max_pixels says."""
+    crop = (b"clap", clap(64, 1, 64, 1, 0, 1, 0, 1)[8:], True)
+    sizes = {side: (b"ispe", build.ispe(side, side)[8:], True) for side in (4000, 5000)}
+
+    assert heif._cropped(Item(b"hvc1", [sizes[4000], crop]), "HEIC") == (64, 64)
+    with pytest.raises(ItemError, match="a crop to 64 x 64 of 5000 x 5000 pixels"):
+        heif._cropped(Item(b"hvc1", [sizes[5000], crop]), "HEIC")
 
 
 READ = {

@@ -113,7 +113,11 @@ def _cropped(picture: Item, format_name: str) -> tuple[int, int]:
     width, by, height, by_too, *_ = struct.unpack(">8I", crop)
     if not (by and by_too) or width % by or height % by_too:
         raise _unsupported(format_name, "a crop by parts of a pixel")
-    return width // by, height // by_too
+    shown = width // by, height // by_too
+    # The whole picture is decoded, and `--max_pixels` is compared with what is shown.
+    if picture.size[0] * picture.size[1] > max(_TILE_PIXELS_MAX, 4 * shown[0] * shown[1]):
+        raise corrupt(format_name, "a crop to {} x {} of {} x {} pixels".format(*shown, *picture.size))
+    return shown
 
 
 def _check_items(used: list[Item], data: bytes, codec: Codec) -> None:
