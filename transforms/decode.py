@@ -33,10 +33,13 @@ class Pending:
     def result(self) -> PixelChunk:
         """Waits for the images. Those that cannot be decoded are failures. Raises what is not an image's fault."""
         chunk = self.chunk
-        decoded = iter(self.batch.wait() if self.batch else ())
-        items = tuple(
-            item if isinstance(item, Failure) else _named(next(decoded), item) for item in chunk.items
-        )
+        results = self.batch.wait() if self.batch else []
+        items: tuple[Decoded | Failure, ...] = tuple(results)
+        if len(results) < len(chunk.items) or any(isinstance(item, Failure) for item in results):
+            following = iter(results)
+            items = tuple(
+                item if isinstance(item, Failure) else _named(next(following), item) for item in chunk.items
+            )
         has_pixels = any(isinstance(item, Decoded) for item in items)
         pixels = self.batch.pixels if self.batch and has_pixels else None
         return PixelChunk(chunk.shard, chunk.position, chunk.is_last, items, pixels)

@@ -12,7 +12,7 @@ import importlib.machinery
 import logging
 from pathlib import Path
 
-_VERSION = 4  # of the functions and their arguments: a build of another version is not used
+_VERSION = 5  # of the functions and their arguments: a build of another version is not used
 
 
 class Axis(ctypes.Structure):
@@ -57,11 +57,13 @@ def load(folder: Path) -> ctypes.CDLL | None:
         library.crc32c.restype = ctypes.c_uint32
         library.frames.argtypes = (pointer, pointer, pointer, size, ctypes.POINTER(Vectors), size, pointer)
         library.frames.restype = None
+        library.headers.argtypes = (pointer, size, ctypes.c_uint64, pointer, size)
+        library.headers.restype = size
     return library
 
 
 def has_crc() -> bool:
-    """Whether the library has `crc32c` and `frames`, which need an instruction of the processor."""
+    """Whether the library has the functions of _frames.c, which need an instruction of the processor."""
     return hasattr(LIBRARY, "frames")
 
 

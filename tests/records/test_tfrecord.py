@@ -3,6 +3,7 @@
 import io
 import itertools
 import os
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transforms import native
 from transforms.records import framing, tfrecord
 from transforms.records.tfrecord import Damage, Record
 
@@ -126,6 +128,8 @@ def test_a_length_beyond_all_bounds_is_damage(monkeypatch, records):
     monkeypatch.setattr(framing, "MAX_RECORD_BYTES", 1000)
     content = tfrecord.frame(records[5]) + tfrecord.frame(records[2])
     assert [type(item) for item in read(content)] == [Damage, Record]
+    unchecked = tfrecord.read(io.BytesIO(tfrecord.frame(records[2]) + content), check=False)
+    assert [type(item) for item in unchecked] == [Record, Damage, Record]
 
 
 def test_byte_ranges_share_the_records_out_without_loss(records, content):
@@ -227,6 +231,8 @@ def test_checksums_that_are_compared_later_give_the_same_records_and_damage(cont
     whole = read(content)
     assert list(tfrecord.read(kind(content, sizes))) == whole
     assert compared_later(tfrecord.read(kind(content, sizes), check=False)) == whole
+    with mock.patch.object(native, "LIBRARY", None):
+        assert compared_later(tfrecord.read(kind(content, sizes), check=False)) == whole
     offsets = sorted(
         {0, len(content), *(item.offset for item in whole), *(item.offset + 1 for item in whole)}
     )
@@ -246,6 +252,17 @@ def test_most_records_are_views_of_the_blocks_that_were_read(records, content, s
     assert all(item.crc for item in read)
     small = [item.data.obj for item in read if len(item.data) <= 70_000]
     assert len({id(block) for block in small}) == 1  # of which nothing was copied
+
+
+def test_headers_are_found_without_python(records, content, monkeypatch):
+    monkeypatch.setattr(framing, "_HEADERS", 4)
+    seen, length = [], framing.record_length
+    monkeypatch.setattr(framing, "record_length", lambda header: seen.append(header) or length(header))
+    small = b"".join(map(tfrecord.frame, records[:4] * 5))
+    read = list(tfrecord.read(ByBlocks(small, [1 << 20]), check=False))
+    assert [bytes(item.data) for item in read] == records[:4] * 5
+    assert all(item.crc for item in read)
+    assert len(seen) <= 1 + 2 * 20 / 4  # of the last of each four, whether another one follows
 
 
 def test_the_first_error_of_a_compressed_stream_is_told_and_damage_at_its_end_once():

@@ -67,12 +67,11 @@ class Piece:
 def pieces(batch: Batch, feeders: int) -> Iterator[Piece]:
     """The pieces of a batch, of about equal numbers of images for each of the feeders."""
     count = min(_PIECE_IMAGES, -(-len(batch.images) // feeders))
-    rows: list[int] = []
-    size = 0
-    for row, image in enumerate(batch.images):
-        if rows and (len(rows) == count or size + len(image.data) > _PIECE_BYTES):
-            yield Piece(batch, rows)
-            rows, size = [], 0
-        rows.append(row)
-        size += len(image.data)
-    yield Piece(batch, rows)
+    sizes = [len(image.data) for image in batch.images]
+    start = 0
+    while start < len(sizes):
+        end = min(start + count, len(sizes))
+        while end > start + 1 and sum(sizes[start:end]) > _PIECE_BYTES:
+            end -= 1
+        yield Piece(batch, range(start, end))
+        start = end

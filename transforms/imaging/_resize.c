@@ -12,7 +12,7 @@
 
 #define EXPORTED __attribute__((visibility("default")))
 
-EXPORTED const int version = 4; /* of the functions and their arguments: native.py accepts no other */
+EXPORTED const int version = 5; /* of the functions and their arguments: native.py accepts no other */
 
 typedef uint32_t words4 __attribute__((vector_size(16)));
 typedef int32_t ints4 __attribute__((vector_size(16)));

@@ -83,10 +83,33 @@ EXPORTED uint32_t crc32c(uint32_t crc, const uint8_t *data, ptrdiff_t size) {
     return ~add(crc, data, size);
 }
 
-static inline void put_masked(uint32_t crc, uint8_t *at) {
+static inline uint32_t masked(uint32_t crc) {
     crc = ~crc;
-    crc = ((crc >> 15) | (crc << 17)) + 0xA282EAD8u;
+    return ((crc >> 15) | (crc << 17)) + 0xA282EAD8u;
+}
+
+static inline void put_masked(uint32_t crc, uint8_t *at) {
+    crc = masked(crc);
     memcpy(at, &crc, sizeof crc);
+}
+
+/* Where a record begins, and each that follows another one without a gap, as far as their headers are valid and in `data`: offsets,
+   at most `room` of them. Returns how many. A length above `longest` is not valid. */
+EXPORTED ptrdiff_t headers(const uint8_t *data, ptrdiff_t size, uint64_t longest, int64_t *offsets, ptrdiff_t room) {
+    ptrdiff_t count = 0, at = 0;
+    while (count < room && size - at >= 12) {
+        uint64_t length;
+        uint32_t crc;
+        memcpy(&length, data + at, sizeof length);
+        memcpy(&crc, data + at + 8, sizeof crc);
+        if (length > longest || crc != masked(add_8(~0u, data + at)))
+            break;
+        offsets[count++] = at;
+        if (length > (uint64_t)(size - at))
+            break;
+        at += 16 + (ptrdiff_t)length;
+    }
+    return count;
 }
 
 typedef struct {

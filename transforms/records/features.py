@@ -72,37 +72,58 @@ def _records(
         for name, values in outputs.items()
         if values.dtype.kind == "f"
     }
-    others = {name: values for name, values in outputs.items() if name not in floats}
-    names = sorted((*STANDARD, *outputs), key=_order)
+    others = [(name, values) for name, values in outputs.items() if name not in floats]
+    entries = {name: _head(name, _FLOATS, size) for name, (_, size) in floats.items()}
     vectors_bytes = sum(size for _, size in floats.values())
+    own, with_vectors = (*STANDARD, *outputs), tuple(floats)
+    runs_of_own = _runs(own, with_vectors)
     records: list[frames.Parts] = []
     for item in items:
-        entries = {
-            KEY: _head(KEY, _BYTES, len(item.key)) + item.key,
-            SHA256: _head(SHA256, _BYTES, len(item.sha256)) + item.sha256.encode(),
-            WIDTH: _integers(WIDTH, item.width),
-            HEIGHT: _integers(HEIGHT, item.height),
-        }
-        for name, values in others.items():
+        entries[KEY] = _head(KEY, _BYTES, len(item.key)) + item.key
+        entries[SHA256] = _head(SHA256, _BYTES, len(item.sha256)) + item.sha256.encode()
+        entries[WIDTH] = _integers(WIDTH, item.width)
+        entries[HEIGHT] = _integers(HEIGHT, item.height)
+        for name, values in others:
             row = values[item.row].tolist()
             entries[name] = _integers(name, *row) if values.dtype.kind in "iu" else _texts(name, row)
-        order = names
+        runs = runs_of_own
         if item.passed:
-            for name, feature in examples.Features.FromString(item.passed).feature.items():
-                entries[name] = examples.Features(feature={name: feature}).SerializeToString(
-                    deterministic=True
-                )
-            order = sorted((*floats, *entries), key=_order)
-        pieces = [b""]
-        for name in order:
-            if name in floats:
-                pieces[-1] += _head(name, _FLOATS, floats[name][1])
-                pieces.append(b"")
-            else:
-                pieces[-1] += entries[name]
-        pieces[0] = b"\x0a" + _varint(vectors_bytes + sum(map(len, pieces))) + pieces[0]
+            passed = dict(_entries(item.passed))
+            runs = _runs((*own, *passed), with_vectors)
+            entries.update(passed)
+        pieces = [b"".join([entries[name] for name in run]) for run in runs]
+        pieces[0] = _opening(vectors_bytes + sum(map(len, pieces))) + pieces[0]
         records.append(frames.Parts(item.row, pieces))
-    return records, [floats[name][0] for name in names if name in floats]
+    return records, [floats[run[-1]][0] for run in runs_of_own[:-1]]
+
+
+@functools.lru_cache(256)
+def _runs(names: tuple[str, ...], floats: tuple[str, ...]) -> list[list[str]]:
+    """The names of a record in order, cut behind each of those with a vector."""
+    runs: list[list[str]] = [[]]
+    for name in sorted(names, key=_order):
+        runs[-1].append(name)
+        if name in floats:
+            runs.append([])
+    return runs
+
+
+@functools.lru_cache(4096)
+def _opening(size: int) -> bytes:
+    """What comes before the `size` bytes of all entries."""
+    return b"\x0a" + _varint(size)
+
+
+def _entries(features: bytes) -> Iterator[tuple[str, bytes]]:
+    """The name and the bytes of each entry of a serialized Features message. Raises IndexError or ValueError if it is none."""
+    at = 0
+    while at < len(features):
+        start, end = _enter(features, at)
+        first, last = _enter(features, start)
+        yield features[first:last].decode(), features[at:end]
+        at = end
+    if at > len(features):
+        raise ValueError("the last entry is not complete")
 
 
 def _order(name: str) -> tuple[int, ...]:

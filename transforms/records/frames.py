@@ -37,14 +37,14 @@ def framed(records: Sequence[Parts], vectors: Sequence[np.ndarray]) -> memoryvie
     if not native.has_crc():
         return memoryview(b"".join(tfrecord.frame(joined(parts, vectors)) for parts in records))
     assert native.LIBRARY
-    pieces = list(chain.from_iterable(parts.pieces for parts in records))
-    sizes = np.fromiter(map(len, pieces), np.int32, len(pieces))
-    rows = np.fromiter((parts.row for parts in records), np.int32, len(records))
+    pieces = list(chain.from_iterable([parts.pieces for parts in records]))
+    sizes = np.array(list(map(len, pieces)), np.int32)
+    rows = np.array([parts.row for parts in records], np.int32)
     arrays = [np.ascontiguousarray(values).reshape(len(values), -1) for values in vectors]
     # The native code looks at no bounds.
     if len(records) and arrays and not 0 <= rows.min() <= rows.max() < min(map(len, arrays)):
         raise IndexError(f"rows {rows.min()} to {rows.max()} of {min(map(len, arrays))}")
-    if any(len(parts.pieces) != len(arrays) + 1 for parts in records):
+    if {len(parts.pieces) for parts in records} - {len(arrays) + 1}:
         raise ValueError(f"a record with {len(arrays)} vectors has {len(arrays) + 1} pieces")
     table = (native.Vectors * len(arrays))(*(native.Vectors(v.ctypes.data, v[0].nbytes) for v in arrays))
     frame_bytes = FRAME_BYTES + sum(values[0].nbytes for values in arrays)

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from transforms import native
 from transforms.records.checksums import crc32c
 from transforms.storage.damage import DAMAGED
 
@@ -23,6 +24,7 @@ FOOTER_BYTES = 4
 FRAME_BYTES = HEADER_BYTES + FOOTER_BYTES
 MAX_RECORD_BYTES = 1 << 30  # 1 GiB; a larger length is taken for damage, so that memory stays bounded
 _READ_BYTES = 1 << 20  # 1 MiB
+_HEADERS = 512  # found at once
 
 
 class Readable(Protocol):
@@ -119,6 +121,22 @@ class Window:
                 return None
             self._last_header = place, record_length(self.view(at, HEADER_BYTES))
         return self._last_header[1]
+
+    def headers(self) -> tuple[memoryview, list[int]]:
+        """The block that the window starts in, and where in it headers of records lie that follow each other without a gap, the
+        first at its start. None at all without the native code."""
+        if not self._blocks or not native.has_crc():
+            return memoryview(b""), []
+        block, offsets = self._blocks[0], np.empty(_HEADERS, np.int64)
+        assert native.LIBRARY
+        count = native.LIBRARY.headers(
+            np.frombuffer(block, np.uint8).ctypes.data,
+            len(block),
+            MAX_RECORD_BYTES,
+            offsets.ctypes.data,
+            _HEADERS,
+        )
+        return block, offsets[:count].tolist()
 
     def skip_to_header(self) -> None:
         """Moves forward to the nearest valid header, which may be right here; to the end if there is none."""

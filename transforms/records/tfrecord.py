@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ def read(
     if start and not aligned:
         window.skip_to_header()
     while end is None or window.offset < end or (not aligned and window.header() is None):
+        if not check:
+            yield from _followed(window, end)
         offset, length = window.offset, window.header()
         if length is None:
             if not window.need(1):
@@ -105,6 +108,21 @@ def read(
         yield Damage(offset, window.offset - offset, reason)
         if window.broken and not window.need(1):
             return
+
+
+def _followed(window: Window, end: int | None) -> Iterator[Record]:
+    """The next records in the window's first block that another one follows there, up to the last that starts before `end`."""
+    if window.broken:
+        return
+    block, headers = window.headers()
+    at = 0
+    for start, following in itertools.pairwise(headers):
+        if end is not None and window.offset + following >= end:
+            break
+        crc = following - FOOTER_BYTES
+        yield Record(window.offset + start, block[start + HEADER_BYTES : crc], bytes(block[crc:following]))
+        at = following
+    window.drop(at)
 
 
 def _goes_on(window: Window, size: int) -> bool:
