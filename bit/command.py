@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -50,4 +51,7 @@ def guard() -> None:
 def exit_with(main: Callable[[], int | None]) -> NoReturn:
     """Runs `main` with guarded streams, and exits with its code."""
     guard()
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    finally:
+        gc.freeze()  # as it ends, the interpreter looks for garbage, which takes it a second after Beam and TensorFlow

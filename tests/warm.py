@@ -7,28 +7,25 @@ imported, is not tested with these: see `Warm.fits`.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import json
 import os
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 
 from pipeline import worker_process
-from tests import helpers
+from tests import forks, helpers
+from tests.forks import NUMBER
 from transforms.feeding import forking
 
 COLD_FORKER = forking.started
 COLD_WORKER = worker_process.started
 _COMMAND = worker_process.COMMAND  # which tests replace
-_NUMBER = struct.Struct("i")
-_DESCRIPTORS_MAX = 8
 # What of an environment changes an import.
 _MATTERS = ("PYTHON", "LD_", "MALLOC_", "OMP_", "OPENBLAS_", "OPENCV_", "PATH", "TF_", "BIT_", "XLA_")
 
@@ -66,7 +63,7 @@ class Process:
             os.kill(self.pid, signal.SIGKILL)
 
     def _next(self) -> int:
-        (number,) = _NUMBER.unpack(self._answers.read(_NUMBER.size))
+        (number,) = NUMBER.unpack(self._answers.read(NUMBER.size))
         return number
 
 
@@ -76,7 +73,8 @@ class Warm:
     def __init__(self, environment: Mapping[str, str], *modules: str):
         self._environment, self._path = _that_matters(environment), list(sys.path)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        program = f"sys.path.insert(0, {str(helpers.REPO)!r}); from tests import warm; warm.serve(int(sys.argv[1]), sys.argv[2:])"
+        forking_one = "from tests import forks; forks.serve(int(sys.argv[1]), sys.argv[2:])"
+        program = f"sys.path.insert(0, {str(helpers.REPO)!r}); {forking_one}"
         with theirs:
             self._process = subprocess.Popen(
                 [*forking.python(program), str(theirs.fileno()), *modules],
@@ -125,17 +123,10 @@ class Forkers:
     def started(self, settings: dict, descriptors: Sequence[int]) -> subprocess.Popen | Process:
         if not self._warm.fits(os.environ):
             return COLD_FORKER(settings, descriptors)
-        return Process(self._warm.start("tests.warm:be_forker", settings, os.environ, descriptors))
+        return Process(self._warm.start("tests.forks:be_forker", settings, os.environ, descriptors))
 
     def close(self) -> None:
         self._warm.close()
-
-
-def be_forker(settings: dict, descriptors: Sequence[int]) -> None:
-    from transforms.feeding import forker
-
-    names = ("control", "pixels", "lock")
-    forker.main(json.dumps({**settings, **dict(zip(names, descriptors, strict=True))}))
 
 
 class Workers:
@@ -148,13 +139,13 @@ class Workers:
     def started(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen | Process:
         if self._warm is None:
             self._warm = Warm(
-                self._environment, "bit.tensorflow", "transforms.infer", "pipeline.graph", _WORKER
+                self._environment, "bit.tensorflow", "transforms.infer", "pipeline.graph", forks.WORKER
             )
         if command is not _COMMAND or not self._warm.fits(environment):
             return COLD_WORKER(command, environment)
         stderr, theirs = os.pipe()
         try:
-            answers = self._warm.start("tests.warm:be_worker", None, environment, [theirs])
+            answers = self._warm.start("tests.forks:be_worker", None, environment, [theirs])
         finally:
             os.close(theirs)
         return Process(answers, stderr)
@@ -162,63 +153,3 @@ class Workers:
     def close(self) -> None:
         if self._warm:
             self._warm.close()
-
-
-_WORKER = "apache_beam.runners.worker.sdk_worker_main"
-
-
-def be_worker(_: None, descriptors: Sequence[int]) -> None:
-    os.dup2(descriptors[0], 2)
-    main = importlib.import_module(_WORKER).main
-    main([])
-
-
-def serve(number: int, modules: Sequence[str]) -> None:
-    """Forks as ordered, and says how each ended, until the ordering socket is closed."""
-    for module in modules:
-        importlib.import_module(module)
-    control = socket.socket(fileno=number)
-    wake, waken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    before = {one: signal.getsignal(one) for one in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)}
-    signal.set_wakeup_fd(waken, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, signal.SIG_IGN)
-    answers: dict[int, int] = {}  # by process
-    while True:
-        ready, _, _ = select.select([control, wake], [], [])
-        if wake in ready:
-            os.read(wake, 4096)
-            while answers:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    break
-                answer = answers.pop(pid)
-                with contextlib.suppress(BrokenPipeError):
-                    os.write(answer, _NUMBER.pack(status))
-                os.close(answer)
-        if control not in ready:
-            continue
-        order, passed, _, _ = socket.recv_fds(control, 1 << 20, _DESCRIPTORS_MAX)
-        if not order:
-            return None
-        answer, *descriptors = passed
-        pid = os.fork()
-        if not pid:
-            signal.set_wakeup_fd(-1)
-            for one, handler in before.items():
-                signal.signal(one, handler)
-            control.close()
-            for descriptor in (wake, waken, answer, *answers.values()):
-                os.close(descriptor)
-            call, argument, environment, folder = json.loads(order)
-            os.environ.clear()
-            os.environ.update(environment)
-            os.chdir(folder)
-            module, name = call.split(":")
-            return getattr(importlib.import_module(module), name)(argument, descriptors)
-        with contextlib.suppress(BrokenPipeError):
-            os.write(answer, _NUMBER.pack(pid))
-        answers[pid] = answer
-        for descriptor in descriptors:
-            os.close(descriptor)
