@@ -14,7 +14,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 import transforms.coders  # noqa: F401  # registers the coder of the chunks
 from transforms import counters
-from transforms.elements import Decoded, Encoded, EncodedChunk, Failure, PixelChunk, Record
+from transforms.elements import Decoded, EncodedChunk, Failure, PixelChunk
 from transforms.feeding import feeders
 from transforms.feeding.batches import Batch
 from transforms.feeding.feeders import Feeders
@@ -35,21 +35,12 @@ class Pending:
         chunk = self.chunk
         results = self.batch.wait() if self.batch else []
         items: tuple[Decoded | Failure, ...] = tuple(results)
-        if len(results) < len(chunk.items) or any(isinstance(item, Failure) for item in results):
-            following = iter(results)
-            items = tuple(
-                item if isinstance(item, Failure) else _named(next(following), item) for item in chunk.items
-            )
+        if len(results) < len(chunk.items):
+            decoded = iter(results)
+            items = tuple(item if isinstance(item, Failure) else next(decoded) for item in chunk.items)
         has_pixels = any(isinstance(item, Decoded) for item in items)
         pixels = self.batch.pixels if self.batch and has_pixels else None
         return PixelChunk(chunk.shard, chunk.position, chunk.is_last, items, pixels)
-
-
-def _named(result: Decoded | Failure, item: Encoded | Record) -> Decoded | Failure:
-    """A failure says where its image was fetched from, if its key does not."""
-    if isinstance(result, Failure) and isinstance(item, Encoded):
-        return result.of_image(item.address)
-    return result
 
 
 def submit(chunk: EncodedChunk, to: Feeders) -> Pending:

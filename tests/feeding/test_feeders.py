@@ -252,6 +252,16 @@ def test_what_is_lethal_fails_and_the_others_are_decoded(lethal, made, how, code
     assert isinstance(feeding.submit(encoded([helpers.encoded(1)])).wait()[0], Decoded)
 
 
+def test_a_failure_says_where_its_image_came_from(lethal, made):
+    images = [
+        Encoded(b"cat 1", row, data, address="https://a.b/1")
+        for row, data in enumerate([b"x", b"LETHALabort"])
+    ]
+    for failure in made(processes=1).submit(images).wait():
+        assert (failure.key, failure.stage) == (b"cat 1", "decode")
+        assert failure.message.endswith("; image: https://a.b/1")
+
+
 def test_the_key_of_a_lethal_record_is_the_one_it_holds(lethal, made):
     example = helpers.example({"img": b"LETHALabort", "id": b"mine"})
     record = Record(b"default", 3, example, b"", Fields("img", "id"), "in", 0)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 
 from transforms.elements import Failure, Record
-from transforms.feeding import forker
+from transforms.feeding import forker, messages
 from transforms.feeding.batches import Image, Piece
 from transforms.feeding.forking import python
 from transforms.feeding.handle import Handle
@@ -44,7 +44,7 @@ def failure(piece: Piece, status: int, is_garbled: bool, timeout_seconds: float)
         code = "decoder_crash"
         why = "it answered with garbage, or only in part" if is_garbled else how(status)
         message = f"the decoder's process died of it ({why}); keep the file for a report, or convert it"
-    return Failure(key, image.position, "decode", code, message)
+    return messages.failure(image, key, code, message)
 
 
 def _key(image: Image, seconds: float) -> bytes:

@@ -157,4 +157,10 @@ def result(item: Encoded | Record, row: int, outcome: Outcome) -> Decoded | Fail
     if status == UNUSABLE:
         assert isinstance(item, Record)
         return images.failure(item, key, code, message)
-    return Failure(key, item.position, "decode", code, message)
+    return failure(item, key, code, message)
+
+
+def failure(item: Encoded | Record, key: bytes, code: str, message: str) -> Failure:
+    """The failure of an image that cannot be decoded. It says where the image was fetched from, if the key does not."""
+    failed = Failure(key, item.position, "decode", code, message)
+    return failed if isinstance(item, Record) else failed.of_image(item.address)
