@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import fcntl
 import hashlib
 import http.client
@@ -29,6 +30,9 @@ _PIECE_BYTES = 4 << 20  # 4 MiB
 _BROKEN = (http.client.HTTPException, TimeoutError, ConnectionError)
 UNREACHABLE = (urllib.error.URLError, *_BROKEN)
 
+# What file systems without locks answer, as that of many a cluster's home.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
 log = logging.getLogger(__name__)
 
 
@@ -41,7 +45,14 @@ def locked(path: str) -> Iterator[None]:
     """Locks `path` against other processes of this host; the system releases the lock when a process dies."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            log.warning(
+                "%s cannot be locked (%s): make sure that no other process downloads meanwhile", path, error
+            )
         yield
 
 

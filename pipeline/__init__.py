@@ -38,6 +38,7 @@ def extract(
       ValueError: the value of a flag is wrong, or the model is unknown or cannot do this.
       TypeError: an image is of no known type, or a flag is none of these. What cannot be read or decoded raises nothing: it
         is among the failures.
+      RuntimeError: this process was forked from one that has called `extract`: start processes with "spawn".
     """
     from pipeline import extracting
 

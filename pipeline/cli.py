@@ -7,6 +7,8 @@ import runpy
 import sys
 from collections.abc import Sequence
 
+from bit import command
+
 # Command -> (module, arguments that it implies, what it does).
 COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "run": ("pipeline.main", (), "extract the features of images, or resume a run"),
@@ -55,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: no command {name!r}\n\n{usage()}" if name else usage(), file=sys.stderr)
         return 2
     module, implied, _ = COMMANDS[name]
+    command.begin()
     sys.argv = [f"bit-features {name}", *implied, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     return 0

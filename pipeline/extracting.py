@@ -230,9 +230,24 @@ def _png(image: np.ndarray | Image.Image, max_pixels: int) -> bytes:
 
 _lock = threading.Lock()
 _extractors: dict[Hashable, _Extractor] = {}
+_is_forked = False  # from a process with extractors, whose threads and TensorFlow do not work here
+
+
+def _after_fork() -> None:
+    global _lock, _is_forked
+    _lock = threading.Lock()
+    _is_forked |= bool(_extractors)
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _extractor(config: JobConfig) -> _Extractor:
+    if _is_forked:
+        raise RuntimeError(
+            "extract was called before this process was forked, and its model does not work in forks: start processes with "
+            'multiprocessing.get_context("spawn"), or call extract only in those that are forked'
+        )
     settings = config.read, config.decode, config.model
     with _lock:
         if settings not in _extractors:

@@ -21,6 +21,7 @@ from transforms.storage.stores import SCHEMES
 _LEDGERS = 20  # that are looked into for examples
 _LEDGER_BYTES = 1 << 20  # of each
 _SHOWN = 200  # characters of an example
+_LARGEST_BYTES = 4 << 30  # that --max_bytes is proposed for: what is larger is hardly an image
 
 
 def lines(config: JobConfig, layout: Layout, runner: str, by_code: Mapping[str, int]) -> Iterator[str]:
@@ -59,7 +60,7 @@ def flags_for(code: str, message: str, config: JobConfig) -> dict[str, str]:
     if code == "too_large":
         announced = re.search(r"(\d+) bytes", message)
         needed = int(announced[1]) if announced else 2 * fetch.max_bytes
-        return {"--max_bytes": f"{-(-needed >> 20)}MiB"}
+        return {"--max_bytes": f"{-(-needed >> 20)}MiB"} if needed <= _LARGEST_BYTES else {}
     if code == "timeout":
         return {"--timeout": f"{2 * fetch.timeout_seconds:g}"}
     if code == "host_busy" or (code == "http_4xx" and "429" in message):

@@ -224,10 +224,10 @@ def _t975(degrees: int) -> float:
 
 
 def _shots(text: str) -> tuple[int, ...]:
-    shots = tuple(sorted({int(part) for part in text.split(",") if part}))
-    if not shots or shots[0] < 1:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is no list of positive numbers such as 1,5,10")
-    return shots
+    return tuple(sorted(set(map(int, parts))))
 
 
 def _interval_text(row: Mapping[str, Any]) -> str:

@@ -156,9 +156,11 @@ class Report:
         if manifest["untrained"]:
             say("the weights are untrained: the features have the right shape but no meaning")
         if too_many:
+            why = f"more than --max_failure_rate={config.max_failure_rate} allows"
+            why = "so there is no feature" if failures == inputs else why
+            ledgers = plan.layout.failures("*")
             say(
-                f"error: {failures:,} of {counted(inputs, 'image')} failed, more than "
-                f"--max_failure_rate={config.max_failure_rate} allows; the ledgers {plan.layout.failures('*')} say why"
+                f"error: {failures:,} of {counted(inputs, 'image')} failed, {why}; the ledgers {ledgers} say why"
             )
         summary = {
             "status": "too_many_failures" if too_many else "done",

@@ -1,4 +1,4 @@
-"""Handles SIGINT and SIGTERM while a job runs."""
+"""Handles SIGINT, SIGTERM and SIGHUP while a job runs."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ class Stopped(Exception):
 
 
 class Signals:
-    """Collects SIGINT and SIGTERM in `received`, in place of an exception at an arbitrary point."""
+    """Collects SIGINT, SIGTERM and SIGHUP in `received`, in place of an exception at an arbitrary point.
 
-    _watched = (signal.SIGINT, signal.SIGTERM)
+    Not those that whoever started this process has it ignore, as `nohup` does, and shells for what runs in the background."""
+
+    _watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self):
         self.received: list[int] = []
         self._raising = False
 
     def __enter__(self) -> Signals:
-        self._before = {number: signal.getsignal(number) for number in self._watched}
+        before = {number: signal.getsignal(number) for number in self._watched}
+        self._before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
         self.arm()
         return self
 
@@ -41,7 +44,7 @@ class Signals:
     def arm(self) -> None:
         """Installs the handlers, again after a library has installed its own."""
         if _on_main_thread():
-            for number in self._watched:
+            for number in self._before:
                 signal.signal(number, self._handle)
 
     @contextmanager

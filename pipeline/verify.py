@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -174,7 +175,8 @@ def _manifest(layout: Layout, done: Sequence[Receipt], is_there: bool) -> Iterat
 def _stray(layout: Layout, names: set[str], is_finished: bool) -> Iterator[Problem]:
     """Those of the files that only this job can have written. Other files in the folder are the user's."""
     for name in sorted(names):
-        if name.startswith(OF_SHARDS) or door.is_temporary(name):
+        is_ours = name.startswith(OF_SHARDS) or door.is_temporary(name)
+        if is_ours and not posixpath.basename(name).startswith("."):  # as file managers leave some
             path = door.join(layout.folder, name)
             yield Problem(path, "belongs to no committed shard", not is_finished)
 

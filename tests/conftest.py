@@ -1,8 +1,14 @@
 """Settings and fixtures of all test modules; the settings are read before TensorFlow is imported."""
 
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# As at a terminal, also where the tests were started to ignore them: what a job was started to ignore it lets pass.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 import functools
 

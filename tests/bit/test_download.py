@@ -1,6 +1,8 @@
 """bit.download: complete files or none, from a server that misbehaves in many ways."""
 
 import base64
+import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -15,6 +17,7 @@ import google_crc32c
 import pytest
 import tensorflow as tf
 
+from bit import transfer
 from bit.download import WeightsUnreachable, cache_folder, local_path, main
 from bit.export import export
 from bit.load import load
@@ -305,3 +308,17 @@ def test_the_command_says_what_happened(tmp_path, monkeypatch, capsys):
     assert "could not be fetched" in capsys.readouterr().err
     assert main(["--model=bit/nothing"]) == 2
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "goes_on"), [(errno.ENOLCK, True), (errno.ENOTSUP, True), (errno.EIO, False)]
+)
+def test_a_disk_without_locks_is_used_with_a_warning(tmp_path, monkeypatch, caplog, number, goes_on):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(transfer.fcntl, "flock", flock)
+    expected = contextlib.nullcontext() if goes_on else pytest.raises(OSError, match=os.strerror(number))
+    with expected, transfer.locked(str(tmp_path / "cache" / "x.lock")):
+        pass
+    assert ("x.lock cannot be locked" in caplog.text) == goes_on

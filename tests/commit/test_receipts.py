@@ -69,6 +69,19 @@ def test_receipts_are_read_in_the_order_of_their_shards(tmp_path):
     assert receipts.read_receipt(layout, "00002-of-00003").shard == "00002-of-00003"
 
 
+def test_hidden_files_are_no_receipts(tmp_path):
+    layout = Layout(str(tmp_path))
+    write(layout, "00000-of-00001")
+    for name in (
+        "._00000-of-00001.json",
+        ".DS_Store",
+        ".json",
+    ):  # as macOS leaves them on disks of other systems
+        (tmp_path / "receipts" / name).write_bytes(b"\0\5\x16\7")
+    assert receipts.labels(layout) == ["00000-of-00001"]
+    assert [receipt.shard for receipt in receipts.read_receipts(layout)] == ["00000-of-00001"]
+
+
 def test_receipts_share_what_they_have_in_common_and_nothing_else(tmp_path, monkeypatch):
     monkeypatch.setattr(receipts, "_AT_ONCE", 2)
     layout = Layout(str(tmp_path))

@@ -1,5 +1,6 @@
 """Batches in shared memory: used again once nothing refers to them, and gone with their last user."""
 
+import errno
 import gc
 import mmap
 import os
@@ -114,11 +115,16 @@ def test_a_slot_is_of_whole_pages(shape, pages):
     assert slot_bytes(shape) == 4096 * pages
 
 
-@pytest.mark.parametrize("has_memfd", [True, False])
-def test_a_file_in_memory_has_no_path_and_goes_with_its_descriptors(monkeypatch, tmp_path, has_memfd):
-    if not has_memfd:  # macOS
-        monkeypatch.delattr(os, "memfd_create", raising=False)
+@pytest.mark.parametrize("where", ["Linux", "macOS", "a sandbox"])
+def test_a_file_in_memory_has_no_path_and_goes_with_its_descriptors(monkeypatch, tmp_path, where):
+    def refused(name):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if where != "Linux":
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        monkeypatch.setattr(os, "memfd_create", refused)
+    if where == "macOS":
+        monkeypatch.delattr(os, "memfd_create")
     file = memory_file("test")
     os.pwrite(file, b"text", 4096)
     assert os.pread(file, 9, 4094) == b"\0\0text"

@@ -18,7 +18,8 @@ from transforms.elements import Shard
 from transforms.fetching.http import HttpClient
 from transforms.imaging import jpeg, preprocess
 from transforms.model import devices
-from transforms.records import frames, tfrecord
+from transforms.records import frames
+from transforms.sources import tfrecord
 from transforms.sources.tfrecord import RecordFile
 from transforms.sources.uri_list import UriSlice
 from transforms.storage import door
@@ -79,7 +80,7 @@ def images_list(folder, count):
 @pytest.mark.parametrize(
     ("stage", "module", "name", "line"),
     [
-        ("input", tfrecord, "_goes_on", "bottleneck: reading input ("),
+        ("input", tfrecord, "Record", "bottleneck: reading input ("),
         ("decode", preprocess, "decode", "bottleneck: decoding images ("),
         ("model", infer, "infer", "bottleneck: the model ("),
         ("write", frames, "framed", "bottleneck: writing ("),
@@ -100,7 +101,7 @@ def test_the_slow_stage_is_named(tmp_path, monkeypatch, capsys, decoding_here, s
 
 @pytest.mark.parametrize(
     ("stage", "module", "name", "shards_at_once"),
-    [("input", tfrecord, "_goes_on", 2), ("write", frames, "framed", 1)],
+    [("input", tfrecord, "Record", 2), ("write", frames, "framed", 1)],
 )
 def test_more_workers_read_and_write_at_once(tmp_path, monkeypatch, stage, module, name, shards_at_once):
     pattern = helpers.write_shards(tmp_path / "in", (4,) * 4)

@@ -132,7 +132,7 @@ def test_the_flag_that_would_help(code, message, flags, advice):
     config_of(*[f"{flag}={value}" for flag, value in advice.items()])  # they are valid
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_the_report_of_a_stopped_run_says_how_far_it_came(tmp_path, number):
     pattern = helpers.write_shards(tmp_path / "in", (40,) * 6)
     flags = [*helpers.TINY, f"--input={pattern}", "--batch_size=1", "--image_size=256"]

@@ -1,6 +1,7 @@
 """`extract`: the vectors of images given from Python are those that the job writes, and none is lost."""
 
 import io
+import os
 import subprocess
 import sys
 import threading
@@ -250,3 +251,19 @@ def test_importing_it_brings_neither_beam_nor_tensorflow_and_prints_nothing():
         [sys.executable, "-c", program], cwd=Path(helpers.REPO), capture_output=True, text=True, check=True
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_a_fork_of_a_process_that_has_a_model_says_so(files, vectors):
+    """Instead of waiting for threads that a fork does not have."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            extract(files[:1], **MODEL)
+        except RuntimeError as error:
+            code = 0 if 'get_context("spawn")' in str(error) else 2
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    np.testing.assert_array_equal(extract(files[:1], **MODEL).vectors, vectors[:1])

@@ -182,6 +182,10 @@ def test_one_class_alone_is_refused(tmp_path, capsys):
     assert "labels of 1 class in" in run(capsys, tmp_path / "out", "--label=label", expect=2)[1]
 
 
-@pytest.mark.parametrize("flag", ["--shots=0", "--shots=a", "--seeds=0", "--test_share=1", "--l2=0"])
+@pytest.mark.parametrize(
+    "flag", ["--shots=0", "--shots=a", "--shots=1e3", "--seeds=0", "--test_share=1", "--l2=0"]
+)
 def test_flags_out_of_range_are_refused(flag, tmp_path, capsys):
-    assert flag.split("=")[0] in run(capsys, tmp_path, "--label=label", flag, expect=2)[1]
+    said = run(capsys, tmp_path, "--label=label", flag, expect=2)[1]
+    assert flag.split("=")[0] in said
+    assert "_shots" not in said

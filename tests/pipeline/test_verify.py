@@ -284,3 +284,10 @@ def test_a_manifest_that_does_not_follow_from_the_receipts(output, capsys, name)
 def test_a_garbage_file_does_not_print_a_line_per_record(output, capsys):
     rewrite(output, lambda records: records.extend([b"\xff\xff"] * 1000))
     assert "more problems like these" in problems(output, capsys, verify.BROKEN)
+
+
+def test_hidden_files_are_not_the_jobs(output, capsys):
+    for name in ("receipts/._00000-of-00002.json", "receipts/.DS_Store", "._manifest.json"):
+        (output / name).write_bytes(b"\0\5\x16\7")
+    assert verify.main([str(output)]) == verify.COMPLETE
+    assert capsys.readouterr().err.endswith(": complete\n")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import subprocess
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from pipeline import prepare, verify
 from tests import helpers
 from transforms import write
 from transforms.commit import writer
+from transforms.storage import disk
 
 
 def mounted(folder: Path, options: str) -> bool:
@@ -136,3 +139,23 @@ def test_an_input_that_is_not_what_it_was_when_its_turn_comes_is_named(
     monkeypatch.undo()
     helpers.job(*flags, output=tmp_path / "out")
     assert helpers.contents(tmp_path / "out") == whole
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_that_syncs_no_folders_holds_outputs(tmp_path, monkeypatch, number):
+    """As SMB's and VirtualBox's shares. A disk's errors are told."""
+    plain = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            disk.DISK.create_only(str(tmp_path / "a"), b"")
+        return
+    path = helpers.write_tfrecord(tmp_path / "in.tfrecord", [helpers.image_example(0)])
+    helpers.job(f"--input={path}", output=tmp_path / "out")
+    assert (tmp_path / "out" / "manifest.json").exists()

@@ -38,7 +38,8 @@ def receipt_name(label: str) -> str:
     return f"{_RECEIPTS}/{label}.json"
 
 
-_RECEIPT = re.compile(rf"(?:.*/)?{_RECEIPTS}/([^/]+)\.json", re.DOTALL)
+# Hidden files are none: macOS leaves some, of the same names behind "._", on disks of other systems.
+_RECEIPT = re.compile(rf"(?:.*/)?{_RECEIPTS}/([^/.][^/]*)\.json", re.DOTALL)
 _DATA = re.compile(rf"{_FEATURES}{_LABEL}{re.escape(features.SUFFIX)}|{_FAILURES}{_LABEL}\.jsonl")
 _OURS = (
     re.compile(rf"(.*)(?:^|/){re.escape(_TEMPORARY)}/[^/]+", re.DOTALL),

@@ -112,7 +112,7 @@ def labels(layout: Layout) -> list[str]:
 
 
 def _paths(layout: Layout) -> list[str]:
-    paths = (file.path for file in door.match(layout.receipt("*")))
+    paths = (file.path for file in door.match(layout.receipt("*")) if label_of(file.path))
     return sorted(paths, key=lambda path: order(label_of(path)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import tempfile
@@ -17,8 +18,9 @@ def memory_file(name: str) -> int:
     (Not in /dev/shm, which in a container holds 64 MB by default.)
     """
     if hasattr(os, "memfd_create"):
-        return os.memfd_create(name)
-    with tempfile.TemporaryFile() as file:  # macOS
+        with contextlib.suppress(PermissionError):  # a sandbox may not know it
+            return os.memfd_create(name)
+    with tempfile.TemporaryFile() as file:  # as on macOS
         return os.dup(file.fileno())
 
 

@@ -242,10 +242,17 @@ def write_temporary(path: str, data: bytes) -> str:
     return temporary
 
 
+# What SMB, VirtualBox's shares and some others answer who are asked to sync a folder.
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
 def _make_names_durable(folder: str) -> None:
     descriptor = os.open(folder or ".", os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
