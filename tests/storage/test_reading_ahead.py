@@ -182,8 +182,9 @@ def test_requests_of_no_more_use_are_left_to_themselves():
     file = File()
     reader = opened(file)
     reader.read_block()
+    assert settled(file, 1 + AHEAD) == [0, 1, 2, 3]
     file.answers.clear()
-    reader.read_block()  # was requested before
+    reader.read_block()  # was answered before
     reader.close()
     file.answers.set()
     reader = opened(file)
