@@ -8,6 +8,7 @@ end, the count of all moments. Answers a line: the exit code, or the negative nu
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import signal
@@ -128,6 +129,7 @@ def main() -> None:
     import bit.tensorflow  # noqa: F401  # once for all forks; none of its operations run in this process
 
     forking.started = warm.Forkers().started
+    gc.freeze()  # else the first collection of each fork copies all objects
     for line in sys.stdin:
         request = json.loads(line)
         began = time.monotonic()
