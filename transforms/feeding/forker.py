@@ -63,11 +63,8 @@ def main(settings: str) -> None:
     # What a parent ignores or blocks is inherited.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-    ):  # these are for the job, which ends its feeders itself
+    # These are for the job, which ends its feeders itself.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     wake, waken = socket.socketpair()
     waken.setblocking(False)
