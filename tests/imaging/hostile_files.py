@@ -154,8 +154,17 @@ def cases() -> Iterator[tuple[str, bytes, set[str]]]:
     yield "jpeg of 100 scans", jpeg_of_many_scans(2000, 100), fine
     yield "jpeg of 101 scans", jpeg_of_many_scans(SIDE, 101), {"too_many_scans"}
     yield "jpeg of 1,000,000 scans", jpeg_of_many_scans(500, 1_000_000), {"too_many_scans"}
-    yield "jpeg of two headers", jpeg_of_two_headers(500, 40_000), {"corrupt"}
-    yield "jpeg of two headers and sizes", jpeg_of_two_headers(20_000, 2), {"corrupt"}
+    yield "jpeg of two headers", jpeg_of_two_headers(500, 40_000), {"too_many_scans"}
+    yield "jpeg of two headers and sizes", jpeg_of_two_headers(20_000, 2), many
+    # Bytes that libjpeg passes over between segments.
+    for name, stray in (
+        ("zeros", bytes(8_000_000)),
+        ("fill bytes", b"\xff" * 2_000_000),
+        ("stuffed bytes", b"\xff\0" * 2_000_000),
+        ("markers without effect", b"\xff\xd0" * 2_000_000),
+        ("stray bytes in 100,000 places", b"\0\xff\xfe\0\2" * 100_000),
+    ):
+        yield f"jpeg of {name}", JPEG[:20] + stray + JPEG[20:], fine
     yield "png flat", files.flat_png(SIDE, SIDE), fine
     yield "png flat 16 bits", files.png(header(SIDE, SIDE, 16, 6), png_pixels(SIDE, SIDE, 16, 4)), fine
     yield "png that lacks all", files.png(header(SIDE, SIDE, 16, 6), (b"IDAT", zlib.compress(b""))), either

@@ -1,14 +1,18 @@
-"""JPEGs: harmless faults, damaged orientations, several scans, and scaled decoding."""
+"""JPEGs: stray bytes and other harmless faults, damaged orientations, several scans, and scaled decoding."""
 
 import struct
 
 import numpy as np
 import pytest
 import simplejpeg
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from tests.imaging import image_files as files
-from tests.imaging.pictures import JPEG, SIDE, decoded, refusal, resized
+from tests.imaging.pictures import JPEG, RGB, SIDE, decoded, refusal, resized
+from transforms.errors import ItemError
 from transforms.imaging.preprocess import Preprocessing, decode
 
 
@@ -66,6 +70,116 @@ def harmless(kind: str) -> bytes:
 )
 def test_faults_that_cameras_make_are_harmless(kind):
     np.testing.assert_array_equal(decoded(harmless(kind)), decoded(JPEG))
+
+
+EXIF = files.save(RGB, "JPEG", quality=90, exif=files.exif(6))
+KINDS = {
+    "baseline": JPEG,
+    "progressive": files.save(RGB, "JPEG", progressive=True),
+    "grey": files.save(RGB, "JPEG", "L"),
+    "odd sampling": files.grey_jpeg_of_odd_sampling(),
+    "cmyk": files.save(RGB, "JPEG", "CMYK"),
+    "restarts": files.save(RGB, "JPEG", restart_marker_blocks=1),
+    "exif": EXIF,
+}
+
+
+def segment_starts(data: bytes) -> list[int]:
+    """The offset of each segment of the header, then that of the first scan."""
+    starts = [2]
+    while data[starts[-1] + 1] != 0xDA:
+        starts.append(starts[-1] + 2 + int.from_bytes(data[starts[-1] + 2 : starts[-1] + 4], "big"))
+    return starts
+
+
+def tensorflows(data: bytes) -> np.ndarray:
+    """The picture as the model sees it, by TensorFlow alone."""
+    return resized(tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE").numpy())
+
+
+@pytest.mark.parametrize("data", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize(
+    "stray",
+    [b"\x20", b"\0\0", b"\xff", b"\xff\0", b"\xff\xff\0\xff", b"\xff\x01\xff\xd3x", bytes(range(255)) * 300],
+    ids=["blank", "zeros", "fill", "stuffed", "mixed", "markers without effect", "long"],
+)
+def test_stray_bytes_before_any_segment_are_passed_over(data, stray):
+    """As webcams of Logitech and TinyJPEG write them."""
+    starts = segment_starts(data)
+    for at in starts:
+        if at > 2 or stray[0] == 0xFF:  # the third byte tells that it is a JPEG, to TensorFlow, too
+            new = data[:at] + stray + data[at:]
+            np.testing.assert_array_equal(decoded(new), decoded(data))
+            np.testing.assert_array_equal(decoded(new), tensorflows(new))
+    assert len(starts) > 4
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 8, 30])
+def test_what_is_beyond_the_length_of_a_segment_is_passed_over(length):
+    at = JPEG.index(b"\xff\xdb")
+    comment = b"\xff\xe1" + struct.pack(">H", length) + b"Exif, but its length is too small"
+    data = JPEG[:at] + comment + JPEG[at:]
+
+    np.testing.assert_array_equal(decoded(data), decoded(JPEG))
+    np.testing.assert_array_equal(decoded(data), tensorflows(data))
+
+
+def test_a_marker_of_adobes_that_is_too_short_does_not_count():
+    cmyk = KINDS["cmyk"]
+    at = cmyk.index(b"\xff\xee\0\x0eAdobe")
+    data = cmyk[:at] + b"\xff\xee\0\7Adobe" + cmyk[at + 16 :]
+
+    np.testing.assert_array_equal(decoded(data), tensorflows(data))
+    assert np.abs(decoded(data) - decoded(cmyk)).mean() > 20
+
+
+def test_the_orientation_is_read_between_stray_bytes():
+    for at in segment_starts(EXIF)[1:]:
+        data = EXIF[:at] + b"\0\0\x20" + EXIF[at:]
+        np.testing.assert_array_equal(
+            decoded(data, exif_orientation="apply"), decoded(EXIF, exif_orientation="apply")
+        )
+
+
+def test_the_size_behind_stray_bytes_is_checked_before_decoding():
+    """A frame header among them is one, to libjpeg as here; so is one behind a marker that cannot be."""
+    at = JPEG.index(b"\xff\xc0")
+    for stray in (b"\0\0", b"\0\xff\0", b"\0" + JPEG[at : at + 5] + b"\x40\0\x40\0" + JPEG[at + 9 : at + 19]):
+        assert refusal(JPEG[:at] + stray + JPEG[at:], max_pixels=61 * 47 - 1)[0] == "too_many_pixels"
+
+
+def test_a_header_that_goes_over_into_other_bytes_is_damaged():
+    assert refusal(JPEG[:20] + bytes(100)) == (
+        "corrupt",
+        "JPEG is damaged: no marker from byte 20 on; fetch or copy it again",
+    )
+    code, message = refusal(JPEG[:20] + b"\0\xff\xd8" + JPEG[20:])
+    assert (code, "marker 0xd8 at byte 21, inside its header" in message) == ("corrupt", True)
+    for cut in (JPEG[:20], JPEG[:20] + b"\xff\xff", JPEG[:20] + b"\0\xff\xdb\0"):
+        assert refusal(cut) == (
+            "truncated",
+            f"JPEG ends at byte {len(cut)}, inside its header; fetch or copy it again",
+        )
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_whatever_is_read_of_a_header_gives_tensorflows_pixels(data):
+    """Random bytes between, over or in place of those of the header."""
+    new = original = data.draw(st.sampled_from(list(KINDS.values())))
+    markers = st.sampled_from(
+        [b"\xff", b"\0", b"\xff\xda", b"\xff\xc0", b"\xff\xc4\0\2", b"\xff\xee\0\7Adobe"]
+    )
+    for _ in range(data.draw(st.integers(1, 3))):
+        starts = segment_starts(original)
+        at = data.draw(st.sampled_from(starts) | st.integers(3, starts[-1]))
+        stray = b"".join(data.draw(st.lists(markers | st.binary(max_size=4), max_size=4)))
+        new = new[:at] + stray + new[at + data.draw(st.sampled_from([0, 0, 0, len(stray), 1])) :]
+    try:
+        pixels = decoded(new)
+    except ItemError:
+        return
+    np.testing.assert_array_equal(pixels, tensorflows(new))
 
 
 def test_a_second_scan_of_a_picture_that_has_one_is_never_read():

@@ -17,6 +17,9 @@ _PROGRESSIVE, _ARITHMETIC = (0xC2, 0xCA), (0xC9, 0xCA)
 _SCAN = b"\xff\xda"
 # In compressed data 0xff stands before a zero, a restart marker, or another 0xff.
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
+# In a header only those that begin a segment, or the scan: fill bytes, restart markers and TEM are without effect.
+_SEGMENT = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
+_ADOBE_BYTES = 16  # of Adobe's segment; libjpeg takes no shorter one for it
 
 
 @dataclass(frozen=True)
@@ -43,36 +46,57 @@ class StoredJpeg(Stored):
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(marker, start, end) of each segment before the first scan, then of the scan's marker.
 
+    What libjpeg passes over lies between one segment's end and the next one's start (`next_marker` in its jdmarker.c).
+
     Raises ItemError; IndexError or struct.error if the data end too early.
     """
     at = 2
-    while data[at + 1] != 0xDA:
-        marker, length = struct.unpack_from(">xBH", data, at)
-        if data[at] != 0xFF:
-            raise corrupt("JPEG", f"no marker at byte {at}")
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:
-            at += 1 if marker == 0xFF else 2  # a fill byte, or a marker that stands alone
-            continue
-        if marker in (0x00, 0xD9) or length < 2:
-            raise corrupt("JPEG", f"marker {marker:#04x} at byte {at}")
-        yield marker, at, at + 2 + length
-        at += 2 + length
-    if data[at] != 0xFF:
-        raise corrupt("JPEG", f"no marker at byte {at}")
-    yield 0xDA, at, at + 2
+    while found := _SEGMENT.search(data, at):
+        marker, at = found[1][0], found.start()
+        if marker == 0xDA:
+            yield marker, at, at + 2
+            return
+        if marker in (0xD8, 0xD9):
+            raise corrupt("JPEG", f"marker {marker:#04x} at byte {at}, inside its header")
+        # As in libjpeg, a length below its own two bytes is that of an empty segment.
+        end = at + 2 + max(2, *struct.unpack_from(">H", data, at + 2))
+        yield marker, at, end
+        at = end
+    if data[at:].strip(b"\xff"):
+        raise corrupt("JPEG", f"no marker from byte {at} on")
+    raise IndexError(at)
+
+
+def _without_stray_bytes(data: bytes) -> bytes:
+    """The JPEG with nothing between the segments of its header."""
+    view, kept = memoryview(data), bytearray()
+    copied_to, previous_end = 0, 2
+    for _, at, end in _segments(data):
+        if at != previous_end:
+            kept += view[copied_to:previous_end]
+            copied_to = at
+        previous_end = end
+    return bytes(kept + view[copied_to:])
 
 
 def read(data: bytes) -> StoredJpeg:
-    """`Format.reduce`: reads the headers; the file itself is not changed."""
+    """`Format.reduce`: reads the headers, and leaves out stray bytes between their segments.
+
+    Some cameras write them. libjpeg only warns, but its warnings are errors here, as most of them mean damage.
+    """
     orientation, adobe, size, scan_at, least, progressive = 1, False, None, 0, 0, False
     profile: list[tuple[int, int]] = []
+    previous_end = 2
     try:
         for marker, at, end in _segments(data):
+            if at != previous_end:
+                return read(_without_stray_bytes(data))
+            previous_end = end
             if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
                 orientation = exif_orientation(data[at + 4 : end])
             elif marker == 0xE2 and data.startswith(b"ICC_PROFILE\0", at + 4):
                 profile.append((at, end))
-            elif marker == 0xEE and data.startswith(b"Adobe", at + 4):
+            elif marker == 0xEE and data.startswith(b"Adobe", at + 4) and end - at >= _ADOBE_BYTES:
                 adobe = True
             elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not size:
                 size = struct.unpack_from(">BHHB", data, at + 4)
