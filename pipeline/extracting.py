@@ -201,13 +201,13 @@ def _png(image: np.ndarray | Image.Image, max_pixels: int) -> bytes:
     from PIL import Image
 
     from transforms.imaging.pillow import pixels_of
-    from transforms.imaging.preprocess import check_size, item_error
+    from transforms.imaging.preprocess import item_error
 
     if isinstance(image, np.ndarray):
-        check_size("array", image.shape[1], image.shape[0], max_pixels)
+        _check_size("array", image.shape[1], image.shape[0], max_pixels)
         image = Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
     name = image.format or "PIL image"
-    check_size(name, *image.size, max_pixels)
+    _check_size(name, *image.size, max_pixels)
     out = io.BytesIO()
     try:
         image.load()
@@ -224,8 +224,34 @@ def _png(image: np.ndarray | Image.Image, max_pixels: int) -> bytes:
     except MemoryError:
         raise
     except Exception as error:
+        if _is_closed(image, error):
+            raise ItemError(
+                "corrupt",
+                "the PIL image is closed and has no pixels; pass it while it is open, or pass its path",
+            ) from error
         raise item_error(name, error) from error
     return out.getvalue()
+
+
+def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
+    """Raises ItemError as for a file, but does not advise copying one where there are no pixels."""
+    from transforms.imaging.preprocess import check_size
+
+    if width < 1 or height < 1:
+        raise ItemError(
+            "corrupt",
+            f"the {name} has no pixels: it is {width} wide and {height} high; look where it is made",
+        )
+    check_size(name, width, height, max_pixels)
+
+
+def _is_closed(image: Image.Image, error: Exception) -> bool:
+    """Whether PIL raised this because the image, or the file that it reads, is closed."""
+    unread = bool(getattr(image, "tile", ()))
+    # After `with Image.open(...)` there is no file, which PIL reports by whatever then fails.
+    return (isinstance(error, ValueError) and "closed" in str(error)) or (
+        unread and getattr(image, "fp", None) is None
+    )
 
 
 _lock = threading.Lock()

@@ -200,6 +200,33 @@ def test_a_broken_picture_costs_only_itself(files, vectors, broken, code):
     assert np.array_equal(extracted.vectors[[0, 2]], vectors[:2])
 
 
+def closed(data=None):
+    """A PIL image that was closed; of an array, or of a file's bytes, which were not read before."""
+    image = Image.new("RGB", (4, 4)) if data is None else Image.open(io.BytesIO(data))
+    image.close()
+    return image
+
+
+def left(path):
+    """A PIL image whose `with` has ended."""
+    with Image.open(path) as image:
+        return image
+
+
+def test_an_image_without_pixels_is_not_to_be_copied_again(files):
+    stream = io.BytesIO(helpers.encoded(1))
+    of_closed_file = Image.open(stream)
+    stream.close()
+    images = [closed(), closed(helpers.encoded(1)), left(files[0]), of_closed_file]
+    empty = [Image.new("RGB", (0, 4)), np.zeros((0, 4, 3), np.uint8)]
+    messages = [failure.message for failure in extract([*images, *empty], **MODEL).failures]
+    assert messages == [
+        *["the PIL image is closed and has no pixels; pass it while it is open, or pass its path"] * 4,
+        "the PIL image has no pixels: it is 0 wide and 4 high; look where it is made",
+        "the array has no pixels: it is 4 wide and 0 high; look where it is made",
+    ]
+
+
 def flipped(data):
     """Bytes of a file of which only the header is right."""
     return data[:40] + bytes(byte ^ 0x5A for byte in data[40:])
