@@ -1,5 +1,6 @@
 """JPEGs: stray bytes and other harmless faults, damaged orientations, several scans, and scaled decoding."""
 
+import re
 import struct
 
 import numpy as np
@@ -180,6 +181,23 @@ def test_whatever_is_read_of_a_header_gives_tensorflows_pixels(data):
     except ItemError:
         return
     np.testing.assert_array_equal(pixels, tensorflows(new))
+
+
+@pytest.mark.parametrize("place", ["behind the last row", "before a restart marker"])
+def test_left_over_compressed_data_are_probably_damage(place):
+    if place == "behind the last row":
+        data = JPEG[:-2] + bytes(range(228)) + JPEG[-2:]
+    else:
+        at = KINDS["restarts"].index(b"\xff\xd0")
+        data = KINDS["restarts"][:at] + bytes(range(228)) + KINDS["restarts"][at:]
+    code, message = refusal(data)
+    assert code == "corrupt"
+    # libjpeg does not count what it has read ahead.
+    assert re.fullmatch(
+        r"JPEG is probably damaged: at least 22\d bytes of its compressed data are left over; "
+        r"fetch or copy it again, or save it again if the picture looks right",
+        message,
+    )
 
 
 def test_a_second_scan_of_a_picture_that_has_one_is_never_read():

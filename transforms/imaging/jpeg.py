@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import simplejpeg
 
+from transforms.errors import ItemError
 from transforms.imaging import jpeg_header, pillow
 from transforms.imaging.base import Format, Stored, corrupt
 from transforms.imaging.jpeg_header import StoredJpeg
@@ -90,13 +91,19 @@ def _without_harmless_fault(data: bytes, error: ValueError) -> bytes:
         return _SCAN.sub(lambda scan: scan[1] + b"\x00\x3f\x00", data)
     if message.startswith("Warning: unknown JFIF revision number"):
         return data.replace(b"JFIF\0" + data[11:13], b"JFIF\0\1\1", 1)
-    padding = re.fullmatch(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9", message)
-    end = data.rfind(b"\xff\xd9")
-    start = end - int(padding[1]) if padding else -1
-    # Padding repeats one byte; any other leftover bytes come from damaged compressed data.
+    leftover = re.fullmatch(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x..", message)
+    if not leftover:
+        raise error
+    end = data.rfind(b"\xff\xd9") if message.endswith("d9") else -1
+    start = end - int(leftover[1])
+    # Padding repeats one byte. Other leftover bytes mostly come from damage: the decoder then read less than was written.
     if start > 0 and len(set(data[start:end])) == 1:
         return data[:start] + data[end:]
-    raise error
+    raise ItemError(
+        "corrupt",
+        f"JPEG is probably damaged: at least {leftover[1]} bytes of its compressed data are left over; "
+        "fetch or copy it again, or save it again if the picture looks right",
+    ) from error
 
 
 FORMAT = Format(
