@@ -165,6 +165,12 @@ def cases() -> Iterator[tuple[str, bytes, set[str]]]:
         ("stray bytes in 100,000 places", b"\0\xff\xfe\0\2" * 100_000),
     ):
         yield f"jpeg of {name}", JPEG[:20] + stray + JPEG[20:], fine
+    last = PROGRESSIVE.rindex(b"\xff\xda")
+    yield (
+        "progressive of stray bytes in 100,000 places",
+        PROGRESSIVE[:last] + stray + PROGRESSIVE[last:],
+        fine,
+    )
     yield "png flat", files.flat_png(SIDE, SIDE), fine
     yield "png flat 16 bits", files.png(header(SIDE, SIDE, 16, 6), png_pixels(SIDE, SIDE, 16, 4)), fine
     yield "png that lacks all", files.png(header(SIDE, SIDE, 16, 6), (b"IDAT", zlib.compress(b""))), either

@@ -115,6 +115,20 @@ def test_stray_bytes_before_any_segment_are_passed_over(data, stray):
     assert len(starts) > 4
 
 
+def test_stray_bytes_between_the_segments_of_a_later_scan_are_passed_over():
+    progressive = KINDS["progressive"]
+    tables = [found.start() for found in re.finditer(rb"\xff\xc4\0", progressive)]
+    ends = [at + 2 + progressive[at + 3] for at in tables]
+    scans = [end for end in ends if progressive[end : end + 3] == b"\xff\xda\0"]
+    for stray in (b"\x20", b"\xff\0" * 9, bytes(range(228))):
+        data = progressive
+        for at in scans[:0:-1]:
+            data = data[:at] + stray + data[at:]
+        np.testing.assert_array_equal(decoded(data), decoded(progressive))
+        np.testing.assert_array_equal(decoded(data), tensorflows(data))
+    assert len(scans) > 5
+
+
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 8, 30])
 def test_what_is_beyond_the_length_of_a_segment_is_passed_over(length):
     at = JPEG.index(b"\xff\xdb")
@@ -167,15 +181,17 @@ def test_a_header_that_goes_over_into_other_bytes_is_damaged():
 @given(data=st.data())
 def test_whatever_is_read_of_a_header_gives_tensorflows_pixels(data):
     """Random bytes between, over or in place of those of the header."""
-    new = original = data.draw(st.sampled_from(list(KINDS.values())))
+    original = data.draw(st.sampled_from(list(KINDS.values())))
+    starts = segment_starts(original)
+    header = original[: starts[-1]]
     markers = st.sampled_from(
         [b"\xff", b"\0", b"\xff\xda", b"\xff\xc0", b"\xff\xc4\0\2", b"\xff\xee\0\7Adobe"]
     )
     for _ in range(data.draw(st.integers(1, 3))):
-        starts = segment_starts(original)
         at = data.draw(st.sampled_from(starts) | st.integers(3, starts[-1]))
         stray = b"".join(data.draw(st.lists(markers | st.binary(max_size=4), max_size=4)))
-        new = new[:at] + stray + new[at + data.draw(st.sampled_from([0, 0, 0, len(stray), 1])) :]
+        header = header[:at] + stray + header[at + data.draw(st.sampled_from([0, 0, 0, len(stray), 1])) :]
+    new = header + original[starts[-1] :]
     try:
         pixels = decoded(new)
     except ItemError:

@@ -94,7 +94,11 @@ def _without_harmless_fault(data: bytes, error: ValueError) -> bytes:
     leftover = re.fullmatch(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x..", message)
     if not leftover:
         raise error
-    end = data.rfind(b"\xff\xd9") if message.endswith("d9") else -1
+    at_end = message.endswith("d9")
+    # Stray bytes before the first scan are gone already. To find those between scans takes a search of all data.
+    if not at_end and (clean := jpeg_header.without_stray_bytes(data)) != data:
+        return clean
+    end = data.rfind(b"\xff\xd9") if at_end else -1
     start = end - int(leftover[1])
     # Padding repeats one byte. Other leftover bytes mostly come from damage: the decoder then read less than was written.
     if start > 0 and len(set(data[start:end])) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,14 +43,13 @@ class StoredJpeg(Stored):
     least_bytes: int = 0
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of each segment before the first scan, then of the scan's marker.
+def _segments(data: bytes, at: int = 2) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of each segment from `at` to the next scan, then of the scan's marker.
 
     What libjpeg passes over lies between one segment's end and the next one's start (`next_marker` in its jdmarker.c).
 
     Raises ItemError; IndexError or struct.error if the data end too early.
     """
-    at = 2
     while found := _SEGMENT.search(data, at):
         marker, at = found[1][0], found.start()
         if marker == 0xDA:
@@ -67,16 +66,35 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     raise IndexError(at)
 
 
-def _without_stray_bytes(data: bytes) -> bytes:
-    """The JPEG with nothing between the segments of its header."""
+def _segments_and_scans(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of each segment; a scan ends with its compressed data. Stops at what is not a further scan."""
+    header_at = 2
+    while header_at < len(data):
+        try:
+            for marker, at, segment_end in _segments(data, header_at):
+                end = _scan_end(data, segment_end) if marker == 0xDA else segment_end
+                yield marker, at, end
+            header_at = end
+        except (ItemError, IndexError, struct.error):
+            return
+
+
+def _scan_end(data: bytes, at: int) -> int:
+    """Where the compressed data end of a scan whose marker ends at `at`."""
+    found = _MARKER.search(data, at + int.from_bytes(data[at : at + 2], "big"))
+    return found.start() if found else len(data)
+
+
+def without_stray_bytes(data: bytes, segments: Iterable[tuple[int, int, int]] | None = None) -> bytes:
+    """The JPEG with nothing between these segments; by default those of all its headers, also between scans."""
     view, kept = memoryview(data), bytearray()
     copied_to, previous_end = 0, 2
-    for _, at, end in _segments(data):
+    for _, at, end in _segments_and_scans(data) if segments is None else segments:
         if at != previous_end:
             kept += view[copied_to:previous_end]
             copied_to = at
         previous_end = end
-    return bytes(kept + view[copied_to:])
+    return bytes(kept + view[copied_to:]) if copied_to else data
 
 
 def read(data: bytes) -> StoredJpeg:
@@ -90,7 +108,7 @@ def read(data: bytes) -> StoredJpeg:
     try:
         for marker, at, end in _segments(data):
             if at != previous_end:
-                return read(_without_stray_bytes(data))
+                return read(without_stray_bytes(data, _segments(data)))
             previous_end = end
             if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
                 orientation = exif_orientation(data[at + 4 : end])
