@@ -153,6 +153,12 @@ class Report:
                 f"{counted(unfit, 'value')} of --pass_through did not fit the type of the column and "
                 f"{'are' if unfit != 1 else 'is'} left empty: --pass_through=NAME:bytes with a new --output keeps any value"
             )
+        if unused := manifest.get("unused_images"):
+            say(
+                f"{counted(unused, 'image lies', 'images lie')} in tars beside the first one of a sample and "
+                f"{'are' if unused != 1 else 'is'} not used: --image_feature with a new --output names the one to take; "
+                f"unused_images in {plan.layout.receipts} says how many each tar has"
+            )
         if manifest["untrained"]:
             say("the weights are untrained: the features have the right shape but no meaning")
         if too_many:
@@ -176,6 +182,7 @@ class Report:
             "tried_again": plan.tried_again,
             "untrained": manifest["untrained"],
             "unfit_values": manifest.get("unfit_values", 0),
+            "unused_images": manifest.get("unused_images", 0),
             "seconds": round(seconds, 3),
             "smaller_batch": smaller_batch or None,
             "counters": counts.metrics() if counts else None,

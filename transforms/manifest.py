@@ -16,6 +16,8 @@ from transforms.commit.receipts import Receipt
 from transforms.storage import door
 from transforms.storage.door import StoreSettings
 
+_OPTIONAL = ("unfit_values", "unused_images")  # sums that are left out where they are 0
+
 
 def manifest(done: Iterable[Receipt], fingerprint: Mapping[str, Any], shards: int) -> bytes:
     """The manifest as JSON: totals, failures by code, and what made the features. Equal receipts give equal bytes."""
@@ -23,7 +25,7 @@ def manifest(done: Iterable[Receipt], fingerprint: Mapping[str, Any], shards: in
     dimensions, loaded_model, versions = _Agreed(), _Agreed(), _Agreed()
     for receipt in done:
         sums["shards_done"] += 1
-        for name in ("inputs", "features", "failures", "unfit_values"):
+        for name in ("inputs", "features", "failures", *_OPTIONAL):
             sums[name] += getattr(receipt, name)
         sums["bytes"] += sum(file.bytes for file in receipt.files)
         codes.update(receipt.failures_by_code)
@@ -40,8 +42,7 @@ def manifest(done: Iterable[Receipt], fingerprint: Mapping[str, Any], shards: in
         "loaded_model": loaded_model.values(),
         "versions": versions.values(),
     }
-    if unfit := sums["unfit_values"]:
-        values["unfit_values"] = unfit
+    values |= {name: sums[name] for name in _OPTIONAL if sums[name]}
     return json.dumps(values, indent=1, sort_keys=True).encode() + b"\n"
 
 

@@ -111,6 +111,28 @@ def test_the_image_is_the_first_with_a_suffix_of_images_or_the_one_that_is_named
     assert "no member 'jpg'; there are mask.png (sample b at offset" in found[1].message
 
 
+def completed(path, due=EVERY, **settings):
+    """The source that reading to the end returns."""
+    reading = source(path).items(Reading(Path(path).name, ReadSettings(2, **settings), due))
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            return end.value
+
+
+def test_images_beside_the_first_are_counted_unless_they_are_asked_for(tmp_path):
+    members = [(f"{n}.{side}.jpg", b"x") for n in range(3) for side in ("left", "right", "top")]
+    members += [("3.json", b"{}"), ("3.jpg", b"x"), ("3.txt", b"t")]
+    path = write(tmp_path / "a.tar", members)
+    assert source(path).unused_images == 0
+    assert completed(path).unused_images == completed(path, due={1}).unused_images == 6
+    assert completed(path, pass_through=("right.jpg",)).unused_images == 3
+    assert completed(path, pass_through=("right.jpg",), key_feature="top.jpg").unused_images == 0
+    assert completed(path, image_feature="right.jpg").unused_images == 0
+    assert completed(path).identity() == {**source(path).identity(), "crc32c": completed(path).crc32c}
+
+
 def test_names_with_many_dots_are_one_sample_as_webdataset_has_it(tmp_path):
     members = [(f"frame.{n:05d}.jpg", b"%d" % n) for n in range(20_000)]
     (found,) = items(write(tmp_path / "a.tar", members, format="ustar", mtime=1))
@@ -187,13 +209,7 @@ def test_units_are_bytes_and_the_sum_is_of_the_whole_file(tmp_path):
     for name in ("a.tar", "a.tar.gz"):
         path = write(tmp_path / name, [one for n in range(4) for one in sample(str(n), n)])
         before = counters.PROCESS.counts().units
-        reading = source(path).items(Reading("a", ReadSettings(2)))
-        while True:
-            try:
-                next(reading)
-            except StopIteration as end:
-                known = end.value
-                break
+        known = completed(path)
         assert counters.PROCESS.counts().units - before == path.stat().st_size
         assert known.crc32c == f"{google_crc32c.value(path.read_bytes()):08x}"
         assert known.identity() == {
@@ -277,6 +293,23 @@ def test_members_that_no_sample_has_are_refused_at_once(tmp_path, asked, said):
         KIND.cut(files, settings(**asked))
 
 
+def test_a_sample_with_several_images_is_announced(tmp_path):
+    names = [f"Screenshot 2024.01.{n:02d} at 10.11.jpg" for n in range(6)]
+    path = write(tmp_path / "a.tar", [*sample("0", 0), *((name, b"x") for name in names)])
+    files = finding.find([str(path)], "auto", ReadSettings(2)).files
+    (note,) = KIND.cut(files, settings()).notes
+    assert (
+        f"{path}: sample 'Screenshot 2024' holds several images, of which 01.00 at 10.11.jpg is used" in note
+    )
+    assert (
+        "and 01.01 at 10.11.jpg, 01.02 at 10.11.jpg, 01.03 at 10.11.jpg, ... not: --image_feature names"
+        in note
+    )
+    assert KIND.cut(files, settings(image_feature="jpg")).notes == ()
+    write(path, [*sample("0", 0), *sample("1", 1)])
+    assert KIND.cut(files, settings()).notes == ()
+
+
 def test_what_is_no_tar_or_has_no_images_is_refused(tmp_path):
     path = tmp_path / "a.tar"
     path.write_text("<html>not found</html>" * 100)
@@ -312,6 +345,39 @@ def test_the_same_features_as_of_tfrecords(tars, tmp_path):
         assert one["embedding"].tobytes() == other["embedding"].tobytes()
         assert (one["image/sha256"], one["txt"]) == (other["image/sha256"], [b"text %d" % n])
     assert verify.main([str(tmp_path / "out")]) == verify.COMPLETE
+
+
+def test_images_that_are_not_used_are_said_and_kept_in_the_receipts(tmp_path, capsys):
+    pair = [(f"0.{side}.jpg", helpers.encoded(n)) for n, side in enumerate(("left", "right"))]
+    write(tmp_path / "in" / "0.tar", pair)
+    write(tmp_path / "in" / "1.tar", [*sample("1", 1), ("2.left.jpg", b"no image"), *pair])
+    output, report = tmp_path / "out", tmp_path / "report.json"
+    flags = (f"--input={tmp_path}/in", f"--report_file={report}")
+    helpers.job(*flags, output=output)
+    said = capsys.readouterr().err
+    assert (
+        "0.tar: sample '0' holds several images, of which left.jpg is used, as it comes first, and right.jpg not"
+        in said
+    )
+    assert "2 images lie in tars beside the first one of a sample and are not used: --image_feature" in said
+    assert f"unused_images in {output}/receipts says how many each tar has" in said
+    counts = [json.loads(path.read_bytes())["unused_images"] for path in sorted(output.glob("receipts/*"))]
+    assert (counts, helpers.manifest(output)["unused_images"]) == ([1, 1], 2)
+    assert json.loads(report.read_text())["unused_images"] == 2
+    assert verify.main([str(output)]) == verify.COMPLETE
+    whole = helpers.contents(output)
+    helpers.job(*flags, "--retry_failures", output=output)
+    assert helpers.contents(output) == whole
+    # Receipts of earlier versions have no count, and stay as they are.
+    for path in output.glob("receipts/*"):
+        path.write_text(path.read_text().replace(',\n "unused_images": 1', ""))
+    (output / "manifest.json").unlink()
+    before = helpers.contents(output)
+    capsys.readouterr()
+    helpers.job(*flags, output=output)
+    assert "unused_images" not in helpers.manifest(output)
+    assert {n: b for n, b in helpers.contents(output).items() if n != "manifest.json"} == before
+    assert "images lie in tars" not in capsys.readouterr().err
 
 
 def test_a_job_resumes_and_refuses_other_tars(tars, tmp_path, capsys):

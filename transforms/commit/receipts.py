@@ -38,12 +38,13 @@ class Receipt:
     versions: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
     unfit_values: int = 0  # passed-through values that did not fit the type of their column
+    unused_images: int = 0  # that the input holds beside those of its inputs: see `Source.unused_images`
     replacing: str = ""  # the attempt whose files are replacing older ones; see replace.py
 
     def to_json(self) -> bytes:
         """The content of the receipt's file; equal receipts give equal bytes."""
         values = asdict(self)
-        for name in ("replacing", "unfit_values"):
+        for name in ("replacing", "unfit_values", "unused_images"):
             if not values[name]:
                 del values[name]
         return json.dumps(values, indent=1, sort_keys=True).encode() + b"\n"

@@ -160,6 +160,7 @@ class ShardWriter:
             model=dict(self._model),
             versions=versions.merged(self._old.versions, current) if self._old else current,
             unfit_values=self._unfit,
+            unused_images=source.unused_images,
         )
 
     def _input(self) -> Mapping[str, Any]:

@@ -100,6 +100,10 @@ class Source(Protocol):
     def cut_by(self) -> str:
         """The flag that cuts the same input into more shards; '' if there is none."""
 
+    @property
+    def unused_images(self) -> int:
+        """How many images it holds beside those of its inputs, in the source that `items` returns. Receipts keep it."""
+
     def items(self, reading: Reading) -> Generator[Item, None, Source]:
         """The inputs, in order; returns the source completed with what only reading finds out, such as checksums.
 

@@ -39,6 +39,7 @@ class ImageRows:
     crc32c: str = ""  # of what the rows hold in these columns, in hexadecimal; '' until they have been read
 
     cut_by = "--images_per_shard"
+    unused_images = 0
 
     @property
     def units(self) -> int:

@@ -30,6 +30,7 @@ class Sample:
     key: str
     image: str = ""  # the extension of the member that is the image; '' while there is none
     members: dict[str, tar.Member] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)  # extensions of further images, not asked for
 
     def content(self, extension: str) -> bytes:
         """Of a member that was wanted; ItemError 'missing_feature' if there is none."""
@@ -78,8 +79,11 @@ class Samples:
                 self._sample = Sample(entry.offset, key)
             assert self._sample is not None
             self._sample.members[extension] = entry
-            if not self._sample.image and self._can_be_image(extension):
-                self._sample.image = extension
+            if self._can_be_image(extension):
+                if not self._sample.image:
+                    self._sample.image = extension
+                elif extension not in self._wanted:
+                    self._sample.unused.append(extension)
         yield from self._ended()
 
     def _ended(self) -> Iterator[Sample | Damage]:

@@ -45,6 +45,7 @@ class RecordFile:
 
     inputs = None
     cut_by = "--split_bytes"
+    unused_images = 0
 
     @property
     def units(self) -> int:

@@ -45,6 +45,7 @@ class UriSlice:
     base: str = ""
 
     cut_by = "--images_per_shard"
+    unused_images = 0
 
     @property
     def units(self) -> int:

@@ -28,6 +28,7 @@ _SUFFIXES = (".tar", *(f".tar{packed}" for packed in compression.SUFFIXES), ".tg
 _FILES_SAMPLED = 16  # whose first samples are looked at before the job starts
 _SAMPLES = 8  # of each
 _SAMPLE_BYTES = 8 << 20  # 8 MiB
+_NAMED = 3  # images in a message
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class TarFile:
     size_bytes: int
     modified: float  # seconds since the epoch, as the file system gives it; 0 where it gives none
     crc32c: str = ""  # of its bytes, eight hexadecimal digits; '' until they have been read
+    unused_images: int = 0  # of all samples, those that are not due included; 0 until they have been read
 
     inputs = None
     cut_by = ""
@@ -49,6 +51,7 @@ class TarFile:
     def items(self, reading: Reading) -> Generator[Item, None, TarFile]:
         """The images of the samples that are due; damage and samples without an image as failures."""
         digests: set[bytes] = set()  # of keys: few bytes, whatever their length
+        unused = 0
         with summed.opened(self.uri, self.size_bytes) as (stream, stored):
             seen = 0
             in_file = not door.is_compressed(stream)
@@ -59,10 +62,11 @@ class TarFile:
                 if position == reading.limit:
                     return self
                 key = _default_key(reading.name, entry, position, digests)
+                unused += len(entry.unused) if isinstance(entry, Sample) else 0
                 if position in reading.due:
                     yield self._item(entry, position, key, reading.settings)
             counters.PROCESS.add(units=self.size_bytes - seen)
-            return replace(self, crc32c=stored.finish())
+            return replace(self, crc32c=stored.finish(), unused_images=unused)
 
     def _item(self, entry: Sample | Damage, position: int, key: bytes, settings: ReadSettings) -> Item:
         where = f"at offset {entry.offset} of {public_uri(self.uri)}"
@@ -108,16 +112,19 @@ def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
 
 
 def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
-    _look_into([file.path for file in files], cutting.read)
+    several = _look_into([file.path for file in files], cutting.read)
     sources = [TarFile(file.path, file.size_in_bytes, file.last_updated_in_seconds) for file in files]
     kinds = column_kinds.settled(cutting.read, {})  # members are bytes
-    return Cut(sources, short_names([file.path for file in files]), kinds=kinds)
+    return Cut(sources, short_names([file.path for file in files]), several, kinds=kinds)
 
 
-def _look_into(paths: Sequence[str], settings: ReadSettings) -> None:
-    """Refuses files that are no tars, and names of members that the first samples do not have."""
+def _look_into(paths: Sequence[str], settings: ReadSettings) -> tuple[str, ...]:
+    """Refuses files that are no tars, and names of members that the first samples do not have.
+
+    Returns a note if one of these samples holds several images."""
     present: set[str] = set()
     total, has_image = 0, False
+    several = ""
     for path in paths:
         with base.as_bad_input(path):
             door.check_compression_by_name(path)
@@ -132,6 +139,7 @@ def _look_into(paths: Sequence[str], settings: ReadSettings) -> None:
         present.update(*(sample.members for sample in samples))
         has_image = has_image or any(sample.image for sample in samples)
         total += len(samples[:-1])  # the last one may be cut
+        several = several or next((_several(path, sample) for sample in samples if sample.unused), "")
     asked = [settings.image_feature, settings.key_feature, *settings.pass_through]
     missing = [repr(name) for name in asked if name and name != KEY_ALONE and name not in present]
     if not settings.image_feature and not has_image:
@@ -141,6 +149,17 @@ def _look_into(paths: Sequence[str], settings: ReadSettings) -> None:
             f"no member {', '.join(missing)} in {paths[0]}; there are {', '.join(sorted(present))}: "
             "name them with --image_feature, --key_feature and --pass_through"
         )
+    return (several,) if several else ()
+
+
+def _several(path: str, sample: Sample) -> str:
+    more = ", ..." if len(sample.unused) > _NAMED else ""
+    others = ", ".join(sample.unused[:_NAMED]) + more
+    return (
+        f"{public_uri(path)}: sample {sample.key!r} holds several images, of which {sample.image} is used, as it comes first, "
+        f"and {others} not: --image_feature names the one to take; a key ends at the first dot of a file's name, so files "
+        "that are samples of their own need names without further dots"
+    )
 
 
 KIND = Kind(
