@@ -31,6 +31,9 @@ a complete command:
 again, with the flags that the output keeps of its request:
   python -m pipeline.main --output=FOLDER [--retry_failures]
 
+Flags that take a list, such as --pass_through=NAME,..., may be given several
+times: their values add up.
+
 Options of Beam and its runners are accepted too: with DirectRunner,
 --direct_num_workers=4 processes 4 shards at once. All messages go to stderr.
 
@@ -108,6 +111,16 @@ def names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
+class _Listed(argparse.Action):
+    """Adds up the names of a flag that is given several times; the first replaces the default.
+
+    argparse's "extend" would add to the default, and to what an output keeps of its request."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, values if before is self.default else [*before, *values])
+
+
 # What a request keeps of itself in its output: the flags that decide what the output holds, and how sites are asked.
 KEPT = (
     "input", "input_format", "image_feature", "uri_column", "key_feature", "pass_through", "split_bytes",
@@ -124,7 +137,7 @@ SWITCH: dict[str, Any] = {
     "metavar": "true|false",
 }
 _COUNT: dict[str, Any] = {"type": positive, "metavar": "N"}
-_LIST: dict[str, Any] = {"type": names, "metavar": "NAME,..."}
+LIST: dict[str, Any] = {"action": _Listed, "type": names, "metavar": "NAME,..."}
 
 # fmt: off
 _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
@@ -142,7 +155,7 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("--key_feature", {"default": "", "metavar": "NAME"},
          "feature, column or tar member to use as the record's key (default: the image's URI, file#position, or "
          "file#key in tars)"),
-        ("--pass_through", {**_LIST, "default": []},
+        ("--pass_through", {**LIST, "default": []},
          "features, columns or tar members to copy to the output; NAME:int64, NAME:float or NAME:bytes sets the type"),
         ("--split_bytes", {"type": size, "metavar": "SIZE"},
          "cut uncompressed TFRecord files into shards of SIZE, such as 256MiB (default: one per file)"),
@@ -169,10 +182,10 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
          "bit/m-r101x3 or another name that `python -m bit.models` lists, its name on TF-Hub, Kaggle or timm, or the path "
          "of an .npz file or SavedModel (required)"),
         ("--offline", SWITCH, "take the model only from this machine's cache or disk, and never ask the network for it"),
-        ("--outputs", {**_LIST, "default": ["embedding"]},
+        ("--outputs", {**LIST, "default": ["embedding"]},
          f"one or more of {', '.join(outputs.OUTPUTS)} (default: embedding)"),
         ("--top_k", _COUNT, "--outputs=top_k: classes per image (default: 5, or all if there are fewer)"),
-        ("--outputs_map", {**_LIST, "default": [], "metavar": "OURS=NAME,..."},
+        ("--outputs_map", {**LIST, "default": [], "metavar": "OURS=NAME,..."},
          "what the outputs of a SavedModel from elsewhere are, such as logits=dense_1 (default: known by their names)"),
         ("--precision", {"choices": PRECISIONS, "default": "float32"},
          "number format of the network: on GPUs, bfloat16 (T4, V100: float16) is faster and less exact "
@@ -203,9 +216,9 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
          "images fetched at once per process (default: %(default)s)"),
         ("--per_host", {**_COUNT, "default": _FETCH.per_host},
          "images fetched at once from one http(s) host, per process (default: %(default)s)"),
-        ("--uri_schemes", {**_LIST, "default": list(_FETCH.uri_schemes)},
+        ("--uri_schemes", {**LIST, "default": list(_FETCH.uri_schemes)},
          f"schemes that may be fetched (default: {','.join(_FETCH.uri_schemes)})"),
-        ("--allow_private_networks", {**_LIST, "default": [], "metavar": "CIDR,..."},
+        ("--allow_private_networks", {**LIST, "default": [], "metavar": "CIDR,..."},
          "private networks that http(s) may reach, such as 10.0.0.0/8 (default: none)"),
         ("--user_agent_contact", {"default": "", "metavar": "TEXT"},
          "URL or mail address to send in the User-Agent, for site owners"),

@@ -82,7 +82,7 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("--steps", {**_COUNT, "default": 0},
          "updates; the schedule is shortened or stretched to it (default: 500, 10,000 or 20,000 by the number of examples)"),
         ("--warm_up", {"type": int, "metavar": "N"}, "updates in which the rate rises, up to the first of --decays"),
-        ("--decays", {"type": flags.names, "metavar": "N,..."}, "updates after which the rate is divided by ten"),
+        ("--decays", {**flags.LIST, "metavar": "N,..."}, "updates after which the rate is divided by ten"),
         ("--mixup", {"type": flags.rate, "metavar": "ALPHA"}, "0: none (default: 0.1 from 20,000 examples on)"),
         ("--resize", {"type": flags.side, "metavar": "SIDE"},
          "side to which pictures are resized before a crop (default: 160 if they are small, else 512)"),

@@ -108,6 +108,15 @@ def test_flags_of_the_command_come_before_those_that_are_kept(failed, capsys):
     assert (kept(output)["batch_size"], kept(output)["timeout"]) == (3, 5)
 
 
+def test_lists_replace_the_kept_ones_and_add_up_among_themselves(failed, capsys):
+    _, output, _ = failed
+    assert alone(output, "--pass_through=url", "--pass_through=m") == 2
+    assert "no column 'm'; its columns are url, n" in capsys.readouterr().err
+    assert alone(output, "--overwrite", "--pass_through=url", "--pass_through=n:int64") == 0
+    assert kept(output)["pass_through"] == ["url", "n:int64"]
+    assert alone(output) == 0
+
+
 @pytest.mark.parametrize("flags", [(), ("--retry_failures",), ("--overwrite",)])
 def test_an_output_without_a_request_names_the_flags_that_are_needed(failed, capsys, flags):
     _, output, _ = failed

@@ -145,6 +145,30 @@ def test_a_value_out_of_range(tmp_path, capsys, records_file, flag):
     assert flag.split("=")[0] in refusal(capsys, f"--input={records_file}", flag, output=tmp_path / "out")
 
 
+@pytest.mark.parametrize("order", ["once", "twice"])
+def test_flags_that_take_a_list_add_up(order):
+    given = {
+        "pass_through": ["a,b:int64", "c"],
+        "outputs": ["logits", "embedding"],
+        "uri_schemes": ["https", "gs,s3"],
+        "allow_private_networks": ["10.0.0.0/8", "127.0.0.0/8"],
+    }
+    flags = [
+        f"--{name}={text}"
+        for name, texts in given.items()
+        for text in (texts if order == "twice" else [",".join(texts)])
+    ]
+    config, _ = options.parse(["--input=a.csv", "--output=out", "--model=bit/m-r50x1", *flags])
+    assert (config.read.pass_through, config.read.kinds) == (("a", "b", "c"), (("b", "int64"),))
+    assert config.model.outputs == ("embedding", "logits")
+    assert config.read.fetch.uri_schemes == ("https", "gs", "s3")
+    assert config.read.fetch.allow_private_networks == ("10.0.0.0/8", "127.0.0.0/8")
+    defaults, _ = options.parse(["--input=a.csv", "--output=out", "--model=bit/m-r50x1"])
+    assert (defaults.read.pass_through, defaults.model.outputs) == ((), ("embedding",))
+    emptied, _ = options.parse(["--input=a.csv", "--output=out", "--model=bit/m-r50x1", "--pass_through="])
+    assert emptied.read.pass_through == ()
+
+
 def test_missing_flags(capsys):
     from pipeline.main import main
 
