@@ -274,6 +274,42 @@ def test_the_separator_is_the_one_that_gives_the_column_of_addresses(tmp_path):
     assert read("e.csv", '"uri";"two\nlines"\n/a.jpg;x\n', ReadSettings(2)) == ["/a.jpg"]
 
 
+# names of columns
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("settings", "twice"),
+    [
+        (ReadSettings(2, pass_through=("label",)), "label"),
+        (ReadSettings(2, key_feature="label"), "label"),
+        (ReadSettings(2, uri_column="label"), "label"),
+        (ReadSettings(2, pass_through=("text",)), ""),
+    ],
+)
+def test_a_column_that_is_asked_for_must_have_a_name_of_its_own(tmp_path, kind, settings, twice):
+    path, names = tmp_path / f"list.{kind}", ["uri", "label", "text", "label"]
+    if kind == "csv":
+        path.write_text(f"{','.join(names)}\n/a.jpg,/b.jpg,t,/c.jpg\n")
+    else:
+        columns = [pyarrow.array([value]) for value in ("/a.jpg", "/b.jpg", "t", "/c.jpg")]
+        pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, names), path)
+    if not twice:
+        assert rows(path, kind, settings) == ["/a.jpg"]
+        return
+    said = f"has 2 columns named '{twice}'; its columns are uri, label, text, label: rename all but"
+    with pytest.raises(BadInput, match=said):
+        rows(path, kind, settings)
+
+
+def test_blanks_in_the_names_of_columns_are_shown(tmp_path):
+    path = written(tmp_path, "list.csv", "id, uri, caption,\n1, /a.jpg, x,\n")
+    said = "no column 'uri'; its columns are id, ' uri', ' caption', '': the blanks in ' uri' are part of its name"
+    with pytest.raises(BadInput, match=said):
+        rows(path, "csv")
+    assert rows(path, "csv", ReadSettings(2, uri_column=" uri")) == [" /a.jpg"]
+
+
 # marks, encodings and line ends
 
 

@@ -505,6 +505,29 @@ def test_what_cannot_be_decided_is_refused_with_the_columns(tmp_path, capsys, ca
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("names", "settings", "twice"),
+    [
+        (("image", "label", "label"), {"pass_through": ("label",)}, "label"),
+        (("image", "label", "label"), {"key_feature": "label"}, "label"),
+        (("image", "image", "label"), {}, "image"),
+        (("image", "image", "label"), {"image_feature": "image"}, "image"),
+        (("image", "label", "label"), {}, ""),
+    ],
+)
+def test_a_column_that_is_asked_for_must_have_a_name_of_its_own(tmp_path, names, settings, twice):
+    columns = [pyarrow.array([b"x" if name == "image" else "x"]) for name in names]
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, list(names)), path)
+    if not twice:
+        assert len(cut(path, 5, **settings).sources) == 1
+        return
+    with pytest.raises(
+        BadInput, match=f"has 2 columns named '{twice}'; its columns are {', '.join(names)}: rename"
+    ):
+        cut(path, 5, **settings)
+
+
 def test_a_format_that_is_asked_for_decides_where_there_is_both(tmp_path):
     photo = tmp_path / "0.jpg"
     photo.write_bytes(helpers.encoded(0))

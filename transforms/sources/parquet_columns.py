@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from transforms.sources.base import BadInput, ReadSettings
+from transforms.sources.rows import check_once, listed
 
 
 def image_columns(schema: Any, settings: ReadSettings) -> list[str]:
@@ -53,6 +54,7 @@ def image_column(path: str, schema: Any, settings: ReadSettings) -> str:
     columns = image_columns(schema, settings)
     if len(columns) == 1:
         return columns[0]
+    check_once(path, columns, schema.names)
     if columns:
         raise BadInput(
             f"{path} has several columns that can hold images, {', '.join(map(repr, columns))}: name one with --image_feature"
@@ -66,14 +68,15 @@ def image_column(path: str, schema: Any, settings: ReadSettings) -> str:
 
 
 def check_others(path: str, schema: Any, settings: ReadSettings) -> None:
-    """Raises BadInput if a column for keys or to be passed through is missing, or is none for keys."""
+    """Raises BadInput if a column for keys or to be passed through is missing or there twice, or is none for keys."""
     from pyarrow import types
 
     asked = [*filter(None, [settings.key_feature]), *settings.pass_through]
+    check_once(path, (n if n in schema.names else n.split(".")[0] for n in asked), schema.names)
     missing = [name for name in asked if type_of(schema, name) is None]
     if missing:
         raise BadInput(
-            f"{path} has no column {', '.join(map(repr, missing))}; its columns are {', '.join(schema.names)}: "
+            f"{path} has no column {', '.join(map(repr, missing))}; its columns are {listed(schema.names)}: "
             "name them with --key_feature and --pass_through, and fields of structs as COLUMN.FIELD"
         )
     if settings.key_feature and types.is_nested(kind := type_of(schema, settings.key_feature)):

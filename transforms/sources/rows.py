@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from transforms.errors import ItemError
@@ -51,11 +51,31 @@ def row_of(values: Mapping[str, object], columns: Columns) -> Row:
     return Row(uri, {name: values[name] for name in columns.passed if name in values})
 
 
-def check_columns(path: str, columns: Columns, names: Iterable[str], likely_cause: str = "") -> None:
-    """Raises BadInput if one of `columns` is not among `names`."""
-    missing = [name for name in (columns.uri, *columns.passed) if name not in set(names)]
+def check_columns(path: str, columns: Columns, names: Sequence[str], likely_cause: str = "") -> None:
+    """Raises BadInput if one of `columns` is not among `names`, or is there more than once."""
+    asked = (columns.uri, *columns.passed)
+    missing = [name for name in asked if name not in set(names)]
     if missing:
+        padded = next((name for name in names if name.strip() in missing), None)
+        if padded is not None:
+            likely_cause = f"the blanks in {padded!r} are part of its name: take them out of the list"
         raise BadInput(
-            f"{path} has no column {', '.join(map(repr, missing))}; its columns are {', '.join(names) or 'none'}: "
+            f"{path} has no column {', '.join(map(repr, missing))}; its columns are {listed(names)}: "
             + (likely_cause or "set --uri_column and --pass_through")
         )
+    check_once(path, asked, names)
+
+
+def check_once(path: str, asked: Iterable[str], names: Sequence[str]) -> None:
+    """Raises BadInput if one of the columns `asked` for has its name in common with another."""
+    for name in asked:
+        if (count := names.count(name)) > 1:
+            raise BadInput(
+                f"{path} has {count} columns named {name!r}; its columns are {listed(names)}: rename all but the one that "
+                "is meant"
+            )
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of columns for a message, in quotes where it would not show that they are empty or have blanks at their ends."""
+    return ", ".join(name if name and name == name.strip() else repr(name) for name in names) or "none"
