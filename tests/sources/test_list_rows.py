@@ -274,6 +274,30 @@ def test_the_separator_is_the_one_that_gives_the_column_of_addresses(tmp_path):
     assert read("e.csv", '"uri";"two\nlines"\n/a.jpg;x\n', ReadSettings(2)) == ["/a.jpg"]
 
 
+@pytest.mark.parametrize("rows_per_slice", [1, 1000])
+@pytest.mark.parametrize("first", ["sep=~", "SEP=~", '"sep=~"', "\ufeffsep=~"])
+@pytest.mark.parametrize("separator", ",;\t|")
+def test_excels_first_line_names_the_separator_and_is_no_row(tmp_path, separator, first, rows_per_slice):
+    others = ",;|".replace(separator, "")
+    text = f"{first}\r\nuri~text\r\n/a.jpg~{others}\r\n~\r\n/b.jpg~y\r\n".replace("~", separator)
+    path = written(tmp_path, "list.csv", text)
+    found = rows(path, "csv", PASSED, rows_per_slice)
+    assert (found[0], found[2], len(found)) == ("/a.jpg", "/b.jpg", 3)
+    assert "no URI in column 'uri'" in found[1]
+    start = next(uri_list.slices(str(path), "csv", PASSED, 1)).start
+    assert path.read_bytes()[start:].startswith(b"/a.jpg")
+
+
+def test_other_first_lines_are_headers(tmp_path):
+    path = written(tmp_path, "list.csv", "sep=;,uri\n1,/a.jpg\n")
+    assert rows(path, "csv") == ["/a.jpg"]
+    for text in ("", "sep=;\n"):
+        with pytest.raises(BadInput, match="has no column 'uri'; its columns are none"):
+            rows(written(tmp_path, "list.csv", text), "csv")
+    with pytest.raises(BadInput, match=r"its columns are sep=\^: set --uri_column"):
+        rows(written(tmp_path, "list.csv", "sep=^\nuri^text\n"), "csv")
+
+
 # names of columns
 
 
@@ -308,6 +332,41 @@ def test_blanks_in_the_names_of_columns_are_shown(tmp_path):
     with pytest.raises(BadInput, match=said):
         rows(path, "csv")
     assert rows(path, "csv", ReadSettings(2, uri_column=" uri")) == [" /a.jpg"]
+
+
+# JSON that is not in lines
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            '[{"uri": "/a.jpg"}, {"uri": "/b.jpg"}]',
+            r"is a JSON array, and .*: `jq -c '\.\[\]' /.*/list\.jsonl > lines",
+        ),
+        ('\ufeff\n [\n{"uri": "/a.jpg"},\n{"uri": "/b.jpg"}\n]\n', "is a JSON array"),
+        ('[\n  {\n    "uri": "/a.jpg"\n  }\n]\n', "is a JSON array"),
+        ("[]", "is a JSON array"),
+        (
+            '{\n  "uri": "/a.jpg"\n}\n{\n  "uri": "/b.jpg"\n}\n',
+            r"a JSON object over several lines, .*: `jq -c \. /.*jsonl > lines",
+        ),
+        ('{"uri":\n  "/a.jpg"}\n', "a JSON object over several lines"),
+        pytest.param(
+            "{\n" + '"a": 1,\n' * 2000, "a JSON object over several lines", id="longer than is looked at"
+        ),
+    ],
+)
+def test_json_that_is_not_in_lines_is_refused_with_the_remedy(tmp_path, text, said):
+    with pytest.raises(BadInput, match=said):
+        rows(written(tmp_path, "list.jsonl", text), "jsonl")
+
+
+@pytest.mark.parametrize("bad", ['["/a.jpg"]', '{"uri": "/a.jpg"', "{", "[1", '{"uri": "/a\nb.jpg"}'])
+def test_lines_that_are_no_objects_stay_rows_beside_others(tmp_path, bad):
+    found = rows(written(tmp_path, "list.jsonl", f'{bad}\n{{"uri": "/c.jpg"}}\n'), "jsonl")
+    assert (found[-1], len(found)) == ("/c.jpg", 2 + bad.count("\n"))
+    assert "the line is not" in found[0]
 
 
 # marks, encodings and line ends

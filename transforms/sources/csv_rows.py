@@ -25,6 +25,9 @@ from transforms.sources.text_lines import MARK
 
 _MAX_ROW_BYTES = 16 << 20  # 16 MiB
 _SEPARATORS, _OF_TSV = ",;\t|", "\t,;|"  # in the order in which they are tried
+_TOLD = re.compile(
+    rb'(?:%s)?"?sep=([%s])"?[\r\n]*' % (MARK, _SEPARATORS.encode()), re.IGNORECASE
+)  # Excel's first line
 _TSV = re.compile(r"\.tsv(\.\w+)?$", re.IGNORECASE)
 
 csv.field_size_limit(_MAX_ROW_BYTES)
@@ -36,7 +39,7 @@ class Header(NamedTuple):
     Attributes:
       names: of the columns.
       separator: what stands between them, and between the fields of all rows.
-      size: its bytes.
+      size: its bytes, with those of the line in front of it that names the separator, if there is one.
     """
 
     names: list[str]
@@ -47,13 +50,19 @@ class Header(NamedTuple):
 def header(path: str, lines: Iterator[bytes], uri_column: str) -> Header:
     """The first row, read with the first separator that gives a column of this name; else with the one that gives most columns.
 
-    A .tsv is tried with tabs first, any other list with commas. Raises BadInput if the row is not CSV."""
+    A .tsv is tried with tabs first, any other list with commas; a first line such as `sep=;` says it, and is no row. Raises
+    BadInput if the row is not CSV."""
     separators = _OF_TSV if _TSV.search(path) else _SEPARATORS
+    first = next(lines, b"")
+    if told := _TOLD.fullmatch(first):
+        separators, before = told[1].decode(), len(first)
+    else:
+        lines, before = itertools.chain([first] if first else [], lines), 0
     candidates: list[Header] = []
     refused: dict[str, csv.Error] = {}
     for separator, copy in zip(separators, itertools.tee(lines, len(separators)), strict=True):
         try:
-            candidates.append(_header(copy, separator))
+            candidates.append(_header(copy, separator, before))
         except csv.Error as why:
             refused[separator] = why
             continue
@@ -66,7 +75,7 @@ def header(path: str, lines: Iterator[bytes], uri_column: str) -> Header:
     return max(candidates, key=lambda header: len(header.names))
 
 
-def _header(lines: Iterator[bytes], separator: str) -> Header:
+def _header(lines: Iterator[bytes], separator: str, before: int) -> Header:
     taken: list[bytes] = []
     quoted, size = True, 0
     while quoted and size <= _MAX_ROW_BYTES and (line := next(lines, None)) is not None:
@@ -74,7 +83,7 @@ def _header(lines: Iterator[bytes], separator: str) -> Header:
         taken.append(line)
         size += len(line)
     text = io.StringIO(text_of(b"".join(taken)), newline="")
-    return Header(next(csv.reader(text, delimiter=separator, strict=quoted), []), separator, size)
+    return Header(next(csv.reader(text, delimiter=separator, strict=quoted), []), separator, before + size)
 
 
 def rows(lines: Iterable[bytes], header: Header, uri_column: str) -> Iterator[bytes]:

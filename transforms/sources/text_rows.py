@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import itertools
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -21,6 +23,7 @@ from transforms.storage import door
 from transforms.storage.damage import DAMAGED, explained
 
 _LINES_SAMPLED = 1000
+_ARRAY = re.compile(r"\[\s*(\{|\]?$)")  # of objects, or of what follows in the next lines
 
 
 def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator[Slice]:
@@ -43,7 +46,7 @@ def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator
                 at = header.size if header else 0
                 _check(path, kind, columns, header)
                 if kind == "jsonl":
-                    _check_keys(path, columns, sample(path, kind))
+                    _check_json(path, columns)
                 yield from slices(rows(), at, rows_per_slice)
         except DAMAGED as error:
             raise BadInput(
@@ -84,15 +87,19 @@ def sample(path: str, kind: str) -> list[dict[str, object]]:
     """The first rows of a list of JSON lines that are objects; none of another list."""
     if kind != "jsonl":
         return []
-    with text_lines.opened(path) as stream:
-        return [row for raw in _first_lines(stream) if isinstance(row := _json_or_none(raw), dict)]
+    return _objects(_first_lines(path))
 
 
-def _first_lines(stream: BinaryIO) -> Iterator[bytes]:
-    try:
-        yield from itertools.islice(filter(_is_input, text_lines.lines(stream)), _LINES_SAMPLED)
-    except DAMAGED:
-        return  # as will be said of the whole
+def _objects(lines: list[bytes]) -> list[dict[str, object]]:
+    return [row for raw in lines if isinstance(row := _json_or_none(raw), dict)]
+
+
+def _first_lines(path: str) -> list[bytes]:
+    lines: list[bytes] = []
+    with text_lines.opened(path) as stream, contextlib.suppress(*DAMAGED):  # as will be said of the whole
+        for line in itertools.islice(filter(_is_input, text_lines.lines(stream)), _LINES_SAMPLED):
+            lines.append(line)
+    return lines
 
 
 def _json_or_none(raw: bytes) -> object:
@@ -160,6 +167,34 @@ def _likely_cause(names: list[str]) -> str:
     if any(is_address("".join(name.split())) for name in names):
         return "the first line looks like a row, and has to name the columns, such as uri"
     return ""
+
+
+def _check_json(path: str, columns: Columns) -> None:
+    """Refuses JSON that is not in lines, and lines without URIs."""
+    lines = _first_lines(path)
+    rows = _objects(lines)
+    first = text_of(lines[0]).strip() if lines else ""
+    if _ARRAY.match(first):
+        raise BadInput(
+            f"{path} is a JSON array, and a list has one object per line: `jq -c '.[]' {shlex.quote(path)} > lines.jsonl` "
+            "writes it so"
+        )
+    if not rows and first.startswith("{") and (first == "{" or _goes_on(lines)):
+        raise BadInput(
+            f"{path} holds a JSON object over several lines, and a list has one object per line: "
+            f"`jq -c . {shlex.quote(path)} > lines.jsonl` writes it so"
+        )
+    _check_keys(path, columns, rows)
+
+
+def _goes_on(lines: list[bytes]) -> bool:
+    """Whether the object that begins in the first line ends in a later one."""
+    text = "".join(map(text_of, lines)).lstrip()
+    try:
+        _, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return len(text[:end].splitlines()) > 1
 
 
 def _check_keys(path: str, columns: Columns, rows: list[dict[str, object]]) -> None:
