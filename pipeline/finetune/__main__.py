@@ -74,6 +74,8 @@ def _run(request: Request, beam_options: PipelineOptions, signals: Signals) -> i
     problems = [source.problem for source in sources.values() if source.problem]
     if problems and not folder.is_done(output):
         raise RequestError(problems[0])
+    for note in (note for source in sources.values() for note in source.notes):
+        say(note)
     identity = folder.identity(request, identifier, sources)
     with folder.claimed(output, identity):
         if folder.is_done(output):

@@ -39,6 +39,7 @@ class Input:
       listing: the list of image files that the shards refer to, to be written at `listing_path` before they are read.
       problem: why no example can be read; '' if there is no such reason.
       mixed: of image files, the folders that hold folders of classes and files of no class.
+      notes: on how the files are read, for the user.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Input:
     listing: bytes | None
     problem: str
     mixed: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     def read(
         self, shard: Shard, due: Sequence[int] | set[int] | None = None, fetch: bool = True
@@ -96,7 +98,17 @@ def find(
     settings = replace(settings, kinds=cut.kinds)
     fetcher = Fetcher(settings.fetch)
     return Input(
-        name, shards, settings, fetcher, pool, found.kind.name, listing, cut.listing, cut.problem, mixed
+        name,
+        shards,
+        settings,
+        fetcher,
+        pool,
+        found.kind.name,
+        listing,
+        cut.listing,
+        cut.problem,
+        mixed,
+        cut.notes,
     )
 
 

@@ -180,6 +180,24 @@ def test_every_kind_of_input_gives_its_labels(kind, tmp_path):
     assert losses[0][0] == pytest.approx(np.log(3), rel=1e-9)
 
 
+def test_images_of_a_tar_that_are_not_used_are_announced(tmp_path, capsys):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for number in range(3):
+            contents = {"left.png": png(number, 0), "right.png": png(number, 1), "cls": str(number).encode()}
+            for suffix, content in contents.items():
+                info = tarfile.TarInfo(f"{number:03d}.{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    flags = (f"--input={tmp_path}/a.tar", "--label_feature=cls", *TINY, "--steps=1", "--validation_share=0")
+    finetune(*flags, output=tmp_path / "out")
+    said = (
+        "sample '000' holds several images, of which left.png is used, as it comes first, and right.png not"
+    )
+    assert said in capsys.readouterr().err
+    finetune(*flags, "--image_feature=right.png", output=tmp_path / "right")
+    assert "several images" not in capsys.readouterr().err
+
+
 def test_killed_it_goes_on_to_the_same_bytes(tmp_path):
     records(tmp_path / "in" / "a.tfrecord", 7)
     records(tmp_path / "in" / "b.tfrecord", 3)
