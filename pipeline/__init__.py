@@ -45,11 +45,14 @@ def extract(
     return extracting.extract(images, model, output, **flags)
 
 
-def read(output: str, columns: Sequence[str] | None = None, partial: bool = False) -> Features:
+def read(
+    output: str | Sequence[str], columns: Sequence[str] | None = None, partial: bool = False
+) -> Features:
     """The features that a job has written: iterate for Arrow record batches, or call `to_numpy()` or `keys()`.
 
     Args:
-      output: the --output folder of the job, a path or URI.
+      output: the --output folder of the job, a path or URI; or several, in a list or by a glob such as "features/*", which
+        have the same model and columns.
       columns: names of the columns that iteration yields; None for all that a Parquet export has.
       partial: also of a job that has not finished: the shards that are committed.
 

@@ -18,8 +18,7 @@ from transforms.sources.uri_list import UriSlice
 from transforms.storage import door
 
 OTHERWISE = "use another --output, or --overwrite to start again"
-_ONLY_NEW = "to do only the new {}, {}, with another --output; --overwrite does all again"
-_UNFINISHED = "leave them out until this output is finished, or --overwrite to start again"
+ONLY_NEW = "--skip_done={} with another --output does only the new {}; --overwrite does all again"
 _OF_ROWS = ("name", "start", "end", "rows", "sha256")  # what differs where a list has other rows
 _BOUNDS = re.compile(r"\[\d+:\d+\]$")  # behind the name of a list, in the name of a shard
 
@@ -52,16 +51,14 @@ def find(
     if listing is not None:
         before = door.read_if_there(layout.listing)
         change = (
-            None
-            if before is None
-            else _of_files(listings.texts(before), listings.texts(listing), is_complete)
+            None if before is None else _of_files(layout, listings.texts(before), listings.texts(listing))
         )
     elif is_complete:
         old, new = ([_BOUNDS.sub("", one.name) for one in named] for named in (existing, shards))
         # Else they are relative to another folder now.
-        change = _of_files(old, new, is_complete) if set(old) & set(new) else None
+        change = _of_files(layout, old, new) if set(old) & set(new) else None
     if change is None and is_complete:
-        change = _of_rows(existing, shards)
+        change = _of_rows(layout, existing, shards)
     return change or Change("", f"{_other_size(layout, existing, images_per_shard)}{OTHERWISE}")
 
 
@@ -71,7 +68,7 @@ def of_source(source: Source, field: str) -> str:
     return "its rows are others" if are_rows else f"{field} differs"
 
 
-def _of_files(before: Iterable[str], now: Iterable[str], is_complete: bool) -> Change | None:
+def _of_files(layout: Layout, before: Iterable[str], now: Iterable[str]) -> Change | None:
     old, new = dict.fromkeys(before), dict.fromkeys(now)
     gone, more = [name for name in old if name not in new], [name for name in new if name not in old]
     what = ", ".join(
@@ -79,15 +76,14 @@ def _of_files(before: Iterable[str], now: Iterable[str], is_complete: bool) -> C
         for how, names in (("gone", gone), ("new", more))
         if names
     )
-    only_new = _ONLY_NEW.format("files", "name no others in --input") if is_complete else _UNFINISHED
-    return Change(what, OTHERWISE if gone else only_new) if what else None
+    return Change(what, OTHERWISE if gone else ONLY_NEW.format(layout.folder, "files")) if what else None
 
 
-def _of_rows(existing: Sequence[Receipt], shards: Sequence[Shard]) -> Change | None:
+def _of_rows(layout: Layout, existing: Sequence[Receipt], shards: Sequence[Shard]) -> Change | None:
     if any(shard.source.inputs is None for shard in shards):
         return None
     old, new = sum(_rows(existing)), sum(shard.source.inputs or 0 for shard in shards)
-    remedy = _ONLY_NEW.format("rows", "put them into an input of their own") if new > old else OTHERWISE
+    remedy = ONLY_NEW.format(layout.folder, "rows, if they are at its end") if new > old else OTHERWISE
     return Change(f"{counted(new, 'row')}, where there were {old:,}", remedy) if old not in (0, new) else None
 
 

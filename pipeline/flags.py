@@ -124,7 +124,8 @@ class _Listed(argparse.Action):
 # What a request keeps of itself in its output: the flags that decide what the output holds, and how sites are asked.
 KEPT = (
     "input", "input_format", "image_feature", "uri_column", "key_feature", "pass_through", "split_bytes",
-    "images_per_shard", "model", "outputs", "outputs_map", "top_k", "precision", "image_size", "batch_size", "exif_orientation",
+    "images_per_shard", "skip_done",
+    "model", "outputs", "outputs_map", "top_k", "precision", "image_size", "batch_size", "exif_orientation",
     "scaled_decoding", "max_pixels", "decode_timeout", "timeout", "retries", "max_bytes", "per_host", "uri_schemes",
     "allow_private_networks", "user_agent_contact", "no_opt_out", "trust_env_proxies",
 )  # fmt: skip
@@ -162,6 +163,8 @@ _FLAGS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("--images_per_shard", _COUNT,
          "images per shard of lists, image files and Parquet (default: whole batches that give about 200 shards, at "
          "most 1024 images each; a resumed output keeps its shards)"),
+        ("--skip_done", {**LIST, "default": [], "metavar": "FOLDER,..."},
+         "for an input that grows: leave out what these finished outputs hold; also globs of them, such as features/*"),
     ],
     "output": [
         ("--output", {"metavar": "FOLDER"},

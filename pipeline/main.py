@@ -96,7 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if runner == runners.LOCAL:  # whose workers end with this process
                 # A store that failed the run may fail here too.
                 with contextlib.suppress(Exception), retrying.hurried(retrying.AFTER_A_FAILURE_SECONDS):
-                    request.leave(job_plan.layout, job_plan.listing, job_plan.request)
+                    request.leave(
+                        job_plan.layout, {**job_plan.lists, job_plan.layout.request: job_plan.request}
+                    )
             if isinstance(error, Stopped):
                 return report.stopped(error, job_plan, time.monotonic() - began)
             if isinstance(error, RequestError):

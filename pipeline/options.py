@@ -39,6 +39,7 @@ class JobConfig:
     input_format: str
     images_per_shard: int | None
     split_bytes: int | None
+    skip_done: tuple[str, ...]  # outputs, and globs of them, whose inputs are left out
     output: str
     overwrite: bool
     retry_failures: bool
@@ -130,6 +131,7 @@ def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, Pip
         input_format=flags.input_format,
         images_per_shard=flags.images_per_shard,
         split_bytes=flags.split_bytes,
+        skip_done=tuple(path(text).rstrip("/") or "/" for text in flags.skip_done),
         output=folder("--output", flags.output),
         overwrite=flags.overwrite,
         retry_failures=flags.retry_failures,

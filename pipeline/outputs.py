@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
 
 from pipeline.flags import RequestError
 from transforms.commit import receipts
-from transforms.commit.layout import Layout, features_name
+from transforms.commit.layout import MANIFEST, REQUEST, Layout, features_name
 from transforms.commit.receipts import Receipt
 from transforms.exporting.base import Part
 from transforms.manifest import manifest
-from transforms.storage import door
+from transforms.storage import door, globs
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,12 @@ class Committed:
     @property
     def manifest(self) -> str:
         """The manifest of these shards, as JSON."""
-        return manifest(self.receipts, self.receipts[0].fingerprint, self.shards).decode()
+        return manifest(self.receipts, self.fingerprint, self.shards).decode()
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """That of its shards."""
+        return self.receipts[0].fingerprint
 
     @property
     def digest(self) -> str:
@@ -50,8 +57,20 @@ class Committed:
         return tuple(parts)
 
 
-def committed(output: str, partial: bool = False) -> Committed:
-    """What is committed to `output`, a path or URI. Raises RequestError if that is nothing, or, unless `partial`, not all."""
+def folders(text: str) -> list[str]:
+    """The output folders that a path or glob names, in order. One without any sign of a job is none of a glob's."""
+    if globs.literal(text) is not None:
+        return [text]
+    # A job leaves its request at its start; those of earlier versions have a manifest only.
+    marks = [file.path for name in (REQUEST, MANIFEST) for file in door.match(door.join(text, name))]
+    return sorted({path.rpartition("/")[0] for path in marks})
+
+
+def committed(output: str, partial: bool = False, allow_empty: bool = False) -> Committed:
+    """What is committed to `output`, a path or URI.
+
+    Raises RequestError if that is nothing, unless `partial`, if it is not all, and, unless `allow_empty`, if there is no record.
+    """
     layout = Layout(output)
     try:
         done = receipts.read_receipts(layout)
@@ -59,7 +78,12 @@ def committed(output: str, partial: bool = False) -> Committed:
     except (BeamIOError, OSError, ValueError, ImportError) as error:
         raise RequestError(f"{output} cannot be read: {door.explain(output, error)}") from error
     if not done:
-        raise RequestError(f"{output} holds no output of this job: it has no receipt of a shard")
+        if is_finished and allow_empty:
+            return Committed(layout, (), 0)
+        reason = (
+            "no features: earlier outputs hold all of its input" if is_finished else "no output of this job"
+        )
+        raise RequestError(f"{output} holds {reason}, and has no receipt of a shard")
     shards = int(done[0].shard.split("-of-")[1])
     replaced = [receipt.shard for receipt in done if receipt.replacing]
     if not partial and (len(done) < shards or replaced or not is_finished):
@@ -75,6 +99,6 @@ def committed(output: str, partial: bool = False) -> Committed:
                 "`python -m pipeline.verify` lists all differences"
             )
     result = Committed(layout, kept, shards)
-    if not result.rows:
+    if not result.rows and not allow_empty:
         raise RequestError(f"{output} holds no features: every image failed, and the ledgers say why")
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from apache_beam.io.filesystem import BeamIOError
 
 from bit import tuned
 from bit.models import NUMERICS
-from pipeline import repeat, resume, runners
+from pipeline import growth, repeat, resume, runners
 from pipeline.console import counted
 from pipeline.flags import RequestError
 from pipeline.options import JobConfig
@@ -47,6 +47,12 @@ class Plan:
     notes: tuple[str, ...] = ()  # messages to the user
     left_out: Mapping[str, str] = field(default_factory=dict)  # files that are not input: path -> reason
     class_names: bytes | None = None  # of a tuned head, to be kept beside the manifest
+    input_files: bytes | None = None  # the files of any other kind, one per line
+
+    @property
+    def lists(self) -> dict[str, bytes]:
+        """The lists of input files that the output keeps: path -> content."""
+        return _lists(self.layout, self.listing, self.input_files) if self.shards else {}
 
     @property
     def todo(self) -> tuple[Shard, ...]:
@@ -79,6 +85,11 @@ class Plan:
     def units(self) -> int:
         """The size of the shards to do: bytes of record files, or rows of lists."""
         return sum(shard.units for shard in self.todo)
+
+
+def _lists(layout: Layout, listing: bytes | None, input_files: bytes | None) -> dict[str, bytes]:
+    both = {layout.listing: listing, layout.input_files: input_files}
+    return {path: content for path, content in both.items() if content is not None}
 
 
 def make(config: JobConfig, weights: str) -> Plan:
@@ -124,11 +135,12 @@ def _as_earlier(config: JobConfig, layout: Layout, weights: str) -> Plan | None:
 
 def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Plan:
     existing = resume.read(layout)
-    cut = _cut(config, layout, matches, existing)
+    grown = growth.find(config, layout, existing, matches)
+    cut = _cut(config, layout, grown, existing)
     inputs = ",".join(config.input_texts)
-    if not cut.sources:
+    if not cut.sources and not grown.earlier.fingerprint:
         raise RequestError(f"--input={inputs} lists no image: there is nothing to do")
-    if config.split_bytes and cut.sources[0].cut_by != "--split_bytes":
+    if config.split_bytes and any(source.cut_by != "--split_bytes" for source in cut.sources[:1]):
         raise RequestError(
             f"--split_bytes cuts TFRecord files, and --input={inputs} has none; use --images_per_shard"
         )
@@ -137,14 +149,22 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
         Shard(index, len(known), source, name)
         for index, (source, name) in enumerate(zip(known, cut.names, strict=True))
     )
-    resume.check_inputs(layout, matches.files, cut.listing)
-    read = replace(config.read, kinds=resume.kinds(config, layout, existing, cut.kinds))
+    is_listed = cut.listing is not None
+    input_files = None if is_listed else growth.listed(grown.found.files, cut.sources, grown.bounds)
+    lists = _lists(layout, cut.listing, input_files)
+    resume.check_inputs(layout, matches.files, lists)
+    of_earlier = grown.earlier.fingerprint
+    read = replace(config.read, kinds=resume.kinds(config, layout, existing, cut.kinds, of_earlier))
     class_names = tuned.format_names(config.model.class_names) if config.model.class_names else None
     fingerprint = _fingerprint(config, weights, read, class_names)
     names_here = any(source.identity().get("folder", ".") != "." for source in cut.sources)
-    state = resume.find(config, layout, shards, fingerprint, cut.listing, existing, class_names)
+    grown.earlier.check(fingerprint)
+    own = {**(lists if shards else {}), **({layout.class_names: class_names} if class_names else {})}
+    state = resume.find(config, layout, shards, fingerprint, cut.listing, own, existing)
     if cut.problem and state.todo:
         raise RequestError(cut.problem)
+    if grown.more and not state.todo and not config.retry_failures and not config.skip_done:
+        raise RequestError(grown.refusal(layout))
     return Plan(
         layout,
         shards,
@@ -154,13 +174,20 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
         state,
         request.content(repeat.flags_of(config, cut.images_per_shard, names_here)),
         cut.images_per_shard,
-        (*cut.notes, *_notes(config, matches)),
-        matches.left_out,
+        (*cut.notes, *_notes(config, grown.found, grown.earlier.shards.keys(), cut.names), *grown.notes),
+        {**matches.left_out, **dict.fromkeys(grown.left_out, "new since the output was begun")},
         class_names,
+        input_files,
     )
 
 
-def _notes(config: JobConfig, matches: Found) -> Iterator[str]:
+def _notes(config: JobConfig, matches: Found, names_before: Set[str], names: Sequence[str]) -> Iterator[str]:
+    if again := [] if config.read.key_feature else sorted(names_before & {*names}):
+        have = "has the name" if len(again) == 1 else "have the names"
+        yield (
+            f"{counted(len(again), 'file')}, such as {again[0]}, {have} of one in an earlier output, and so the same keys: "
+            "--key_feature takes others from a feature, column or member"
+        )
     if len(config.inputs) > 1 and (twice := finding.by_several_paths(matches.files)):
         (path, other), *_ = twice
         yield (
@@ -169,12 +196,14 @@ def _notes(config: JobConfig, matches: Found) -> Iterator[str]:
         )
 
 
-def _cut(config: JobConfig, layout: Layout, matches: Found, existing: Sequence[Receipt]) -> Cut:
+def _cut(config: JobConfig, layout: Layout, grown: growth.Grown, existing: Sequence[Receipt]) -> Cut:
     """The input, cut like the output's shards if it has some."""
-    first = None
+    found, first = grown.found, None
+    if not found.files:
+        return Cut((), ())
     for size in resume.shard_sizes(config, layout, existing, repeat.flags_of(config, None)):
-        cutting = Cutting(config.read, size, config.split_bytes, layout.listing)
-        cut = matches.kind.cut(matches.files, cutting)
+        cutting = Cutting(config.read, size, config.split_bytes, layout.listing, grown.among, grown.bounds)
+        cut = found.kind.cut(found.files, cutting)
         if cut.images_per_shard is None or config.overwrite or resume.is_cut_like(existing, cut.sources):
             return cut
         first = first or cut

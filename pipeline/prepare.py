@@ -38,13 +38,15 @@ def prepare(plan: Plan) -> None:
             replacing.settle(layout, receipt)
         if plan.state.retried:
             retry_failures.write_marker(layout, plan.todo)
-        if plan.listing is not None and (plan.todo or not door.exists(layout.listing)):
-            door.write_atomic(layout.listing, plan.listing)
+        for path, content in plan.lists.items():
+            # Shards refer to the list of image files alone.
+            if plan.todo or (path == layout.listing and not door.exists(path)):
+                door.write_atomic(path, content)
         if plan.class_names is not None and door.read_if_there(layout.class_names) != plan.class_names:
             door.write_atomic(layout.class_names, plan.class_names)
         if is_taken_over:
             request.enter(*note)
-        if plan.todo:
+        if plan.todo or not plan.shards:
             request.keep(layout, plan.request)
     except (request.OutputInUse, arrays.OtherWeights) as error:
         raise RequestError(str(error)) from error

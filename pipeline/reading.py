@@ -10,20 +10,33 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from pipeline.outputs import committed
+from pipeline import outputs
+from pipeline.flags import RequestError
 from transforms.commit import committed as files
+from transforms.commit import receipts
 from transforms.exporting import base
+from transforms.manifest import manifest
 from transforms.records import columns, features
 
 
 class Features:
-    """The records of an output, in the order of shards and rows, with the columns of a Parquet export.
+    """The records of one or several outputs, in the order of shards and rows, with the columns of a Parquet export.
 
     Nothing is kept: each pass reads the files again, with a few megabytes in memory.
     """
 
-    def __init__(self, output: str, names: Sequence[str] | None = None, partial: bool = False):
-        self._committed = committed(output, partial)
+    def __init__(
+        self, output: str | Sequence[str], names: Sequence[str] | None = None, partial: bool = False
+    ):
+        texts = [output] if isinstance(output, str) else list(output)
+        found = list(dict.fromkeys(folder for text in texts for folder in outputs.folders(text)))
+        several = len(found) != 1
+        every = (outputs.committed(folder, partial, allow_empty=several) for folder in found)
+        self._committed = [one for one in every if one.receipts]
+        if not self._committed or not len(self):
+            raise RequestError(
+                f"{', '.join(texts) or 'an empty list'} names no output of this job with features"
+            )
         self._names = names
         if isinstance(names, str):
             raise TypeError(f"read takes the names of columns; for a single one: columns=[{names!r}]")
@@ -31,21 +44,29 @@ class Features:
 
     def __len__(self) -> int:
         """The number of records."""
-        return self._committed.rows
+        return sum(output.rows for output in self._committed)
 
     @functools.cached_property
     def manifest(self) -> dict:
-        """The manifest of the shards read."""
-        return json.loads(self._committed.manifest)
+        """The manifest of the shards read, of all outputs together."""
+        first, *others = self._committed
+        for output in others:
+            for name, (old, new) in receipts.conflicts(first.fingerprint, output.fingerprint).items():
+                raise RequestError(
+                    f"{output.layout.folder} has {name} = {new!r}, {first.layout.folder} has {old!r}: read them one by one"
+                )
+        shards = sum(output.shards for output in self._committed)
+        done = itertools.chain.from_iterable(output.receipts for output in self._committed)
+        return json.loads(manifest(done, first.fingerprint, shards))
 
     @functools.cached_property
     def schema(self) -> pa.Schema:
         """The columns. Their types follow from all records, which the first call reads through."""
-        layout = self._committed.layout
         vectors = columns.vectors_of(self.manifest["dimensions"])
         seen = columns.merge(
-            columns.summarize(files.records(layout.features(part.label), part.file), vectors)
-            for part in self._committed.parts
+            columns.summarize(files.records(output.layout.features(part.label), part.file), vectors)
+            for output in self._committed
+            for part in output.parts
             if part.file
         )
         return _selected(self._schema(seen), self._names)
@@ -90,8 +111,9 @@ class Features:
         )
 
     def _batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        for part in self._committed.parts:
-            yield from base.batches(self._committed.layout, part, schema)
+        for output in self._committed:
+            for part in output.parts:
+                yield from base.batches(output.layout, part, schema)
 
 
 def _selected(schema: pa.Schema, names: Sequence[str] | None) -> pa.Schema:

@@ -31,10 +31,11 @@ def flags_of(config: JobConfig, images_per_shard: int | None, names_here: bool =
     """
     model = config.model.model
     is_file = model.kind != "untrained" and door.is_local(model.uri)
-    paths = [*config.inputs, *([model.uri] if is_file else [])]
+    paths = [*config.inputs, *config.skip_done, *([model.uri] if is_file else [])]
     is_relative = any(door.is_local(path) and not os.path.isabs(door.local(path)) for path in paths)
     values = {
         **config.flags,
+        "skip_done": list(config.skip_done) or None,
         "input": [text if door.is_local(text) else public_uri(text) for text in config.input_texts],
         "model": model.uri if is_file else public_uri(model.name),
         "image_size": config.model.image_size,

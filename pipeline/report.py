@@ -141,6 +141,8 @@ class Report:
                     f"batches of {config.model.batch_size} images were too large for the device's memory: "
                     f"--batch_size={smaller_batch} would fit from the start"
                 )
+        elif not plan.shards:
+            say("nothing to do: the outputs in --skip_done hold all of the input")
         elif config.retry_failures:
             say("nothing to do: there is no failure that could be retried")
         else:

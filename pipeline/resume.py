@@ -18,7 +18,7 @@ from pipeline.flags import RequestError
 from pipeline.options import JobConfig
 from transforms.commit import receipts, request, retry_failures
 from transforms.commit import replace as replacing
-from transforms.commit.layout import LISTING, Layout, is_data
+from transforms.commit.layout import Layout, is_data
 from transforms.commit.receipts import Receipt
 from transforms.elements import Shard
 from transforms.sources.base import Source
@@ -105,17 +105,18 @@ def find(
     shards: tuple[Shard, ...],
     fingerprint: dict[str, Any],
     listing: bytes | None,
+    own: Mapping[str, bytes],
     existing: Sequence[Receipt],
-    class_names: bytes | None = None,
 ) -> State:
     """The state of the output folder of a request. Raises RequestError if it belongs to another request.
 
-    `existing`: the receipts in the folder."""
+    `listing`: the list of image files that the shards refer to. `own`: what else a run writes there, path -> content, but for its
+    request. `existing`: the receipts in the folder."""
     with _readable(layout):
         marker = retry_failures.read_marker(layout) if existing else None
         files = {file.path: file.size_in_bytes for file in door.match(layout.data)}
     if not existing:
-        _check_foreign(layout, listing, class_names)
+        _check_foreign(layout, own)
     if config.overwrite:
         old = [layout.receipt(receipt.shard) for receipt in existing]
         kept = [file.path for file in door.match(layout.manifest)]
@@ -163,17 +164,26 @@ def find(
 
 
 def kinds(
-    config: JobConfig, layout: Layout, existing: Sequence[Receipt], settled: tuple[tuple[str, str], ...]
+    config: JobConfig,
+    layout: Layout,
+    existing: Sequence[Receipt],
+    settled: tuple[tuple[str, str], ...],
+    skipped: Mapping[str, Any] | None = None,
 ) -> tuple[tuple[str, str], ...]:
     """The types of the columns that are passed through: those of what the folder holds already, else those `settled` now.
+
+    Between these come those of outputs that are skipped, of which `skipped` is the fingerprint.
 
     An output of an earlier version has none, and goes on without: each value has a type of its own. What the request itself says
     stands, so that a difference is refused by name.
     """
-    if config.overwrite or not settled:
+    if not config.read.pass_through:
         return settled
-    with _readable(layout):
-        before = existing[0].fingerprint if existing else request.fingerprint(layout)
+    before = None
+    if not config.overwrite:
+        with _readable(layout):
+            before = existing[0].fingerprint if existing else request.fingerprint(layout)
+    before = before or skipped
     if before is None:
         return settled
     old = before.get("schema", {}).get("pass_through_types", {})
@@ -182,24 +192,24 @@ def kinds(
     return tuple((name, requested.get(name) or old[name]) for name in names)
 
 
-def check_inputs(layout: Layout, files: Iterable[FileMetadata], listing: bytes | None) -> None:
-    """Raises RequestError if the run would write over its own input."""
-    folder = _real(layout.folder)
+def check_inputs(layout: Layout, files: Iterable[FileMetadata], own: Iterable[str]) -> None:
+    """Raises RequestError if the run would write over its own input. `own`: paths of further files that it writes."""
+    folder, names = _real(layout.folder), {posixpath.basename(path) for path in own}
     for file in files:
         parent, _, name = file.path.rpartition("/")
-        if (is_data(name) or (name == LISTING and listing is not None)) and _real(parent or ".") == folder:
+        if (is_data(name) or name in names) and _real(parent or ".") == folder:
             raise RequestError(
                 f"--output={layout.folder} would write over {file.path}, which is this job's input: use another --output"
             )
 
 
-def _check_foreign(layout: Layout, listing: bytes | None, class_names: bytes | None) -> None:
+def _check_foreign(layout: Layout, own: Mapping[str, bytes]) -> None:
     """Raises RequestError if a folder without receipts has files with this job's names that are not its."""
     foreign = ""
     if b'"shards_done"' not in (door.read_if_there(layout.manifest) or b'"shards_done"'):
         foreign = layout.manifest
-    for path, content in ((layout.listing, listing), (layout.class_names, class_names)):
-        if content is not None and door.read_if_there(path) not in (None, content):
+    for path, content in own.items():
+        if door.read_if_there(path) not in (None, content):
             foreign = path
     try:
         request.kept(layout)

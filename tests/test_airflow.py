@@ -72,7 +72,18 @@ def airflow(tmp_path_factory):
     dags.mkdir()
     for path in (DEPLOY / "bit_features_dag.py", *FLAGS.glob("*.flags")):
         shutil.copy(path, dags)
+    photos = home / "photos"
+    photos.mkdir()
+    daily = conf("daily", input=str(photos), output=f"{home}/days/{{{{ ds }}}}", skip_done=f"{home}/days/*")
+    (dags / "scheduled").mkdir()
+    (dags / "scheduled" / "daily.json").write_text(
+        json.dumps({**daily, "model": "untrained/tiny", "image_size": helpers.SIDE})
+    )
     plan = {
+        "days": {
+            "2026-11-27": [str(helpers.REPO / "samples" / "photos" / "china.jpg"), str(photos)],
+            "2026-11-28": [str(helpers.REPO / "samples" / "photos" / "flower.jpg"), str(photos)],
+        },
         "runs": {
             "first": request,
             "second": {**request, "options": {"s3_region_name": "a region", "s3_disable_ssl": True}},
@@ -131,7 +142,7 @@ def airflow(tmp_path_factory):
             assert done.returncode == 0, (home / "log").read_text()[-5000:]
     result = json.loads((home / "result.json").read_text())
     started = (home / "started").read_text().splitlines()
-    return {**result, "output": output, "log": (home / "log").read_text(), "started": started}
+    return {**result, "home": home, "output": output, "log": (home / "log").read_text(), "started": started}
 
 
 def test_the_dags_parse_without_beam_tensorflow_or_the_project(airflow):
@@ -190,6 +201,20 @@ def test_a_run_ends_with_verified_features_and_an_asset_event_that_counts_them(a
     assert len(keys) == 13
 
 
+def test_a_scheduled_dag_does_each_day_what_is_new(airflow):
+    assert airflow["dags"]["bit_features_daily"]["schedule"] == "@daily"
+    assert airflow["dags"]["bit_features"]["schedule"] is None
+    for date, name in (("2026-11-27", "china"), ("2026-11-28", "flower")):
+        run = airflow["days"][date]
+        assert run["state"] == "success", airflow["log"][-5000:]
+        (event,) = run["events"]
+        folder = airflow["home"] / "days" / date
+        assert (event["output"], event["inputs"]) == (str(folder), 1)
+        assert [record["key"] for record in helpers.read_all(folder)] == [
+            [f"{airflow['home']}/photos/{name}.jpg".encode()]
+        ]
+
+
 def test_a_second_run_does_nothing_and_counts_the_same(airflow):
     first, second = airflow["runs"]["first"], airflow["runs"]["second"]
     assert second["state"] == "success"
@@ -199,7 +224,10 @@ def test_a_second_run_does_nothing_and_counts_the_same(airflow):
 
 
 def test_the_output_is_verified_with_the_access_of_the_job(airflow):
-    verified = [line for line in airflow["started"] if line.startswith("-m|pipeline.verify|")]
+    lines = [line for line in airflow["started"] if line.startswith("-m|pipeline.verify|")]
+    daily = [line for line in lines if f"{airflow['home']}/days/" in line]
+    assert [line.split("/")[-1] for line in daily] == ["2026-11-27|", "2026-11-28|"]
+    verified = [line for line in lines if line not in daily]
     plain = f"-m|pipeline.verify|--json|{airflow['output']}|"
     assert verified == [plain, f"{plain}--s3_region_name=a region|--s3_disable_ssl|"]
 

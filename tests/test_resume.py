@@ -99,7 +99,10 @@ def test_a_changed_input_is_refused_by_name(finished, tmp_path, capsys):
     assert "in-00001-of-00003.tfrecord" in capsys.readouterr().err
     helpers.write_tfrecord(tmp_path / "in" / "in-another.tfrecord", [helpers.image_example(77)])
     helpers.job(*flags, output=output, expect=2)
-    assert "now has 4 shards" in capsys.readouterr().err
+    assert "in-00001-of-00003.tfrecord (size_bytes differs)" in capsys.readouterr().err
+    (tmp_path / "in" / "in-00001-of-00003.tfrecord").unlink()
+    helpers.job(*flags, output=output, expect=2)
+    assert "in-00001-of-00003.tfrecord, 1 file new, such as in-another.tfrecord" in capsys.readouterr().err
 
 
 def test_overwrite_leaves_what_a_fresh_run_would(finished, tmp_path):

@@ -85,6 +85,7 @@ KEYS = {
     "bucket/features": [
         f"train-{s:05d}-of-00002.tfrecord#{i}" for s, size in enumerate((2, 3)) for i in range(size)
     ],
+    "features/2026-11-27": ["photos/a.jpg", "photos/b.jpg", "photos/within/c.jpg"],
     "features-of-parquet": [f"train-{s:05d}-of-00002.parquet#{i}" for s in range(2) for i in range(2)],
     "features-of-tars": [f"{s:09d}" for s in range(13)],
 }

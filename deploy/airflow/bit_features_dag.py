@@ -1,5 +1,6 @@
 """Airflow 3: two DAGs that run the job and verify its output. `bit_features` starts it on DirectRunner, Flink or Dataflow;
-`bit_features_template` starts the Dataflow Flex Template.
+`bit_features_template` starts the Dataflow Flex Template. Each file in the folder `scheduled` beside this one makes a further
+DAG, with a schedule.
 
 BIT_FEATURES_PYTHON names the interpreter of the virtual environment in which the project is installed: `bit_features` runs
 the job with it, and both DAGs verify the output with it. The files in deploy/airflow/conf are configurations of runs. See
@@ -25,6 +26,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 PYTHON = os.environ.get("BIT_FEATURES_PYTHON", "/opt/bit-features/bin/python")
 FEATURES = Asset("bit_features")
+SCHEDULED = Path(__file__).parent / "scheduled"  # a file for each DAG with a schedule: it, and params
 # The job's: 2 the request is wrong, 3 too many images failed. A retry would end the same way.
 FINAL_EXIT_CODES = (2, 3)
 OPTIONAL = ["null", "string"]
@@ -80,6 +82,12 @@ REQUEST = {
         minimum=1,
         description="Images per shard of lists, image files and Parquet. Default: about 200 shards of whole batches, of at "
         "most 1024 images; a resumed output keeps its shards",
+    ),
+    "skip_done": Param(
+        None,
+        type=OPTIONAL,
+        minLength=1,
+        description="For an input that grows: finished outputs, or globs of them, whose inputs are left out, separated by commas",
     ),
     "image_size": Param(
         None,
@@ -217,12 +225,17 @@ def read_flags(path: str) -> dict[str, Any]:
 @task
 def flags() -> dict[str, Any]:
     """The run's params as flags of the job; those not set are left to the file of flags, or to the job's defaults."""
-    params = get_current_context()["params"]
+    context = get_current_context()
+    params = context["params"]
     from_file = read_flags(params["flags_file"]) if params["flags_file"] else {}
     runner = params.get("runner", "DataflowRunner")
     if from_file.pop("runner", runner) != runner:
         raise AirflowFailException(f"{params['flags_file']} is for another runner than {runner}: set runner")
-    values = {name: params[name] for name in REQUEST if params[name] is not None}
+    values = {
+        name: context["task"].render_template(params[name], context)
+        for name in REQUEST
+        if params[name] is not None
+    }
     options = params["options"]
     both = [name for name in EXPERIMENTS if name in from_file and name in options]
     added = {name: as_list(from_file[name]) + as_list(options[name]) for name in both}
@@ -282,7 +295,7 @@ def verify() -> BashOperator:
         '"$PYTHON" -m pipeline.verify --json "$OUTPUT" "${access[@]}"',
         env={
             "PYTHON": PYTHON,
-            "OUTPUT": "{{ params.output }}",
+            "OUTPUT": "{{ ti.xcom_pull(task_ids='flags')['output'] }}",
             "ACCESS": ACCESS,
             "TF_CPP_MIN_LOG_LEVEL": "3",
         },
@@ -306,27 +319,12 @@ def publish(manifest: dict[str, Any]) -> dict[str, Any]:
         "precision",
         "dimensions",
     )
-    counts = {"output": context["params"]["output"], **{name: manifest[name] for name in fields}}
+    output = context["ti"].xcom_pull(task_ids="flags")["output"]
+    counts = {"output": output, **{name: manifest[name] for name in fields}}
     context["outlet_events"][FEATURES].extra = counts
     return counts
 
 
-@dag(
-    schedule=None,
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULTS,
-    params={
-        **REQUEST,
-        "runner": Param(
-            "DirectRunner", enum=["DirectRunner", "FlinkRunner", "DataflowRunner"], description="Beam runner"
-        ),
-        **FURTHER,
-        **GOOGLE,
-    },
-    doc_md=__doc__,
-    tags=["bit-features"],
-)
 def bit_features():
     """Runs the job on DirectRunner, Flink or Dataflow, then verifies and publishes its output."""
     extract = BeamRunPythonPipelineOperator(
@@ -347,23 +345,6 @@ def bit_features():
     chain(extract, verified, publish(verified.output))
 
 
-@dag(
-    schedule=None,
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULTS,
-    params={
-        "template": Param(
-            type="string", pattern=r"^gs://.+\.json$", description="Path of the Flex Template's JSON file"
-        ),
-        **REQUEST,
-        "output": Param(type="string", pattern=r"^gs://.*[^/]$", description=OUTPUT),
-        **FURTHER,
-        **GOOGLE,
-    },
-    doc_md=__doc__,
-    tags=["bit-features"],
-)
 def bit_features_template():
     """Runs the job as a Dataflow Flex Template, then verifies and publishes its output."""
     asked = launch(flags())
@@ -386,5 +367,51 @@ def bit_features_template():
     chain(extract, verified, publish(verified.output))
 
 
-bit_features()
-bit_features_template()
+JOB = {
+    **REQUEST,
+    "runner": Param(
+        "DirectRunner", enum=["DirectRunner", "FlinkRunner", "DataflowRunner"], description="Beam runner"
+    ),
+    **FURTHER,
+    **GOOGLE,
+}
+TEMPLATE = {
+    "template": Param(
+        type="string", pattern=r"^gs://.+\.json$", description="Path of the Flex Template's JSON file"
+    ),
+    **REQUEST,
+    "output": Param(type="string", pattern=r"^gs://.*[^/]$", description=OUTPUT),
+    **FURTHER,
+    **GOOGLE,
+}
+
+
+def create(name: str, schedule: str | None = None, **values: Any) -> None:
+    """Makes the DAG of this name: of the Flex Template, if `values`, which are defaults of params, have one."""
+    is_template = name == "bit_features_template" or "template" in values
+    params = TEMPLATE if is_template else JOB
+    if unknown := sorted(values.keys() - params.keys()):
+        raise ValueError(
+            f"{name}: {unknown[0]} is no param; there are {', '.join(params)}, and options for further flags"
+        )
+    settled = {
+        param: Param(value, description=params[param].description, **params[param].schema)
+        for param, value in values.items()
+    }
+    tasks = bit_features_template if is_template else bit_features
+    dag(
+        name,
+        schedule=schedule,
+        catchup=False,
+        max_active_runs=1,
+        default_args=DEFAULTS,
+        params={**params, **settled},
+        doc_md=__doc__,
+        tags=["bit-features"],
+    )(tasks)()
+
+
+create("bit_features")
+create("bit_features_template")
+for path in sorted(SCHEDULED.glob("*.json")):
+    create(f"bit_features_{path.stem}", **json.loads(path.read_text()))

@@ -6,7 +6,9 @@ run_dags.py FOLDER REQUEST RESULT: REQUEST holds as JSON the params of each run 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,10 @@ from airflow.utils.session import create_session
 from sqlalchemy import select
 
 
-def run(dag: Any, params: dict[str, Any]) -> dict[str, Any]:
+def run(dag: Any, params: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
     """One run to its end: states and tries of its tasks, or why it was refused."""
     try:
-        ended = dag.test(run_conf=params)
+        ended = dag.test(run_conf=params, **more)
     except Exception as error:
         return {"refused": f"{type(error).__name__}: {error}"}
     tasks = {task.task_id: task for task in ended.get_task_instances()}
@@ -38,6 +40,7 @@ def describe(dag: Any) -> dict[str, Any]:
     return {
         "tasks": {task.task_id: type(task).__name__ for task in dag.tasks},
         "params": {name: param.schema for name, param in dag.params.items()},
+        "schedule": dag.schedule,
         "defaults": {name: param.value for name, param in dag.params.items() if param.has_value},
     }
 
@@ -45,6 +48,16 @@ def describe(dag: Any) -> dict[str, Any]:
 def fresh(folder: Path, name: str) -> Any:
     """A DAG, parsed anew: a run leaves its params in the one that it is given."""
     return DagBag(str(folder)).dags[name]
+
+
+def days(folder: Path, asked: dict[str, list[str]]) -> dict[str, Any]:
+    """A run of the scheduled DAG for each date; before it, the first of the files of that day is copied to the second."""
+    out = {}
+    for date, (source, target) in asked.items():
+        shutil.copy(source, target)
+        daily = fresh(folder, "bit_features_daily")
+        out[date] = run(daily, None, logical_date=datetime.fromisoformat(date).replace(tzinfo=timezone.utc))
+    return out
 
 
 def template_body(folder: Path, params: dict[str, Any]) -> dict[str, Any]:
@@ -103,6 +116,7 @@ def main() -> None:
         out["runs"] = {
             name: run(fresh(folder, "bit_features"), params) for name, params in asked["runs"].items()
         }
+        out["days"] = days(folder, asked["days"])
         out["bodies"] = {name: template_body(folder, params) for name, params in asked["templates"].items()}
         out["flags"] = {name: flags_of(folder, params) for name, params in asked["flags"].items()}
     result.write_text(json.dumps(out, default=str))

@@ -12,10 +12,7 @@ import pytest
 from tests import helpers
 from transforms.commit.layout import Layout
 
-NEW_ROWS = "to do only the new rows, put them into an input of their own, with another --output; --overwrite does all"
-NEW_FILES = (
-    "to do only the new files, name no others in --input, with another --output; --overwrite does all again"
-)
+ONLY_NEW = "--skip_done={} with another --output does only the new {}; --overwrite does all again"
 OTHERWISE = "use another --output, or --overwrite to start again"
 
 
@@ -53,7 +50,8 @@ def test_rows_of_lists(tmp_path, capsys, names, kind, size):
     helpers.job(*flags, output=output)
     write_list(path, [*names, names[0]])
     line = refused(capsys, *flags, output=output)
-    assert "7 rows, where there were 6): " + NEW_ROWS in line
+    remedy = ONLY_NEW.format(output, "files and rows")
+    assert f"has grown since it was begun (further rows in 1 list, such as {path}): {remedy}" in line
     assert "images_per_shard" not in line
     write_list(path, names[:5])
     line = refused(capsys, *flags, output=output)
@@ -126,8 +124,8 @@ def test_files(tmp_path, capsys, names, kind):
     helpers.job(*flags, output=output)
     WRITERS[kind](folder / f"2.{kind}", 2)
     line = refused(capsys, *flags, output=output)
-    assert "the input now has 3 shards (1 file new, such as " in line
-    assert f"2.{kind}): {NEW_FILES}" in line
+    assert "has grown since it was begun (1 new file, such as " in line
+    assert f"2.{kind}): " + ONLY_NEW.format(output, "files and rows") in line
     (folder / f"0.{kind}").unlink()
     line = refused(capsys, *flags, output=output)
     assert "(1 file gone, such as " in line
@@ -135,11 +133,21 @@ def test_files(tmp_path, capsys, names, kind):
     assert line.endswith(OTHERWISE)
 
 
-def test_files_that_are_new_before_an_output_is_finished(tmp_path, capsys, names):
-    flags, output = (f"--input={tmp_path}/*.jpg", "--images_per_shard=1"), tmp_path / "out"
+@pytest.mark.parametrize("kind", ["tar", "txt"])
+def test_what_is_new_since_an_output_of_an_earlier_version(tmp_path, capsys, names, kind):
+    """Which lists no files: they are told from its receipts."""
+    (tmp_path / "in").mkdir()
+    WRITERS[kind](tmp_path / "in" / f"0.{kind}", 0)
+    flags, output = (f"--input={tmp_path}/in/*.{kind}",), tmp_path / "out"
     helpers.job(*flags, output=output)
-    (output / "receipts" / "00001-of-00003.json").unlink()
-    (tmp_path / "9.jpg").write_bytes(helpers.encoded(9))
-    assert "leave them out until this output is finished, or --overwrite" in refused(
-        capsys, *flags, output=output
-    )
+    (output / "input_files.txt").unlink()
+    WRITERS[kind](tmp_path / "in" / f"1.{kind}", 1)
+    line = refused(capsys, *flags, output=output)
+    assert f"(1 file new, such as 1.{kind}): {ONLY_NEW.format(output, 'files')}" in line
+    WRITERS["txt"](tmp_path / "in" / "2.txt", 0)
+    helpers.job(f"--input={tmp_path}/in/2.txt", output=tmp_path / "rows")
+    (tmp_path / "rows" / "input_files.txt").unlink()
+    (tmp_path / "in" / "2.txt").write_text("".join(f"{name}\n" for name in names))
+    line = refused(capsys, f"--input={tmp_path}/in/2.txt", output=tmp_path / "rows")
+    assert "6 rows, where there were 1" in line
+    assert ONLY_NEW.format(tmp_path / "rows", "rows, if they are at its end") in line

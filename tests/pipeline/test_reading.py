@@ -105,3 +105,40 @@ def test_importing_brings_nothing_and_prints_nothing():
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=helpers.REPO, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_several_outputs_are_read_as_one(tmp_path):
+    """Days of an input that grows: one had a broken picture only, and one found nothing new."""
+    days = [{0: helpers.encoded(0), 1: helpers.encoded(1)}, {2: b"no picture"}, {}, {3: helpers.encoded(3)}]
+    (tmp_path / "in").mkdir()
+    for day, pictures in enumerate(days):
+        for seed, data in pictures.items():
+            (tmp_path / "in" / f"{seed}.jpg").write_bytes(data)
+        flags = [f"--input={tmp_path}/in", f"--skip_done={tmp_path}/days/*"]
+        helpers.job(*flags, output=tmp_path / "days" / str(day), expect=3 if day == 1 else 0)
+    every = read(f"{tmp_path}/days/*")
+    keys = [f"{tmp_path}/in/{seed}.jpg" for seed in (0, 1, 3)]
+    assert every.keys() == keys
+    assert pa.Table.from_batches(every)["key"].to_pylist() == keys
+    assert (len(every), every.manifest["inputs"], every.manifest["failures"]) == (3, 4, 1)
+    some = read([f"{tmp_path}/days/3", f"{tmp_path}/days/0"])
+    assert some.keys() == [keys[2], *keys[:2]]
+    assert np.array_equal(some.to_numpy(), every.to_numpy()[[2, 0, 1]])
+    for names, message in (
+        (f"{tmp_path}/no/*", "names no output of this job"),
+        ([], "an empty list names no output"),
+        ([f"{tmp_path}/days/{day}" for day in (1, 2)], "names no output of this job with features"),
+        (f"{tmp_path}/days/1", "every image failed"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(names)
+
+
+def test_outputs_of_several_models_are_not(tmp_path):
+    pattern = helpers.write_shards(tmp_path / "in", (1,))
+    helpers.job(f"--input={pattern}", output=tmp_path / "a")
+    helpers.job(f"--input={pattern}", "--image_size=40", output=tmp_path / "b")
+    with pytest.raises(
+        ValueError, match=r"b has preprocessing.image_size = 40, .*a has 32: read them one by one"
+    ):
+        read(f"{tmp_path}/*")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 import tarfile
 
 import numpy as np
@@ -141,6 +142,35 @@ def test_what_has_changed_or_is_gone_is_left_out(tmp_path, kind):
     for path in (tmp_path / "in").iterdir():
         path.unlink()
     assert list(shard.read(rows)) == []
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k is not image_files], ids=lambda kind: kind.__name__)
+def test_an_input_that_has_grown_still_has_them(tmp_path, kind):
+    layout, done, _ = made(kind, tmp_path)
+    (path, *_) = sorted(p for p in (tmp_path / "in").iterdir() if p.suffix != ".jpg")
+    if kind is listed:
+        with open(path, "a") as stream:
+            stream.write(f"{tmp_path}/in/0.jpg,further\n" * 3)
+    shutil.copy(path, path.with_name(f"0{path.name}"))
+    (path.parent / "sub").mkdir()
+    shutil.copy(path, path.parent / "sub" / f"z{path.name}")
+    found = pictures.find(layout, done, [f"{tmp_path}/in/**{path.suffix}"])
+    read = [len(list(shard.read(rows_of(layout, label)))) for label, shard in found.items()]
+    assert read == [receipt.features for receipt in done]
+
+
+def test_lists_of_one_name_come_in_their_order(tmp_path):
+    for folder, seeds in (("a", (0, 1, 3)), ("b", (4, 5))):
+        (tmp_path / folder).mkdir()
+        for seed in seeds:
+            (tmp_path / folder / f"{seed}.jpg").write_bytes(helpers.encoded(seed))
+        (tmp_path / folder / "l.txt").write_text("".join(f"{seed}.jpg\n" for seed in seeds))
+    inputs = [f"{tmp_path}/a/l.txt", f"{tmp_path}/b/l.txt"]
+    helpers.job(f"--input={','.join(inputs)}", "--images_per_shard=2", output=tmp_path / "out")
+    layout = Layout(str(tmp_path / "out"))
+    found = pictures.find(layout, receipts.read_receipts(layout), inputs)
+    read = [[row for row, _ in shard.read(rows_of(layout, label))] for label, shard in found.items()]
+    assert read == [[0, 1], [0], [0, 1]]
 
 
 def test_thumbnails_are_averages_of_the_picture():

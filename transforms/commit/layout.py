@@ -17,6 +17,7 @@ from transforms.storage import door
 _LABEL = r"\d{5,}-of-\d{5,}"
 _FEATURES, _FAILURES, _RECEIPTS, _TEMPORARY = "features-", "failures-", "receipts", ".tmp"
 MANIFEST, LISTING, REQUEST = "manifest.json", "inputs.txt", "request.json"
+INPUT_FILES = "input_files.txt"
 CLASS_NAMES = "class_names.txt"
 
 # Prefixes of the names, below the output folder, of files that belong to a single shard.
@@ -45,7 +46,7 @@ _OURS = (
     re.compile(rf"(.*)(?:^|/){re.escape(_TEMPORARY)}/[^/]+", re.DOTALL),
     re.compile(
         rf"(.*?)(?:^|/)(?:{_DATA.pattern}|{_RECEIPTS}/{_LABEL}\.json|"
-        rf"{'|'.join(map(re.escape, (MANIFEST, LISTING, REQUEST, CLASS_NAMES)))})",
+        rf"{'|'.join(map(re.escape, (MANIFEST, LISTING, INPUT_FILES, REQUEST, CLASS_NAMES)))})",
         re.DOTALL,
     ),
 )
@@ -123,6 +124,11 @@ class Layout:
     def listing(self) -> str:
         """The image files that a glob or folder matched, one per line; shards refer to byte ranges of it."""
         return door.join(self.folder, LISTING)
+
+    @property
+    def input_files(self) -> str:
+        """The files of any other kind that the output is made of, one per line: what is new later is told from them."""
+        return door.join(self.folder, INPUT_FILES)
 
     @property
     def class_names(self) -> str:

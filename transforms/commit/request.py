@@ -90,12 +90,10 @@ def _check_same(layout: Layout, path: str, note: bytes, now: Mapping[str, Any]) 
             )
 
 
-def leave(layout: Layout, listing: bytes | None, data: bytes) -> None:
-    """After a run that ended early: deletes its notes, request and list of images if no shard was or is being committed."""
+def leave(layout: Layout, own: Mapping[str, bytes]) -> None:
+    """After a run that ended early: deletes its notes and `own` files, path -> content, if no shard was or is being committed."""
     if not door.match(layout.claim("*", "*")) and not receipts.labels(layout):
-        for path, own in ((layout.listing, listing), (layout.request, data)):
-            if own is not None and door.read_if_there(path) == own:
-                door.delete([path])
+        door.delete([path for path, content in own.items() if door.read_if_there(path) == content])
         door.delete([layout.running, layout.running_before, layout.arrays])
 
 

@@ -18,6 +18,8 @@ from transforms.storage.damage import DAMAGED, explained
 from transforms.storage.errors import is_transient
 
 Item = Encoded | Record | Failure
+Bounds = tuple[int, int | None]
+WHOLE: Bounds = (0, None)
 KeyAt = Callable[[int], "bytes | None"]  # position in the shard -> key; None where it cannot be known
 
 
@@ -118,12 +120,20 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Cutting:
-    """How files are cut into sources. `listing` is the path at which a list of image files will be written."""
+    """How files are cut into sources.
+
+    Attributes:
+      listing: the path at which a list of image files will be written.
+      among: the paths of all files of the input, if the files are only the new ones: names tell all of them apart.
+      bounds: list -> where its rows begin that are due, and where they end, if it may have further ones: offsets as of slices.
+    """
 
     read: ReadSettings
     images_per_shard: int | None  # None: as `shard_size` has it
     split_bytes: int | None
     listing: str
+    among: Sequence[str] = ()
+    bounds: Mapping[str, Bounds] = field(default_factory=dict)
 
 
 class Cut(NamedTuple):
@@ -157,6 +167,8 @@ class Kind(NamedTuple):
       accepts: called where several kinds claim a file; may read it. Raises BadInput where the request must decide.
       from_folders: whether a folder is searched for files of this kind.
       unnamed_in_folders: whether a folder's files whose names no kind claims are taken by their first bytes.
+      again: (file, identity in a receipt, settings) -> the source that the receipt is of, in the file as it is now; called
+        for files whose names are those of the receipt's shard. None where the output itself lists the inputs.
       keys: (shard's name, identity in its receipt, path of the listing) -> the default key at each position, as far as
         it follows from these; None if the receipt belongs to another kind. For checks of an output without its input.
     """
@@ -166,6 +178,7 @@ class Kind(NamedTuple):
     sniff: Callable[[bytes], bool]
     cut: Callable[[Sequence[FileMetadata], Cutting], Cut]
     keys: Callable[[str, Mapping[str, Any], str], KeyAt | None]
+    again: Callable[[FileMetadata, Mapping[str, Any], ReadSettings], Source] | None = None
     accepts: Callable[[str, ReadSettings], bool] = always
     from_folders: bool = False
     unnamed_in_folders: bool = False

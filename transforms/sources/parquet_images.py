@@ -71,7 +71,8 @@ def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
     rows = cutting.images_per_shard or by_default
     sources, names = [], []
     seen: dict[str, list[str | None]] = {name: [] for name in cutting.read.pass_through}
-    for name, (whole, of_file, schema) in zip(short_names([f.path for f in files]), looked_into, strict=True):
+    short = short_names([file.path for file in files], cutting.among)
+    for name, (whole, of_file, schema) in zip(short, looked_into, strict=True):
         for column in seen:
             seen[column].append(column_kinds.of_arrow(parquet_columns.type_of(schema, column)))
         ranges = [replace(whole, start=start, end=end) for start, end in _ranges(of_file, rows)]
@@ -83,6 +84,11 @@ def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
     )
     notes = (note,) if largest > rows else ()
     return Cut(sources, names, notes, images_per_shard=rows, kinds=column_kinds.settled(cutting.read, seen))
+
+
+def _again(file: FileMetadata, identity: Mapping[str, Any], settings: ReadSettings) -> ImageRows:
+    whole, _, _ = _look_into(settings, file)
+    return replace(whole, start=identity["start"], end=identity["end"])
 
 
 def _look_into(settings: ReadSettings, file: FileMetadata) -> tuple[ImageRows, list[int], Any]:
@@ -102,5 +108,6 @@ KIND = Kind(
     sniff=lambda head: False,
     cut=_cut,
     keys=_keys,
+    again=_again,
     accepts=_accepts,
 )

@@ -11,7 +11,8 @@ from typing import Any
 from apache_beam.io.filesystem import BeamIOError
 
 from transforms.errors import ItemError
-from transforms.sources.base import BadInput, as_bad_input
+from transforms.sources import rows
+from transforms.sources.base import WHOLE, BadInput, Bounds, as_bad_input
 from transforms.sources.rows import Columns, Row, Slice, check_columns, row_of, slices
 from transforms.storage import door
 from transforms.storage.errors import changed_since_planned, describe
@@ -19,17 +20,26 @@ from transforms.storage.errors import changed_since_planned, describe
 _BATCH_ROWS = 65_536
 
 
-def cut(path: str, columns: Columns, rows_per_slice: int) -> Iterator[Slice]:
-    """The slices of a list, each (start, end, rows, SHA-256).
+def cut(path: str, columns: Columns, rows_per_slice: int, bounds: Bounds = WHOLE) -> Iterator[Slice]:
+    """The slices of a list, or of its rows within bounds, each (start, end, rows, SHA-256).
 
     Raises BadInput if a column is missing, that of the URIs is not text, or a page is damaged."""
-    yield from slices(((_row_bytes(row), 1, True) for row in _rows(path, columns)), 0, rows_per_slice)
+    due = _rows(path, columns, *bounds)
+    yield from slices(((_row_bytes(row), 1, True) for row in due), bounds[0], rows_per_slice)
 
 
-def count(path: str, most: int) -> int:
-    """How many rows a file has, up to `most`."""
+def count(path: str, most: int, bounds: Bounds = WHOLE) -> int:
+    """How many rows a file has, within bounds, up to `most`."""
     with as_bad_input(path), open_parquet(path) as file:
-        return min(most, file.metadata.num_rows)
+        total = file.metadata.num_rows
+    end = total if bounds[1] is None else min(total, bounds[1])
+    return min(most, max(0, end - bounds[0]))
+
+
+def agreeing(path: str, columns: Columns, earlier: Sequence[Slice]) -> Iterator[int]:
+    """The ends of the slices whose rows are what they were: see `rows.agreeing`."""
+    rows_now = _rows(path, columns, earlier[0][0], earlier[-1][1])
+    yield from rows.agreeing(((_row_bytes(row), 1, True) for row in rows_now), earlier)
 
 
 def read(path: str, columns: Columns, start: int, end: int) -> Iterator[Row | str]:

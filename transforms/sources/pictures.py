@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import posixpath
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,9 +27,10 @@ from transforms.fetching.settings import FetchSettings
 from transforms.imaging.preprocess import Preprocessing, decode
 from transforms.records import images
 from transforms.sources import finding, listing
-from transforms.sources.base import BadInput, Cutting, Item, Reading, ReadSettings, Source
+from transforms.sources.base import BadInput, Item, Reading, ReadSettings, Source
+from transforms.sources.names import with_names
 from transforms.sources.tfrecord import IMAGE_FEATURE
-from transforms.sources.uri_list import UriSlice
+from transforms.sources.uri_list import UriSlice, is_list, list_name
 from transforms.storage import door
 
 _OVERSAMPLED = 4  # per side, then averaged: the model's resizing alone leaves patterns in small pictures
@@ -103,10 +105,10 @@ def find(
     Raises BadInput if the inputs are not those of the output, or cannot be read.
     """
     settings = _settings(receipts[0], fetch or FetchSettings())
-    cut = _cut(layout, receipts, inputs, input_format, settings) if inputs else _listed(layout, receipts)
+    shards = _again(layout, receipts, inputs, input_format, settings) if inputs else _listed(layout, receipts)
     return {
         receipt.shard: ShardPictures(layout, shard, settings, receipt.inputs, receipt.failures)
-        for receipt, shard in zip(receipts, cut, strict=False)
+        for receipt, shard in zip(receipts, shards, strict=False)
     }
 
 
@@ -117,26 +119,57 @@ def _settings(receipt: Receipt, fetch: FetchSettings) -> ReadSettings:
     return ReadSettings(1, image, schema["key_feature"], schema["uri_column"], (), fetch)
 
 
-def _cut(
+def _again(
     layout: Layout,
     receipts: Sequence[Receipt],
     inputs: Sequence[str],
     input_format: str,
     settings: ReadSettings,
-) -> list[Shard]:
+) -> Iterator[Shard]:
+    """The shards, each in the file that it was made of. The inputs may have further files by now, and lists further rows."""
     found = finding.find(inputs, input_format, settings)
-    # The largest shard is as large as --images_per_shard, or smaller with the same effect.
-    largest = max(1, *(receipt.inputs for receipt in receipts))
-    split = receipts[0].fingerprint.get("split_bytes")
-    cut = found.kind.cut(found.files, Cutting(settings, largest, split, layout.listing))
-    of = _place(receipts[0])[1]
-    names, sources = list(cut.names), list(cut.sources)
-    if len(names) != of or any(names[_place(receipt)[0]] != receipt.name for receipt in receipts):
+    files = {file.path: file for file in found.files}
+    if again := found.kind.again:
+        paths = _paths(receipts, list(files))
+    elif door.exists(layout.listing):  # of image files
+        now = b"".join(listing.line(path) + b"\n" for path in files)
+        before = listing.texts(door.read_bytes(layout.listing))
+        paths = before if set(before) <= set(listing.texts(now)) else []
+    else:
+        paths = []
+    if not paths:
         raise BadInput(
-            f"--input={','.join(inputs)} is not the input of {layout.folder}: it has {len(names)} shards, "
-            f"from {names[0] if names else 'none'} on; the output has {of}, from {receipts[0].name} on"
+            f"--input={','.join(inputs)} is not the input of {layout.folder}: it has not all of the files in its receipts, from "
+            f"{receipts[0].name} on"
         )
-    return [Shard(index, of, sources[index], names[index]) for index, _ in map(_place, receipts)]
+    if again is None:
+        yield from _listed(layout, receipts)
+    else:
+        for receipt, path in zip(receipts, paths, strict=True):
+            yield Shard(*_place(receipt), again(files[path], receipt.input, settings), receipt.name)
+
+
+def _paths(receipts: Sequence[Receipt], paths: Sequence[str]) -> list[str]:
+    """The file of each shard; none if there is one without."""
+    if is_list(receipts[0].input):
+        return _paths_of_lists(receipts, paths)
+    by_name = with_names(paths, list(dict.fromkeys(receipt.name for receipt in receipts)))
+    return [by_name[receipt.name] for receipt in receipts] if by_name else []
+
+
+def _paths_of_lists(receipts: Sequence[Receipt], paths: Sequence[str]) -> list[str]:
+    """The same for lists, of which the names of shards have no folder: they come in their order."""
+    remaining, out = iter(paths), []
+    before, end = "", 0
+    for receipt in receipts:
+        name, start = list_name(receipt.name), receipt.input["start"]
+        if name != before or start < end:
+            path = next((path for path in remaining if posixpath.basename(path) == name), "")
+            if not path:
+                return []
+        out.append(path)
+        before, end = name, receipt.input["end"]
+    return out
 
 
 def _place(receipt: Receipt) -> tuple[int, int]:

@@ -51,6 +51,15 @@ def address(folder: str, uri: str) -> str:
     return f"{match[1]}/{path.lstrip('/')}"
 
 
+def own_folder(path: str) -> str:
+    """The folder that a list lies in."""
+    return (
+        os.path.abspath(posixpath.dirname(door.local(path)))
+        if door.is_local(path)
+        else posixpath.dirname(path)
+    )
+
+
 def find(path: str, rows: Iterable[Row], schemes: Container[str]) -> Base:
     """The base of the list at `path`: its own folder or the working directory, where the first name that exists is.
 
@@ -58,11 +67,7 @@ def find(path: str, rows: Iterable[Row], schemes: Container[str]) -> Base:
       rows: of the list, from its first; at most ROWS_READ are read.
       schemes: what may be fetched; a folder elsewhere is not asked.
     """
-    own = (
-        os.path.abspath(posixpath.dirname(door.local(path)))
-        if door.is_local(path)
-        else posixpath.dirname(path)
-    )
+    own = own_folder(path)
     folders = list(dict.fromkeys(folder for folder in (own, os.getcwd()) if scheme_of(folder) in schemes))
     tried: list[str] = []
     others = 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from transforms.errors import ItemError
 from transforms.sources.base import BadInput
 
+LINE_ENDS = (b"\n", b"\r\n", b"\r")
 Slice = tuple[int, int, int, str]  # start, end, number of rows, SHA-256 of the rows
 
 
@@ -41,6 +42,29 @@ def slices(rows: Iterable[tuple[bytes, int, bool]], start: int, rows_per_slice: 
             start, count, digest = end, 0, hashlib.sha256()
     if count:
         yield start, end, count, digest.hexdigest()
+
+
+def agreeing(rows: Iterable[tuple[bytes, int, bool]], earlier: Sequence[Slice]) -> Iterator[int]:
+    """The end of each slice, in order, whose rows are what they were; stops at the first that has others.
+
+    `rows` are those from the start of the first slice on."""
+    upcoming = iter(earlier)
+    at, end, _, digest = next(upcoming)
+    now = hashlib.sha256()
+    for raw, length, _ in rows:
+        at += length
+        if at > end and raw[end - at :] in LINE_ENDS:  # which the last row has only since others follow
+            raw, at = raw[: end - at], end
+        now.update(raw)
+        if at < end:
+            continue
+        if at > end or now.hexdigest() != digest:
+            return
+        yield end
+        _, end, _, digest = next(upcoming, (0, 0, 0, ""))
+        if not end:
+            return
+        now = hashlib.sha256()
 
 
 def row_of(values: Mapping[str, object], columns: Columns) -> Row:

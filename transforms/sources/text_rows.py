@@ -8,13 +8,13 @@ import itertools
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from transforms.errors import ItemError
 from transforms.records import values
-from transforms.sources import csv_rows, text_lines
-from transforms.sources.base import BadInput, as_bad_input
+from transforms.sources import csv_rows, rows, text_lines
+from transforms.sources.base import WHOLE, BadInput, Bounds, as_bad_input
 from transforms.sources.csv_lines import is_address, text_of
 from transforms.sources.csv_rows import Header
 from transforms.sources.rows import Columns, Row, Slice, check_columns, row_of, slices
@@ -26,13 +26,17 @@ _LINES_SAMPLED = 1000
 _ARRAY = re.compile(r"\[\s*(\{|\]?$)")  # of objects, or of what follows in the next lines
 
 
-def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator[Slice]:
-    """The slices of a list. Raises BadInput if a column is missing, or the list cannot be read to its end."""
+def cut(
+    path: str, kind: str, columns: Columns, rows_per_slice: int, bounds: Bounds = WHOLE
+) -> Iterator[Slice]:
+    """The slices of a list, or of its rows within bounds.
+
+    Raises BadInput if a column is missing, or the list cannot be read to its end."""
     at = count = 0
 
-    def rows() -> Iterator[tuple[bytes, int, bool]]:
+    def raw_rows() -> Iterator[tuple[bytes, int, bool]]:
         nonlocal at, count
-        for raw in _raw_rows(stream, None, header, columns):
+        for raw in _raw_rows(stream, _length(at, bounds), header, columns):
             is_input = _is_input(raw, header)
             at, count = at + len(raw), count + is_input
             yield raw, len(raw), is_input
@@ -43,19 +47,20 @@ def cut(path: str, kind: str, columns: Columns, rows_per_slice: int) -> Iterator
             with text_lines.opened(path) as stream:
                 text_lines.check_encoding(path, stream)
                 header = _header(path, stream, kind, columns)
-                at = header.size if header else 0
+                at = max(header.size if header else 0, bounds[0])
                 _check(path, kind, columns, header)
                 if kind == "jsonl":
                     _check_json(path, columns)
-                yield from slices(rows(), at, rows_per_slice)
+                stream.seek(at)
+                yield from slices(raw_rows(), at, rows_per_slice)
         except DAMAGED as error:
             raise BadInput(
                 f"{path} cannot be read beyond byte {at} of its text, after {count} rows: {explained(error)}"
             ) from error
 
 
-def count(path: str, kind: str, columns: Columns, most: int) -> int:
-    """How many rows of a list are inputs, up to `most`, as far as it can be read. Raises BadInput."""
+def count(path: str, kind: str, columns: Columns, most: int, bounds: Bounds = WHOLE) -> int:
+    """How many rows of a list, within bounds, are inputs, up to `most`, as far as it can be read. Raises BadInput."""
     inputs = 0
     with as_bad_input(path), contextlib.suppress(*DAMAGED):
         door.check_compression(path)
@@ -63,11 +68,17 @@ def count(path: str, kind: str, columns: Columns, most: int) -> int:
             text_lines.check_encoding(path, stream)
             header = _header(path, stream, kind, columns)
             _check(path, kind, columns, header)
-            for raw in _raw_rows(stream, None, header, columns):
+            at = max(header.size if header else 0, bounds[0])
+            stream.seek(at)
+            for raw in _raw_rows(stream, _length(at, bounds), header, columns):
                 inputs += _is_input(raw, header)
                 if inputs == most:
                     break
     return inputs
+
+
+def _length(at: int, bounds: Bounds) -> int | None:
+    return None if bounds[1] is None else max(0, bounds[1] - at)
 
 
 def read(path: str, kind: str, columns: Columns, start: int, end: int) -> Iterator[Row | str]:
@@ -81,6 +92,15 @@ def read(path: str, kind: str, columns: Columns, start: int, end: int) -> Iterat
             if _is_input(raw, header):
                 yield _parse(raw, kind, header, columns)
     yield digest.hexdigest()
+
+
+def agreeing(path: str, kind: str, columns: Columns, earlier: Sequence[Slice]) -> Iterator[int]:
+    """The ends of the slices whose rows are what they were: see `rows.agreeing`."""
+    with as_bad_input(path), contextlib.suppress(*DAMAGED), text_lines.opened(path) as stream:
+        header = _header(path, stream, kind, columns)
+        stream.seek(earlier[0][0])
+        raws = _raw_rows(stream, None, header, columns)
+        yield from rows.agreeing(((raw, len(raw), True) for raw in raws), earlier)
 
 
 def sample(path: str, kind: str) -> list[dict[str, object]]:

@@ -121,9 +121,14 @@ def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
         pieces, notes = splits.cut(record_files, cutting.split_bytes, counted=not cutting.read.key_feature)
     else:
         pieces, notes = [[file] for file in record_files], ()
-    of_files = zip(short_names([file.path for file in files]), pieces, strict=True)
+    of_files = zip(short_names([file.path for file in files], cutting.among), pieces, strict=True)
     names = [name for name, sources in of_files for _ in sources]
     return Cut([source for sources in pieces for source in sources], names, notes, kinds=kinds)
+
+
+def _again(file: FileMetadata, identity: Mapping[str, Any], settings: ReadSettings) -> RecordFile:
+    place = {name: identity[name] for name in ("start", "end", "first") if name in identity}
+    return RecordFile(file.path, file.size_in_bytes, file.last_updated_in_seconds, **place)
 
 
 def _look_into(files: Sequence[FileMetadata], settings: ReadSettings) -> tuple[tuple[str, str], ...]:
@@ -187,5 +192,6 @@ KIND = Kind(
     sniff=_sniff,
     cut=_cut,
     keys=_keys,
+    again=_again,
     from_folders=True,
 )

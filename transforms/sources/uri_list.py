@@ -20,8 +20,19 @@ from transforms.fetching.ahead import in_order
 from transforms.fetching.uris import public_uri
 from transforms.records import examples, values
 from transforms.sources import column_kinds, listing, parquet_rows, relative, shard_size, text_rows
-from transforms.sources.base import Cut, Cutting, Item, KeyAt, Kind, Reading, ReadSettings, as_bad_input
-from transforms.sources.rows import Columns, Row
+from transforms.sources.base import (
+    WHOLE,
+    Bounds,
+    Cut,
+    Cutting,
+    Item,
+    KeyAt,
+    Kind,
+    Reading,
+    ReadSettings,
+    as_bad_input,
+)
+from transforms.sources.rows import Columns, Row, Slice
 from transforms.storage import compression
 from transforms.storage.errors import StorageFailed
 
@@ -172,15 +183,25 @@ def _public(text: str) -> str:
     return public_uri(text) if is_url else text
 
 
-def slices(path: str, kind: str, settings: ReadSettings, rows_per_slice: int) -> Iterator[UriSlice]:
-    """Cuts a list into slices of `rows_per_slice` rows; the same list is always cut the same way. Raises BadInput."""
+def slices(
+    path: str, kind: str, settings: ReadSettings, rows_per_slice: int, bounds: Bounds = WHOLE
+) -> Iterator[UriSlice]:
+    """Cuts a list, or its rows within bounds, into slices of `rows_per_slice` rows, always in the same way. Raises BadInput."""
     columns = columns_of(settings)
-    bounds = (
-        parquet_rows.cut(path, columns, rows_per_slice)
+    cut = (
+        parquet_rows.cut(path, columns, rows_per_slice, bounds)
         if kind == "parquet"
-        else text_rows.cut(path, kind, columns, rows_per_slice)
+        else text_rows.cut(path, kind, columns, rows_per_slice, bounds)
     )
-    return (UriSlice(path, kind, *slice_bounds) for slice_bounds in bounds)
+    return (UriSlice(path, kind, *slice_bounds) for slice_bounds in cut)
+
+
+def agreeing(path: str, kind: str, settings: ReadSettings, earlier: Sequence[Slice]) -> Iterator[int]:
+    """The ends of the slices whose rows are what they were for an earlier job, in order, up to the first that has changed."""
+    columns = columns_of(settings)
+    if kind == "parquet":
+        return parquet_rows.agreeing(path, columns, earlier)
+    return text_rows.agreeing(path, kind, columns, earlier)
 
 
 def shard_name(source: UriSlice) -> str:
@@ -188,15 +209,20 @@ def shard_name(source: UriSlice) -> str:
     return f"{posixpath.basename(source.uri)}[{source.start}:{source.end}]"
 
 
+def list_name(name: str) -> str:
+    """The list's file name in the name of a shard."""
+    return name.rpartition("[")[0]
+
+
 def _cut(kind: str, files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
     paths = [file.path for file in files]
     rows = cutting.images_per_shard or shard_size.rows_per_shard(
-        _count(kind, paths, cutting.read), cutting.read.batch_size
+        _count(kind, paths, cutting), cutting.read.batch_size
     )
     sources: list[UriSlice] = []
     problems: list[str] = []
     for path in paths:
-        of_file = list(slices(path, kind, cutting.read, rows))
+        of_file = list(slices(path, kind, cutting.read, rows, cutting.bounds.get(path, WHOLE)))
         if of_file:
             base = _base(of_file, cutting.read)
             sources += [replace(source, folder=base.folder, base=base.kept) for source in of_file]
@@ -206,16 +232,16 @@ def _cut(kind: str, files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
     return Cut(sources, names, images_per_shard=rows, kinds=kinds, problem=next(iter(problems), ""))
 
 
-def _count(kind: str, paths: Sequence[str], settings: ReadSettings) -> int:
+def _count(kind: str, paths: Sequence[str], cutting: Cutting) -> int:
     """How many rows the lists have; of many rows, so many that more make no difference."""
     rows = 0
     for path in paths:
-        most = shard_size.COUNTED - rows
+        most, bounds = shard_size.COUNTED - rows, cutting.bounds.get(path, WHOLE)
         if most:
             rows += (
-                parquet_rows.count(path, most)
+                parquet_rows.count(path, most, bounds)
                 if kind == "parquet"
-                else text_rows.count(path, kind, columns_of(settings), most)
+                else text_rows.count(path, kind, columns_of(cutting.read), most, bounds)
             )
     return rows
 
@@ -245,7 +271,24 @@ def _kinds(kind: str, paths: Sequence[str], settings: ReadSettings) -> tuple[tup
 
 def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
     """None at each position: only the list itself holds the keys."""
-    return (lambda position: None) if "rows" in identity and "kind" not in identity else None
+    return (lambda position: None) if is_list(identity) else None
+
+
+def _again(kind: str, file: FileMetadata, identity: Mapping[str, Any], settings: ReadSettings) -> UriSlice:
+    base = identity.get("folder", "")
+    folder = relative.own_folder(file.path) if base == "." else base
+    start, end, rows, sha256 = slice_of(identity)
+    return UriSlice(file.path, kind, start, end, rows, sha256, folder, base)
+
+
+def is_list(identity: Mapping[str, Any]) -> bool:
+    """Whether a receipt is of rows of a list, be it a user's or the job's own list of image files."""
+    return "rows" in identity and "kind" not in identity
+
+
+def slice_of(identity: Mapping[str, Any]) -> Slice:
+    """The slice that a receipt is of."""
+    return identity["start"], identity["end"], identity["rows"], identity["sha256"]
 
 
 def _named(suffixes: tuple[str, ...]) -> Callable[[str], bool]:
@@ -254,7 +297,14 @@ def _named(suffixes: tuple[str, ...]) -> Callable[[str], bool]:
 
 
 KINDS = tuple(
-    Kind(name, _named(suffixes), sniff=lambda head: False, cut=partial(_cut, name), keys=_keys)
+    Kind(
+        name,
+        _named(suffixes),
+        sniff=lambda head: False,
+        cut=partial(_cut, name),
+        keys=_keys,
+        again=partial(_again, name),
+    )
     for name, suffixes in (
         ("txt", (".txt",)),
         ("csv", (".csv", ".tsv")),

@@ -115,7 +115,12 @@ def _cut(files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
     several = _look_into([file.path for file in files], cutting.read)
     sources = [TarFile(file.path, file.size_in_bytes, file.last_updated_in_seconds) for file in files]
     kinds = column_kinds.settled(cutting.read, {})  # members are bytes
-    return Cut(sources, short_names([file.path for file in files]), several, kinds=kinds)
+    names = short_names([file.path for file in files], cutting.among)
+    return Cut(sources, names, several, kinds=kinds)
+
+
+def _again(file: FileMetadata, identity: Mapping[str, Any], settings: ReadSettings) -> TarFile:
+    return TarFile(file.path, file.size_in_bytes, file.last_updated_in_seconds)
 
 
 def _look_into(paths: Sequence[str], settings: ReadSettings) -> tuple[str, ...]:
@@ -168,5 +173,6 @@ KIND = Kind(
     sniff=tar_headers.is_archive,
     cut=_cut,
     keys=_keys,
+    again=_again,
     from_folders=True,
 )

@@ -1,0 +1,422 @@
+"""Inputs that grow: a later job does only what is new, and one that was begun before goes on as it was begun."""
+
+import gzip
+import io
+import json
+import os
+import shutil
+import tarfile
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from pipeline import read, verify
+from pipeline.flags import RequestError
+from pipeline.main import main
+from tests import helpers
+
+BROKEN = 1  # the seed of a picture that cannot be decoded
+
+
+def picture(seed):
+    return b"no picture" if seed == BROKEN else helpers.encoded(seed)
+
+
+def tfrecords(folder, first, last):
+    for seed in range(first, last):
+        records = [helpers.example({"image/encoded": picture(seed + at), "label": [seed]}) for at in (0, 100)]
+        helpers.write_tfrecord(folder / f"{seed // 2}" / f"{seed}.tfrecord", records)
+    return [f"--input={folder}/**.tfrecord", "--pass_through=label"]
+
+
+def split_tfrecords(folder, first, last):
+    return [*tfrecords(folder, first, last), "--split_bytes=1KiB"]
+
+
+def tars(folder, first, last):
+    for seed in range(first, last):
+        with tarfile.open(folder / f"{seed}.tar", "w") as archive:
+            member = tarfile.TarInfo(f"{seed}.jpg")
+            member.size = len(picture(seed))
+            archive.addfile(member, io.BytesIO(picture(seed)))
+    return [f"--input={folder}"]
+
+
+def parquet_images(folder, first, last):
+    for seed in range(first, last):
+        rows = [{"bytes": picture(seed), "path": ""}] * 3
+        pyarrow.parquet.write_table(pyarrow.table({"image": rows}), folder / f"{seed}.parquet")
+    return [f"--input={folder}/*.parquet", "--batch_size=2"]
+
+
+def image_files(folder, first, last):
+    for seed in range(first, last):
+        (folder / f"{seed % 2} a").mkdir(exist_ok=True)
+        (folder / f"{seed % 2} a" / f"{seed}.jpg").write_bytes(picture(seed))
+    return [f"--input={folder}", "--batch_size=2"]
+
+
+def rows(folder, first, last):
+    """The paths of pictures 0 to `last`, of which those from `first` on are new."""
+    (folder / "pictures").mkdir(exist_ok=True)
+    for seed in range(first, last):
+        (folder / "pictures" / f"{seed}.jpg").write_bytes(picture(seed))
+    return [f"pictures/{seed}.jpg" for seed in range(last)]
+
+
+def txt(folder, first, last):
+    (folder / "list.txt").write_text("\n".join(rows(folder, first, last)))  # the last line has no end
+    return [f"--input={folder}/list.txt", "--images_per_shard=2"]
+
+
+def csv_packed(folder, first, last):
+    lines = "".join(f'"a ""{name}""\n",{name}\r\n' for name in rows(folder, first, last))
+    with gzip.open(folder / "list.csv.gz", "wt", newline="") as stream:
+        stream.write(f"text,uri\r\n{lines}")
+    return [f"--input={folder}/list.csv.gz", "--pass_through=text"]
+
+
+def jsonl(folder, first, last):
+    lines = [
+        {"uri": name, "n": n + (0.5 if n > 3 else 0)} for n, name in enumerate(rows(folder, first, last))
+    ]
+    (folder / "list.jsonl").write_text("".join(f"{json.dumps(line)}\n\n" for line in lines))
+    return [f"--input={folder}/list.jsonl", "--pass_through=n:float", "--images_per_shard=3"]
+
+
+def parquet_list(folder, first, last):
+    pyarrow.parquet.write_table(pyarrow.table({"uri": rows(folder, first, last)}), folder / "list.parquet")
+    return [f"--input={folder}/list.parquet", "--images_per_shard=2"]
+
+
+OF_FILES = (tfrecords, split_tfrecords, tars, parquet_images, image_files)
+OF_ROWS = (txt, csv_packed, jsonl, parquet_list)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    return tmp_path / "in"
+
+
+def vectors(*outputs):
+    """Key -> embedding of all records of some outputs, in which no key comes twice."""
+    records = [record for output in outputs for record in helpers.read_all(output)]
+    out = {record["key"][0]: record["embedding"].tobytes() for record in records}
+    assert len(out) == len(records)
+    return out
+
+
+def failed(*outputs):
+    return [line["key"] for output in outputs for line in helpers.read_ledger(output)]
+
+
+@pytest.mark.parametrize("kind", [*OF_FILES, *OF_ROWS], ids=lambda kind: kind.__name__)
+def test_each_run_does_what_is_new(tmp_path, folder, capsys, kind):
+    days = [tmp_path / "days" / str(day) for day in range(4)]
+    skipped = f"--skip_done={tmp_path}/days/*"
+    for day, (first, last) in zip(days, [(0, 3), (3, 4), (4, 9)], strict=False):
+        flags = kind(folder, first, last)
+        helpers.job(*flags, skipped, output=day)
+    helpers.job(*flags, output=tmp_path / "whole")
+    whole = vectors(tmp_path / "whole")
+    assert len(whole) >= 8
+    by_day = [vectors(day) for day in days[:3]]
+    assert all(by_day)
+    assert sorted(failed(*days[:3])) == sorted(failed(tmp_path / "whole"))
+    assert len(failed(*days)) >= 1
+    if kind in (tfrecords, split_tfrecords):  # whose keys hold what all files of that day have in common
+        assert sorted(vectors(*days[:3]).values()) == sorted(whole.values())
+    else:
+        assert vectors(*days[:3]) == whole
+    capsys.readouterr()
+    for day in days[:3]:
+        assert verify.main([str(day)]) == 0
+        helpers.job(*flags, skipped, output=day)
+        assert "nothing to do: all shards are committed already" in capsys.readouterr().err
+    assert [vectors(day) for day in days[:3]] == by_day
+
+
+@pytest.mark.parametrize("kind", [tfrecords, image_files, csv_packed], ids=lambda kind: kind.__name__)
+def test_a_run_without_anything_new_ends_well(tmp_path, folder, capsys, kind):
+    flags = kind(folder, 0, 2)
+    helpers.job(*flags, output=tmp_path / "a")
+    skipped = f"--skip_done={tmp_path}/a,{tmp_path}/b"
+    helpers.job(
+        *flags, f"--skip_done={tmp_path}/a", f"--report_file={tmp_path}/report", output=tmp_path / "b"
+    )
+    assert "hold all of the input" in capsys.readouterr().err
+    assert json.loads((tmp_path / "report").read_text())["inputs"] == 0
+    assert sorted(helpers.contents(tmp_path / "b")) == ["manifest.json", "request.json"]
+    assert verify.main([str(tmp_path / "b")]) == 0
+    with pytest.raises(RequestError, match="earlier outputs hold all of its input"):
+        read(str(tmp_path / "b"))
+    kind(folder, 2, 3)
+    helpers.job(*flags, skipped, output=tmp_path / "c")
+    assert len(vectors(tmp_path / "c")) == (2 if kind is tfrecords else 1)
+    helpers.job(*flags, f"--skip_done={tmp_path}/a", output=tmp_path / "b")  # which did nothing before
+    assert vectors(tmp_path / "b") == vectors(tmp_path / "c")
+
+
+def undisturbed(output):
+    return {name: data for name, data in helpers.contents(output).items() if name != "request.json"}
+
+
+@pytest.mark.parametrize("kind", OF_FILES, ids=lambda kind: kind.__name__)
+def test_an_output_goes_on_with_the_files_that_it_was_begun_with(tmp_path, folder, capsys, kind):
+    flags = kind(folder, 0, 4)
+    out = tmp_path / "out"
+    helpers.job(*flags, output=out)
+    before, seen = helpers.contents(out), {*vectors(out)}
+    (lost, *_) = sorted((out / "receipts").iterdir())
+    lost.unlink()
+    kind(folder, 4, 6)
+    capsys.readouterr()
+    helpers.job(*flags, f"--report_file={tmp_path}/report", output=out)
+    said = capsys.readouterr().err
+    assert f"--input has grown since {out} was begun (2 new files, such as {folder}/" in said
+    assert (
+        f"leaves out: --skip_done={out} with another --output does it, once this output is finished" in said
+    )
+    assert (
+        list(json.loads((tmp_path / "report").read_text())["left_out"].values())
+        == ["new since the output was begun"] * 2
+    )
+    assert helpers.contents(out) == before
+    helpers.job(*flags, "--retry_failures", output=out)
+    assert helpers.contents(out) == before
+    capsys.readouterr()
+    helpers.job(*flags, output=out, expect=2)
+    said = capsys.readouterr().err
+    assert (
+        f"{out} is finished, and --input has grown since it was begun (2 new files, such as {folder}/" in said
+    )
+    remedy = f"--skip_done={out} with another --output does only the new files and rows; --overwrite does all again"
+    assert remedy in said
+    helpers.job(*flags, "--overwrite", output=out)
+    assert {*vectors(out)} > seen
+
+
+@pytest.mark.parametrize("kind", OF_ROWS, ids=lambda kind: kind.__name__)
+def test_an_output_goes_on_with_the_rows_that_it_was_begun_with(tmp_path, folder, capsys, kind):
+    flags, out = [*kind(folder, 0, 4), "--images_per_shard=2"], tmp_path / "out"
+    (list_file,) = (path for path in folder.iterdir() if path.is_file())
+    helpers.job(*flags, output=out)
+    before, seen = helpers.contents(out), {*vectors(out)}
+    (out / "receipts" / "00001-of-00002.json").unlink()
+    kind(folder, 4, 6)
+    capsys.readouterr()
+    helpers.job(*flags, output=out)
+    assert (
+        f"has grown since {out} was begun (further rows in 1 list, such as {list_file})"
+        in capsys.readouterr().err
+    )
+    assert helpers.contents(out) == before
+    helpers.job(*flags, output=out, expect=2)
+    assert (
+        f"has grown since it was begun (further rows in 1 list, such as {list_file})"
+        in capsys.readouterr().err
+    )
+    helpers.job(*flags, "--overwrite", output=out)
+    assert {*vectors(out)} > seen
+
+
+def test_so_does_one_of_which_no_shard_was_done(tmp_path, folder, monkeypatch):
+    """A start that was killed before its first commit."""
+    from pipeline import run
+
+    flags = [*image_files(folder, 0, 3), "--skip_done=" + str(tmp_path / "days/*")]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            main([*helpers.TINY, *flags, f"--output={tmp_path}/out"])
+    listed = (tmp_path / "out" / "inputs.txt").read_text()
+    image_files(folder, 3, 5)
+    assert main([f"--output={tmp_path}/out"]) == 0
+    assert (tmp_path / "out" / "inputs.txt").read_text() == listed
+    assert len(vectors(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize("kind", [tfrecords, image_files, txt], ids=lambda kind: kind.__name__)
+def test_an_output_of_what_was_new_goes_on_by_itself(tmp_path, folder, kind):
+    flags = kind(folder, 0, 3)
+    helpers.job(*flags, output=tmp_path / "a")
+    kind(folder, 3, 7)
+    helpers.job(*flags, f"--skip_done={tmp_path}/a", output=tmp_path / "b")
+    before = undisturbed(tmp_path / "b")
+    for receipt in sorted((tmp_path / "b" / "receipts").iterdir())[:1]:
+        receipt.unlink()
+    kind(folder, 7, 8)
+    assert main([f"--output={tmp_path}/b"]) == 0
+    assert undisturbed(tmp_path / "b") == before
+    kept = json.loads((tmp_path / "b" / "request.json").read_text())
+    assert kept["skip_done"] == [f"{tmp_path}/a"]
+    assert "skip_done" not in json.loads((tmp_path / "a" / "request.json").read_text())
+
+
+@pytest.mark.parametrize("kind", [tfrecords, csv_packed, parquet_images], ids=lambda kind: kind.__name__)
+def test_outputs_of_earlier_versions_list_no_files(tmp_path, folder, kind):
+    flags = kind(folder, 0, 3)
+    helpers.job(*flags, output=tmp_path / "a")
+    (tmp_path / "a" / "input_files.txt").unlink()
+    helpers.job(*flags, output=tmp_path / "a")
+    assert not (tmp_path / "a" / "input_files.txt").exists()  # a finished output is left as it is
+    kind(folder, 3, 4)
+    helpers.job(*flags, f"--skip_done={tmp_path}/a", output=tmp_path / "b")
+    assert len({*vectors(tmp_path / "b").values()}) == {tfrecords: 2, csv_packed: 1, parquet_images: 1}[kind]
+
+
+def test_what_was_moved_is_known_by_its_content(tmp_path, folder):
+    for kind in (tars, parquet_list):
+        flags = kind(folder, 0, 3)
+        helpers.job(*flags, output=tmp_path / kind.__name__)
+        shutil.move(folder, tmp_path / f"{kind.__name__} moved")
+        folder.mkdir()
+        moved = [flag.replace(f"{folder}", f"{tmp_path}/{kind.__name__} moved") for flag in flags]
+        kind(tmp_path / f"{kind.__name__} moved", 3, 4)
+        skipped = f"--skip_done={tmp_path}/{kind.__name__}"
+        helpers.job(*moved, skipped, output=tmp_path / "new" / kind.__name__)
+        assert len(vectors(tmp_path / "new" / kind.__name__)) == 1
+
+
+def test_a_path_is_the_same_from_elsewhere(tmp_path, folder, monkeypatch):
+    image_files(folder, 0, 3)
+    monkeypatch.chdir(folder)
+    (folder / "a:b #%.jpg ").write_bytes(picture(50))
+    helpers.job("--input=.", output=tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    (folder / "0 a" / "9.jpg").write_bytes(picture(9))
+    helpers.job("--input=in/", "--skip_done=a", output=tmp_path / "b")
+    assert list(vectors(tmp_path / "b")) == [b"in/0 a/9.jpg"]
+
+
+def test_a_file_that_has_changed_is_done_again(tmp_path, folder, capsys):
+    flags = tars(folder, 0, 3)
+    helpers.job(*flags, output=tmp_path / "a")
+    shutil.copy(folder / "2.tar", folder / "0.tar")  # of the same size
+    os.utime(folder / "1.tar", (0, 0))
+    capsys.readouterr()
+    helpers.job(*flags, f"--skip_done={tmp_path}/a", output=tmp_path / "b")
+    said = capsys.readouterr().err
+    assert (
+        f"1 file, such as {folder}/0.tar, has changed since an earlier output was made, and will be done again"
+        in said
+    )
+    assert list(vectors(tmp_path / "b")) == [b"0.tar#2"]
+
+
+@pytest.mark.parametrize("kind", [txt, parquet_list], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("how", ["in front", "within", "fewer", "a longer last row"])
+def test_a_list_that_has_changed_where_it_was_done_is_refused(tmp_path, folder, capsys, kind, how):
+    flags = kind(folder, 0, 5)
+    helpers.job(*flags, output=tmp_path / "a")
+    names = rows(folder, 5, 6)
+    names = {
+        "in front": [names[-1], *names[:-1]],
+        "within": [*names[:2], names[0], *names[3:]],
+        "fewer": names[:3],
+        "a longer last row": [*names[:4], f"{names[4]}.jpg", names[5]],
+    }[how]
+    if kind is txt:
+        (folder / "list.txt").write_text("\n".join(names))
+    else:
+        pyarrow.parquet.write_table(pyarrow.table({"uri": names}), folder / "list.parquet")
+    capsys.readouterr()
+    helpers.job(*flags, f"--skip_done={tmp_path}/a", output=tmp_path / "b", expect=2)
+    assert "has other rows than those that an output in --skip_done is made of" in capsys.readouterr().err
+
+
+def test_lists_of_one_name(tmp_path, folder):
+    names = [f"{folder}/{name}" for name in rows(folder, 0, 4)]
+    for name, count in (("a", 2), ("b", 4)):
+        (folder / name).mkdir()
+        (folder / name / "list.txt").write_text("".join(f"{path}\n" for path in names[:count]))
+    flags = [f"--input={folder}/a/list.txt,{folder}/b/list.txt", "--images_per_shard=2"]
+    helpers.job(*flags, output=tmp_path / "one")
+    for name, more in (("a", [3]), ("b", [0, 1])):
+        with open(folder / name / "list.txt", "a") as stream:
+            stream.writelines(f"{names[seed]}\n" for seed in more)
+    helpers.job(*flags, f"--skip_done={tmp_path}/one", output=tmp_path / "two")
+    keys = [record["key"][0].decode() for record in helpers.read_all(tmp_path / "two")]
+    assert keys == [names[3], names[0]]
+    assert failed(tmp_path / "two") == [names[1]]
+
+
+def test_columns_keep_the_types_of_the_earlier_output(tmp_path, folder):
+    flags = jsonl(folder, 0, 4)[0]
+    helpers.job(flags, "--pass_through=n", output=tmp_path / "a")
+    jsonl(folder, 4, 6)
+    helpers.job(flags, "--pass_through=n", f"--skip_done={tmp_path}/a", output=tmp_path / "b")
+    assert helpers.manifest(tmp_path / "b")["schema"]["pass_through_types"] == {"n": "int64"}
+    assert helpers.manifest(tmp_path / "b")["unfit_values"] == 2  # as for rows that come later in one list
+
+
+REFUSED = {
+    "holds no output of this job": lambda out: shutil.rmtree(out),
+    "is not finished: 1 of 2 shards are committed; `python -m pipeline.main --output=": lambda out: (
+        out / "receipts" / "00000-of-00002.json"
+    ).unlink(),
+    "request.json is not the request of a job": lambda out: (out / "request.json").write_text("{}"),
+    "is not a receipt": lambda out: (out / "receipts" / "00001-of-00002.json").write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_outputs_that_cannot_be_skipped(tmp_path, folder, capsys, message):
+    flags = tars(folder, 0, 2)
+    out = tmp_path / "a"
+    helpers.job(*flags, output=out)
+    REFUSED[message](out)
+    capsys.readouterr()
+    helpers.job(*flags, f"--skip_done={out}", output=tmp_path / "b", expect=2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --skip_done={out}")
+    assert message in line
+    assert not (tmp_path / "b").exists()
+
+
+def test_an_output_of_another_model_is_refused(tmp_path, folder, capsys):
+    flags = image_files(folder, 0, 3)
+    helpers.job(*flags, output=tmp_path / "a")
+    capsys.readouterr()
+    more = [f"--skip_done={tmp_path}/a", "--image_size=40"]
+    helpers.job(*flags, *more, output=tmp_path / "b", expect=2)
+    said = capsys.readouterr().err
+    assert (
+        f"--skip_done={tmp_path}/a was made with preprocessing.image_size = 32, this run requests 40" in said
+    )
+
+
+def test_a_job_does_not_skip_itself(tmp_path, folder, capsys):
+    flags = [*image_files(folder, 0, 3), f"--skip_done={tmp_path}/days/*"]
+    helpers.job(*flags, output=tmp_path / "days" / "1")
+    assert f"--skip_done={tmp_path}/days/*: there is no such output yet" in capsys.readouterr().err
+    helpers.job(*flags, output=f"{tmp_path}/days/../days/1/")
+    assert "all shards are committed already" in capsys.readouterr().err
+
+
+def test_a_dry_run_is_of_what_is_new(tmp_path, folder, capsys):
+    flags = image_files(folder, 0, 3)
+    helpers.job(*flags, output=tmp_path / "a")
+    image_files(folder, 3, 5)
+    capsys.readouterr()
+    assert main([*helpers.TINY, *flags, f"--skip_done={tmp_path}/a", "--dry_run"]) == 0
+    said = capsys.readouterr().err
+    assert "--skip_done: 3 files of the input are in 1 earlier output" in said
+    assert "of 2 images" in said
+
+
+def test_the_list_of_files_is_no_file_of_others(tmp_path, folder, capsys):
+    flags = tars(folder, 0, 1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "input_files.txt").write_text("mine\n")
+    helpers.job(*flags, output=tmp_path / "out", expect=2)
+    assert "input_files.txt, which this job did not write" in capsys.readouterr().err
+    helpers.job(*flags, output=tmp_path / "good")
+    assert (tmp_path / "good" / "input_files.txt").read_text() == f"{folder}/0.tar\n"
+    assert not (tmp_path / "good" / "inputs.txt").exists()
