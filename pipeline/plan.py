@@ -165,6 +165,8 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
         raise RequestError(cut.problem)
     if grown.more and not state.todo and not config.retry_failures and not config.skip_done:
         raise RequestError(grown.refusal(layout))
+    notes = [*cut.notes, *_notes(config, grown.found), *grown.notes]
+    notes += _notes_on_keys(config, grown.earlier.shards.keys(), cut.names)
     return Plan(
         layout,
         shards,
@@ -174,25 +176,29 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
         state,
         request.content(repeat.flags_of(config, cut.images_per_shard, names_here)),
         cut.images_per_shard,
-        (*cut.notes, *_notes(config, grown.found, grown.earlier.shards.keys(), cut.names), *grown.notes),
+        tuple(notes),
         {**matches.left_out, **dict.fromkeys(grown.left_out, "new since the output was begun")},
         class_names,
         input_files,
     )
 
 
-def _notes(config: JobConfig, matches: Found, names_before: Set[str], names: Sequence[str]) -> Iterator[str]:
-    if again := [] if config.read.key_feature else sorted(names_before & {*names}):
-        have = "has the name" if len(again) == 1 else "have the names"
-        yield (
-            f"{counted(len(again), 'file')}, such as {again[0]}, {have} of one in an earlier output, and so the same keys: "
-            "--key_feature takes others from a feature, column or member"
-        )
+def _notes(config: JobConfig, matches: Found) -> Iterator[str]:
     if len(config.inputs) > 1 and (twice := finding.by_several_paths(matches.files)):
         (path, other), *_ = twice
         yield (
             f"--input has {counted(len(twice), 'file')} more than once, by several paths, and each is processed: "
             f"{public_uri(other)} is {public_uri(path)}"
+        )
+
+
+def _notes_on_keys(config: JobConfig, before: Set[str], names: Sequence[str]) -> Iterator[str]:
+    """`before`: names of files in earlier outputs; `names`: of those to do."""
+    if again := [] if config.read.key_feature else sorted(before & {*names}):
+        have = "has the name" if len(again) == 1 else "have the names"
+        yield (
+            f"{counted(len(again), 'file')}, such as {again[0]}, {have} of one in an earlier output, and so the same keys: "
+            "--key_feature takes others from a feature, column or member"
         )
 
 

@@ -39,15 +39,15 @@ def prepare(plan: Plan) -> None:
         if plan.state.retried:
             retry_failures.write_marker(layout, plan.todo)
         for path, content in plan.lists.items():
-            # Shards refer to the list of image files alone.
-            if plan.todo or (path == layout.listing and not door.exists(path)):
-                door.write_atomic(path, content)
-        if plan.class_names is not None and door.read_if_there(layout.class_names) != plan.class_names:
-            door.write_atomic(layout.class_names, plan.class_names)
+            # Without the list of image files its shards cannot be read again; others only tell what is new.
+            if plan.todo or path == layout.listing:
+                door.write_if_other(path, content)
+        if plan.class_names is not None:
+            door.write_if_other(layout.class_names, plan.class_names)
         if is_taken_over:
             request.enter(*note)
         if plan.todo or not plan.shards:
-            request.keep(layout, plan.request)
+            door.write_if_other(layout.request, plan.request)
     except (request.OutputInUse, arrays.OtherWeights) as error:
         raise RequestError(str(error)) from error
     except (OSError, BeamIOError, ValueError, ImportError) as error:

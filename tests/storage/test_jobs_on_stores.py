@@ -71,7 +71,12 @@ def test_tfrecords_and_a_model_in_a_store_give_the_bytes_that_they_give_on_disk(
     assert len(features(got)) == len(SIZES)
     assert features(got) == features(helpers.contents(tmp_path / "out"))
     labels = [f"{index:05d}-of-{len(SIZES):05d}" for index in range(len(SIZES))]
-    expected = {"manifest.json", "request.json", *(f"features-{label}.tfrecord" for label in labels)}
+    expected = {
+        "manifest.json",
+        "request.json",
+        "input_files.txt",
+        *(f"features-{label}.tfrecord" for label in labels),
+    }
     assert set(got) == expected | {f"receipts/{label}.json" for label in labels}
     assert verify.main([*store.flags, output]) == verify.COMPLETE
 

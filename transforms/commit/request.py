@@ -48,12 +48,6 @@ def parse(data: bytes, path: str) -> dict[str, Any]:
     raise NotARequest(f"{path} is not the request of a job ({reason})")
 
 
-def keep(layout: Layout, data: bytes) -> None:
-    """Writes the request of a run that has something to do."""
-    if door.read_if_there(layout.request) != data:
-        door.write_atomic(layout.request, data)
-
-
 class OutputInUse(RuntimeError):
     """A job with another request is using the output folder, or was killed while using it."""
 

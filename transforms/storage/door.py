@@ -40,6 +40,7 @@ from transforms.storage.whole import (  # noqa: F401
     read_if_there,
     read_many,
     write_atomic,
+    write_if_other,
 )
 from transforms.storage.writing import close_durably, create, discard  # noqa: F401
 

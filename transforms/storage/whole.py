@@ -111,3 +111,9 @@ def create_only(path: str, data: bytes) -> bool:
 def write_atomic(path: str, data: bytes) -> None:
     """Writes a small file, replacing an older one; readers never see an incomplete file."""
     send(path, io.BytesIO(data))
+
+
+def write_if_other(path: str, data: bytes) -> None:
+    """The same, where the file is not there or holds something else."""
+    if read_if_there(path) != data:
+        write_atomic(path, data)
