@@ -10,17 +10,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 
-import copy
 import functools
-import inspect
-import logging
-import types
 
 import pytest
 
 import bit  # noqa: F401  # before TensorFlow, which some modules import before anything of the project
 from pipeline import worker_process
-from tests import warm
+from tests import kept, warm
 from tests.checkpoints import R101X3
 from transforms.feeding import crew, forking
 from transforms.feeding.forking import CannotStart
@@ -58,14 +54,14 @@ def untrained_networks_are_kept():
     load_handler, load_model = BitModelHandler._load, load.load
 
     @functools.lru_cache(4)
-    def kept(settings):
+    def fitting(settings):
         return load_handler(BitModelHandler(settings))._fitting
 
     def _load(handler):
         settings = handler._settings
         if settings.model.kind != "untrained" or load.load is not load_model:  # a test looks at the loading
             return load_handler(handler)
-        fitted = Fitted(kept(settings))
+        fitted = Fitted(fitting(settings))
         counters.PROCESS.loaded()
         return fitted
 
@@ -76,37 +72,8 @@ def untrained_networks_are_kept():
 
 @pytest.fixture(autouse=True, scope="session")
 def beam_looks_once():
-    """Beam looks at the same functions and flags hundreds of times per job, half of a small job's time.
-
-    Not so in the processes that tests start, where Beam is as it is.
-    """
-    from apache_beam.options.pipeline_options import PipelineOptions
-    from apache_beam.transforms import core
-
-    look, parse = core.get_function_args_defaults, PipelineOptions.__init__
-    look_once, parsed = functools.lru_cache(4096)(look), {}
-
-    def get_function_args_defaults(function):
-        if isinstance(function, types.MethodType) and inspect.isfunction(function.__func__):
-            names, defaults = look_once(function.__func__)
-            return names[1:], list(defaults)
-        return look(function)
-
-    def __init__(options, flags=None, **kwargs):
-        key = None if flags is None else (type(options), *flags)
-        if kwargs or key is None or isinstance(flags, str):
-            return parse(options, flags, **kwargs)
-        if key in parsed:
-            logging.basicConfig()
-            vars(options).update(copy.deepcopy(parsed[key]), _flags=flags)
-            return None
-        parse(options, flags)
-        parsed[key] = copy.deepcopy({**vars(options), "_flags": None})
-        return None
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(core, "get_function_args_defaults", get_function_args_defaults)
-        patched.setattr(PipelineOptions, "__init__", __init__)
+    """Not so in most of the processes that tests start, where Beam is as it is."""
+    with kept.looks_of_beam():
         yield
 
 
