@@ -2,8 +2,12 @@
 
 import os
 import signal
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Else each of the many processes that tests start would compile the modules of the project anew.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    sys.dont_write_bytecode = False
 # As at a terminal, also where the tests were started to ignore them: what a job was started to ignore it lets pass.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -16,7 +20,7 @@ import pytest
 
 import bit  # noqa: F401  # before TensorFlow, which some modules import before anything of the project
 from pipeline import worker_process
-from tests import warm
+from tests import kept, warm
 from tests.checkpoints import R101X3
 from transforms.feeding import crew, forking
 from transforms.feeding.forking import CannotStart
@@ -54,19 +58,26 @@ def untrained_networks_are_kept():
     load_handler, load_model = BitModelHandler._load, load.load
 
     @functools.lru_cache(4)
-    def kept(settings):
+    def fitting(settings):
         return load_handler(BitModelHandler(settings))._fitting
 
     def _load(handler):
         settings = handler._settings
         if settings.model.kind != "untrained" or load.load is not load_model:  # a test looks at the loading
             return load_handler(handler)
-        fitted = Fitted(kept(settings))
+        fitted = Fitted(fitting(settings))
         counters.PROCESS.loaded()
         return fitted
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(BitModelHandler, "_load", _load)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def beam_looks_once():
+    """Not so in most of the processes that tests start, where Beam is as it is."""
+    with kept.looks_of_beam():
         yield
 
 

@@ -17,7 +17,7 @@ import threading
 import time
 
 import pipeline.main
-from tests import warm
+from tests import kept, warm
 from transforms import decode, infer, read
 from transforms.commit import files, writer
 from transforms.feeding import crew, forking
@@ -120,7 +120,8 @@ def child(request: dict) -> None:
     os.dup2(errors, 2)
     moments = Moments(request["kill"], request["log"])
     install(moments)
-    code = pipeline.main.main(request["argv"])
+    with kept.looks_of_beam():
+        code = pipeline.main.main(request["argv"])
     moments.say(json.dumps(moments.counts))
     os._exit(code)
 

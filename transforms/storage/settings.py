@@ -56,8 +56,9 @@ def of_launcher(options: PipelineOptions, paths: Iterable[str]) -> StoreSettings
 
 def without_secrets(options: PipelineOptions) -> PipelineOptions:
     """The options that an engine gets: some show them in a web page, and workers log them."""
+    given = options.get_all_options(drop_default=True)
     for name in _SECRET:
-        if options.get_all_options(drop_default=True).get(name):
+        if given.get(name):
             setattr(options.view_as(AzureOptions if name.startswith("azure") else S3Options), name, None)
     return options
 
