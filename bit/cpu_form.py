@@ -67,8 +67,8 @@ def convolutions_ignore_places() -> bool:
 def _warn() -> None:
     log.warning(
         "TensorFlow runs without oneDNN here, so the last bits of a vector depend on its place in the batch: an image that is "
-        "done again, as by --retry_failures, may differ there from what an undisturbed run gives. On x86 leave "
-        "TF_ENABLE_ONEDNN_OPTS unset, and import this package before TensorFlow"
+        "done again, as by --retry_failures, may differ there from what an undisturbed run gives. On x86, and on "
+        "ARM with Linux, leave TF_ENABLE_ONEDNN_OPTS unset, and import this package before TensorFlow"
     )
 
 

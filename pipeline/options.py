@@ -25,6 +25,7 @@ from transforms.infer import ModelSettings
 from transforms.records import features, values
 from transforms.sources import patterns
 from transforms.sources.base import ReadSettings
+from transforms.sources.tfrecord import IMAGE_FEATURE
 from transforms.storage import door
 from transforms.storage.other import OTHER
 
@@ -64,6 +65,16 @@ class JobConfig:
     def preprocessing(self) -> Preprocessing:
         """How bytes become pixels; part of the fingerprint."""
         return self.decode.preprocessing
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """What of the input the records hold; part of the fingerprint."""
+        return {
+            "image_feature": self.read.image_feature or IMAGE_FEATURE,
+            "uri_column": self.read.uri_column,
+            "key_feature": self.read.key_feature,
+            "pass_through": list(self.read.pass_through),
+        }
 
 
 DIRECTORY = "working_directory"  # what relative paths of a kept request are relative to

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,11 @@ class Committed:
         return tuple(parts)
 
 
+def real(folder: str) -> str:
+    """A folder in a form that is the same for each of its names."""
+    return os.path.realpath(door.local(folder)) if door.is_local(folder) else folder.rstrip("/")
+
+
 def folders(text: str) -> list[str]:
     """The output folders that a path or glob names, in order. One without any sign of a job is none of a glob's."""
     if globs.literal(text) is not None:
@@ -78,10 +84,11 @@ def committed(output: str, partial: bool = False, allow_empty: bool = False) -> 
     except (BeamIOError, OSError, ValueError, ImportError) as error:
         raise RequestError(f"{output} cannot be read: {door.explain(output, error)}") from error
     if not done:
-        if is_finished and allow_empty:
+        is_of_none = b'"shards": 0,' in (door.read_if_there(layout.manifest) or b"")
+        if allow_empty and (is_of_none or (partial and door.exists(layout.request))):
             return Committed(layout, (), 0)
         reason = (
-            "no features: earlier outputs hold all of its input" if is_finished else "no output of this job"
+            "no features: earlier outputs hold all of its input" if is_of_none else "no output of this job"
         )
         raise RequestError(f"{output} holds {reason}, and has no receipt of a shard")
     shards = int(done[0].shard.split("-of-")[1])

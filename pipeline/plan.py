@@ -26,7 +26,7 @@ from transforms.fetching.uris import public_uri
 from transforms.infer import ModelSettings
 from transforms.model import devices
 from transforms.sources import earlier as found_earlier
-from transforms.sources import finding, tfrecord
+from transforms.sources import finding, input_files
 from transforms.sources.base import BadInput, Cut, Cutting, ReadSettings
 from transforms.sources.finding import Found
 from transforms.storage import door
@@ -136,6 +136,7 @@ def _as_earlier(config: JobConfig, layout: Layout, weights: str) -> Plan | None:
 def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Plan:
     existing = resume.read(layout)
     grown = growth.find(config, layout, existing, matches)
+    found = grown.found
     cut = _cut(config, layout, grown, existing)
     inputs = ",".join(config.input_texts)
     if not cut.sources and not grown.earlier.fingerprint:
@@ -150,8 +151,8 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
         for index, (source, name) in enumerate(zip(known, cut.names, strict=True))
     )
     is_listed = cut.listing is not None
-    input_files = None if is_listed else growth.listed(grown.found.files, cut.sources, grown.bounds)
-    lists = _lists(layout, cut.listing, input_files)
+    files = None if is_listed else input_files.content(found.kind, found.files, cut.sources, grown.bounds)
+    lists = _lists(layout, cut.listing, files)
     resume.check_inputs(layout, matches.files, lists)
     of_earlier = grown.earlier.fingerprint
     read = replace(config.read, kinds=resume.kinds(config, layout, existing, cut.kinds, of_earlier))
@@ -165,8 +166,8 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
         raise RequestError(cut.problem)
     if grown.more and not state.todo and not config.retry_failures and not config.skip_done:
         raise RequestError(grown.refusal(layout))
-    notes = [*cut.notes, *_notes(config, grown.found), *grown.notes]
-    notes += _notes_on_keys(config, grown.earlier.shards.keys(), cut.names)
+    notes = [*cut.notes, *_notes(config, found), *grown.notes]
+    notes += _notes_on_keys(config, {one.name for one in grown.earlier.files}, cut.names)
     return Plan(
         layout,
         shards,
@@ -179,7 +180,7 @@ def _plan(config: JobConfig, layout: Layout, matches: Found, weights: str) -> Pl
         tuple(notes),
         {**matches.left_out, **dict.fromkeys(grown.left_out, "new since the output was begun")},
         class_names,
-        input_files,
+        files,
     )
 
 
@@ -210,7 +211,9 @@ def _cut(config: JobConfig, layout: Layout, grown: growth.Grown, existing: Seque
     for size in resume.shard_sizes(config, layout, existing, repeat.flags_of(config, None)):
         cutting = Cutting(config.read, size, config.split_bytes, layout.listing, grown.among, grown.bounds)
         cut = found.kind.cut(found.files, cutting)
-        if cut.images_per_shard is None or config.overwrite or resume.is_cut_like(existing, cut.sources):
+        is_other = not existing and request.is_of_other_input(layout, len(cut.sources), cut.listing)
+        is_like = resume.is_cut_like(existing, cut.sources) and not is_other
+        if cut.images_per_shard is None or config.overwrite or is_like:
             return cut
         first = first or cut
     assert first
@@ -229,10 +232,7 @@ def _fingerprint(
         "top_k": config.model.top_k if "top_k" in config.model.outputs else None,
         "preprocessing": asdict(config.preprocessing),
         "schema": {
-            "image_feature": read.image_feature or tfrecord.IMAGE_FEATURE,
-            "uri_column": read.uri_column,
-            "key_feature": read.key_feature,
-            "pass_through": list(read.pass_through),
+            **config.schema,
             **({"pass_through_types": read.kinds_by_name} if read.kinds else {}),
         },
         "split_bytes": config.split_bytes,

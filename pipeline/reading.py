@@ -29,8 +29,8 @@ class Features:
         self, output: str | Sequence[str], names: Sequence[str] | None = None, partial: bool = False
     ):
         texts = [output] if isinstance(output, str) else list(output)
-        found = list(dict.fromkeys(folder for text in texts for folder in outputs.folders(text)))
-        several = len(found) != 1
+        by_name = {outputs.real(folder): folder for text in texts for folder in outputs.folders(text)}
+        found, several = by_name.values(), len(by_name) != 1
         every = (outputs.committed(folder, partial, allow_empty=several) for folder in found)
         self._committed = [one for one in every if one.receipts]
         if not self._committed or not len(self):

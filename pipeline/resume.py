@@ -121,8 +121,11 @@ def find(
         old = [layout.receipt(receipt.shard) for receipt in existing]
         kept = [file.path for file in door.match(layout.manifest)]
         kept += [file.path for file in door.match(door.join(layout.temporary, "*"))]
+        if existing or request.is_begun(layout):
+            kept += [path for path in (layout.listing, layout.input_files) if door.exists(path)]
         stale = [*old, *kept, *(path for path in files if is_data(posixpath.basename(path)))]
-        if inputs := sorted({shard.source.uri for shard in shards} & set(stale)):
+        own_list = {layout.listing} if listing is not None else set()
+        if inputs := sorted(({shard.source.uri for shard in shards} - own_list) & set(stale)):
             raise RequestError(
                 f"--overwrite would delete {inputs[0]}, which is input of this job: move it elsewhere, or use another --output"
             )

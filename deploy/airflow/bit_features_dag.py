@@ -231,11 +231,10 @@ def flags() -> dict[str, Any]:
     runner = params.get("runner", "DataflowRunner")
     if from_file.pop("runner", runner) != runner:
         raise AirflowFailException(f"{params['flags_file']} is for another runner than {runner}: set runner")
-    values = {
-        name: context["task"].render_template(params[name], context)
-        for name in REQUEST
-        if params[name] is not None
-    }
+    values = {name: params[name] for name in REQUEST if params[name] is not None}
+    for name, text in WRITTEN.get(context["dag"].dag_id, {}).items():
+        if values.get(name) == text:  # not what the request for a run says instead
+            values[name] = context["task"].render_template(text, context)
     options = params["options"]
     both = [name for name in EXPERIMENTS if name in from_file and name in options]
     added = {name: as_list(from_file[name]) + as_list(options[name]) for name in both}
@@ -386,6 +385,11 @@ TEMPLATE = {
 }
 
 
+WRITTEN: dict[
+    str, dict[str, Any]
+] = {}  # DAG with a schedule -> what its file says, which may be templates of Airflow
+
+
 def create(name: str, schedule: str | None = None, **values: Any) -> None:
     """Makes the DAG of this name: of the Flex Template, if `values`, which are defaults of params, have one."""
     is_template = name == "bit_features_template" or "template" in values
@@ -398,6 +402,7 @@ def create(name: str, schedule: str | None = None, **values: Any) -> None:
         param: Param(value, description=params[param].description, **params[param].schema)
         for param, value in values.items()
     }
+    WRITTEN[name] = values
     tasks = bit_features_template if is_template else bit_features
     dag(
         name,
@@ -414,4 +419,7 @@ def create(name: str, schedule: str | None = None, **values: Any) -> None:
 create("bit_features")
 create("bit_features_template")
 for path in sorted(SCHEDULED.glob("*.json")):
-    create(f"bit_features_{path.stem}", **json.loads(path.read_text()))
+    try:
+        create(f"bit_features_{path.stem}", **json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:  # Airflow shows it, and none of these DAGs until it is mended
+        raise ValueError(f"{path}: {error}") from error

@@ -38,6 +38,8 @@ class Survey:
 
 def run(config: JobConfig, plan: Plan) -> list[str]:
     """Lines on the sampled images of the plan's shards, and on the estimated job."""
+    if not plan.shards:
+        return ["dry run: the outputs in --skip_done hold all of the input"]
     return lines(config, plan, survey(config, plan))
 
 

@@ -15,7 +15,7 @@ from tests import helpers
 
 OUTPUTS = ("embedding", "logits", "top_k")
 
-pytestmark = pytest.mark.skipif(not onednn.IS_THERE, reason="oneDNN is TensorFlow's on x86 only")
+pytestmark = pytest.mark.skipif(not onednn.IS_THERE, reason="TensorFlow has no oneDNN here")
 
 
 def loaded(batch_size, precision="float32", side=33):

@@ -223,18 +223,8 @@ def test_an_output_goes_on_with_the_rows_that_it_was_begun_with(tmp_path, folder
 
 
 def test_so_does_one_of_which_no_shard_was_done(tmp_path, folder, monkeypatch):
-    """A start that was killed before its first commit."""
-    from pipeline import run
-
     flags = [*image_files(folder, 0, 3), "--skip_done=" + str(tmp_path / "days/*")]
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(run, "run", killed)
-        with pytest.raises(KeyboardInterrupt):
-            main([*helpers.TINY, *flags, f"--output={tmp_path}/out"])
+    begun(*flags, output=tmp_path / "out", monkeypatch=monkeypatch)
     listed = (tmp_path / "out" / "inputs.txt").read_text()
     image_files(folder, 3, 5)
     assert main([f"--output={tmp_path}/out"]) == 0
@@ -420,3 +410,271 @@ def test_the_list_of_files_is_no_file_of_others(tmp_path, folder, capsys):
     helpers.job(*flags, output=tmp_path / "good")
     assert (tmp_path / "good" / "input_files.txt").read_text() == f"{folder}/0.tar\n"
     assert not (tmp_path / "good" / "inputs.txt").exists()
+
+
+def one_tar(path, seed, modified=1e9):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo(f"{seed}.jpg")
+        member.size = len(picture(seed))
+        archive.addfile(member, io.BytesIO(picture(seed)))
+    os.utime(path, (modified, modified))
+
+
+def test_files_of_one_name_size_and_time_are_told_apart(tmp_path):
+    for folder, seed in (("d1", 0), ("d2", 2), ("d3", 0)):
+        one_tar(tmp_path / "in" / folder / "a.tar", seed)
+    sizes = {path.stat().st_size for path in (tmp_path / "in").rglob("*.tar")}
+    assert len(sizes) == 1
+    helpers.job(f"--input={tmp_path}/in/d1", output=tmp_path / "f" / "1")
+    for pattern, number in ((f"{tmp_path}/in/d2", 2), (f"{tmp_path}/in", 3)):
+        helpers.job(f"--input={pattern}", f"--skip_done={tmp_path}/f/*", output=tmp_path / "f" / str(number))
+    # d3 holds the bytes of d1, which is still there: an image of its own, as in a run over everything.
+    assert [len(vectors(tmp_path / "f" / str(number))) for number in (1, 2, 3)] == [1, 1, 1]
+    (tmp_path / "in" / "d1").rename(tmp_path / "in" / "d4")
+    shutil.copytree(tmp_path / "in" / "d4", tmp_path / "in" / "d5")
+    helpers.job(f"--input={tmp_path}/in", f"--skip_done={tmp_path}/f/*", output=tmp_path / "f" / "4")
+    assert len(vectors(tmp_path / "f" / "4")) == 1  # one of these two was moved
+
+
+def test_an_overwritten_output_keeps_no_list_of_its_former_input(tmp_path, folder):
+    images = image_files(tmp_path, 0, 0)[0].replace(str(tmp_path), f"{tmp_path}/im")
+    (tmp_path / "im").mkdir()
+    image_files(tmp_path / "im", 2, 4)
+    of_tars = tars(folder, 2, 3)
+    helpers.job(images, output=tmp_path / "a")
+    helpers.job(*of_tars, "--overwrite", output=tmp_path / "a")
+    assert not (tmp_path / "a" / "inputs.txt").exists()
+    helpers.job(images, f"--skip_done={tmp_path}/a", output=tmp_path / "b")
+    assert len(vectors(tmp_path / "b")) == 2
+    helpers.job(images, "--overwrite", f"--skip_done={tmp_path}/b", output=tmp_path / "a")
+    assert sorted(helpers.contents(tmp_path / "a")) == ["manifest.json", "request.json"]
+
+
+def test_an_output_that_lost_its_receipts_is_refused(tmp_path, folder, capsys):
+    flags = image_files(folder, 0, 3)
+    helpers.job(*flags, output=tmp_path / "a")
+    shutil.rmtree(tmp_path / "a" / "receipts")
+    capsys.readouterr()
+    helpers.job(*flags, f"--skip_done={tmp_path}/a", output=tmp_path / "b", expect=2)
+    assert "holds no output of this job, or has lost its receipts" in capsys.readouterr().err
+    helpers.job(*flags, "--overwrite", output=tmp_path / "a")
+    (tmp_path / "a" / "inputs.txt").write_text(f"{folder}/elsewhere.jpg\n" * 3)
+    helpers.job(*flags, f"--skip_done={tmp_path}/a", output=tmp_path / "b", expect=2)
+    assert "inputs.txt is not the list that shard 00000-of-" in capsys.readouterr().err
+
+
+def test_paths_through_links(tmp_path, capsys):
+    (tmp_path / "else" / "dir").mkdir(parents=True)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "link").symlink_to(tmp_path / "else" / "dir")
+    for at, seed in (("x/pics", 0), ("else/pics", 2)):
+        (tmp_path / at).mkdir()
+        (tmp_path / at / "0.jpg").write_bytes(picture(seed))
+    helpers.job(f"--input={tmp_path}/x/pics", output=tmp_path / "f" / "1")
+    (tmp_path / "g").symlink_to(tmp_path / "f")
+    there = f"--input={tmp_path}/x/link/../pics"
+    helpers.job(there, f"--skip_done={tmp_path}/g/*", output=tmp_path / "f" / "2")
+    assert len(vectors(tmp_path / "f" / "2")) == 1
+    next((tmp_path / "f" / "2" / "receipts").iterdir()).unlink()
+    helpers.job(there, f"--skip_done={tmp_path}/g/*", output=tmp_path / "f" / "2")  # which is g/2, too
+
+
+def test_pictures_that_changed_under_their_names_are_told_of(tmp_path, folder, capsys):
+    flags = image_files(folder, 2, 4)
+    helpers.job(*flags, output=tmp_path / "a")
+    os.utime(folder / "0 a" / "2.jpg", (4e9, 4e9))
+    image_files(folder, 5, 6)
+    capsys.readouterr()
+    helpers.job(*flags, f"--skip_done={tmp_path}/a", output=tmp_path / "b")
+    said = capsys.readouterr().err
+    assert (
+        f"1 file of them, such as {folder}/0 a/2.jpg, changed after that, and is left out all the same"
+        in said
+    )
+
+
+def begun(*flags, output, monkeypatch):
+    """A start that is killed before its first commit."""
+    from pipeline import run
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            main([*helpers.TINY, *flags, f"--output={output}"])
+
+
+def test_a_file_that_is_gone_since_is_refused(tmp_path, folder, capsys, monkeypatch):
+    flags = tars(folder, 2, 4)
+    helpers.job(*flags, output=tmp_path / "a")
+    tars(folder, 4, 6)
+    begun(*flags, f"--skip_done={tmp_path}/a", output=tmp_path / "b", monkeypatch=monkeypatch)
+    (folder / "5.tar").unlink()
+    capsys.readouterr()
+    helpers.job(*flags, f"--skip_done={tmp_path}/a", output=tmp_path / "b", expect=2)
+    said = capsys.readouterr().err
+    assert (
+        f"was begun with 1 file that --input has no longer, such as {folder}/5.tar: use another --output"
+        in said
+    )
+
+
+def test_names_stay_as_they_were_when_folders_come_and_go(tmp_path):
+    for name in ("a/0", "a/1", "a/2"):
+        one_tar(tmp_path / "in" / f"{name}.tar", int(name[-1]) + 10)
+        if name == "a/0":
+            helpers.job(f"--input={tmp_path}/in", output=tmp_path / "f" / "1")
+    skipped = f"--skip_done={tmp_path}/f/1"
+    helpers.job(f"--input={tmp_path}/in", skipped, output=tmp_path / "f" / "2")
+    before = undisturbed(tmp_path / "f" / "2")
+    one_tar(tmp_path / "in" / "b" / "3.tar", 13)
+    (tmp_path / "in" / "a" / "0.tar").unlink()
+    (tmp_path / "f" / "2" / "receipts" / "00000-of-00002.json").unlink()
+    helpers.job(f"--input={tmp_path}/in", skipped, output=tmp_path / "f" / "2")
+    assert undisturbed(tmp_path / "f" / "2") == before
+
+
+def test_what_was_begun_needs_no_other_output(tmp_path, folder, capsys, monkeypatch):
+    flags = [*image_files(folder, 2, 4), f"--skip_done={tmp_path}/f/*"]
+    begun(*flags, output=tmp_path / "f" / "1", monkeypatch=monkeypatch)
+    shutil.move(tmp_path / "f" / "1", tmp_path / "1")
+    image_files(folder, 4, 6)
+    begun(*flags, output=tmp_path / "f" / "2", monkeypatch=monkeypatch)
+    shutil.move(tmp_path / "1", tmp_path / "f" / "1")
+    capsys.readouterr()
+    for number, count in ((1, 2), (2, 4)):
+        helpers.job(*flags, output=tmp_path / "f" / str(number))
+        assert len(vectors(tmp_path / "f" / str(number))) == count
+    assert "has grown" not in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "f" / "1")
+    assert main([f"--output={tmp_path}/f/2", "--retry_failures"]) == 0
+
+
+def test_a_start_that_was_killed_before_it_kept_its_request_goes_on(tmp_path, folder, monkeypatch):
+    flags = [*image_files(folder, 2, 12), "--batch_size=4"]
+    begun(*flags, output=tmp_path / "out", monkeypatch=monkeypatch)
+    for name in ("request.json", "inputs.txt"):
+        (tmp_path / "out" / name).unlink()
+    helpers.job(*flags, output=tmp_path / "out")
+    assert len(list((tmp_path / "out" / "receipts").iterdir())) == 3
+
+
+def names_of(folder, seeds):
+    """Complete names of as many bytes each."""
+    (folder / "pictures").mkdir(exist_ok=True)
+    for seed in seeds:
+        (folder / "pictures" / f"{seed:03d}.jpg").write_bytes(picture(seed))
+    return [f"{folder}/pictures/{seed:03d}.jpg" for seed in seeds]
+
+
+def days_of_lists(tmp_path, folder, *days, move=lambda day: None):
+    """Runs a job for each day, on which lists get further rows: name of a folder -> seeds. Returns the seeds that each did."""
+    done = []
+    for day, more in enumerate(days):
+        move(day)
+        for name, seeds in more.items():
+            (folder / name).mkdir(exist_ok=True)
+            with open(folder / name / "list.txt", "a") as stream:
+                stream.writelines(f"{path}\n" for path in names_of(folder, seeds))
+        flags = [f"--input={folder}/*/list.txt", f"--skip_done={tmp_path}/f/*"]
+        helpers.job(*flags, output=tmp_path / "f" / str(day))
+        keys = [record["key"][0].decode() for record in helpers.read_all(tmp_path / "f" / str(day))]
+        done.append([int(key[-7:-4]) for key in keys])
+    return done
+
+
+def test_lists_of_one_name_over_days(tmp_path, folder):
+    days = [{"a": [2], "b": [3, 4]}, {"b": [5]}, {"a": [6], "b": [7]}, {}]
+    assert days_of_lists(tmp_path, folder, *days) == [[2, 3, 4], [5], [6, 7], []]
+
+
+def test_a_new_list_of_the_same_name_that_ends_where_another_goes_on(tmp_path, folder):
+    days = [{"b": [2, 3]}, {"a": [4, 5], "b": [6]}, {"a": [7], "b": [8]}]
+    assert days_of_lists(tmp_path, folder, *days) == [[2, 3], [4, 5, 6], [7, 8]]
+
+
+def test_a_list_that_moves_and_goes_on_growing(tmp_path, folder):
+    def move(day):
+        if day == 1:
+            (folder / "a").rename(folder / "b")
+
+    days = [{"a": [2, 3]}, {"b": [4]}, {"b": [5]}]
+    assert days_of_lists(tmp_path, folder, *days, move=move) == [[2, 3], [4], [5]]
+
+
+def test_a_list_that_was_empty_gets_rows_while_the_output_is_not_finished(tmp_path, folder):
+    (path,) = names_of(folder, [2])
+    (folder / "a.txt").write_text(f"{path}\n")
+    (folder / "b.txt").write_text("")
+    flags = [f"--input={folder}/*.txt"]
+    helpers.job(*flags, output=tmp_path / "out")
+    before = helpers.contents(tmp_path / "out")
+    assert before["input_files.txt"].decode() == f"{folder}/a.txt[0:{len(path) + 1}]\n{folder}/b.txt[0:0]\n"
+    next((tmp_path / "out" / "receipts").iterdir()).unlink()
+    (folder / "b.txt").write_text(f"{path}\n")
+    helpers.job(*flags, output=tmp_path / "out")
+    assert helpers.contents(tmp_path / "out") == before
+
+
+def test_the_first_names_of_a_list_decide_what_new_ones_are_relative_to(tmp_path, folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = txt(folder, 2, 4)
+    names = rows(folder, 2, 4)[2:]
+    (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
+    helpers.job(*flags, output=tmp_path / "a")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "9.jpg").write_bytes(picture(9))
+    with open(folder / "list.txt", "a") as stream:
+        stream.write("pictures/9.jpg\n")
+    helpers.job(*flags, f"--skip_done={tmp_path}/a", output=tmp_path / "b", expect=3)
+    (line,) = helpers.read_ledger(tmp_path / "b")
+    assert (line["key"], line["code"]) == ("pictures/9.jpg", "not_found")
+    for old in (folder, tmp_path):  # once they are done
+        shutil.rmtree(old / "pictures")
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "10.jpg").write_bytes(picture(10))
+    with open(folder / "list.txt", "a") as stream:
+        stream.write("pictures/10.jpg\n")
+    helpers.job(*flags, f"--skip_done={tmp_path}/a,{tmp_path}/b", output=tmp_path / "c")
+    assert list(vectors(tmp_path / "c")) == [b"pictures/10.jpg"]
+
+
+def test_other_columns_of_a_list_are_named(tmp_path, folder, capsys):
+    names = rows(folder, 2, 4)[2:]
+    table = pyarrow.table({"uri": names, "n": [1, 2]})
+    pyarrow.parquet.write_table(table, folder / "list.parquet")
+    helpers.job(f"--input={folder}/list.parquet", output=tmp_path / "a")
+    flags = [f"--input={folder}/list.parquet", "--pass_through=n", f"--skip_done={tmp_path}/a"]
+    capsys.readouterr()
+    helpers.job(*flags, output=tmp_path / "b", expect=2)
+    assert "was made with schema.pass_through = [], this run requests ['n']" in capsys.readouterr().err
+
+
+def test_outputs_within_the_input(tmp_path, folder, capsys):
+    flags = image_files(folder, 2, 4)[0].replace(str(folder), f"{folder}/**")
+    skipped = f"--skip_done={folder}/f/*"
+    for day in range(4):
+        if day == 2:
+            image_files(folder, 4, 5)
+        helpers.job(flags, skipped, output=folder / "f" / str(day))
+    assert [len(helpers.read_all(folder / "f" / str(day))) for day in range(4)] == [2, 0, 1, 0]
+    capsys.readouterr()
+    assert main([*helpers.TINY, flags, skipped, "--dry_run"]) == 0
+    assert "dry run: the outputs in --skip_done hold all of the input" in capsys.readouterr().err
+
+
+def test_a_file_that_has_the_name_of_one_that_is_gone(tmp_path, folder, capsys):
+    flags = tars(folder, 2, 3)
+    helpers.job(*flags, output=tmp_path / "a")
+    (folder / "2.tar").unlink()
+    (folder / "sub").mkdir()
+    one_tar(folder / "sub" / "2.tar", 7)
+    capsys.readouterr()
+    helpers.job(*flags, f"--skip_done={tmp_path}/a", output=tmp_path / "b")
+    assert (
+        "1 file, such as 2.tar, has the name of one in an earlier output, and so the same keys"
+        in capsys.readouterr().err
+    )

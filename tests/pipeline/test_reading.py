@@ -1,5 +1,6 @@
 """`from pipeline import read`: features as Arrow and NumPy."""
 
+import shutil
 import subprocess
 import sys
 
@@ -121,6 +122,11 @@ def test_several_outputs_are_read_as_one(tmp_path):
     assert every.keys() == keys
     assert pa.Table.from_batches(every)["key"].to_pylist() == keys
     assert (len(every), every.manifest["inputs"], every.manifest["failures"]) == (3, 4, 1)
+    assert read([f"{tmp_path}/days/*", f"{tmp_path}/days/0/"]).keys() == keys
+    (tmp_path / "days" / "9").mkdir()
+    shutil.copy(tmp_path / "days" / "0" / "request.json", tmp_path / "days" / "9")
+    assert read(f"{tmp_path}/days/*", partial=True).keys() == keys  # one was begun only
+    shutil.rmtree(tmp_path / "days" / "9")
     some = read([f"{tmp_path}/days/3", f"{tmp_path}/days/0"])
     assert some.keys() == [keys[2], *keys[:2]]
     assert np.array_equal(some.to_numpy(), every.to_numpy()[[2, 0, 1]])

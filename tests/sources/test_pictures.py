@@ -152,8 +152,11 @@ def test_an_input_that_has_grown_still_has_them(tmp_path, kind):
         with open(path, "a") as stream:
             stream.write(f"{tmp_path}/in/0.jpg,further\n" * 3)
     shutil.copy(path, path.with_name(f"0{path.name}"))
-    (path.parent / "sub").mkdir()
-    shutil.copy(path, path.parent / "sub" / f"z{path.name}")
+    for sub in ("0", "z"):  # of the same name, and with other pictures
+        (path.parent / sub).mkdir()
+        shutil.copy(path, path.parent / sub / f"z{path.name}")
+        others = next(p for p in sorted(path.parent.iterdir(), reverse=True) if p.suffix == path.suffix)
+        shutil.copy(others, path.parent / sub / path.name)
     found = pictures.find(layout, done, [f"{tmp_path}/in/**{path.suffix}"])
     read = [len(list(shard.read(rows_of(layout, label)))) for label, shard in found.items()]
     assert read == [receipt.features for receipt in done]

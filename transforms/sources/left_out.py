@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 from collections.abc import Iterable
 
@@ -59,5 +60,10 @@ def ours(paths: Iterable[str]) -> set[str]:
 
 
 def _is_output(folder: str) -> bool:
+    layout = Layout(folder)
     receipts = door.match(Layout(door.escape(folder)).receipt("*"))
-    return any(folder_of(file.path) for file in receipts) or request.is_begun(Layout(folder))
+    if any(folder_of(file.path) for file in receipts) or request.is_begun(layout):
+        return True
+    with contextlib.suppress(request.NotARequest):  # a run that found nothing new leaves these two
+        return layout.is_finished() and request.kept(layout) is not None
+    return False

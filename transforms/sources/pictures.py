@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from apache_beam.io.filesystem import BeamIOError
+from apache_beam.io.filesystem import BeamIOError, FileMetadata
 
 from transforms.commit import ledger
 from transforms.commit.layout import LISTING, Layout
@@ -26,8 +26,9 @@ from transforms.fetching.fetcher import Fetcher
 from transforms.fetching.settings import FetchSettings
 from transforms.imaging.preprocess import Preprocessing, decode
 from transforms.records import images
-from transforms.sources import finding, listing
-from transforms.sources.base import BadInput, Item, Reading, ReadSettings, Source
+from transforms.sources import finding, input_files, listing
+from transforms.sources.base import WHOLE, BadInput, Bounds, Item, Reading, ReadSettings, Source
+from transforms.sources.input_files import line_of
 from transforms.sources.names import with_names
 from transforms.sources.tfrecord import IMAGE_FEATURE
 from transforms.sources.uri_list import UriSlice, is_list, list_name
@@ -128,15 +129,12 @@ def _again(
 ) -> Iterator[Shard]:
     """The shards, each in the file that it was made of. The inputs may have further files by now, and lists further rows."""
     found = finding.find(inputs, input_format, settings)
-    files = {file.path: file for file in found.files}
+    files = {line_of(file.path): file for file in found.files}
     if again := found.kind.again:
-        paths = _paths(receipts, list(files))
-    elif door.exists(layout.listing):  # of image files
-        now = b"".join(listing.line(path) + b"\n" for path in files)
-        before = listing.texts(door.read_bytes(layout.listing))
-        paths = before if set(before) <= set(listing.texts(now)) else []
-    else:
-        paths = []
+        paths = _paths(receipts, _own(layout, receipts, files))
+    else:  # image files
+        before = listing.texts(door.read_if_there(layout.listing) or b"")
+        paths = before if set(before) <= files.keys() else []
     if not paths:
         raise BadInput(
             f"--input={','.join(inputs)} is not the input of {layout.folder}: it has not all of the files in its receipts, from "
@@ -149,27 +147,42 @@ def _again(
             yield Shard(*_place(receipt), again(files[path], receipt.input, settings), receipt.name)
 
 
-def _paths(receipts: Sequence[Receipt], paths: Sequence[str]) -> list[str]:
+def _own(layout: Layout, receipts: Sequence[Receipt], files: Mapping[str, FileMetadata]) -> dict[str, Bounds]:
+    """The files that the output is made of, with the bounds of lists, as far as it says them; else all that are there."""
+    own = input_files.read(layout, is_list(receipts[0].input))
+    return own if own and own.keys() <= files.keys() else dict.fromkeys(files, WHOLE)
+
+
+def _paths(receipts: Sequence[Receipt], within: Mapping[str, Bounds]) -> list[str]:
     """The file of each shard; none if there is one without."""
     if is_list(receipts[0].input):
-        return _paths_of_lists(receipts, paths)
-    by_name = with_names(paths, list(dict.fromkeys(receipt.name for receipt in receipts)))
+        return _paths_of_lists(receipts, within)
+    by_name = with_names(list(within), list(dict.fromkeys(receipt.name for receipt in receipts)))
     return [by_name[receipt.name] for receipt in receipts] if by_name else []
 
 
-def _paths_of_lists(receipts: Sequence[Receipt], paths: Sequence[str]) -> list[str]:
+def _paths_of_lists(receipts: Sequence[Receipt], within: Mapping[str, Bounds]) -> list[str]:
     """The same for lists, of which the names of shards have no folder: they come in their order."""
-    remaining, out = iter(paths), []
+    remaining = list(within)
+    out: list[str] = []
     before, end = "", 0
     for receipt in receipts:
         name, start = list_name(receipt.name), receipt.input["start"]
-        if name != before or start < end:
-            path = next((path for path in remaining if posixpath.basename(path) == name), "")
-            if not path:
+        if name != before or start < end or not _holds(within[out[-1]], receipt):
+            holding = [p for p in remaining if posixpath.basename(p) == name and _holds(within[p], receipt)]
+            if not holding:
                 return []
-        out.append(path)
+            del remaining[: remaining.index(holding[0]) + 1]
+            out.append(holding[0])
+        else:
+            out.append(out[-1])
         before, end = name, receipt.input["end"]
     return out
+
+
+def _holds(bounds: Bounds, receipt: Receipt) -> bool:
+    start, end = bounds
+    return start <= receipt.input["start"] and (end is None or receipt.input["end"] <= end)
 
 
 def _place(receipt: Receipt) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import posixpath
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -33,7 +34,7 @@ from transforms.sources.base import (
     as_bad_input,
 )
 from transforms.sources.rows import Columns, Row, Slice
-from transforms.storage import compression
+from transforms.storage import compression, door
 from transforms.storage.errors import StorageFailed
 
 
@@ -247,8 +248,15 @@ def _count(kind: str, paths: Sequence[str], cutting: Cutting) -> int:
 
 
 def _base(of_file: Sequence[UriSlice], settings: ReadSettings) -> relative.Base:
+    """What the list's first names decide; where none of these exists any more, the first ones of the slices, which may be new."""
     first, last = of_file[0], of_file[-1]
-    rows = _rows(first.uri, first.format, Columns(settings.uri_column), first.start, last.end)
+    whole = next(slices(first.uri, first.format, settings, 1), first)
+    base = _base_of_rows(whole, last.end, settings)
+    return _base_of_rows(first, last.end, settings) if base.problem and whole.start != first.start else base
+
+
+def _base_of_rows(first: UriSlice, end: int, settings: ReadSettings) -> relative.Base:
+    rows = _rows(first.uri, first.format, Columns(settings.uri_column), first.start, end)
     head = (row for row in itertools.islice(rows, relative.ROWS_READ) if isinstance(row, Row))
     with as_bad_input(first.uri):
         return relative.find(first.uri, head, settings.fetch.uri_schemes)
@@ -276,9 +284,11 @@ def _keys(name: str, identity: Mapping[str, Any], listing: str) -> KeyAt | None:
 
 def _again(kind: str, file: FileMetadata, identity: Mapping[str, Any], settings: ReadSettings) -> UriSlice:
     base = identity.get("folder", "")
-    folder = relative.own_folder(file.path) if base == "." else base
-    start, end, rows, sha256 = slice_of(identity)
-    return UriSlice(file.path, kind, start, end, rows, sha256, folder, base)
+    source = UriSlice(file.path, kind, *slice_of(identity), relative.own_folder(file.path), base)
+    if base in ("", "."):
+        return source
+    is_there = not door.is_local(base) or os.path.isdir(door.local(base))
+    return replace(source, folder=base if is_there else _base_of_rows(source, source.end, settings).folder)
 
 
 def is_list(identity: Mapping[str, Any]) -> bool:
