@@ -26,6 +26,7 @@ from transforms.storage import retrying
 _EPILOG = """\
 examples:
   python -m pipeline.duplicates local/features --to=local/duplicates.parquet
+  python -m pipeline.duplicates 'features/*' --to=duplicates.parquet      several outputs of one request
   python -m pipeline.duplicates gs://bucket/features --to=gs://bucket/duplicates.parquet --threshold=0.9
 
 Beside duplicates.parquet it writes duplicates.drop.jsonl, the keys to drop, each as a JSON string.
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, PipelineOptions]:
     """Parses a command line. Raises RequestError if it is wrong."""
-    arguments, beam_options = of_output.parse(argv, parser(), "to")
+    arguments, beam_options = of_output.parse(argv, parser(), "to", several=True)
     arguments.to = options.folder("--to", arguments.to)
     if not arguments.to.endswith(SUFFIX):
         raise RequestError(f"--to={arguments.to} is not the name of a Parquet file: let it end with {SUFFIX}")
@@ -126,9 +127,9 @@ def _run(plan: duplicates_plan.Plan, display: Display) -> None:
     groups, how = _search(plan, every, display)
     console.show("")
     found = table.members(every, groups.all())
-    parts = [part for part in committed.parts if part.rows]
-    firsts = np.array([part.first for part in parts])
-    rows = table.table(every, found, [part.label for part in parts], firsts)
+    parts = [(output, part) for output, part in committed.parts if part.rows]
+    firsts = np.array([part.first for _, part in parts])
+    rows = table.table(every, found, [committed.label(*part) for part in parts], firsts)
     keys, by_row_only = table.drop_keys(every, found)
     about = {"duplicates": plan.request, "search": how, "manifest": json.loads(committed.manifest)}
     table.write(rows, keys, about, plan.to, plan.list_path)

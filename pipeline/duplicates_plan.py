@@ -16,7 +16,7 @@ from apache_beam.io.filesystem import BeamIOError
 
 from pipeline import outputs
 from pipeline.flags import RequestError
-from pipeline.outputs import Committed
+from pipeline.outputs import Several
 from transforms.commit import receipts
 from transforms.exporting import base
 from transforms.similarity import index, pictures, table
@@ -29,7 +29,7 @@ SUFFIX = ".parquet"
 class Plan:
     """One search."""
 
-    committed: Committed
+    committed: Several
     to: str
     request: Mapping[str, Any]  # all that determines the result
     is_done: bool
@@ -43,13 +43,13 @@ class Plan:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The records, in order, as `pictures.collect` takes them. Raises Damaged."""
         schema = pictures.schema(self.dimensions)
-        for part in self.committed.parts:
-            yield from base.batches(self.committed.layout, part, schema)
+        for output, part in self.committed.parts:
+            yield from base.batches(output.layout, part, schema)
 
 
 def make(arguments: argparse.Namespace) -> Plan:
     """The plan of a search. Raises RequestError."""
-    committed = outputs.committed(arguments.output, arguments.partial)
+    committed = outputs.several([arguments.output], arguments.partial)
     request = {
         "features": committed.digest,
         "threshold": arguments.threshold,

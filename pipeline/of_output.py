@@ -72,7 +72,11 @@ def add_pictures(to: flags.Parser, title: str) -> None:
 
 
 def parse(
-    argv: Sequence[str], own: flags.Parser, *required: str, needs_pictures: Callable[..., bool] | None = None
+    argv: Sequence[str],
+    own: flags.Parser,
+    *required: str,
+    needs_pictures: Callable[..., bool] | None = None,
+    several: bool = False,
 ) -> tuple[argparse.Namespace, PipelineOptions]:
     """Parses a command line. Raises RequestError if it is wrong.
 
@@ -80,6 +84,7 @@ def parse(
       argv: the command line.
       own: a parser from `parser`, with the command's own flags.
       required: names of flags without which nothing can be done.
+      several: whether OUTPUT may be a glob.
       needs_pictures: whether the arguments ask for pictures, of a parser with `add_pictures`. Then `arguments.kept` has what
         the output keeps of its request, if no --input is named, and `arguments.fetch` has the settings for fetching.
     """
@@ -88,7 +93,7 @@ def parse(
     for name, value in (("OUTPUT", arguments.output), *((f"--{n}", getattr(arguments, n)) for n in required)):
         if not value:
             raise RequestError(f"missing {name}; see --help")
-    output = options.folder("OUTPUT", arguments.output)
+    output = options.folder("OUTPUT", arguments.output, may_be_glob=several)
     if needs_pictures is not None:
         kept: tuple[str, ...] = ()
         if needs_pictures(arguments) and not any(text.strip(",") for text in arguments.input):

@@ -142,7 +142,7 @@ def parse(argv: Sequence[str], kept: Kept | None = None) -> tuple[JobConfig, Pip
         input_format=flags.input_format,
         images_per_shard=flags.images_per_shard,
         split_bytes=flags.split_bytes,
-        skip_done=tuple(path(text).rstrip("/") or "/" for text in flags.skip_done),
+        skip_done=tuple(folder("--skip_done", text, may_be_glob=True) for text in flags.skip_done),
         output=folder("--output", flags.output),
         overwrite=flags.overwrite,
         retry_failures=flags.retry_failures,
@@ -226,9 +226,9 @@ def path(text: str) -> str:
         raise RequestError(str(error)) from error
 
 
-def folder(flag: str, text: str) -> str:
-    """The value of a flag that names a folder to write to. Raises RequestError for a glob."""
-    if any(sign in text for sign in "*?[]"):
+def folder(flag: str, text: str, may_be_glob: bool = False) -> str:
+    """The value of a flag that names an output folder. Raises RequestError for a glob, unless it may be one."""
+    if not may_be_glob and any(sign in text for sign in "*?[]"):
         raise RequestError(
             f"{flag}={text}: a folder's name must not contain *, ?, [ or ], which make it a glob"
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError
@@ -58,6 +59,48 @@ class Committed:
         return tuple(parts)
 
 
+@dataclass(frozen=True)
+class Several:
+    """What one or several outputs have committed, as if they were one: in the order of outputs and shards."""
+
+    outputs: tuple[Committed, ...]
+
+    @property
+    def manifest(self) -> str:
+        """The manifest of all shards together, as JSON. Raises RequestError if the outputs were made by different requests."""
+        first, *others = self.outputs
+        for other in others:
+            for name, (old, new) in receipts.conflicts(first.fingerprint, other.fingerprint).items():
+                raise RequestError(
+                    f"{other.layout.folder} has {name} = {new!r}, {first.layout.folder} has {old!r}: take them one by one"
+                )
+        done = itertools.chain.from_iterable(output.receipts for output in self.outputs)
+        return manifest(done, first.fingerprint, sum(output.shards for output in self.outputs)).decode()
+
+    @property
+    def digest(self) -> str:
+        """Differs if anything that was committed does."""
+        first, *others = (output.digest for output in self.outputs)
+        return hashlib.sha256("".join((first, *others)).encode()).hexdigest()[:16] if others else first
+
+    @property
+    def rows(self) -> int:
+        """Feature records."""
+        return sum(output.rows for output in self.outputs)
+
+    @property
+    def parts(self) -> Iterator[tuple[Committed, Part]]:
+        """The shards, each with its output; its first row is one of all outputs."""
+        first = 0
+        for output in self.outputs:
+            yield from ((output, replace(part, first=part.first + first)) for part in output.parts)
+            first += output.rows
+
+    def label(self, output: Committed, part: Part) -> str:
+        """What tells a shard apart: its label, behind the folder of its output if there are several."""
+        return part.label if len(self.outputs) == 1 else f"{output.layout.folder}/{part.label}"
+
+
 def real(folder: str) -> str:
     """A folder in a form that is the same for each of its names."""
     return os.path.realpath(door.local(folder)) if door.is_local(folder) else folder.rstrip("/")
@@ -108,4 +151,16 @@ def committed(output: str, partial: bool = False, allow_empty: bool = False) -> 
     result = Committed(layout, kept, shards)
     if not result.rows and not allow_empty:
         raise RequestError(f"{output} holds no features: every image failed, and the ledgers say why")
+    return result
+
+
+def several(texts: Sequence[str], partial: bool = False) -> Several:
+    """What is committed to the outputs that paths and globs name. Several of them may be without records, but not all.
+
+    Raises RequestError as `committed` does, and for globs that name none."""
+    found = list({real(folder): folder for text in texts for folder in folders(text)}.values())
+    every = (committed(folder, partial, allow_empty=len(found) > 1) for folder in found)
+    result = Several(tuple(output for output in every if output.receipts))
+    if not result.rows:
+        raise RequestError(f"{', '.join(texts) or 'an empty list'} names no output of this job with features")
     return result

@@ -11,11 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import outputs
-from pipeline.flags import RequestError
 from transforms.commit import committed as files
-from transforms.commit import receipts
 from transforms.exporting import base
-from transforms.manifest import manifest
 from transforms.records import columns, features
 
 
@@ -28,15 +25,7 @@ class Features:
     def __init__(
         self, output: str | Sequence[str], names: Sequence[str] | None = None, partial: bool = False
     ):
-        texts = [output] if isinstance(output, str) else list(output)
-        by_name = {outputs.real(folder): folder for text in texts for folder in outputs.folders(text)}
-        found, several = by_name.values(), len(by_name) != 1
-        every = (outputs.committed(folder, partial, allow_empty=several) for folder in found)
-        self._committed = [one for one in every if one.receipts]
-        if not self._committed or not len(self):
-            raise RequestError(
-                f"{', '.join(texts) or 'an empty list'} names no output of this job with features"
-            )
+        self._outputs = outputs.several([output] if isinstance(output, str) else output, partial)
         self._names = names
         if isinstance(names, str):
             raise TypeError(f"read takes the names of columns; for a single one: columns=[{names!r}]")
@@ -44,20 +33,12 @@ class Features:
 
     def __len__(self) -> int:
         """The number of records."""
-        return sum(output.rows for output in self._committed)
+        return self._outputs.rows
 
     @functools.cached_property
     def manifest(self) -> dict:
         """The manifest of the shards read, of all outputs together."""
-        first, *others = self._committed
-        for output in others:
-            for name, (old, new) in receipts.conflicts(first.fingerprint, output.fingerprint).items():
-                raise RequestError(
-                    f"{output.layout.folder} has {name} = {new!r}, {first.layout.folder} has {old!r}: read them one by one"
-                )
-        shards = sum(output.shards for output in self._committed)
-        done = itertools.chain.from_iterable(output.receipts for output in self._committed)
-        return json.loads(manifest(done, first.fingerprint, shards))
+        return json.loads(self._outputs.manifest)
 
     @functools.cached_property
     def schema(self) -> pa.Schema:
@@ -65,8 +46,7 @@ class Features:
         vectors = columns.vectors_of(self.manifest["dimensions"])
         seen = columns.merge(
             columns.summarize(files.records(output.layout.features(part.label), part.file), vectors)
-            for output in self._committed
-            for part in output.parts
+            for output, part in self._outputs.parts
             if part.file
         )
         return _selected(self._schema(seen), self._names)
@@ -111,9 +91,8 @@ class Features:
         )
 
     def _batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        for output in self._committed:
-            for part in output.parts:
-                yield from base.batches(output.layout, part, schema)
+        for output, part in self._outputs.parts:
+            yield from base.batches(output.layout, part, schema)
 
 
 def _selected(schema: pa.Schema, names: Sequence[str] | None) -> pa.Schema:

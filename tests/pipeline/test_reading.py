@@ -145,6 +145,6 @@ def test_outputs_of_several_models_are_not(tmp_path):
     helpers.job(f"--input={pattern}", output=tmp_path / "a")
     helpers.job(f"--input={pattern}", "--image_size=40", output=tmp_path / "b")
     with pytest.raises(
-        ValueError, match=r"b has preprocessing.image_size = 40, .*a has 32: read them one by one"
+        ValueError, match=r"b has preprocessing.image_size = 40, .*a has 32: take them one by one"
     ):
         read(f"{tmp_path}/*")

@@ -235,6 +235,31 @@ def test_an_output_without_embedding_is_refused(mine, tmp_path, capsys):
     assert "has no embedding" in capsys.readouterr().err
 
 
+def test_several_outputs_are_searched_as_one(tmp_path, capsys):
+    """Days of an input that grows: a picture of the second is one of the first."""
+    (tmp_path / "in").mkdir()
+    for day, seeds in enumerate(((0, 1), (), (2, 1))):
+        for seed in seeds:
+            (tmp_path / "in" / f"{day}-{seed}.png").write_bytes(helpers.encoded(seed, "PNG"))
+        flags = [f"--input={tmp_path}/in", f"--skip_done={tmp_path}/days/*"]
+        helpers.job(*flags, output=tmp_path / "days" / str(day))
+    run(f"{tmp_path}/days/*", f"--to={tmp_path}/d.parquet", "--threshold=0.9999")
+    rows = pq.read_table(tmp_path / "d.parquet").to_pylist()
+    assert [
+        (row["key"], row["is_representative"], row["same_bytes"], row["shard"], row["row"]) for row in rows
+    ] == [
+        (f"{tmp_path}/in/0-1.png", True, True, f"{tmp_path}/days/0/00000-of-00001", 1),
+        (f"{tmp_path}/in/2-1.png", False, True, f"{tmp_path}/days/2/00000-of-00001", 0),
+    ]
+    assert keys_of(tmp_path / "d.drop.jsonl") == [f"{tmp_path}/in/2-1.png"]
+    run(f"{tmp_path}/days/*", f"--to={tmp_path}/d.parquet", "--threshold=0.9999")
+    assert "nothing to do" in capsys.readouterr().err
+    run(f"{tmp_path}/days/[02]", f"--to={tmp_path}/d.parquet", "--threshold=0.9999")
+    assert "nothing to do" in capsys.readouterr().err  # the same features
+    run(f"{tmp_path}/no/*", f"--to={tmp_path}/e.parquet", expect=2)
+    assert "names no output of this job with features" in capsys.readouterr().err
+
+
 def test_a_damaged_file_ends_the_search_and_nothing_is_written(mine, tmp_path, capsys):
     path = mine / "features-00002-of-00003.tfrecord"
     data = bytearray(path.read_bytes())
