@@ -333,4 +333,4 @@ def test_the_remedy_for_a_keras_file_works(tmp_path, monkeypatch):
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
     assert "--model=my --outputs_map=logits=output_0" in last
     _, got = run("my", outputs=("logits",), outputs_map={"logits": "output_0"})
-    np.testing.assert_allclose(got["logits"], model(pixels() / 255).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(got["logits"], model(pixels() / 255).numpy(), rtol=1e-5, atol=1e-6)
