@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -339,7 +340,33 @@ def test_the_locks_cover_the_project_with_hashes_and_no_host():
         assert not missing
         assert all("--hash=sha256:" in block for block in lock.values())
         assert not any("://" in block for block in lock.values())
-    assert set(runtime) <= set(development)
+    for machine in (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "x86_64")):
+        for python in ("3.10", "3.11", "3.12", "3.13"):
+            wanted, there = (installed_on(lock, *machine, python) for lock in (runtime, development))
+            assert len(wanted) > 50
+            assert wanted <= there
+            assert ("tfx-bsl" in {name for name, _ in wanted}) == (
+                python != "3.10" and machine != ("linux", "aarch64")
+            )
+
+
+def installed_on(lock, platform, machine, python):
+    """Name and version of what a lock installs there."""
+    environment = {
+        "sys_platform": platform,
+        "platform_machine": machine,
+        "platform_system": platform.title(),
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "platform_python_implementation": "CPython",
+        "os_name": "posix",
+    }
+    requirements = [Requirement(requirement) for requirement in lock]
+    return {
+        (requirement.name, str(requirement.specifier))
+        for requirement in requirements
+        if not requirement.marker or requirement.marker.evaluate(environment)
+    }
 
 
 PHOTO_NAMES = sorted(path.name for path in (ROOT / "samples/photos").iterdir() if path.suffix != ".md")
