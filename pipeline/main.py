@@ -86,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report.failed(error)
     began, result = time.monotonic(), None
     counters.PROCESS.batch_fitted = 0
-    say(job_plan.summary(config.model, runner))
+    if job_plan.shards:
+        say(job_plan.summary(config.model, runner))
     if job_plan.todo:
         try:
             result = run.run(config, job_plan, beam_options, runner)
