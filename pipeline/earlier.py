@@ -40,6 +40,7 @@ class Run(NamedTuple):
 
     name: str
     path: str  # '' if it is unknown
+    is_relative: bool  # whether its names are relative to its own folder
     slices: tuple[Slice, ...]
 
 
@@ -130,13 +131,19 @@ def _add(out: Earlier, layout: Layout) -> None:
         out.images.update((place(path), at or float("inf")) for path in paths)
     elif is_list:
         paths = [*(within := input_files.read(layout, is_list=True) or {})]
-        out.runs.extend(_runs(every, {place(path): bounds for path, bounds in within.items()}))
+        runs = list(_runs(every, {place(path): bounds for path, bounds in within.items()}))
+        out.runs.extend(runs)
+        if not all(run.path for run in runs):
+            out.notes.append(
+                f"{layout.folder} does not say where its lists are, as it was made by an earlier version: they are known by "
+                "their names and rows"
+            )
     else:
         paths = [*(input_files.read(layout, is_list=False) or ())]
         of_file: dict[str, list[Mapping[str, Any]]] = {}
         for receipt in every:
             of_file.setdefault(receipt.name, []).append(receipt.input)
-        by_name = with_names([place(path) for path in paths], list(of_file))
+        by_name = {name: place(path) for name, path in with_names(paths, list(of_file)).items()}
         out.files.extend(File(name, by_name.get(name, ""), tuple(ids)) for name, ids in of_file.items())
     if not kept and any(_is_relative(path) for path in paths):
         out.notes.append(
@@ -158,10 +165,12 @@ def _images(layout: Layout, every: Sequence[Receipt]) -> list[str]:
 def _runs(every: Sequence[Receipt], within: Mapping[str, Any]) -> Iterator[Run]:
     """The rows of each list; `within`: its path -> the bounds of its rows, in order, as far as the output says them."""
     slices = [(uri_list.list_name(receipt.name), uri_list.slice_of(receipt.input)) for receipt in every]
+    relative = [receipt.input.get("folder") == "." for receipt in every]
     ends = iter([(path, bounds) for path, bounds in within.items() if bounds[0] != bounds[1]])
     at = 0
     while at < len(slices):
         name, (start, end, _, _) = slices[at]
+        is_relative = relative[at]
         path, bounds = next(ends, ("", None))
         run = [slices[at][1]]
         while (at := at + 1) < len(slices) and slices[at][0] == name and slices[at][1][0] == end:
@@ -170,7 +179,7 @@ def _runs(every: Sequence[Receipt], within: Mapping[str, Any]) -> Iterator[Run]:
             run.append(slices[at][1])
             end = slices[at][1][1]
         is_right = bounds == (start, end) and posixpath.basename(path) == name
-        yield Run(name, path if is_right else "", tuple(run))
+        yield Run(name, path if is_right else "", is_relative, tuple(run))
 
 
 def _check_complete(layout: Layout, labels: Sequence[str], kept: Mapping[str, Any]) -> None:

@@ -96,7 +96,8 @@ def _as_begun(
         )
     files = [by_line[line] for line in before]
     bounds = {by_line[line].path: bounds for line, bounds in before.items() if bounds != WHOLE}
-    grown = Grown(replace(now, files=files), among=_among(files, existing), bounds=bounds)
+    every = [file.path for file in now.files] if config.skip_done and not existing else []
+    grown = Grown(replace(now, files=files), among=_among(files, existing) or every, bounds=bounds)
     if config.skip_done:  # a later run does what is new
         return grown
     added = sorted(by_line[line].path for line in by_line.keys() - before.keys())
@@ -120,9 +121,16 @@ def _as_begun(
 
 def _among(files: Sequence[FileMetadata], existing: Sequence[Receipt]) -> list[str]:
     """A path in the folder below which the names in the receipts are; none if that follows from the files."""
-    names = list(dict.fromkeys(receipt.name for receipt in existing if not uri_list.is_list(receipt.input)))
-    placed = with_names([file.path for file in files], names)
-    return [f"{path[: -len(name)]}x" for name, path in [*placed.items()][:1]]
+    of_files = [receipt for receipt in existing if not uri_list.is_list(receipt.input)]
+    if not of_files:
+        return []
+    name, (index, of) = of_files[0].name, map(int, of_files[0].shard.split("-of-"))
+    if of == len(files) and files[index].path.endswith(name):  # each is a shard
+        placed = {name: files[index].path}
+    else:
+        names = list(dict.fromkeys(receipt.name for receipt in of_files))
+        placed = with_names([file.path for file in files], names)
+    return [f"{placed[name][: -len(name)]}x"] if placed else []
 
 
 def _has_rows(kind: Kind, path: str, bounds: Bounds, settings: ReadSettings) -> bool:
@@ -219,10 +227,15 @@ def _is_same(
     )
 
 
+def _may_be(run: Run, place: str) -> bool:
+    """Whether a list at `place` may be that of a run: at its path, at an unknown one, or moved where its names mean the same."""
+    return run.path in ("", place) or not (run.is_relative or door.exists(run.path))
+
+
 def _done_rows(kind: Kind, path: str, done: Earlier, settings: ReadSettings) -> list[Slice]:
     """The slices from the first row of a list on that earlier outputs hold."""
     place, name = complete(path), path.rpartition("/")[2]
-    runs = [run for run in done.runs if run.name == name]
+    runs = [run for run in done.runs if run.name == name and _may_be(run, place)]
     first = next(uri_list.slices(path, kind.name, settings, 1), None) if runs else None
     out: list[Slice] = []
     disagreeing: list[Run] = []
@@ -233,7 +246,7 @@ def _done_rows(kind: Kind, path: str, done: Earlier, settings: ReadSettings) -> 
         disagreeing = [run for run in following if run not in whole]
         if not whole:
             break
-        longest = max(whole, key=lambda run: run.slices[-1][1])
+        longest = max(whole, key=lambda run: (run.path == place, run.slices[-1][1]))
         out += longest.slices
         at = longest.slices[-1][1]
     is_known = any(run.path == place for run in runs)

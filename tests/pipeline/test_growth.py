@@ -262,16 +262,74 @@ def test_outputs_of_earlier_versions_list_no_files(tmp_path, folder, kind):
 
 
 def test_what_was_moved_is_known_by_its_content(tmp_path, folder):
-    for kind in (tars, parquet_list):
-        flags = kind(folder, 0, 3)
-        helpers.job(*flags, output=tmp_path / kind.__name__)
-        shutil.move(folder, tmp_path / f"{kind.__name__} moved")
-        folder.mkdir()
-        moved = [flag.replace(f"{folder}", f"{tmp_path}/{kind.__name__} moved") for flag in flags]
-        kind(tmp_path / f"{kind.__name__} moved", 3, 4)
-        skipped = f"--skip_done={tmp_path}/{kind.__name__}"
-        helpers.job(*moved, skipped, output=tmp_path / "new" / kind.__name__)
-        assert len(vectors(tmp_path / "new" / kind.__name__)) == 1
+    flags = tars(folder, 0, 3)
+    helpers.job(*flags, output=tmp_path / "a")
+    shutil.move(folder, tmp_path / "moved")
+    tars(tmp_path / "moved", 3, 4)
+    helpers.job(f"--input={tmp_path}/moved", f"--skip_done={tmp_path}/a", output=tmp_path / "b")
+    assert len(vectors(tmp_path / "b")) == 1
+
+
+def test_a_list_elsewhere_with_the_same_relative_names_is_another(tmp_path, folder):
+    for name, seeds in (("a", (2,)), ("b", (3, 4))):
+        (folder / name).mkdir()
+        for at, seed in enumerate(seeds):
+            (folder / name / f"{at}.jpg").write_bytes(picture(seed))
+        (folder / name / "list.txt").write_text("".join(f"{at}.jpg\n" for at in range(len(seeds))))
+        flags = [f"--input={folder}/*/list.txt", f"--skip_done={tmp_path}/f/*"]
+        helpers.job(*flags, output=tmp_path / "f" / name)
+    assert [len(helpers.read_all(tmp_path / "f" / name)) for name in "ab"] == [1, 2]
+    shutil.rmtree(folder / "a")
+    (folder / "b").rename(folder / "c")  # where they may mean other pictures
+    helpers.job(*flags, output=tmp_path / "f" / "c")
+    assert len(helpers.read_all(tmp_path / "f" / "c")) == 2
+
+
+def test_a_list_is_told_from_one_that_holds_the_same_rows(tmp_path, folder):
+    names = names_of(folder, [2, 3, 4])
+    for at, count, output in (("p", 1, "1"), ("p", 3, "2"), ("q", 2, "3"), ("p", 3, "4")):
+        (folder / at).mkdir(exist_ok=True)
+        (folder / at / "l.txt").write_text("".join(f"{name}\n" for name in names[:count]))
+        flags = [f"--input={folder}/{at}/l.txt"]
+        skipped = [f"--skip_done={tmp_path}/f/*"] if at == "p" else []
+        helpers.job(*flags, *skipped, output=tmp_path / "f" / output)
+    done = [len(helpers.read_all(tmp_path / "f" / str(n))) for n in (1, 2, 3, 4)]
+    assert done == [1, 2, 2, 0]
+
+
+def test_paths_with_dots(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one_tar(tmp_path / "x" / "a.tar", 2)
+    one_tar(tmp_path / "w" / "y" / "b.tar", 3)
+    monkeypatch.chdir(tmp_path / "w")
+    flags = ["--input=../x/a.tar,./y/b.tar"]
+    helpers.job(*flags, output=tmp_path / "f" / "1")
+    helpers.job(*flags, f"--skip_done={tmp_path}/f/*", output=tmp_path / "f" / "2")
+    assert [len(helpers.read_all(tmp_path / "f" / str(n))) for n in (1, 2)] == [2, 0]
+
+
+def test_keys_stay_the_same_if_the_first_start_was_killed(tmp_path, folder, monkeypatch):
+    one_tar(folder / "x.tar", 2)
+    helpers.job(f"--input={folder}", output=tmp_path / "f" / "1")
+    one_tar(folder / "a" / "x.tar", 3)
+    flags = [f"--input={folder}", f"--skip_done={tmp_path}/f/*"]
+    begun(*flags, output=tmp_path / "f" / "2", monkeypatch=monkeypatch)
+    helpers.job(*flags, output=tmp_path / "f" / "2")
+    assert list(vectors(tmp_path / "f" / "2")) == [b"a/x.tar#3"]
+
+
+def test_the_folder_of_names_is_found_again(tmp_path, folder):
+    one_tar(folder / "b.tar", 2)
+    helpers.job(f"--input={folder}", output=tmp_path / "f" / "1")
+    one_tar(folder / "a" / "a" / "x.tar", 3)
+    one_tar(folder / "a" / "x.tar", 4)
+    flags = [f"--input={folder}", f"--skip_done={tmp_path}/f/*"]
+    helpers.job(*flags, output=tmp_path / "f" / "2")
+    before = undisturbed(tmp_path / "f" / "2")
+    for number in (0, 1):
+        (tmp_path / "f" / "2" / "receipts" / f"0000{number}-of-00002.json").unlink()
+        helpers.job(*flags, output=tmp_path / "f" / "2")
+        assert undisturbed(tmp_path / "f" / "2") == before
 
 
 def test_a_path_is_the_same_from_elsewhere(tmp_path, folder, monkeypatch):
