@@ -580,6 +580,16 @@ def test_a_file_that_is_gone_since_is_refused(tmp_path, folder, capsys, monkeypa
     )
 
 
+def test_a_file_by_two_paths_is_two_inputs_as_without_the_flag(tmp_path, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    one_tar(folder / "a.tar", 2)
+    helpers.job("--input=a.tar", output=tmp_path / "f" / "1")
+    one_tar(folder / "b.tar", 3)
+    flags = ["--input=a.tar,b.tar,./b.tar", f"--skip_done={tmp_path}/f/*"]
+    helpers.job(*flags, output=tmp_path / "f" / "2")
+    assert len(helpers.read_all(tmp_path / "f" / "2")) == 2
+
+
 def test_names_stay_as_they_were_when_folders_come_and_go(tmp_path):
     for name in ("a/0", "a/1", "a/2"):
         one_tar(tmp_path / "in" / f"{name}.tar", int(name[-1]) + 10)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from transforms.errors import ItemError
 from transforms.sources.base import BadInput
 
-LINE_ENDS = (b"\n", b"\r\n", b"\r")
+_LINE_ENDS = (b"\n", b"\r\n", b"\r")
 Slice = tuple[int, int, int, str]  # start, end, number of rows, SHA-256 of the rows
 
 
@@ -53,7 +53,7 @@ def agreeing(rows: Iterable[tuple[bytes, int, bool]], earlier: Sequence[Slice]) 
     now = hashlib.sha256()
     for raw, length, _ in rows:
         at += length
-        if at > end and raw[end - at :] in LINE_ENDS:  # which the last row has only since others follow
+        if at > end and raw[end - at :] in _LINE_ENDS:  # which the last row has only since others follow
             raw, at = raw[: end - at], end
         now.update(raw)
         if at < end:

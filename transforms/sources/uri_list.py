@@ -223,9 +223,10 @@ def _cut(kind: str, files: Sequence[FileMetadata], cutting: Cutting) -> Cut:
     sources: list[UriSlice] = []
     problems: list[str] = []
     for path in paths:
-        of_file = list(slices(path, kind, cutting.read, rows, cutting.bounds.get(path, WHOLE)))
+        bounds = cutting.bounds.get(path, WHOLE)
+        of_file = list(slices(path, kind, cutting.read, rows, bounds))
         if of_file:
-            base = _base(of_file, cutting.read)
+            base = _base(of_file, bounds != WHOLE, cutting.read)
             sources += [replace(source, folder=base.folder, base=base.kept) for source in of_file]
             problems += [base.problem] if base.problem else []
     names = [shard_name(source) for source in sources]
@@ -247,10 +248,10 @@ def _count(kind: str, paths: Sequence[str], cutting: Cutting) -> int:
     return rows
 
 
-def _base(of_file: Sequence[UriSlice], settings: ReadSettings) -> relative.Base:
+def _base(of_file: Sequence[UriSlice], is_part: bool, settings: ReadSettings) -> relative.Base:
     """What the list's first names decide; where none of these exists any more, the first ones of the slices, which may be new."""
     first, last = of_file[0], of_file[-1]
-    whole = next(slices(first.uri, first.format, settings, 1), first)
+    whole = next(slices(first.uri, first.format, settings, 1), first) if is_part else first
     base = _base_of_rows(whole, last.end, settings)
     return _base_of_rows(first, last.end, settings) if base.problem and whole.start != first.start else base
 
